@@ -1,0 +1,1 @@
+"""Data sets whose anatomy, volumes and attributes are known exactly."""

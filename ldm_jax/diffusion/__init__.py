@@ -1,0 +1,1 @@
+"""Pure functions of the diffusion process: arrays in, arrays out."""

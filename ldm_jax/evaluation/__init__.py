@@ -1,0 +1,1 @@
+"""Evidence: how good, how controllable, how private a cohort is."""

@@ -1,0 +1,1 @@
+"""Train states, the loop, and what is learned."""

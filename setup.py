@@ -1,0 +1,50 @@
+"""Package metadata, dependencies and command-line entry points of ldm_jax."""
+
+import pathlib
+
+from setuptools import find_packages, setup
+
+HERE = pathlib.Path(__file__).parent
+
+setup(
+  name='ldm-jax',
+  version='0.1.0',
+  description='Private, controllable 3D latent diffusion for medical imaging in JAX',
+  long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
+  long_description_content_type='text/markdown',
+  license='Apache-2.0',
+  python_requires='>=3.11',
+  packages=find_packages(include=['ldm_jax', 'ldm_jax.*']),
+  install_requires=[
+    'jax>=0.10,<0.13',
+    'flax>=0.12',
+    'optax>=0.2.6',
+    'orbax-checkpoint>=0.11',
+    'jax-privacy>=2.0',
+    'dp-accounting>=0.6',
+    'ml-collections>=1.1',
+    'nibabel>=5.3',
+    'numpy>=1.26',
+    'scipy>=1.11',
+    'matplotlib>=3.8',
+    'tqdm>=4.66',
+  ],
+  extras_require={
+    'cuda': ['jax[cuda12]>=0.10,<0.13'],
+    'tpu': ['jax[tpu]>=0.10,<0.13'],
+    'interop': ['torch==2.13.0'],
+    'dev': [
+      'pytest>=8',
+      'pytest-timeout>=2.3',
+      'hypothesis>=6.100',
+      'ruff>=0.8',
+      'pre-commit>=3.7',
+    ],
+  },
+  entry_points={
+    'console_scripts': [
+      'ldm-jax=ldm_jax.main:run',
+      'ldm-jax-privacy=ldm_jax.privacy.command:main',
+    ],
+  },
+)

@@ -1,0 +1,35 @@
+"""Settings of every test: four virtual devices, a compilation cache, real data."""
+
+import os
+import pathlib
+
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+os.environ['XLA_FLAGS'] = (
+  os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=4'
+)
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(ROOT / '.cache' / 'jax'))
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.5')
+
+import pytest
+
+
+@pytest.fixture(scope='session')
+def real_data():
+  """Folder of the openly licensed scans; tests that need them skip without."""
+  default = ROOT.parent / 'shared' / 'data'
+  folder = pathlib.Path(os.environ.get('LDM_JAX_REAL_DATA', default))
+  if not folder.is_dir():
+    pytest.skip(f'no real scans at {folder}; set LDM_JAX_REAL_DATA')
+  return folder
+
+
+@pytest.fixture(scope='session')
+def golden():
+  """Folder of the reference implementation's outputs."""
+  folder = pathlib.Path(
+    os.environ.get('LDM_JAX_GOLDEN', ROOT.parent / 'shared' / 'golden')
+  )
+  if not folder.is_dir():
+    pytest.skip(f'no reference outputs at {folder}; set LDM_JAX_GOLDEN')
+  return folder
