@@ -1,0 +1,173 @@
+"""The default value of every config key, and why it was chosen. Knows no other room."""
+
+from ml_collections import ConfigDict
+
+
+def defaults():
+  """ConfigDict with every key; `configs/*.py` change what their data need."""
+  return ConfigDict(
+    {
+      'name': '',
+      # Determines initialisation, data order and sampling noise; never the noise
+      # that protects patients.
+      'seed': 0,
+      'data': {
+        # Patients whose scans may be used freely; trains the autoencoder, the
+        # latent statistics, the pre-trained denoiser and the measuring network.
+        'public': _cohort('public'),
+        # Patients whom the privacy statement protects.
+        'private': _cohort('private'),
+        # Held-out patients for internal evaluation; train nothing.
+        'test': _cohort('test'),
+        # Patient-wise shares, used by sections that name a `part` of one root.
+        'split': {'public': 0.4, 'private': 0.4, 'test': 0.2},
+        'split_seed': 0,
+        # Attributes: () means the layout's own schema.
+        'schema': (),
+        'preprocess': {
+          'shape': (12, 48, 48),
+          # mm per axis (slices, rows, columns); None keeps the file's own spacing.
+          'spacing_mm': (None, None, None),
+          'percentiles': (0.5, 99.5),
+          'foreground': True,
+          'centre': 'grid',
+        },
+        # prepare fails when more than this share of the files cannot be read.
+        'max_bad_fraction': 0.001,
+      },
+      'autoencoder': {
+        'model': {
+          'channels': (16, 32),
+          'latent_channels': 4,
+          'num_res_blocks': 1,
+          # (1,3,3) and (1,2,2) never mix or shrink the 10 mm slices (Daum 2024).
+          'kernels': ((1, 3, 3), (1, 3, 3)),
+          'strides': ((1, 2, 2),),
+          'norm_groups': 8,
+          'out_activation': 'sigmoid',
+        },
+        'steps': 400,
+        'batch_size': 8,
+        'learning_rate': 1e-3,
+        'l1_weight': 1.0,
+        'mse_weight': 10.0,
+        # Per latent element, reached after `kl_warmup` steps: no posterior collapse.
+        'kl_weight': 1e-4,
+        'kl_warmup': 100,
+        'ema_decay': 0.99,
+      },
+      'diffusion': {
+        'schedule': {
+          'name': 'linear',
+          'num_timesteps': 150,
+          'beta_start': 1e-4,
+          'beta_end': 7e-2,
+        },
+        'prediction': 'v',
+        'model': {
+          'channels': (32, 64),
+          'num_res_blocks': 1,
+          'kernels': ((1, 3, 3), (3, 3, 3)),
+          'strides': ((1, 2, 2),),
+          'attention_levels': (False, True),
+          'num_head_channels': 16,
+          'norm_groups': 8,
+        },
+        'conditioner': {'width': 16, 'num_heads': 4},
+        # Share of examples trained without condition, for classifier-free guidance.
+        'drop_probability': 0.1,
+        'steps': 1000,
+        'batch_size': 16,
+        'learning_rate': 1e-3,
+        'ema_decay': 0.99,
+      },
+      'adapt': {
+        'method': 'full',
+        # 'scratch' ignores the public pre-training: the ablation of Daum 2024.
+        'init': 'diffusion',
+        'drift': 0.0,
+        'steps': 100,
+        'learning_rate': 2e-4,
+        'ema_decay': 0.9,
+        # Patients a step without privacy.
+        'batch_size': 16,
+        'privacy': {
+          'epsilon': 10.0,
+          'delta': 1e-5,
+          'clip_norm': 1.0,
+          # Expected patients a step; each is drawn with probability
+          # batch_size / num_patients.
+          'batch_size': 32,
+          # Draws of (t, noise) a patient, averaged before clipping (DPDM 2023).
+          'noise_multiplicity': 1,
+          # Patients a compiled call; any drawn batch is a number of these.
+          'chunk_size': 16,
+          'microbatch': 1,
+          'log_internal': False,
+          # None: noise key from the operating system. A number makes the noise
+          # predictable: for demonstrations only, and the statement says so.
+          'seed': None,
+        },
+      },
+      'sample': {
+        'num': 32,
+        'steps': 50,
+        'solver': 'ddim',
+        'eta': 0.0,
+        'guidance': 1.0,
+        'batch_size': 16,
+        # 'population': the layout's documented population; 'public': rows of the
+        # public cohort; or a table with one column per attribute.
+        'requests': 'public',
+        # 'adapt', or 'diffusion' to look at the public model.
+        'model': 'adapt',
+      },
+      'counterfactual': {
+        # A prepared cohort's name. Counterfactuals of private or test patients are
+        # scans of these patients and are marked internal.
+        'source': 'public',
+        'num': 2,
+        'set': {},
+        'steps': 50,
+        'guidance': 1.5,
+        'keep_detail': True,
+      },
+      'evaluate': {
+        'segmenter': {
+          'channels': (8, 16, 32),
+          'kernels': ((1, 3, 3), (1, 3, 3), (1, 3, 3)),
+          'strides': ((1, 2, 2), (1, 2, 2)),
+          'norm_groups': 8,
+          'steps': 300,
+          'batch_size': 8,
+          'learning_rate': 3e-3,
+        },
+        # Label values of the data set, in the order of the segmenter's classes.
+        'labels': (0, 1),
+        # What is measured on a volume and which requested attribute it answers.
+        'measures': (),
+        'num_bootstrap': 200,
+      },
+      'mesh': {
+        # -1: all devices. fsdp > 1 shards parameters and optimiser state at rest.
+        'data': -1,
+        'fsdp': 1,
+      },
+      'run': {
+        'log_every': 20,
+        'checkpoint_every': 100,
+      },
+    }
+  )
+
+
+def _cohort(part):
+  return {
+    # '' leaves the cohort empty.
+    'layout': '',
+    'root': '',
+    # The share of data.split to take; '' takes every patient.
+    'part': part,
+    # Keyword arguments of the layout: table, columns, phantom size and site.
+    'options': {},
+  }

@@ -1,0 +1,87 @@
+"""The one training loop: resume, progress, log, guard, checkpoint."""
+
+import time
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from ldm_jax.training import checkpoint
+from ldm_jax.training.mesh import state_shardings
+
+
+def train(
+  take_step,
+  state,
+  num_steps,
+  *,
+  mesh,
+  folder,
+  log,
+  title,
+  log_every=20,
+  checkpoint_every=100,
+):
+  """Trains to `num_steps`, from the last checkpoint in `folder` if there is one.
+
+  Args:
+    take_step: (state, step) -> (state, metrics). It must depend on its arguments
+      alone: that is what makes a resumed run bitwise equal to an unbroken one.
+    state: the TrainState at step 0.
+    num_steps: total number of steps.
+    mesh: devices to place the state on.
+    folder: the stage's folder for checkpoints.
+    log: callable(step=..., **metrics), called every `log_every` steps.
+    title: what the progress bar says.
+    log_every: steps between log lines.
+    checkpoint_every: steps between checkpoints.
+
+  Returns:
+    The state after `num_steps`.
+
+  Raises:
+    ValueError: when a metric or a parameter is not finite, naming it and the step;
+      the last good checkpoint stays.
+  """
+  shardings = state_shardings(mesh, state)
+  checkpoints = checkpoint.Checkpoints(folder)
+  try:
+    state = checkpoints.restore(jax.device_put(state, shardings), shardings)
+    start = int(state.step)
+    bar = tqdm(total=num_steps, initial=start, desc=title, unit='step', mininterval=0.5)
+    began = time.monotonic()
+    with bar:
+      for step in range(start, num_steps):
+        state, metrics = take_step(state, step)
+        bar.update()
+        is_last = step + 1 == num_steps
+        if (step + 1) % log_every == 0 or is_last:
+          metrics = {name: float(value) for name, value in metrics.items()}
+          _guard(title, step, metrics)
+          bar.set_postfix({name: f'{value:.4g}' for name, value in metrics.items()})
+          rate = (step + 1 - start) / (time.monotonic() - began)
+          log(step=step + 1, steps_per_second=round(rate, 4), **metrics)
+        if (step + 1) % checkpoint_every == 0 or is_last:
+          _guard_parameters(title, step, state)
+          checkpoints.save(step + 1, state)
+    return state
+  finally:
+    checkpoints.close()
+
+
+def _guard(title, step, metrics):
+  for name, value in metrics.items():
+    if not np.isfinite(value):
+      raise ValueError(
+        f'{title}: {name} became {value} at step {step + 1}. The last checkpoint '
+        'is kept; lower the learning rate of this stage and run again.'
+      )
+
+
+def _guard_parameters(title, step, state):
+  for path, leaf in state.trained.items():
+    if not np.isfinite(np.asarray(leaf)).all():
+      raise ValueError(
+        f'{title}: parameter {path} is not finite at step {step + 1}. The last '
+        'checkpoint is kept; lower the learning rate of this stage and run again.'
+      )

@@ -1,0 +1,68 @@
+"""Devices as a mesh with the axes `data` and `fsdp`.
+
+Both axes split the examples of a batch. Parameters, optimiser state and averages rest
+sharded over `fsdp` (their largest divisible axis) and are gathered where they are used.
+The same train step runs on one CPU, on N virtual devices and on a pod.
+"""
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+EXAMPLES = P(('data', 'fsdp'))
+
+
+def make_mesh(data=-1, fsdp=1, devices=None):
+  """Mesh of (data, fsdp) devices; data = -1 takes all that fsdp leaves.
+
+  Raises:
+    ValueError: if the device count does not match.
+  """
+  devices = jax.devices() if devices is None else devices
+  if data == -1:
+    data = max(len(devices) // fsdp, 1)
+  if data < 1 or fsdp < 1 or data * fsdp > len(devices):
+    raise ValueError(
+      f'config.mesh asks for data={data} x fsdp={fsdp} devices, but there are '
+      f'{len(devices)}. Set mesh.data=-1 or a product that fits.'
+    )
+  grid = np.asarray(devices[: data * fsdp]).reshape(data, fsdp)
+  return Mesh(grid, ('data', 'fsdp'))
+
+
+def state_shardings(mesh, tree):
+  """Shardings at rest: leaves split over `fsdp` where an axis divides, else whole."""
+  size = mesh.shape['fsdp']
+
+  def sharding(leaf):
+    shape = np.shape(leaf)
+    divisible = [axis for axis, n in enumerate(shape) if n % size == 0 and n >= size]
+    if size == 1 or not divisible:
+      return NamedSharding(mesh, P())
+    axis = max(divisible, key=lambda axis: shape[axis])
+    return NamedSharding(mesh, P(*(None,) * axis, 'fsdp'))
+
+  return jax.tree.map(sharding, tree)
+
+
+def put_examples(mesh, tree):
+  """Places arrays with a leading example axis, split over all devices.
+
+  Raises:
+    ValueError: if the leading axis does not divide by the number of devices.
+  """
+  count = mesh.size
+  for leaf in jax.tree.leaves(tree):
+    if len(leaf) % count:
+      raise ValueError(
+        f'A batch of {len(leaf)} examples does not divide over {count} devices. '
+        'Choose batch sizes (autoencoder, diffusion, adapt.privacy.chunk_size) that '
+        'are multiples of the device count, or a smaller mesh.data.'
+      )
+  return jax.device_put(tree, NamedSharding(mesh, EXAMPLES))
+
+
+def put_state(mesh, tree):
+  """Places parameters or optimiser state as they rest."""
+  return jax.device_put(tree, state_shardings(mesh, tree))

@@ -1,0 +1,120 @@
+"""The work folder: where every stage writes, what is done, and the event log."""
+
+import json
+import os
+import pathlib
+import shutil
+import time
+
+from ldm_jax.config import digest, to_plain
+
+# Raised when what a stage writes changes meaning, so that old results are redone.
+FORMAT = 1
+
+
+class WorkFolder:
+  """Paths, completed stages and the log of one run.
+
+  Attributes:
+    root: pathlib.Path of the folder.
+
+  Raises:
+    ValueError: if the folder cannot be created or written.
+  """
+
+  def __init__(self, root):
+    self.root = pathlib.Path(root)
+    try:
+      self.root.mkdir(parents=True, exist_ok=True)
+      probe = self.root / f'.write-test-{os.getpid()}'
+      probe.write_text('')
+      probe.unlink()
+    except OSError as error:
+      raise ValueError(
+        f'The work folder {str(self.root)!r} cannot be written ({error.strerror}). '
+        'Choose a folder on a writable disk with --workdir.'
+      ) from None
+
+  def path(self, *parts):
+    """A path inside the folder, its parent created."""
+    path = self.root.joinpath(*parts)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+  @property
+  def store(self):
+    return self.path('store')
+
+  def checkpoints(self, stage):
+    return self.path('checkpoints', stage)
+
+  def read_json(self, *parts):
+    """The JSON file's content, or None where there is no such file."""
+    path = self.root.joinpath(*parts)
+    return json.loads(path.read_text()) if path.is_file() else None
+
+  def write_json(self, content, *parts):
+    """Writes a JSON file atomically and returns its path."""
+    path = self.path(*parts)
+    write_atomically(path, json.dumps(content, indent=1, allow_nan=True) + '\n')
+    return path
+
+  def log(self, stage, **event):
+    """Appends one line to log.jsonl. Private losses must never come here."""
+    line = json.dumps({'time': round(time.time(), 3), 'stage': stage, **event})
+    with open(self.path('log.jsonl'), 'a', encoding='utf-8') as file:
+      file.write(line + '\n')
+
+  def events(self):
+    """The log's events; a line cut by a kill is passed over."""
+    path = self.root / 'log.jsonl'
+    events = []
+    for line in path.read_text().splitlines() if path.is_file() else ():
+      try:
+        events.append(json.loads(line))
+      except json.JSONDecodeError:
+        continue
+    return events
+
+  def finished(self, stage):
+    """The fingerprint under which the stage was finished, or None."""
+    return (self.read_json('checkpoints', stage, 'done.json') or {}).get('fingerprint')
+
+  def finish(self, stage, fingerprint, **summary):
+    """Marks the stage as done with these inputs and this config."""
+    self.write_json(
+      {'fingerprint': fingerprint, **summary}, 'checkpoints', stage, 'done.json'
+    )
+
+  def restart(self, stage, fingerprint):
+    """Prepares the stage's folder: an interrupted run with equal inputs resumes.
+
+    Returns:
+      The stage's folder.
+    """
+    folder = self.checkpoints(stage)
+    started = self.read_json('checkpoints', stage, 'started.json') or {}
+    if folder.is_dir() and started.get('fingerprint') != fingerprint:
+      shutil.rmtree(folder)
+    self.write_json({'fingerprint': fingerprint}, 'checkpoints', stage, 'started.json')
+    return folder
+
+
+def fingerprint(config, sections, upstream):
+  """Hash of the config sections a stage reads and of what it builds on."""
+  plain = to_plain(config)
+  chosen = {section: plain[section] for section in sections}
+  return digest({'format': FORMAT, 'config': chosen, 'upstream': upstream})
+
+
+def write_atomically(path, text):
+  """Writes text so that a reader sees the old file or the new one, never a part."""
+  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+  try:
+    with open(temporary, 'w', encoding='utf-8') as file:
+      file.write(text)
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(temporary, path)
+  finally:
+    temporary.unlink(missing_ok=True)
