@@ -1,0 +1,150 @@
+"""Does the sample show what was asked for? Requested against measured values.
+
+Measurements come from a segmentation of the sample by a network trained on public
+volumes: volumes in ml from label counts (or summed probabilities), wall thickness in
+mm from area-equivalent radii of the short-axis slices.
+
+[Fisher21] Fisher, Metron 1, 1921 (interval of r).
+"""
+
+import numpy as np
+
+from ldm_jax.evaluation import intervals
+
+
+def agreement(requested, measured, num_resamples=1000, seed=0):
+  """Correlation and error of measured against requested values: (n,), (n,) -> dict.
+
+  Pairs with a missing (NaN) member are left out and counted.
+
+  Returns:
+    dict pearson_r, pearson_r_low, pearson_r_high (Fisher), mae, mae_low, mae_high
+    (bootstrap over pairs), bias (mean of measured - requested), n, num_missing.
+    pearson_r and its interval are None when a side is constant or n < 3; the
+    errors are None when no pair is complete.
+
+  Raises:
+    ValueError: for unequal lengths.
+  """
+  requested = np.asarray(requested, np.float64)
+  measured = np.asarray(measured, np.float64)
+  if requested.shape != measured.shape or requested.ndim != 1:
+    raise ValueError(
+      f'requested {requested.shape} and measured {measured.shape} came; two vectors '
+      'of one length are required; measure every sample once'
+    )
+  complete = np.isfinite(requested) & np.isfinite(measured)
+  num_missing = int((~complete).sum())
+  requested, measured = requested[complete], measured[complete]
+  n = len(requested)
+  result = dict.fromkeys(
+    ('pearson_r', 'pearson_r_low', 'pearson_r_high', 'mae', 'mae_low', 'mae_high')
+  )
+  result |= {'bias': None, 'n': n, 'num_missing': num_missing}
+  if n == 0:
+    return result
+  errors = np.abs(measured - requested)
+  result['mae'] = float(errors.mean())
+  result['bias'] = float((measured - requested).mean())
+  if n > 1:
+    low, high = intervals.bootstrap_mean_interval(errors, num_resamples, seed)
+    result['mae_low'], result['mae_high'] = low, high
+  if n > 2 and _varies(requested) and _varies(measured):
+    r = float(np.clip(np.corrcoef(requested, measured)[0, 1], -1, 1))
+    low, high = intervals.correlation_interval(r, n)
+    result |= {'pearson_r': r, 'pearson_r_low': low, 'pearson_r_high': high}
+  return result
+
+
+def accuracy(requested, measured):
+  """Share of categorical requests that were met: (n,), (n,) -> dict.
+
+  Returns dict accuracy, low, high (Wilson), n; None values when n = 0.
+  Raises ValueError for unequal lengths.
+  """
+  requested, measured = np.asarray(requested), np.asarray(measured)
+  if requested.shape != measured.shape or requested.ndim != 1:
+    raise ValueError(
+      f'requested {requested.shape} and measured {measured.shape} came; two vectors '
+      'of one length are required; classify every sample once'
+    )
+  n, met = len(requested), int((requested == measured).sum())
+  if n == 0:
+    return {'accuracy': None, 'low': None, 'high': None, 'n': 0}
+  low, high = intervals.proportion_interval(met, n)
+  return {'accuracy': met / n, 'low': low, 'high': high, 'n': n}
+
+
+def volume_ml(segmentation, classes, voxel_ml):
+  """Volume of some classes: labels or probabilities -> (n,) float64 in ml.
+
+  Args:
+    segmentation: integer labels (n,d,h,w), or float probabilities (n,d,h,w,k).
+    classes: the class or classes that count, as int or sequence of int.
+    voxel_ml: volume of one voxel in ml (mm3 / 1000), scalar or (n,).
+
+  Raises:
+    ValueError: for another number of axes, or a class that is not there.
+  """
+  areas = _presence(segmentation, classes).sum(axis=(1, 2, 3))
+  return areas * np.asarray(voxel_ml, np.float64)
+
+
+def wall_thickness_mm(
+  segmentation, pixel_mm, cavity=1, myocardium=2, middle=1 / 3, min_pixels=4.0
+):
+  """Mean wall thickness in the middle of a short-axis stack: -> (n,) float64 in mm.
+
+  The radius of the disc with the area of cavity plus myocardium, minus the radius
+  of the disc with the area of the cavity, averaged over the middle slices: base and
+  apex are cut obliquely and would thicken the wall.
+
+  Args:
+    segmentation: integer labels (n,d,h,w), or float probabilities (n,d,h,w,k).
+    pixel_mm: in-plane voxel size (row_mm, column_mm), or (n, 2).
+    cavity: class or classes of the left-ventricular cavity.
+    myocardium: class or classes of its wall.
+    middle: share of the slices with a cavity that counts, centred; at least one.
+    min_pixels: a slice with less cavity than that many pixels is not counted.
+
+  Returns NaN for a stack without cavity. Raises ValueError as `volume_ml`.
+  """
+  inner = _presence(segmentation, cavity).sum(axis=(2, 3))
+  outer = inner + _presence(segmentation, myocardium).sum(axis=(2, 3))
+  pixel_mm2 = np.prod(np.asarray(pixel_mm, np.float64), axis=-1)
+  pixel_mm2 = np.broadcast_to(pixel_mm2, (len(inner),))
+  thickness = np.full(len(inner), np.nan)
+  for i in range(len(inner)):
+    slices = np.flatnonzero(inner[i] >= min_pixels)
+    if not slices.size:
+      continue
+    count = max(1, round(middle * slices.size))
+    start = (slices.size - count) // 2
+    chosen = slices[start : start + count]
+    radii = [np.sqrt(area[i][chosen] * pixel_mm2[i] / np.pi) for area in (outer, inner)]
+    thickness[i] = (radii[0] - radii[1]).mean()
+  return thickness
+
+
+def _presence(segmentation, classes):
+  """(n,d,h,w) float64: 1 or the probability where one of the classes is."""
+  segmentation = np.asarray(segmentation)
+  classes = np.atleast_1d(classes).astype(int)
+  if np.issubdtype(segmentation.dtype, np.floating):
+    if segmentation.ndim != 5 or classes.max() >= segmentation.shape[-1]:
+      raise ValueError(
+        f'probabilities of shape {segmentation.shape} came for the classes '
+        f'{classes.tolist()}; (n,d,h,w,k) with k above every class is required; pass '
+        'integer labels for a hard segmentation'
+      )
+    return segmentation[..., classes].sum(axis=-1, dtype=np.float64)
+  if segmentation.ndim != 4:
+    raise ValueError(
+      f'labels of shape {segmentation.shape} came; (n,d,h,w) is required; add the '
+      'axis of examples or drop the one of channels'
+    )
+  return np.isin(segmentation, classes).astype(np.float64)
+
+
+def _varies(x):
+  return bool(np.ptp(x) > 1e-12 * max(1.0, float(np.abs(x).max())))
