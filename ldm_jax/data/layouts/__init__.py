@@ -1,0 +1,1 @@
+"""Layouts: how a data set lies on disk -> Cohort."""
