@@ -1,0 +1,205 @@
+"""Gaussian noise on clipped sums, and the secret it comes from.
+
+What leaves `privatise` is private; nothing before it may be logged or kept. The order
+is the whole argument: clipped sum over all devices, noise once, divide by the expected
+batch. The expected batch is the public q * N, never the number of patients drawn.
+
+The secret is one jax key of the generator threefry2x32: 64 bits from the operating
+system. Step and leaf are folded into it, so a run that resumes repeats the noise of a
+step instead of releasing that step twice. The draws of the Poisson sampler come from
+the same secret, by SHA-256. Two limits are stated in every privacy statement:
+threefry2x32 is not certified as a cryptographic generator, and the noise is float32,
+whose normal draws have a finite grid and end near 5.4 standard deviations.
+"""
+
+import hashlib
+import math
+import os
+import pathlib
+import secrets
+import tempfile
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+GENERATOR = 'threefry2x32'
+
+
+def add_noise(clipped_sum, key, step, noise_multiplier, clip_norm, *, clip_only=False):
+  """Adds N(0, (noise_multiplier * clip_norm)^2) to every coordinate, in float32.
+
+  Args:
+    clipped_sum: tree of arrays; one patient changes it by at most clip_norm in L2.
+    key: the run's noise key. Leaf j of step t draws from fold_in(fold_in(key, t), j).
+    step: int, may be traced.
+    noise_multiplier: sigma > 0, a Python number.
+    clip_norm: C > 0.
+    clip_only: True allows noise_multiplier 0: no noise, and epsilon is infinite.
+
+  Returns:
+    A float32 tree.
+
+  Raises:
+    ValueError: noise_multiplier negative, not finite, or 0 without clip_only.
+  """
+  check_noise_multiplier(noise_multiplier, clip_only)
+  leaves, structure = jax.tree.flatten(clipped_sum)
+  leaves = [leaf.astype(jnp.float32) for leaf in leaves]
+  if noise_multiplier > 0:
+    key_step = jax.random.fold_in(key, step)
+    scale = jnp.float32(noise_multiplier) * clip_norm
+    leaves = [
+      leaf + scale * jax.random.normal(jax.random.fold_in(key_step, j), leaf.shape)
+      for j, leaf in enumerate(leaves)
+    ]
+  return jax.tree.unflatten(structure, leaves)
+
+
+def privatise(
+  clipped_sum,
+  key,
+  step,
+  noise_multiplier,
+  clip_norm,
+  expected_batch,
+  *,
+  clip_only=False,
+):
+  """Turns a clipped sum into the private estimate of the mean gradient.
+
+  Args are those of `add_noise`; expected_batch is q * N > 0, public and constant.
+
+  Returns:
+    A float32 tree: (clipped_sum + noise) / expected_batch.
+
+  Raises:
+    ValueError: as `add_noise`, or expected_batch not > 0.
+  """
+  if not expected_batch > 0:
+    raise ValueError(
+      f'the expected batch is {expected_batch}; it must be positive. '
+      'Change adapt.privacy.batch_size.'
+    )
+  noisy = add_noise(
+    clipped_sum, key, step, noise_multiplier, clip_norm, clip_only=clip_only
+  )
+  return jax.tree.map(lambda leaf: leaf / expected_batch, noisy)
+
+
+def check_noise_multiplier(noise_multiplier, clip_only=False):
+  """Raises ValueError unless the noise multiplier is a finite number > 0.
+
+  0 passes only with clip_only, the mode without any privacy.
+  """
+  if noise_multiplier == 0 and clip_only:
+    return
+  if not 0 < noise_multiplier < math.inf:
+    raise ValueError(
+      f'the noise multiplier is {noise_multiplier}; it must be finite and above 0. '
+      'Change adapt.privacy.noise_multiplier, or ask for clipping without noise '
+      '(clip_only), whose epsilon is infinite.'
+    )
+
+
+def new_noise_key(seed=None):
+  """Makes the secret noise key: 64 bits of OS entropy, or fixed by a seed.
+
+  Args:
+    seed: None for a real run. An int fixes the noise, so whoever knows it can subtract
+      the noise; only for tests and tiny runs, and `describe_randomness` says so.
+
+  Returns:
+    A typed jax key of `GENERATOR`.
+  """
+  if seed is None:
+    data = np.frombuffer(secrets.token_bytes(8), np.uint32)
+  else:
+    digest = hashlib.sha256(f'ldm_jax noise {int(seed)}'.encode()).digest()
+    data = np.frombuffer(digest[:8], '<u4').astype(np.uint32)
+  return jax.random.wrap_key_data(jnp.asarray(data), impl=GENERATOR)
+
+
+def describe_randomness(seed=None):
+  """One sentence for the privacy statement: where noise and draws come from."""
+  if seed is None:
+    return (
+      f'operating system entropy (64-bit key, generator {GENERATOR}, one stream per '
+      'step and parameter array); the key is destroyed when the run ends'
+    )
+  return (
+    f'FIXED SEED {seed} (generator {GENERATOR}): anyone who knows the seed can remove '
+    'the noise, so this run protects nobody and serves tests only'
+  )
+
+
+def sampling_secret(key):
+  """32 secret bytes for the Poisson sampler, derived one way from the noise key."""
+  data = np.asarray(jax.random.key_data(key), '<u4').tobytes()
+  return hashlib.sha256(b'ldm_jax sampling ' + data).digest()
+
+
+def save_key(path, key):
+  """Writes the key atomically with file mode 600; an existing file is replaced."""
+  path = pathlib.Path(path)
+  data = np.asarray(jax.random.key_data(key), '<u4').tobytes().hex()
+  descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+  try:
+    with os.fdopen(descriptor, 'w') as file:  # mkstemp creates with mode 600
+      file.write(f'{GENERATOR} {data}\n')
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(name, path)
+  except BaseException:
+    pathlib.Path(name).unlink(missing_ok=True)
+    raise
+
+
+def load_key(path):
+  """Reads a key written by `save_key`.
+
+  Raises:
+    ValueError: the file is missing, damaged, or readable by other users.
+  """
+  path = pathlib.Path(path)
+  try:
+    mode = path.stat().st_mode & 0o777
+    text = path.read_text(encoding='ascii').split()
+  except (OSError, UnicodeDecodeError) as error:
+    raise ValueError(
+      f'the noise key {path} cannot be read ({error}). A private run resumes only with '
+      'its own key: restore the file, or start again in an empty workdir.'
+    ) from None
+  if mode & 0o077:
+    raise ValueError(
+      f'the noise key {path} has mode {mode:o}; it must be 600, or other users of this '
+      'machine can remove the noise. Run chmod 600 if nobody has read it.'
+    )
+  try:
+    generator, data = text
+    words = np.frombuffer(bytes.fromhex(data), '<u4').astype(np.uint32)
+    if generator != GENERATOR or words.size != 2:
+      raise ValueError
+  except ValueError:
+    raise ValueError(
+      f'the noise key {path} is damaged; it must hold "{GENERATOR}" and 16 hexadecimal '
+      'digits. Restore the file, or start again in an empty workdir.'
+    ) from None
+  return jax.random.wrap_key_data(jnp.asarray(words), impl=GENERATOR)
+
+
+def destroy_key(path):
+  """Overwrites and removes the key file; no error if it is gone already.
+
+  Overwriting reaches the old bytes on ordinary disks only; journals, snapshots and
+  flash storage may keep a copy.
+  """
+  path = pathlib.Path(path)
+  try:
+    with open(path, 'r+b') as file:
+      file.write(b'0' * path.stat().st_size)
+      file.flush()
+      os.fsync(file.fileno())
+  except FileNotFoundError:
+    return
+  path.unlink()
