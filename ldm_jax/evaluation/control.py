@@ -91,7 +91,7 @@ def volume_ml(segmentation, classes, voxel_ml):
 
 
 def wall_thickness_mm(
-  segmentation, pixel_mm, cavity=1, myocardium=2, middle=1 / 3, min_pixels=4.0
+  segmentation, cavity, myocardium, spacing_mm, middle=1 / 3, min_pixels=4.0
 ):
   """Mean wall thickness in the middle of a short-axis stack: -> (n,) float64 in mm.
 
@@ -101,9 +101,9 @@ def wall_thickness_mm(
 
   Args:
     segmentation: integer labels (n,d,h,w), or float probabilities (n,d,h,w,k).
-    pixel_mm: in-plane voxel size (row_mm, column_mm), or (n, 2).
     cavity: class or classes of the left-ventricular cavity.
     myocardium: class or classes of its wall.
+    spacing_mm: voxel size (slice, row, column) in mm, or (n, 3).
     middle: share of the slices with a cavity that counts, centred; at least one.
     min_pixels: a slice with less cavity than that many pixels is not counted.
 
@@ -111,7 +111,7 @@ def wall_thickness_mm(
   """
   inner = _presence(segmentation, cavity).sum(axis=(2, 3))
   outer = inner + _presence(segmentation, myocardium).sum(axis=(2, 3))
-  pixel_mm2 = np.prod(np.asarray(pixel_mm, np.float64), axis=-1)
+  pixel_mm2 = np.prod(np.asarray(spacing_mm, np.float64)[..., -2:], axis=-1)
   pixel_mm2 = np.broadcast_to(pixel_mm2, (len(inner),))
   thickness = np.full(len(inner), np.nan)
   for i in range(len(inner)):
@@ -121,8 +121,10 @@ def wall_thickness_mm(
     count = max(1, round(middle * slices.size))
     start = (slices.size - count) // 2
     chosen = slices[start : start + count]
-    radii = [np.sqrt(area[i][chosen] * pixel_mm2[i] / np.pi) for area in (outer, inner)]
-    thickness[i] = (radii[0] - radii[1]).mean()
+    outside, inside = (
+      np.sqrt(area[i][chosen] * pixel_mm2[i] / np.pi) for area in (outer, inner)
+    )
+    thickness[i] = (outside - inside).mean()
   return thickness
 
 

@@ -65,12 +65,13 @@ def test_wall_thickness_of_a_known_tube_is_its_wall():
   plane = np.where(radius < 22, 1, np.where(radius < 31, 2, 0)).astype(np.uint8)
   labels = np.stack([plane] * 9)[None]
   labels[0, :2] = np.where(plane == 1, 2, plane)  # A closed apex must not count.
-  thickness = control.wall_thickness_mm(labels, (1.5, 1.25))
+  thickness = control.wall_thickness_mm(labels, 1, 2, (8.0, 1.5, 1.25))
   assert thickness[0] == pytest.approx(9.0, abs=0.1)
 
 
 def test_a_stack_without_cavity_has_no_thickness():
-  assert np.isnan(control.wall_thickness_mm(np.zeros((1, 3, 8, 8), int), (1, 1))[0])
+  empty = np.zeros((1, 3, 8, 8), int)
+  assert np.isnan(control.wall_thickness_mm(empty, 1, 2, (1, 1, 1))[0])
 
 
 @pytest.mark.parametrize(
