@@ -117,7 +117,7 @@ class Cohort:
           f'Cohort {self.name!r} holds record {record.id!r} twice (patients '
           f'{seen[record.id]!r} and {record.patient!r}); required is one row per scan. '
           'Remove the duplicate row from the table, or name a visit column '
-          '(data.visit) that tells the scans apart.'
+          '(options.visit) that tells the scans apart.'
         )
       seen[record.id] = record.patient
 
@@ -158,7 +158,7 @@ class Cohort:
     ):
       raise ValueError(
         f'Split fractions {dict(fractions)} came; required are non-negative numbers '
-        'that sum to 1. Change data.fractions.'
+        'that sum to 1. Change data.split.'
       )
     grouped = self.patients
     ordered = sorted(grouped, key=lambda patient: _rank(seed, patient))
@@ -185,7 +185,7 @@ def check_disjoint(cohorts: Mapping[str, Cohort]) -> None:
         f'Patients {", ".join(shared[:5])}{more} stand in both {first!r} and '
         f'{second!r}; required is that no patient stands in two cohorts, because what '
         'is learned from the public one carries no privacy guarantee. Remove them from '
-        'one of the tables, or give one data root and let data.fractions split it.'
+        'one of the tables, or give one data root and let data.split split it.'
       )
 
 
@@ -213,5 +213,5 @@ def _file_digest(path: str) -> bytes:
   except OSError as error:
     raise ValueError(
       f'The file {path} cannot be read ({error.strerror}); required is a readable '
-      'NIfTI file. Correct the path in the table or the pattern in data.image.'
+      'NIfTI file. Correct the path in the table or the pattern in options.image.'
     ) from error

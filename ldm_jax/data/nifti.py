@@ -1,4 +1,4 @@
-"""NIfTI files, distrusted: header, size and geometry are checked before voxels are read.
+"""NIfTI files, distrusted: size and geometry are checked before voxels are read.
 
 An array is allocated only once the header's promise fits the size of the file.
 """
@@ -67,11 +67,11 @@ def read_frame(
   if count > 1 and (frame is None or not 0 <= frame < count):
     raise ValueError(
       f'{path} holds {count} frames and frame {frame} was asked for; required is a '
-      f'frame from 0 to {count - 1}. Set data.frame, or give one file per frame.'
+      f'frame from 0 to {count - 1}. Set options.frame, or give one file per frame.'
     )
   if count == 1 and frame not in (None, 0):
     raise ValueError(
-      f'{path} holds one frame and frame {frame} was asked for; unset data.frame.'
+      f'{path} holds one frame and frame {frame} was asked for; unset options.frame.'
     )
   try:
     voxels = np.asanyarray(image.dataobj)
@@ -88,7 +88,7 @@ def _load(path: str | os.PathLike) -> nib.Nifti1Image:
   except FileNotFoundError as error:
     raise ValueError(
       f'{path} does not exist; required is a NIfTI file. Correct the path in the table '
-      'or the pattern in data.image.'
+      'or the pattern in options.image.'
     ) from error
   except (EOFError, zlib.error, gzip.BadGzipFile) as error:
     raise _truncated(path, error) from error
@@ -131,8 +131,8 @@ def _header(image: nib.Nifti1Image, path: pathlib.Path, stack: bool) -> Header:
   ):
     raise ValueError(
       f'{path} has the affine {affine[:3].round(4).tolist()}, which is singular: '
-      'voxels have no volume; required are three independent axes with positive spacing. '
-      'Repair its sform or qform.'
+      'voxels have no volume; required are three independent axes of positive '
+      'spacing. Repair its sform or qform.'
     )
   num_frames = shape[3] if len(shape) == 4 else 1
   return Header(grid_of_file(shape[:3], affine, stack), num_frames)

@@ -95,12 +95,12 @@ def read_label(
   if not np.isfinite(rounded).all() or (abs(rounded - array) > 1e-3).any():
     raise ValueError(
       f'{path} holds values that are not integers; required are labels 0, 1, 2, ... '
-      'Name the label file in data.label.'
+      'Name the label file in options.label.'
     )
   if rounded.min() < 0 or rounded.max() > 255:
     raise ValueError(
       f'{path} holds labels from {rounded.min():g} to {rounded.max():g}; required are '
-      '0..255. Name the label file in data.label.'
+      '0..255. Name the label file in options.label.'
     )
   if like is not None:
     _check_same_grid(path, header.grid, like)
@@ -156,7 +156,7 @@ def _check_same_grid(path, grid: Grid, scan: Volume) -> None:
   if grid.shape != shape:
     raise ValueError(
       f'{path} has the shape {grid.shape} but its scan has {shape}; required are '
-      'labels on the grid of the scan. Name the matching label file in data.label.'
+      'labels on the grid of the scan. Name the matching label file in options.label.'
     )
   corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape])).reshape(3, -1)
   corners = np.vstack([corners, np.ones(corners.shape[1])])

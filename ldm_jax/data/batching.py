@@ -1,0 +1,123 @@
+"""Which examples a step sees, as pure functions of the step.
+
+Public data comes in shuffled epochs; private data by Poisson sampling of patients, the
+scheme that the privacy accountant assumes. Nothing here keeps state, so that a resumed
+run draws what the uninterrupted one would have drawn.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator
+
+import numpy as np
+
+
+def epoch_batch(
+  num_examples: int, batch_size: int, seed: int, step: int, wrap: bool = False
+) -> np.ndarray:
+  """Returns the examples of one step, (batch_size,) int.
+
+  Epoch e is a permutation that depends on (seed, e) only; step s takes positions
+  s * batch_size ... of the epochs laid end to end, so each epoch visits every example
+  exactly once.
+
+  Args:
+    num_examples: size of the training set.
+    batch_size: examples per step.
+    seed: chooses the permutations.
+    step: 0, 1, ...
+    wrap: allow a batch larger than the set, which then holds examples repeatedly.
+
+  Raises:
+    ValueError: an empty set, or a batch larger than the set without `wrap`.
+  """
+  if num_examples < 1 or batch_size < 1 or step < 0:
+    raise ValueError(
+      f'num_examples={num_examples}, batch_size={batch_size}, step={step} came; '
+      'required are at least one example, a positive batch_size and step >= 0.'
+    )
+  if batch_size > num_examples and not wrap:
+    raise ValueError(
+      f'batch_size is {batch_size} but the cohort has {num_examples} examples; '
+      'required is a batch no larger than the cohort. Lower batch_size in the config.'
+    )
+  position = step * batch_size + np.arange(batch_size)
+  epochs, places = position // num_examples, position % num_examples
+  indices = np.empty(batch_size, np.int64)
+  for epoch in np.unique(epochs):
+    order = _generator(f'epoch:{seed}:{epoch}'.encode()).permutation(num_examples)
+    chosen = epochs == epoch
+    indices[chosen] = order[places[chosen]]
+  return indices
+
+
+@dataclasses.dataclass(frozen=True)
+class PoissonSampler:
+  """Independent Bernoulli draws of patients, one per patient and step.
+
+  Attributes:
+    num_patients: public number of patients.
+    sampling_probability: q, the chance of each patient in each step.
+    secret: seed of the draws; keep it out of logs, since who knows it knows who was
+      drawn. Hidden from `repr`.
+
+  Raises:
+    ValueError: a probability outside (0, 1], a negative number of patients.
+  """
+
+  num_patients: int
+  sampling_probability: float
+  secret: bytes | int = dataclasses.field(repr=False)
+
+  def __post_init__(self):
+    if self.num_patients < 1:
+      raise ValueError(
+        f'{self.num_patients} patients came; required is at least one private patient.'
+      )
+    if not 0 < self.sampling_probability <= 1:
+      raise ValueError(
+        f'The sampling probability is {self.sampling_probability}; required is a '
+        'number in (0, 1]: the expected batch size divided by the number of patients. Lower '
+        'batch_size in the config, or provide more patients.'
+      )
+
+  def draw(self, step: int) -> np.ndarray:
+    """Returns the sorted patients of one step, possibly none."""
+    secret = self.secret
+    if isinstance(secret, int):
+      secret = str(secret).encode()
+    generator = _generator(b'poisson:' + secret + b':' + str(int(step)).encode())
+    return np.flatnonzero(
+      generator.random(self.num_patients) < self.sampling_probability
+    )
+
+
+def chunks(
+  indices: np.ndarray, chunk_size: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+  """Cuts a draw of any size into pieces of one fixed shape.
+
+  Args:
+    indices: (m,), m >= 0.
+    chunk_size: length of every piece.
+
+  Yields:
+    (chunk_size,) int indices padded with index 0, and (chunk_size,) bool, false where
+    padded. An empty draw yields nothing.
+  """
+  if chunk_size < 1:
+    raise ValueError(f'chunk_size is {chunk_size}; required is a positive integer.')
+  indices = np.asarray(indices, np.int64)
+  for start in range(0, indices.size, chunk_size):
+    piece = indices[start : start + chunk_size]
+    padded = np.zeros(chunk_size, np.int64)
+    padded[: piece.size] = piece
+    yield padded, np.arange(chunk_size) < piece.size
+
+
+def _generator(material: bytes) -> np.random.Generator:
+  """Counter-based generator keyed by a hash, the same on every machine."""
+  key = np.frombuffer(hashlib.sha256(material).digest()[:16], '<u8')
+  return np.random.Generator(np.random.Philox(key=key))
