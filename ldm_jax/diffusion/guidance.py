@@ -1,0 +1,26 @@
+"""Classifier-free guidance: follow the condition further than the model would.
+
+[Ho22] arXiv 2207.12598, written so that scale 1 is the conditional model exactly.
+Guidance is an affine combination, hence the same for noise, v and clean-latent
+outputs.
+"""
+
+
+def guide(conditional, unconditional, scale):
+  """Returns null + scale (conditional - null) for outputs (b, ..., c). [Ho22] Eq. 6.
+
+  Scale 0 is unconditional, 1 conditional (bit for bit), above 1 amplifies the
+  condition.
+  """
+  return conditional + (scale - 1) * (conditional - unconditional)
+
+
+def guided(denoise_conditional, denoise_null, scale):
+  """Combines two denoisers (z_t, t) -> output; a static scale of 1 calls only one."""
+  if isinstance(scale, int | float) and scale == 1:
+    return denoise_conditional
+
+  def denoise(z_t, t):
+    return guide(denoise_conditional(z_t, t), denoise_null(z_t, t), scale)
+
+  return denoise
