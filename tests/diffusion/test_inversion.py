@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from ldm_jax.diffusion import drift, inversion, process, schedules, solvers
-from tests.diffusion import gaussian
 
 SCHEDULE = schedules.schedule('scaled_linear', 1000)
 
@@ -80,7 +79,7 @@ def test_v_prediction_inverts_to_the_same_noise():
   np.testing.assert_allclose(by_v, by_noise, atol=2e-3)
 
 
-def test_inverted_gaussian_data_is_standard_noise():
+def test_inverted_gaussian_data_is_standard_noise(gaussian):
   draws = np.random.default_rng(0).multivariate_normal(
     gaussian.MEAN, gaussian.COVARIANCE, 20_000
   )

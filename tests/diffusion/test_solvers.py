@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from ldm_jax.diffusion import process, schedules, solvers
-from tests.diffusion import gaussian
 
 SCHEDULE = schedules.schedule('scaled_linear', 1000)
 SHORT = schedules.schedule('linear', 150, 1e-4, 7e-2)
@@ -109,7 +108,7 @@ def test_the_ancestral_loop_equals_the_reference_loop(golden):
   ],
   ids=str,
 )
-def test_the_exact_gaussian_denoiser_recovers_mean_and_covariance(options):
+def test_the_exact_gaussian_denoiser_recovers_mean_and_covariance(options, gaussian):
   # Diffused data, not pure noise: a schedule of 150 times keeps 7 % of the signal.
   data = jax.random.multivariate_normal(
     jax.random.key(2), gaussian.MEAN, gaussian.COVARIANCE, (20_000,)
@@ -125,7 +124,7 @@ def test_the_exact_gaussian_denoiser_recovers_mean_and_covariance(options):
   np.testing.assert_allclose(np.cov(z_0.T), gaussian.COVARIANCE, atol=0.08)
 
 
-def test_more_ddim_steps_come_closer_to_the_exact_flow_by_first_order():
+def test_more_ddim_steps_come_closer_to_the_exact_flow_by_first_order(gaussian):
   # A schedule that leaves 1e-3 of the signal, and a wide Gaussian: the flow of the
   # probability ODE is linear and known in closed form.
   mean, covariance = np.zeros(2), 9 * np.eye(2)

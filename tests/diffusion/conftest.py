@@ -1,7 +1,10 @@
 """A latent distribution whose best denoiser is known: N(mean, covariance)."""
 
+import types
+
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 MEAN = np.array([1.5, -0.5], np.float32)
 COVARIANCE = np.array([[1.0, 0.6], [0.6, 0.5]], np.float32)
@@ -17,3 +20,9 @@ def denoiser(schedule, mean=MEAN, covariance=COVARIANCE):
     return jnp.sqrt(1 - a_t) * jnp.linalg.solve(total, centred.T).T
 
   return denoise
+
+
+@pytest.fixture
+def gaussian():
+  """MEAN (2,), COVARIANCE (2, 2) and the exact denoiser of this distribution."""
+  return types.SimpleNamespace(MEAN=MEAN, COVARIANCE=COVARIANCE, denoiser=denoiser)
