@@ -28,6 +28,7 @@ class Heart(NamedTuple):
   rv: np.ndarray  # cavity of the right ventricle
   atria: np.ndarray  # blood above the base, belonging to no label
   envelope_mm: np.ndarray  # distance to the outside of muscle and blood, < 0 inside
+  rim_mm: np.ndarray  # distance to the inner border of the muscle, < 0 in the cavity
   papillary: np.ndarray  # muscle inside the cavity
   x: np.ndarray  # (h, w) to the patient's right, before the rotation
   y: np.ndarray  # (h, w) to anterior
@@ -66,17 +67,17 @@ def heart(patient, phase, stack):
 
   start = equator_radius(lv_ml, long_axis)
   radius, lv = _solve(cavity, start, lv_ml / voxel_ml, 2, 'left', stack)
-  rim = (radius + wall) * epi * outline
+  outer = (radius + wall) * epi * outline
   # Above the base a thin-walled atrium takes the place of the ventricle.
-  atrium = radius * (0.85 if phase == 'ES' else 0.7)
-  rim = np.where(ventricle, rim, atrium + 2.0)
-  whole = _share(rho - rim, pixel_mm) * (epi > 0)
+  atrium = radius * (1.1 if phase == 'ES' else 0.72) * (0.8 + 0.004 * patient['AGE'])
+  outer = np.where(ventricle, outer, atrium + 2.0)
+  whole = _share(rho - outer, pixel_mm) * (epi > 0)
   muscle = np.where(ventricle, np.maximum(whole - lv, 0), 0)
   inside = np.where(ventricle, whole, 0)
 
   reach = np.clip((height - RIGHT_APEX) / (1 - RIGHT_APEX), 0, 1)
   profile = np.sqrt(np.sin(np.pi / 2 * reach)) * np.where(ventricle, 1, 0.8)
-  beyond = np.maximum(rho - rim, 0)
+  beyond = np.maximum(rho - outer, 0)
   slope = np.sqrt(np.maximum(1 - septum**2, 0)) / ((1 - HORN) * rho)
 
   def crescent_mm(width):
@@ -97,13 +98,12 @@ def heart(patient, phase, stack):
     ventricle, 0, np.maximum(_share(rho - atrium, pixel_mm), _share(right_mm, pixel_mm))
   )
   envelope = np.minimum(
-    np.where(epi > 0, rho - rim, np.inf), np.where(profile > 0, right_mm, np.inf)
+    np.where(epi > 0, rho - outer, np.inf), np.where(profile > 0, right_mm, np.inf)
   )
   papillary = _papillary(rho, cosine, sine, height, radius * endo, patient, pixel_mm)
-  single = [
-    np.asarray(field, np.float32)
-    for field in (lv, muscle, np.minimum(rv, 1 - inside), atria, envelope, papillary)
-  ]
+  rim = rho - radius * endo * outline
+  fields = lv, muscle, np.minimum(rv, 1 - inside), atria, envelope, rim, papillary
+  single = [np.asarray(field, np.float32) for field in fields]
   return Heart(*single, x, y, height, pixel_mm, refine)
 
 

@@ -44,7 +44,7 @@ def paint(heart, patient):
 
   image = _chest(heart, patient, tissue, coarse, fine)
   soft = heart.pixel_mm + 2
-  fat_mm = 1.5 + 0.22 * max(patient['BMI'] - 18, 0) + 1.5 * coarse
+  fat_mm = 1.5 + 0.22 * max(patient['BMI'] - 18, 0) + 2 * coarse + fine
   image = _over(image, tissue.fat * (1 + 0.05 * fine), heart.envelope_mm - fat_mm, soft)
   # The thin wall of the right ventricle and of the atria.
   image = _over(image, tissue.muscle * 1.15, heart.envelope_mm - 2.5, heart.pixel_mm)
@@ -53,8 +53,9 @@ def paint(heart, patient):
   image = _mix(image, tissue.muscle * (1 + age + 0.10 * fine), heart.muscle)
   image = _mix(image, tissue.blood * 0.93 * flow, heart.atria)
   image = _mix(image, tissue.blood * (0.95 + 0.04 * fine) * flow, heart.rv)
-  # Trabeculae: a darker rim of the cavity; papillary muscles inside it.
-  cavity = tissue.blood * flow
+  # Trabeculae: dark strands on the rim of the cavity; papillary muscles inside it.
+  strands = 0.5 * np.clip(fine + 0.3, 0, 1) * np.clip(1 + heart.rim_mm / 6, 0, 1)
+  cavity = _mix(tissue.blood * flow, tissue.muscle, strands)
   cavity = _mix(cavity, tissue.muscle * 1.1, 0.85 * heart.papillary)
   return _mix(image, cavity, heart.lv) * np.float32(patient['gain'])
 
@@ -93,8 +94,8 @@ def _chest(heart, patient, tissue, coarse, fine):
   image = tissue.lung * (1 + 0.35 * fine)
   image = _over(image, tissue.lung * 4, 1.4 - fine, 0.6)  # vessels
   # Liver and diaphragm rise towards the apex, on the right and below.
-  dome = y + 0.35 * np.abs(x - 25) + 4 * coarse
-  liver = dome + 30 + 22 * (heart.height - 0.3)
+  dome = y + 0.35 * np.sqrt((x - 25) ** 2 + 400) + 3 * coarse
+  liver = dome + 20 + 22 * (heart.height - 0.3)
   image = _over(image, tissue.liver * (1 + 0.07 * fine + 0.05 * coarse), liver, px + 1)
   # Descending aorta, behind on the left.
   radius = 8 + 0.07 * patient['AGE']

@@ -5,7 +5,8 @@ and painted (`appearance.py`); two sites differ in patients and in contrast. One
 gives two volumes, end-diastole (ED) and end-systole (ES), with the same chest, position
 and rotation. Arrays are (d, h, w): apex to base, posterior to anterior, left to right
 of the patient (RAS); slices from DEPTH on are zero. Labels: 0 background, 1 cavity of
-the left ventricle (papillary muscles included), 2 its muscle, 3 cavity of the right.
+the left ventricle (papillary muscles included), 2 its muscle, 3 cavity of the right;
+the atria above the base and the thin wall of the right ventricle are background.
 """
 
 import dataclasses

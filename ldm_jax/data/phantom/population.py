@@ -103,7 +103,7 @@ def sample_patient(seed, index, site, stack=None, stream=''):
   age = float(np.clip(people.age[0] + people.age[1] * normal(), 20, 85))
   bmi = float(np.clip(people.bmi[0] + people.bmi[1] * normal(), 17, 42))
   height = (176 if sex else 163) + 6.5 * normal()
-  surface = height * np.sqrt(bmi / 3600 / 100)  # [Mosteller] m^2, height in cm
+  surface = np.sqrt(height**3 * bmi / 3.6e7)  # m^2, Mosteller's formula, height in cm
   healthy = surface * (80 if sex else 74) * np.exp(0.15 * normal())
   healthy *= 1 - 0.003 * (age - 50)
   ejection = people.ejection[0] + people.ejection[1] * normal()
