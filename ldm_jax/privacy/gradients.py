@@ -20,12 +20,13 @@ Under `shard_map` every device passes its own rows and the caller adds the resul
 [Abadi16] Abadi et al., Deep Learning with Differential Privacy, CCS 2016, Alg. 1.
 """
 
-import math
 import numbers
 
 import jax
 import jax.numpy as jnp
 import jax_privacy
+
+from ldm_jax.privacy.checks import check_clip_norm
 
 MARGIN = 1e-6  # relative; the float32 norm of 3e7 entries errs by about 1e-7
 
@@ -51,7 +52,8 @@ def clipped_sum(loss_fn, trained, batch, mask, keys, clip_norm, microbatch=1):
   Raises:
     ValueError: microbatch does not divide n, rows disagree in number, C is not > 0.
   """
-  _check_clip_norm(clip_norm)
+  if isinstance(clip_norm, numbers.Real):  # a traced norm is its maker's to check
+    check_clip_norm(clip_norm)
   num_rows = _num_rows(batch, mask, keys)
   if microbatch < 1 or num_rows % microbatch:
     raise ValueError(
@@ -110,7 +112,7 @@ def reference_clipped_sum(loss_fn, trained, batch, mask, keys, clip_norm):
   two. Arguments and result as there. The rows' numbers differ in one case: for a
   gradient that holds a NaN, jax_privacy zeroes the entry and keeps the rest.
   """
-  _check_clip_norm(clip_norm)
+  check_clip_norm(clip_norm)
   _num_rows(batch, mask, keys)
 
   def loss(params, row):
@@ -121,14 +123,6 @@ def reference_clipped_sum(loss_fn, trained, batch, mask, keys, clip_norm):
   )
   padding = ~jnp.asarray(mask, bool)
   return gradient(trained, (batch, keys), is_padding_example=padding)
-
-
-def _check_clip_norm(clip_norm):
-  if isinstance(clip_norm, numbers.Real) and not 1e-12 <= clip_norm < math.inf:
-    raise ValueError(
-      f'the clip norm is {clip_norm}; it must be finite and at least 1e-12. '
-      'Change adapt.privacy.clip_norm.'
-    )
 
 
 def _num_rows(batch, mask, keys):

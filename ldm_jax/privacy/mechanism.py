@@ -13,7 +13,6 @@ whose normal draws have a finite grid and end near 5.4 standard deviations.
 """
 
 import hashlib
-import math
 import os
 import pathlib
 import secrets
@@ -22,6 +21,8 @@ import tempfile
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from ldm_jax.privacy.checks import check_noise_multiplier
 
 GENERATOR = 'threefry2x32'
 
@@ -85,21 +86,6 @@ def privatise(
     clipped_sum, key, step, noise_multiplier, clip_norm, clip_only=clip_only
   )
   return jax.tree.map(lambda leaf: leaf / expected_batch, noisy)
-
-
-def check_noise_multiplier(noise_multiplier, clip_only=False):
-  """Raises ValueError unless the noise multiplier is a finite number > 0.
-
-  0 passes only with clip_only, the mode without any privacy.
-  """
-  if noise_multiplier == 0 and clip_only:
-    return
-  if not 0 < noise_multiplier < math.inf:
-    raise ValueError(
-      f'the noise multiplier is {noise_multiplier}; it must be finite and above 0. '
-      'Change adapt.privacy.noise_multiplier, or ask for clipping without noise '
-      '(clip_only), whose epsilon is infinite.'
-    )
 
 
 def new_noise_key(seed=None):

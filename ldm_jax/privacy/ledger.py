@@ -1,0 +1,171 @@
+"""The ledger: every private release that ever touched one cohort's patients.
+
+One JSONL file per private cohort, beside its store and not inside a run's folder, so
+that a second run on the same patients adds to the first. A release is recorded before
+its first private step, with all the steps it plans: a run that is killed has spent at
+most what the ledger says, and a resumed one finds its own id and adds nothing.
+
+Lines are only ever added. Each carries a hash over its content and the line before: an
+edited, reordered or torn file is noticed and refused instead of undercounting. (Lines
+cut off at the end cannot be noticed from the file alone: keep it like the data.)
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import pathlib
+
+from ldm_jax.data import atomic
+from ldm_jax.privacy import accounting, statement
+
+
+def release_id(run, release):
+  """Names a release by its run and its content, as 16 hexadecimal digits.
+
+  Args:
+    run: a string that one run keeps over its resumes and shares with no other run (a
+      random one, written into the workdir when the run begins).
+    release: the release dict. Changing any number of it gives another id, so that
+      a changed run adds up instead of passing for the old one.
+  """
+  content = {key: value for key, value in release.items() if key != 'id'}
+  return hashlib.sha256(f'{run}\n{_canonical(content)}'.encode()).hexdigest()[:16]
+
+
+class Ledger:
+  """The releases of one private cohort, in one file.
+
+  Attributes:
+    path: the JSONL file; it need not exist yet.
+  """
+
+  def __init__(self, path):
+    self.path = pathlib.Path(path)
+
+  def releases(self):
+    """All recorded releases, oldest first: list of dicts.
+
+    Raises:
+      ValueError: the file is damaged; the message names the line.
+    """
+    return self._read()[0]
+
+  def events(self):
+    """The accountant's events of all releases, for `accounting.calibrate`."""
+    return [accounting.event(release) for release in self.releases()]
+
+  def epsilon(self, delta):
+    """Epsilon of everything recorded: {'pld': the claim, 'rdp': its confirmation}."""
+    return accounting.epsilon(self.events(), delta)
+
+  def contains(self, identity):
+    """Whether a release of this id is recorded already."""
+    return any(release['id'] == identity for release in self.releases())
+
+  def record(self, release, budget=None):
+    """Adds one planned release, durably, before anything private is computed.
+
+    Args:
+      release: dict with 'id' (see `release_id`), 'name' and the fields that
+        `accounting.event` needs; more fields are kept as they are.
+      budget: None or (epsilon, delta), the most that all releases together may spend;
+        checked under the same lock as the writing, so two runs cannot both fit in.
+
+    Returns:
+      True if the release was added, False if its id stood there already.
+
+    Raises:
+      ValueError: an impossible or incomplete release, the same id with other numbers,
+        a budget that would be exceeded, or a damaged file. Nothing is written then.
+      OSError: the file cannot be written; its old content is intact.
+    """
+    for name in ('id', 'name'):
+      if not isinstance(release.get(name), str) or not release[name]:
+        raise ValueError(f'a release needs a text {name!r}; got {release.get(name)!r}.')
+    accounting.event(release)
+    release = json.loads(_canonical({**release, 'steps': int(release['steps'])}))
+    with self._locked():
+      known, chain, text = self._read()
+      for other in known:
+        if other['id'] == release['id']:
+          if _canonical(other) == _canonical(release):
+            return False
+          raise ValueError(
+            f'release {release["id"]} stands in {self.path} with other numbers. A '
+            'changed run is a new release: name it with release_id.'
+          )
+      if budget is not None:
+        self._check_budget([*known, release], *budget)
+      line = {**release, 'chain': _link(chain, release)}
+      atomic.write_bytes(self.path, (text + _canonical(line) + '\n').encode())
+      _sync_folder(self.path.parent)
+    return True
+
+  def statement(self, **details):
+    """The content of privacy.json for this ledger; see `statement.build`."""
+    return statement.build(self.releases(), **details)
+
+  def _check_budget(self, releases, epsilon, delta):
+    total = accounting.epsilon([accounting.event(r) for r in releases], delta)['pld']
+    if not total <= epsilon * (1 + 1e-9):
+      raise ValueError(
+        f'{releases[-1]["name"]!r} would bring these patients to epsilon {total:.4g} '
+        f'at delta {delta:g}; the total allowed is {epsilon:g}. Raise '
+        f'adapt.privacy.epsilon, or plan fewer steps or more noise. Spent so far: see '
+        f'{self.path}.'
+      )
+
+  def _read(self):
+    """Returns (releases, hash of the last line, text of the whole file)."""
+    try:
+      text = self.path.read_bytes().decode('utf-8', errors='replace')
+    except FileNotFoundError:
+      return [], '', ''
+    except OSError as error:
+      raise ValueError(
+        f'the privacy ledger {self.path} cannot be read ({error.strerror}); without it '
+        'nothing private may run. Restore the file or its permissions.'
+      ) from error
+    releases, chain = [], ''
+    for number, line in enumerate(text.splitlines(keepends=True), 1):
+      try:
+        release = json.loads(line)
+        chain_found = release.pop('chain')
+        accounting.event(release)
+        chain = _link(chain, release)
+        damaged = not line.endswith('\n') or chain_found != chain or 'id' not in release
+      except (ValueError, KeyError, AttributeError, TypeError):
+        damaged = True
+      if damaged:
+        raise ValueError(
+          f'line {number} of the privacy ledger {self.path} is damaged or was edited; '
+          'what these patients have spent is unknown, so nothing private may run. '
+          'Restore the file from a backup.'
+        )
+      releases.append(release)
+    return releases, chain, text
+
+  @contextlib.contextmanager
+  def _locked(self):
+    self.path.parent.mkdir(parents=True, exist_ok=True)
+    with open(self.path.with_name(f'{self.path.name}.lock'), 'w') as lock:
+      fcntl.flock(lock, fcntl.LOCK_EX)
+      yield
+
+
+def _canonical(content):
+  return json.dumps(content, sort_keys=True, allow_nan=False)
+
+
+def _link(chain, release):
+  return hashlib.sha256(f'{chain}\n{_canonical(release)}'.encode()).hexdigest()[:16]
+
+
+def _sync_folder(folder):
+  descriptor = os.open(folder, os.O_RDONLY)
+  try:
+    os.fsync(descriptor)
+  finally:
+    os.close(descriptor)

@@ -1,0 +1,144 @@
+"""Laws of the ledger: counts once, never undercounts, refuses what it cannot read."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from ldm_jax.data.batching import PoissonSampler
+from ldm_jax.privacy import accounting
+from ldm_jax.privacy.ledger import Ledger, release_id
+
+DELTA = 1e-5
+
+
+def make_release(run='run-a', steps=100, sigma=2.0):
+  sampler = PoissonSampler(1000, 0.1, secret=0)
+  release = accounting.training_release('adapt', sampler, sigma, steps, 1.0)
+  return {**release, 'id': release_id(run, release)}
+
+
+def test_an_empty_ledger_has_spent_nothing(tmp_path):
+  ledger = Ledger(tmp_path / 'private.jsonl')
+  assert ledger.releases() == []
+  assert ledger.epsilon(DELTA) == {'pld': 0.0, 'rdp': 0.0}
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_a_resumed_run_counts_once_and_a_changed_one_adds_up(tmp_path):
+  path = tmp_path / 'beside' / 'private.jsonl'
+  assert Ledger(path).record(make_release()) is True
+  once = Ledger(path).epsilon(DELTA)['pld']
+  content = path.read_bytes()
+  assert Ledger(path).record(make_release()) is False
+  assert path.read_bytes() == content
+  assert Ledger(path).contains(make_release()['id'])
+  assert Ledger(path).record(make_release(steps=101)) is True
+  assert Ledger(path).record(make_release(run='run-b')) is True
+  assert len(Ledger(path).releases()) == 3
+  total = Ledger(path).epsilon(DELTA)['pld']
+  expected = [accounting.event(make_release(steps=s)) for s in (100, 101, 100)]
+  assert total == pytest.approx(accounting.epsilon(expected, DELTA)['pld'])
+  assert total > 1.5 * once
+  assert path.read_bytes().startswith(content)
+
+
+def test_the_same_id_with_other_numbers_is_refused(tmp_path):
+  ledger = Ledger(tmp_path / 'private.jsonl')
+  ledger.record(make_release())
+  with pytest.raises(ValueError, match='other numbers'):
+    ledger.record({**make_release(), 'steps': 10})
+  assert len(ledger.releases()) == 1
+
+
+def test_a_release_that_cannot_be_accounted_for_is_not_recorded(tmp_path):
+  ledger = Ledger(tmp_path / 'private.jsonl')
+  for broken in (
+    {**make_release(), 'mechanism': 'none'},
+    {**make_release(), 'noise_multiplier': float('nan')},
+    {**make_release(), 'id': ''},
+    {**make_release(), 'name': None},
+    {k: v for k, v in make_release().items() if k != 'steps'},
+  ):
+    with pytest.raises(ValueError):
+      ledger.record(broken)
+  assert ledger.releases() == []
+
+
+def damage_number(lines):
+  return [lines[0].replace('"steps": 100', '"steps": 1'), *lines[1:]]
+
+
+@pytest.mark.parametrize(
+  ('damage', 'line'),
+  [
+    (damage_number, 1),
+    (lambda lines: [lines[0], lines[1][:40], lines[2]], 2),
+    (lambda lines: [lines[0], lines[2]], 2),
+    (lambda lines: [lines[1], lines[0], lines[2]], 1),
+    (lambda lines: [lines[0], lines[1], lines[2][:-1]], 3),
+    (lambda lines: [*lines, '{}\n'], 4),
+    (lambda lines: [*lines, '[1, 2]\n'], 4),
+    (lambda lines: [*lines, '\n'], 4),
+    (lambda lines: ['\0' * 50], 1),
+  ],
+)
+def test_a_damaged_line_stops_everything_and_is_named(tmp_path, damage, line):
+  path = tmp_path / 'private.jsonl'
+  ledger = Ledger(path)
+  for run in 'abc':
+    ledger.record(make_release(run))
+  lines = path.read_text().splitlines(keepends=True)
+  path.write_text(''.join(damage(lines)))
+  before = path.read_bytes()
+  for use in (ledger.releases, lambda: ledger.record(make_release('d'))):
+    with pytest.raises(ValueError, match=f'line {line} of the privacy ledger'):
+      use()
+  assert path.read_bytes() == before
+
+
+def test_a_total_budget_refuses_what_would_exceed_it(tmp_path):
+  ledger = Ledger(tmp_path / 'private.jsonl')
+  sampler = PoissonSampler(1000, 0.1, secret=0)
+  sigmas = []
+  for run in ('first', 'second'):
+    target = 1.0 if run == 'first' else 2.0
+    sigma = accounting.calibrate(target, DELTA, 0.1, 50, ledger.events())
+    release = accounting.training_release(run, sampler, sigma, 50, 1.0)
+    release['id'] = release_id(run, release)
+    assert ledger.record(release, budget=(target, DELTA))
+    sigmas.append(sigma)
+  assert 1.99 < ledger.epsilon(DELTA)['pld'] <= 2.0
+  with pytest.raises(ValueError, match=r'total allowed is 2'):
+    ledger.record(make_release('third'), budget=(2.0, DELTA))
+  assert len(ledger.releases()) == 2
+
+
+WRITER = """
+import sys
+from ldm_jax.privacy.ledger import Ledger
+for index in range(8):
+  Ledger(sys.argv[1]).record({
+    'id': f'{sys.argv[2]}-{index}', 'name': 'adapt', 'mechanism': 'gaussian',
+    'noise_multiplier': 2.0, 'sampling_probability': 0.1, 'steps': 100,
+  })
+"""
+
+
+def test_two_processes_lose_no_release(tmp_path):
+  path = tmp_path / 'private.jsonl'
+  writers = [
+    subprocess.Popen([sys.executable, '-c', WRITER, str(path), name]) for name in 'ab'
+  ]
+  assert [writer.wait(timeout=60) for writer in writers] == [0, 0]
+  assert len(Ledger(path).releases()) == 16
+
+
+def test_every_line_is_plain_json_with_the_release_in_words(tmp_path):
+  path = tmp_path / 'private.jsonl'
+  Ledger(path).record(make_release())
+  line = json.loads(path.read_text())
+  assert line['mechanism'] == 'gaussian'
+  assert line['noise_multiplier'] == 2.0
+  assert line['steps'] == 100

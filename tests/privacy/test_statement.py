@@ -1,0 +1,116 @@
+"""Laws of privacy.json: the contract's keys, recomputable, strict JSON."""
+
+import json
+
+import dp_accounting
+import pytest
+from dp_accounting import pld
+
+from ldm_jax.data.batching import PoissonSampler
+from ldm_jax.privacy import accounting, mechanism, statement
+from ldm_jax.privacy.ledger import Ledger, release_id
+
+KEYS = {
+  'unit',
+  'relation',
+  'epsilon',
+  'delta',
+  'num_patients',
+  'releases',
+  'accountants',
+  'randomness',
+  'assumptions',
+  'not_covered',
+  'code_version',
+  'config_sha256',
+}
+RELEASE_KEYS = {
+  'name',
+  'mechanism',
+  'noise_multiplier',
+  'sampling_probability',
+  'steps',
+  'clip_norm',
+  'epsilon',
+}
+
+
+def make_statement(ledger, **changes):
+  details = {
+    'delta': 1e-5,
+    'num_patients': 1000,
+    'randomness': mechanism.describe_randomness(),
+    'config_sha256': 'ab' * 32,
+    **changes,
+  }
+  return ledger.statement(**details)
+
+
+def fill(ledger, sigmas):
+  sampler = PoissonSampler(1000, 0.1, secret=0)
+  for sigma in sigmas:
+    release = accounting.training_release(f'adapt {sigma}', sampler, sigma, 100, 0.5)
+    ledger.record({**release, 'id': release_id('run', release)})
+
+
+def test_the_statement_has_the_keys_of_the_contract(tmp_path):
+  ledger = Ledger(tmp_path / 'private.jsonl')
+  fill(ledger, [2.0, 3.0])
+  made = make_statement(ledger, assumptions=['x'], not_covered=['y'])
+  assert set(made) == KEYS
+  assert all(set(release) == RELEASE_KEYS for release in made['releases'])
+  assert made['unit'] == 'patient'
+  assert made['relation'] == 'add_or_remove_one'
+  assert set(made['accountants']) == {'pld', 'rdp'}
+  assert made['epsilon'] == made['accountants']['pld'] <= made['accountants']['rdp']
+  assert 'x' in made['assumptions'] and 'y' in made['not_covered']
+  assert made['code_version'].startswith('0.')
+
+
+def test_any_reader_recomputes_epsilon_from_the_file(tmp_path):
+  ledger = Ledger(tmp_path / 'private.jsonl')
+  fill(ledger, [2.0, 3.0])
+  statement.write(tmp_path / 'privacy.json', make_statement(ledger))
+  read = json.loads((tmp_path / 'privacy.json').read_text())
+  accountant = pld.PLDAccountant()
+  for release in read['releases']:
+    noise = dp_accounting.GaussianDpEvent(release['noise_multiplier'])
+    sampled = dp_accounting.PoissonSampledDpEvent(
+      release['sampling_probability'], noise
+    )
+    accountant.compose(sampled, release['steps'])
+  assert accountant.get_epsilon(read['delta']) == pytest.approx(
+    read['epsilon'], rel=2e-3
+  )
+  assert read['epsilon'] > max(release['epsilon'] for release in read['releases'])
+
+
+def test_an_empty_ledger_states_epsilon_zero(tmp_path):
+  made = make_statement(Ledger(tmp_path / 'private.jsonl'), num_patients=0)
+  assert made['epsilon'] == 0
+  assert made['releases'] == []
+  assert set(made) == KEYS
+
+
+def test_clipping_without_noise_is_stated_as_infinite_in_strict_json(tmp_path):
+  ledger = Ledger(tmp_path / 'private.jsonl')
+  fill(ledger, [0.0])
+  statement.write(tmp_path / 'privacy.json', make_statement(ledger))
+  read = json.loads(
+    (tmp_path / 'privacy.json').read_text(), parse_constant=lambda name: 1 / 0
+  )
+  assert read['epsilon'] == read['releases'][0]['epsilon'] == 'inf'
+
+
+def test_a_fixed_seed_is_named_in_the_statement(tmp_path):
+  made = make_statement(
+    Ledger(tmp_path / 'private.jsonl'), randomness=mechanism.describe_randomness(7)
+  )
+  assert 'FIXED SEED 7' in made['randomness']
+
+
+def test_a_delta_above_one_over_the_patients_is_refused(tmp_path):
+  ledger = Ledger(tmp_path / 'private.jsonl')
+  fill(ledger, [2.0])
+  with pytest.raises(ValueError, match='1/num_patients'):
+    make_statement(ledger, delta=1e-2)
