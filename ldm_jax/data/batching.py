@@ -79,7 +79,7 @@ class PoissonSampler:
     if not 0 < self.sampling_probability <= 1:
       raise ValueError(
         f'The sampling probability is {self.sampling_probability}; required is a '
-        'number in (0, 1]: the expected batch size divided by the number of patients. Lower '
+        'number in (0, 1]: the expected batch size over the number of patients. Lower '
         'batch_size in the config, or provide more patients.'
       )
 

@@ -1,1 +1,14 @@
-"""Layouts: how a data set lies on disk -> Cohort."""
+"""Layouts: how a data set lies on disk -> Cohort.
+
+A layout is a module with `read(root, schema=None, **options) -> Cohort`; one with known
+population statistics also has `population(num, seed, **options) -> list of attributes`.
+"""
+
+from ldm_jax.data.layouts import decathlon, folder, phantom_cardiac, scd
+
+LAYOUTS = {
+  'decathlon': decathlon,
+  'folder': folder,
+  'phantom_cardiac': phantom_cardiac,
+  'scd': scd,
+}

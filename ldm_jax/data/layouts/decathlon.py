@@ -1,0 +1,119 @@
+"""Medical Segmentation Decathlon, Task04 hippocampus: one crop per patient.
+
+participants.tsv   participant_id, anterior_mm3, posterior_mm3 (optional)
+images/<id>.nii.gz, labels/<id>.nii.gz   (or imagesTr/, labelsTr/ as distributed)
+"""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from ldm_jax.data import table as tables
+from ldm_jax.data import volume
+from ldm_jax.data.attributes import Attribute, Schema
+from ldm_jax.data.cohort import Cohort, FileSource, Record
+
+# Generous limits of adult hippocampal parts, fixed here, not measured on the data.
+HIPPOCAMPUS_SCHEMA = Schema(
+  (
+    Attribute('anterior_mm3', low=700, high=2700, unit='mm3'),
+    Attribute('posterior_mm3', low=700, high=2700, unit='mm3'),
+  )
+)
+LABEL_OF = {'anterior_mm3': 1, 'posterior_mm3': 2}
+
+
+def read(
+  root: str, schema: Schema | None = None, table: str = '', name: str = 'decathlon'
+) -> Cohort:
+  """Reads images and labels; volumes missing from the table come from the labels.
+
+  Args:
+    root: folder of the data set.
+    schema: attributes; those other than the two volumes are columns of the table.
+    table: its file name; participants.tsv when there is one.
+    name: of the cohort.
+
+  Raises:
+    ValueError: no folder, no images, a repeated participant, a cell that is no number.
+  """
+  root = tables.require_folder(root)
+  schema = HIPPOCAMPUS_SCHEMA if schema is None else schema
+  images = _files(root, ('images', 'imagesTr'))
+  labels = _files(root, ('labels', 'labelsTr'))
+  if not images:
+    raise ValueError(
+      f'{root} has no images/<id>.nii.gz; required is the decathlon layout (images/, '
+      'labels/, participants.tsv). Correct root, or use configs/folder.py.'
+    )
+  table, rows = _rows(root, table)
+  notes = [
+    f'{participant}: in the table but without an image'
+    for participant in sorted(set(rows) - set(images))
+  ]
+  records = []
+  for participant, image in sorted(images.items()):
+    label = labels.get(participant)
+    attributes = {}
+    for attribute in schema:
+      attributes[attribute.name] = _value(
+        attribute, table, rows.get(participant), label, notes
+      )
+    records.append(
+      Record(
+        id=participant,
+        patient=participant,
+        source=FileSource(str(image), None if label is None else str(label)),
+        attributes=attributes,
+      )
+    )
+  return Cohort(name, schema, tuple(records), tuple(notes))
+
+
+def _files(root: pathlib.Path, folders: tuple[str, ...]) -> dict[str, pathlib.Path]:
+  found = {}
+  for folder in folders:
+    for path in sorted((root / folder).glob('*.nii*')):
+      if path.name.startswith('.') or not path.name.endswith(('.nii', '.nii.gz')):
+        continue
+      found.setdefault(path.name.removesuffix('.gz').removesuffix('.nii'), path)
+  return found
+
+
+def _rows(root: pathlib.Path, name: str):
+  """(table or None, participant -> row index)."""
+  if not name and not any((root / usual).is_file() for usual in tables.NAMES):
+    return None, {}
+  table = tables.read(tables.find(root, name))
+  column = table.require('participant_id', 'the participant', 'the table')
+  rows = {}
+  for index, row in enumerate(table.rows):
+    participant = row[column]
+    if participant in rows:
+      raise ValueError(
+        f'{table.where(index, column)}: participant {participant!r} stands twice; '
+        'required is one row per participant. Remove the duplicate.'
+      )
+    rows[participant] = index
+  return table, rows
+
+
+def _value(attribute, table, index, label, notes) -> Any:
+  column = attribute.column or attribute.name
+  measured = attribute.name in LABEL_OF
+  if table is not None and (column in table.columns or not measured):
+    value = None if index is None else table.attribute(index, attribute)
+    if value is not None or not measured:
+      return value
+  if label is None or not measured:
+    return None
+  try:
+    segmentation = volume.read_label(label)
+  except ValueError as error:
+    notes.append(str(error))
+    return None
+  count = int(np.sum(segmentation.array == LABEL_OF[attribute.name]))
+  return count * segmentation.voxel_ml * 1000.0

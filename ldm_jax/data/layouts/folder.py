@@ -1,0 +1,200 @@
+"""Any folder of NIfTI files with one table of patients: named columns are attributes.
+
+participants.tsv   subject, [image path], [label path], [visit], one column/attribute
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import pathlib
+import re
+
+from ldm_jax.data import table as tables
+from ldm_jax.data.attributes import Schema, is_missing
+from ldm_jax.data.cohort import Cohort, FileSource, Record
+
+SUBJECT_COLUMNS = ('participant_id', 'subject', 'subject_id', 'patient', 'patient_id')
+IMAGE_COLUMNS = ('image', 'path', 'file', 'filename', 'scan')
+PATTERNS = (
+  '{subject}.nii*',
+  '{subject}_*.nii*',
+  '{subject}-*.nii*',
+  '{subject}/*.nii*',
+  'images/{subject}.nii*',
+)
+
+
+def read(
+  root: str,
+  schema: Schema | None = None,
+  table: str = '',
+  subject: str = '',
+  image: str = '',
+  label: str = '',
+  visit: str = '',
+  frame: int | None = None,
+  stack: bool = False,
+  name: str = 'folder',
+) -> Cohort:
+  """Reads one record per row, or per file where a pattern finds several.
+
+  Args:
+    root: folder; paths and patterns are relative to it.
+    schema: attributes with their columns and ranges; required.
+    table: file name; participants.tsv, participants.csv or the only table by default.
+    subject: column of the patient's id; a usual name or the first column by default.
+    image: column of paths, or a pattern such as '{subject}/*_T1w.nii.gz' in which
+      {column} stands for a cell; by default a usual column or a usual pattern.
+    label: column or pattern of integer labels; a row without one has no labels.
+    visit: column that tells the scans of one patient apart.
+    frame: frame of 4D files.
+    stack: keep the through-plane axis as d.
+    name: of the cohort.
+
+  Raises:
+    ValueError: what is missing, the columns there are, and the option to set.
+  """
+  root = tables.require_folder(root)
+  table = tables.read(tables.find(root, table))
+  subject = _subject_column(table, subject)
+  if schema is None:
+    _ask_for_schema(table, subject)
+  for attribute in schema:
+    column = attribute.column or attribute.name
+    table.require(column, f'attribute {attribute.name!r}', 'data.schema (column=...)')
+  if visit:
+    table.require(visit, 'the visit', 'options.visit')
+  image = _image_option(root, table, subject, image)
+  if label:
+    _check_cell_or_pattern(table, label, 'label')
+  records, notes, seen = [], [], {}
+  for index, row in enumerate(table.rows):
+    patient, when = row[subject], row[visit] if visit else ''
+    _check_new(table, index, subject, patient, when, seen)
+    labels = _files(root, row, label, subject) if label else []
+    images = [p for p in _files(root, row, image, subject) if p not in labels]
+    if not images:
+      notes.append(f'{patient}: no file for {image!r}')
+    if label and images and len(labels) not in (0, len(images)):
+      raise ValueError(
+        f'{table.path}, line {table.lines[index]}: {len(images)} images but '
+        f'{len(labels)} labels; required is one label per image. Set options.label.'
+      )
+    for number, path in enumerate(images):
+      parts = [patient, when, _stem(path) if len(images) > 1 else '']
+      records.append(
+        Record(
+          id=_safe('_'.join(part for part in parts if part)),
+          patient=patient,
+          source=FileSource(path, labels[number] if labels else None, frame, stack),
+          attributes=table.attributes(index, schema),
+          visit=when or parts[2],
+        )
+      )
+  if not records:
+    raise ValueError(
+      f'{root} has no file for {image!r} in any of the {len(table.rows)} rows of '
+      f'{table.path.name}; required are .nii or .nii.gz files. Set options.image to '
+      f'a column ({", ".join(table.columns)}) or a pattern such as '
+      "'{subject}/*.nii.gz'."
+    )
+  return Cohort(name, schema, tuple(records), tuple(notes))
+
+
+def _subject_column(table: tables.Table, subject: str) -> str:
+  if subject:
+    return table.require(subject, 'the patient', 'options.subject')
+  lowered = {column.lower(): column for column in table.columns}
+  usual = [lowered[name] for name in SUBJECT_COLUMNS if name in lowered]
+  return usual[0] if usual else table.columns[0]
+
+
+def _ask_for_schema(table: tables.Table, subject: str) -> None:
+  columns = [column for column in table.columns if column != subject]
+  raise ValueError(
+    f'{table.path} has the columns {", ".join(columns) or "(none)"} beside '
+    f'{subject!r}, and data.schema names no attribute; required is data.schema, for '
+    "example ({'name': 'age', 'low': 18, 'high': 95, 'unit': 'years'}, {'name': 'sex', "
+    "'kind': 'categorical', 'categories': ('F', 'M')}). Ranges are stated, not "
+    'measured: a range taken from private patients would be a private release.'
+  )
+
+
+def _image_option(
+  root: pathlib.Path, table: tables.Table, subject: str, image: str
+) -> str:
+  if image:
+    _check_cell_or_pattern(table, image, 'image')
+    return image
+  lowered = {column.lower(): column for column in table.columns}
+  for name in IMAGE_COLUMNS:
+    if name in lowered:
+      return lowered[name]
+  for pattern in PATTERNS:
+    found = [_files(root, row, pattern, subject) for row in table.rows]
+    if any(found):
+      several = next((files for files in found if len(files) > 1), None)
+      if several:
+        names = ', '.join(os.path.relpath(file, root) for file in several[:4])
+        raise ValueError(
+          f'{root} has several files for one patient ({names}); required is to say '
+          "which: set options.image to a pattern such as '{subject}/*_T1w.nii.gz', and "
+          'options.label for labels.'
+        )
+      return pattern
+  raise ValueError(
+    f'{root} has no .nii or .nii.gz file named after the patients in column '
+    f'{subject!r} of {table.path.name}, and no column of paths; columns are '
+    f'{", ".join(table.columns)}. Set options.subject, and options.image to a column '
+    "or a pattern such as '{subject}/*.nii.gz'."
+  )
+
+
+def _check_cell_or_pattern(table: tables.Table, text: str, option: str) -> None:
+  if text in table.columns:
+    return
+  holes = re.findall(r'\{([^{}]*)\}', text)
+  unknown = [hole for hole in holes if hole not in ('subject', *table.columns)]
+  if not holes or unknown:
+    raise ValueError(
+      f'options.{option} is {text!r}, which is neither a column of {table.path} nor a '
+      f'pattern of its columns; columns are {", ".join(table.columns)}. Name one, or '
+      "write a pattern such as '{subject}/*.nii.gz'."
+    )
+
+
+def _check_new(table, index, subject, patient, when, seen) -> None:
+  if is_missing(patient):
+    raise ValueError(
+      f'{table.where(index, subject)}: the patient has no id; required is one in every '
+      'row. Correct the table, or name the right column in options.subject.'
+    )
+  if (patient, when) in seen:
+    raise ValueError(
+      f'{table.where(index, subject)}: patient {patient!r}'
+      + (f', visit {when!r},' if when else '')
+      + f' stands on line {seen[patient, when]} already; required is one row per '
+      'patient, or a column that tells the scans apart. Remove the duplicate, or set '
+      'options.visit.'
+    )
+  seen[patient, when] = table.lines[index]
+
+
+def _files(root: pathlib.Path, row: dict, option: str, subject: str) -> list[str]:
+  """Files of one row by a column of paths or by a pattern."""
+  if option in row:
+    cell = row[option]
+    return [] if is_missing(cell) else [str(root / os.path.expanduser(cell))]
+  cells = {**row, 'subject': row[subject]}
+  pattern = re.sub(r'\{([^{}]*)\}', lambda m: glob.escape(cells[m.group(1)]), option)
+  found = glob.glob(os.path.join(glob.escape(str(root)), pattern), recursive=True)
+  return sorted(p for p in found if p.endswith(('.nii', '.nii.gz')))
+
+
+def _stem(path: str) -> str:
+  return os.path.basename(path).removesuffix('.gz').removesuffix('.nii')
+
+
+def _safe(text: str) -> str:
+  return re.sub(r'[/\\\s]+', '-', text)

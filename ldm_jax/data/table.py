@@ -1,0 +1,178 @@
+"""Tables of patients: TSV or CSV -> rows of text, with errors that name the cell.
+
+UTF-8 with or without byte-order mark; the separator (tab, comma, semicolon) is taken
+from the header line. Cells stay text, so that an id such as '001' keeps its zeros.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import os
+import pathlib
+from typing import Any
+
+from ldm_jax.data.attributes import Attribute, Schema, is_missing
+
+SEPARATORS = '\t,;'
+NAMES = ('participants.tsv', 'participants.csv')
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+  """A table that was read.
+
+  Attributes:
+    path: the file.
+    columns: names in the header, stripped.
+    rows: one dict column -> text per line, '' where a line is short.
+    lines: the line of every row in the file, from 1, for messages.
+  """
+
+  path: pathlib.Path
+  columns: tuple[str, ...]
+  rows: tuple[dict[str, str], ...]
+  lines: tuple[int, ...]
+
+  def require(self, column: str, purpose: str, key: str) -> str:
+    """Returns `column`, or raises ValueError naming it and the columns there are."""
+    if column in self.columns:
+      return column
+    raise ValueError(
+      f'{self.path} has no column {column!r} for {purpose}; its columns are '
+      f'{", ".join(self.columns)}. Name the right one in {key}, or add it to the table.'
+    )
+
+  def where(self, index: int, column: str) -> str:
+    """Says where a cell stands, for messages."""
+    return f'{self.path}, line {self.lines[index]}, column {column!r}'
+
+  def attribute(self, index: int, attribute: Attribute) -> Any:
+    """Value of an attribute in row `index`: a number, a category's text, or None.
+
+    Raises:
+      ValueError: the column is absent, or its cell is no number or known category.
+    """
+    key = f'data.schema (column of {attribute.name!r})'
+    column = attribute.column or attribute.name
+    self.require(column, f'attribute {attribute.name!r}', key)
+    value = self.rows[index][column]
+    if is_missing(value):
+      return None
+    try:
+      attribute.encode(value)
+    except ValueError as error:
+      raise ValueError(f'{self.where(index, column)}: {error}') from error
+    return float(value) if attribute.kind == 'continuous' else value
+
+  def attributes(self, index: int, schema: Schema) -> dict[str, Any]:
+    """All attributes of the schema in row `index`."""
+    return {a.name: self.attribute(index, a) for a in schema}
+
+
+def require_folder(root: str | os.PathLike, key: str = 'root') -> pathlib.Path:
+  """Returns the folder, or raises ValueError when it is missing or empty."""
+  path = pathlib.Path(root).expanduser()
+  if not str(root) or not path.is_dir():
+    raise ValueError(
+      f'The data folder {str(root)!r} does not exist or is no folder; required is a '
+      f'folder of scans. Set {key} of the data section (or root=... after the config).'
+    )
+  if not any(path.iterdir()):
+    raise ValueError(
+      f'The data folder {path} is empty; required is a folder of scans with a table of '
+      f'patients. Fill it or set {key} of the data section.'
+    )
+  return path
+
+
+def find(root: pathlib.Path, name: str = '') -> pathlib.Path:
+  """Path of the table in `root`: `name`, participants.tsv/.csv, or the only table.
+
+  Raises:
+    ValueError: there is none, or more than one to choose from.
+  """
+  if name:
+    path = root / name
+    if not path.is_file():
+      raise ValueError(
+        f'The table {path} does not exist; required is a TSV or CSV file. Set '
+        'options.table of the data section.'
+      )
+    return path
+  for usual in NAMES:
+    if (root / usual).is_file():
+      return root / usual
+  found = sorted(p for p in root.iterdir() if p.suffix.lower() in ('.tsv', '.csv'))
+  if len(found) == 1:
+    return found[0]
+  listed = ', '.join(p.name for p in found[:5]) or 'none'
+  raise ValueError(
+    f'{root} needs one table of patients; found: {listed}. Add participants.tsv (a '
+    'subject column and one column per attribute) or set options.table of the data '
+    'section.'
+  )
+
+
+def read(path: str | os.PathLike) -> Table:
+  """Reads a TSV or CSV file.
+
+  Raises:
+    ValueError: not UTF-8, no header, no rows, repeated column names, or a line with
+      more cells than the header.
+  """
+  path = pathlib.Path(path)
+  try:
+    text = path.read_text(encoding='utf-8-sig')
+  except UnicodeDecodeError as error:
+    raise ValueError(
+      f'{path} is not UTF-8 text ({error.reason} at byte {error.start}); required is a '
+      'UTF-8 TSV or CSV file. Save it again as UTF-8.'
+    ) from error
+  except OSError as error:
+    raise ValueError(
+      f'{path} cannot be read ({error.strerror}); required is a TSV or CSV file. Set '
+      'options.table of the data section.'
+    ) from error
+  header_line = text.split('\n', 1)[0]
+  separator = max(SEPARATORS, key=header_line.count)
+  reader = csv.reader(text.splitlines(keepends=True), delimiter=separator)
+  columns, rows, lines = None, [], []
+  try:
+    for cells in reader:
+      cells = [cell.strip() for cell in cells]
+      if not any(cells):
+        continue
+      if columns is None:
+        columns = _columns(path, cells)
+        continue
+      if len(cells) > len(columns) and any(cells[len(columns) :]):
+        raise ValueError(
+          f'{path}, line {reader.line_num} has {len(cells)} cells but the header has '
+          f'{len(columns)}; required is one cell per column. Quote cells that hold the '
+          f'separator {separator!r}.'
+        )
+      cells += [''] * (len(columns) - len(cells))
+      rows.append(dict(zip(columns, cells, strict=False)))
+      lines.append(reader.line_num)
+  except csv.Error as error:
+    raise ValueError(
+      f'{path}, line {reader.line_num} is no table row ({error}); repair the line.'
+    ) from error
+  if not rows:
+    raise ValueError(
+      f'{path} holds no rows; required are a header line and one line per patient.'
+    )
+  return Table(path, columns, tuple(rows), tuple(lines))
+
+
+def _columns(path: pathlib.Path, cells: list[str]) -> tuple[str, ...]:
+  while cells and not cells[-1]:
+    cells = cells[:-1]
+  repeated = sorted({name for name in cells if name and cells.count(name) > 1})
+  if repeated:
+    raise ValueError(
+      f'{path} has the column {repeated[0]!r} more than once; required are distinct '
+      'names. Rename one of them.'
+    )
+  return tuple(cells)
