@@ -1,0 +1,242 @@
+"""What would this scan look like if an attribute were different?
+
+Abduction: DDIM inversion of the source latent under its own attributes. Action: the
+changed attributes. Prediction: deterministic sampling from the inverted noise. What
+inversion misses at each step is added back, guidance pushes away from the source's own
+attributes, and the detail that the autoencoder drops is restored: an intervention that
+changes nothing returns the source. Shapes as in `generate`.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ldm_jax.data.attributes import Schema, is_missing
+from ldm_jax.diffusion import drift as drifting
+from ldm_jax.diffusion import inversion, solvers
+from ldm_jax.synthesis.generate import conditional, denormalise, normalise
+
+
+class Counterfactual(NamedTuple):
+  """Arrays (b, d, h, w, 1): the result, the autoencoder's copy of x, result - x."""
+
+  volume: np.ndarray
+  reconstruction: np.ndarray
+  difference: np.ndarray
+
+
+def make_editor(
+  apply_denoiser: Callable,
+  schedule,
+  *,
+  num_steps: int,
+  prediction: str = 'epsilon',
+  spacing: str = 'linspace',
+  guidance: float = 1.0,
+  guide_from: str = 'source',
+  num_iterations: int = 1,
+  correct: bool = True,
+  drift=None,
+  latent_mean=0.0,
+  latent_std=1.0,
+) -> Callable:
+  """Returns jitted edit(params, z, attributes, new_attributes, keep=None) -> z_cf.
+
+  z, z_cf (b, ..., c) in the autoencoder's units; attributes (b, k); keep (b, ..., 1)
+  bool at latent resolution, true where the source's trajectory is kept. Two scans:
+  inversion, then sampling.
+
+  Args:
+    apply_denoiser, schedule, num_steps, prediction, spacing: see `make_sampler`.
+    guidance: 1 follows the new attributes, above 1 exaggerates.
+    guide_from: 'source' exaggerates the difference to the source's own attributes,
+      so that no change stays no change; 'null' is ordinary classifier-free guidance.
+    num_iterations: fixed-point refinements of each inversion step.
+    correct: add what inversion misses, which makes a null intervention exact.
+    drift: of the model (delta); inversion and sampling run in centred coordinates.
+    latent_mean, latent_std: latent statistics.
+
+  Raises:
+    ValueError: guidance below 1 or an unknown `guide_from`.
+  """
+  if guidance < 1:
+    raise ValueError(
+      f'Guidance {guidance} came; a counterfactual needs at least 1. Change '
+      'counterfactual.guidance.'
+    )
+  if guide_from not in ('source', 'null'):
+    raise ValueError(f"guide_from is {guide_from!r}; use 'source' or 'null'.")
+  solvers.time_grid(schedule.num_timesteps, num_steps, spacing)
+  options = {'prediction': prediction, 'spacing': spacing}
+
+  @jax.jit
+  def edit(params, z, attributes, new_attributes, keep=None):
+    own = jnp.asarray(attributes, jnp.float32)
+    new = jnp.asarray(new_attributes, jnp.float32)
+    against = own if guide_from == 'source' else None
+
+    def centred(denoise):
+      return drifting.centred(denoise, schedule, drift, prediction)
+
+    drifting.check_drift(drift, z.shape[-1])
+    z_T, path, corrections = inversion.ddim_invert_path(
+      centred(conditional(apply_denoiser, params, own)),
+      normalise(z, latent_mean, latent_std),
+      schedule,
+      num_steps,
+      num_iterations=num_iterations,
+      **options,
+    )
+
+    def after_step(z_s, i):
+      z_s = z_s + corrections[i] if correct else z_s
+      return z_s if keep is None else jnp.where(keep, path[i], z_s)
+
+    z_cf = solvers.sample(
+      centred(conditional(apply_denoiser, params, new, guidance, against)),
+      z_T,
+      schedule,
+      num_steps,
+      after_step=after_step,
+      **options,
+    )
+    return denormalise(z_cf, latent_mean, latent_std)
+
+  return edit
+
+
+def counterfactual(
+  edit: Callable,
+  encode: Callable,
+  decode: Callable,
+  params,
+  x,
+  attributes,
+  new_attributes,
+  *,
+  keep=None,
+  keep_detail: bool = True,
+) -> Counterfactual:
+  """Returns the counterfactual of volumes x (b, d, h, w, 1) in [0, 1].
+
+  Args:
+    edit: what `make_editor` returned.
+    encode: x -> z, the mean of the autoencoder's posterior.
+    decode: z -> x.
+    params: of the denoiser.
+    attributes, new_attributes: (b, k), of the source and as requested.
+    keep: bool, shape of x, true where the source must stay voxel for voxel.
+    keep_detail: add x - decode(encode(x)) back, so that only the change is new.
+  """
+  x = jnp.asarray(x, jnp.float32)
+  z = encode(x)
+  reconstruction = decode(z)
+  latent_keep = None if keep is None else shrink_keep(keep, z.shape)
+  volume = decode(edit(params, z, attributes, new_attributes, latent_keep))
+  if keep_detail:
+    volume = x + (volume - reconstruction)
+  volume = jnp.clip(volume, 0, 1)
+  if keep is not None:
+    volume = jnp.where(jnp.asarray(keep, bool), x, volume)
+  return Counterfactual(*map(np.asarray, (volume, reconstruction, volume - x)))
+
+
+def shrink_keep(keep, latent_shape) -> jax.Array:
+  """Brings a mask (b, d, h, w, 1) to latent resolution (b, d', h', w', 1).
+
+  A latent cell is kept only where all voxels under it are kept.
+
+  Raises:
+    ValueError: a mask whose axes are no multiples of the latent's.
+  """
+  keep = jnp.asarray(keep, bool)
+  spatial, latent = keep.shape[1:-1], tuple(latent_shape[1:-1])
+  if len(spatial) != len(latent) or any(
+    n % m for n, m in zip(spatial, latent, strict=True)
+  ):
+    raise ValueError(
+      f'A mask of {spatial} voxels does not divide into latents of {latent} cells; '
+      'pass a mask of the shape of the preprocessed volume.'
+    )
+  for axis, (n, m) in enumerate(zip(spatial, latent, strict=True), start=1):
+    split = (*keep.shape[:axis], m, n // m, *keep.shape[axis + 1 :])
+    keep = keep.reshape(split).all(axis + 1)
+  return keep
+
+
+def parse_changes(
+  changes: Mapping[str, Any], schema: Schema, attributes: np.ndarray
+) -> np.ndarray:
+  """Applies requested changes to encoded attributes (k,) -> float32 (k,).
+
+  '+10' or '-5' is relative to the source, a number or '42' absolute ('=-5' for a
+  negative one), a categorical attribute takes a category's name, None means unknown.
+  What is not named stays bit for bit.
+
+  Raises:
+    ValueError: unknown attribute, unknown category, a relative change of a category or
+      of a missing value, or a result outside the attribute's range.
+  """
+  changed = np.array(attributes, np.float32)
+  if changed.shape != (len(schema),):
+    raise ValueError(
+      f'Attributes of shape {changed.shape} came; required is ({len(schema)},).'
+    )
+  unknown = [name for name in changes if name not in schema.names]
+  if unknown:
+    raise ValueError(
+      f'Cannot change {unknown}: the model knows the attributes {list(schema.names)}. '
+      'Change counterfactual.set.'
+    )
+  for i, attribute in enumerate(schema):
+    if attribute.name in changes:
+      value = changes[attribute.name]
+      changed[i] = _apply_change(attribute, float(changed[i]), value)
+  return changed
+
+
+def _apply_change(attribute, code, value):
+  """Encoded value of one attribute after the change; code is the source's."""
+  text = str(value).strip()
+  relative = isinstance(value, str) and text[:1] in ('+', '-')
+  if is_missing(value):
+    return np.nan
+  if not relative:
+    new = attribute.encode(text.removeprefix('='))
+  elif attribute.kind == 'categorical':
+    raise ValueError(
+      f'{attribute.name} cannot change by {text!r}: it is one of '
+      f'{list(attribute.categories)}. Name one in counterfactual.set.'
+    )
+  elif np.isnan(code):
+    raise ValueError(
+      f'{attribute.name} cannot change by {text!r}: the source has no value for it. '
+      'Set an absolute number in counterfactual.set.'
+    )
+  else:
+    new = code + 2 * _step(attribute, text) / (attribute.high - attribute.low)
+  # A float32 code carries a rounding of 1e-7, which is no reason to refuse.
+  if attribute.kind == 'continuous' and abs(new) > 1 + 1e-5:
+    raise ValueError(
+      f'{attribute.name} = {text} leads to {attribute.decode(new):g}, outside its '
+      f'range [{attribute.low:g}, {attribute.high:g}] {attribute.unit}'.rstrip()
+      + '. Change counterfactual.set.'
+    )
+  return new
+
+
+def _step(attribute, text):
+  """Reads the number of a relative change, naming the attribute when it is none."""
+  try:
+    number = float(text)
+  except ValueError:
+    number = np.nan
+  if not np.isfinite(number):
+    raise ValueError(
+      f'{attribute.name} cannot change by {text!r}: a number such as +10 is required. '
+      'Change counterfactual.set.'
+    )
+  return number

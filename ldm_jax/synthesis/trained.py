@@ -1,0 +1,79 @@
+"""A trained system read back from its work folder: encode, denoise, decode."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+from ldm_jax.data.attributes import Schema
+from ldm_jax.diffusion.schedules import Schedule
+from ldm_jax.training import checkpoint, networks
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+  """What generation and counterfactuals need; all functions are jitted.
+
+  Attributes:
+    schema: attributes of a request.
+    params: denoiser parameters.
+    apply_denoiser: (params, z_t, t, attributes, drop) -> output.
+    encode: x (b,d,h,w,1) -> posterior mean z (b,...,c).
+    decode: z -> x.
+    latent_shape: (...,c) of one latent.
+    statistics: {'latent_mean', 'latent_std'}, each (c,), from public latents.
+    schedule, prediction, drift: of the diffusion process.
+  """
+
+  schema: Schema
+  params: dict
+  apply_denoiser: Callable
+  encode: Callable
+  decode: Callable
+  latent_shape: tuple
+  statistics: dict
+  schedule: Schedule
+  prediction: str
+  drift: object
+
+
+def load(config, work, schema, volume_shape):
+  """Reads the autoencoder and the denoiser that `sample.model` names.
+
+  Args:
+    config, work: of the run.
+    schema: attributes the denoiser was trained with.
+    volume_shape: (d,h,w) of the preprocessed volumes.
+
+  Raises:
+    ValueError: if a stage has not finished.
+  """
+  adapted = config.sample.model == 'adapt' and config.data.private.layout
+  autoencoder = networks.autoencoder(config.autoencoder)
+  weights = checkpoint.load_params(work.checkpoints('autoencoder'))
+  denoiser = networks.denoiser(config, schema)
+  statistics = work.read_json('checkpoints', 'encode', 'latent_statistics.json')
+  encode = jax.jit(
+    lambda x: autoencoder.apply({'params': weights}, x, method='encode')[0]
+  )
+  z = jax.eval_shape(encode, jax.ShapeDtypeStruct((1, *volume_shape, 1), np.float32))
+  return Trained(
+    schema=schema,
+    params=checkpoint.load_params(
+      work.checkpoints('adapt' if adapted else 'diffusion')
+    ),
+    apply_denoiser=lambda params, *args: denoiser.apply({'params': params}, *args),
+    encode=encode,
+    decode=jax.jit(
+      lambda z: autoencoder.apply({'params': weights}, z, method='decode')
+    ),
+    latent_shape=z.shape[1:],
+    statistics={
+      'latent_mean': np.asarray(statistics['mean'], np.float32),
+      'latent_std': np.asarray(statistics['std'], np.float32),
+    },
+    schedule=networks.schedule(config),
+    prediction=config.diffusion.prediction,
+    drift=config.adapt.drift if adapted and config.adapt.drift else None,
+  )
