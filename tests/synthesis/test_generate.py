@@ -83,18 +83,16 @@ def test_guidance_one_is_the_conditional_sample_bit_for_bit(world):
   keys = generate.request_keys(KEY, np.arange(2))
   attributes = requests(2)
 
-  def denoise(z_t, t):
-    return world.apply_denoiser(
-      world.params, z_t, t, jnp.asarray(attributes), jnp.zeros(2, bool)
-    )
-
   @jax.jit
-  def plain(keys):
+  def plain(params, attributes, keys):
+    def denoise(z_t, t):
+      return world.apply_denoiser(params, z_t, t, attributes, jnp.zeros(2, bool))
+
     z_T = solvers.initial_noise(keys, (2, *world.shape))
     return solvers.sample(denoise, z_T, world.schedule, 10, keys)
 
   ours = sampler(world)(world.params, attributes, keys)
-  np.testing.assert_array_equal(ours, plain(keys))
+  np.testing.assert_array_equal(ours, plain(world.params, attributes, keys))
   also = sampler(world, guidance=1)(world.params, attributes, keys)
   np.testing.assert_array_equal(ours, also)
 
