@@ -167,7 +167,7 @@ def calibrate(epsilon_target, delta, sampling_probability, steps, other_events=(
     other_events: events already spent on the same patients (`Ledger.events()`).
 
   Returns:
-    sigma, within 1e-4 relative of the smallest, re-verified forward: `epsilon` of the
+    sigma, within 2e-5 relative of the smallest, re-verified forward: `epsilon` of the
     composition is at most the target. Never below SMALLEST_NOISE.
 
   Raises:
@@ -211,7 +211,7 @@ def calibrate(epsilon_target, delta, sampling_probability, steps, other_events=(
       return SMALLEST_NOISE
   events = [*other_events, training(high)]
   interval = _interval(events, epsilon(events, delta)['rdp'])
-  tolerance = 1e-4 * high
+  tolerance = 1e-5 * high
   with _quiet():
     sigma = dp_accounting.calibrate_dp_mechanism(
       lambda: pld.PLDAccountant(RELATION, value_discretization_interval=interval),

@@ -1,0 +1,150 @@
+"""Laws of the audit: never above the truth, and a broken mechanism is caught."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax_privacy import auditing
+
+from ldm_jax.privacy import accounting, audit, mechanism
+
+DELTA = 1e-5
+CLAIMED = 1.0
+SIGMA = accounting.calibrate(CLAIMED, DELTA, 1.0, 1)
+
+
+def gaussian_scores(sigma, num, seed):
+  rng = np.random.default_rng(seed)
+  return rng.normal(1, sigma, num), rng.normal(0, sigma, num)
+
+
+@pytest.mark.parametrize('gaussian', [False, True])
+def test_a_correct_gaussian_mechanism_is_never_shown_to_exceed_its_epsilon(gaussian):
+  bounds = [
+    audit.epsilon_from_scores(
+      *gaussian_scores(SIGMA, 20_000, seed), DELTA, 0.99, gaussian=gaussian
+    )
+    for seed in range(20)
+  ]
+  assert max(bounds) <= CLAIMED
+  if gaussian:
+    assert np.mean(bounds) > 0.6 * CLAIMED
+
+
+def test_halved_noise_is_caught_from_scores():
+  scores = gaussian_scores(SIGMA / 2, 4000, 0)
+  assert audit.epsilon_from_scores(*scores, DELTA, gaussian=True) > CLAIMED
+  # without assuming a Gaussian the test needs a larger claim and more tries
+  sigma = accounting.calibrate(3.0, DELTA, 1.0, 1)
+  many = gaussian_scores(sigma / 3, 100_000, 0)
+  assert audit.epsilon_from_scores(*many, DELTA) > 3.0
+
+
+def one_run(sigma, num_canaries, guesses, seed):
+  """Every canary has a direction of its own: counts of the surest guesses."""
+  rng = np.random.default_rng(seed)
+  inside = rng.random(num_canaries) < 0.5
+  scores = inside + rng.normal(0, sigma, num_canaries)
+  order = np.argsort(scores)
+  sure_out, sure_in = order[: guesses // 2], order[-(guesses // 2) :]
+  return int(np.sum(~inside[sure_out]) + np.sum(inside[sure_in])), guesses
+
+
+def test_one_run_with_canaries_never_exceeds_the_truth_and_catches_broken_noise():
+  for seed in range(20):
+    correct, guesses = one_run(SIGMA, 1000, 100, seed)
+    assert audit.epsilon_one_run(correct, guesses, 1000, DELTA, 0.99) <= CLAIMED
+  correct, guesses = one_run(SIGMA / 4, 1000, 100, 0)
+  assert audit.epsilon_one_run(correct, guesses, 1000, DELTA) > CLAIMED
+
+
+@pytest.mark.parametrize(
+  ('correct', 'guesses', 'canaries'),
+  [(95, 100, 1000), (60, 100, 100), (500, 510, 1000)],
+)
+def test_the_one_run_bound_equals_an_independent_implementation(
+  correct, guesses, canaries
+):
+  theirs = auditing._epsilon_one_run(0.0, canaries, guesses, correct, 0.05, DELTA)
+  ours = audit.epsilon_one_run(correct, guesses, canaries, DELTA)
+  assert ours == pytest.approx(theirs, abs=1e-4)
+
+
+def mechanism_scores(sigma, num_tries):
+  """Runs the real mechanism with and without a canary gradient of norm C."""
+  clip_norm, size = 0.5, 16
+  canary = jnp.full((size,), clip_norm / np.sqrt(size))
+
+  def tries(total, key):
+    run = lambda step: mechanism.privatise(
+      {'w': total}, key, step, sigma, clip_norm, 4.0
+    )['w']
+    return jax.vmap(run)(jnp.arange(num_tries)) @ canary
+
+  tries = jax.jit(tries)
+  return (
+    np.asarray(tries(canary, mechanism.new_noise_key(1))),
+    np.asarray(tries(jnp.zeros(size), mechanism.new_noise_key(2))),
+  )
+
+
+def test_the_shipped_mechanism_passes_its_audit_and_a_halved_one_fails():
+  sound = audit.epsilon_from_scores(
+    *mechanism_scores(SIGMA, 4000), DELTA, gaussian=True
+  )
+  assert 0.5 * CLAIMED < sound <= CLAIMED
+  broken = mechanism_scores(SIGMA / 2, 4000)
+  assert audit.epsilon_from_scores(*broken, DELTA, gaussian=True) > CLAIMED
+
+
+def test_rates_of_blind_guessing_prove_nothing():
+  assert audit.epsilon_from_rates(50, 100, 50, 100, DELTA) == 0
+  assert audit.epsilon_from_rates(0, 100, 0, 100, DELTA) == 0
+  assert audit.epsilon_from_rates(100, 100, 100, 100, DELTA) == 0
+  assert audit.epsilon_one_run(50, 100, 100, DELTA) == 0
+  assert audit.epsilon_one_run(0, 0, 100, DELTA) == 0
+
+
+def test_perfect_guessing_proves_more_with_more_tries():
+  few = audit.epsilon_from_rates(100, 100, 0, 100, DELTA)
+  many = audit.epsilon_from_rates(10_000, 10_000, 0, 10_000, DELTA)
+  assert 2 < few < many
+  # the closed form: n out of n has the lower limit (error / 2)^(1 / n)
+  low = 0.0125 ** (1 / 100)
+  assert few == pytest.approx(np.log((low - DELTA) / (1 - low)), rel=1e-6)
+
+
+def test_membership_auc_is_the_chance_that_a_member_scores_higher():
+  rng = np.random.default_rng(0)
+  members, others = rng.normal(0.5, 1, 60), rng.normal(0, 1, 80)
+  result = audit.membership_auc(members, others)
+  assert result['auc'] == pytest.approx(np.mean(members[:, None] > others[None]))
+  assert result['low'] < result['auc'] < result['high']
+  same = audit.membership_auc(np.zeros(10), np.zeros(12))
+  assert same['auc'] == 0.5
+  assert same['low'] < 0.5 < same['high']
+  perfect = audit.membership_auc(np.ones(10), np.zeros(10))
+  assert perfect['auc'] == perfect['high'] == 1
+  assert 0.5 < perfect['low'] < 1
+  assert audit.membership_auc(np.zeros(10), np.ones(10))['low'] == 0
+
+
+def test_the_auc_interval_covers_the_truth_as_often_as_it_says():
+  rng = np.random.default_rng(1)
+  truth = 0.638  # Phi(0.5 / sqrt(2))
+  covered = 0
+  for _ in range(300):
+    result = audit.membership_auc(rng.normal(0.5, 1, 40), rng.normal(0, 1, 40))
+    covered += result['low'] <= truth <= result['high']
+  assert covered / 300 > 0.92
+
+
+def test_counts_and_scores_that_make_no_sense_are_refused():
+  with pytest.raises(ValueError, match='counts'):
+    audit.epsilon_from_rates(5, 4, 0, 4, DELTA)
+  with pytest.raises(ValueError, match='counts'):
+    audit.epsilon_one_run(3, 10, 5, DELTA)
+  with pytest.raises(ValueError, match='scores'):
+    audit.membership_auc([1.0], [0.0, 1.0])
+  with pytest.raises(ValueError, match='scores'):
+    audit.epsilon_from_scores([1.0, np.nan], [0.0, 1.0], DELTA)

@@ -1,0 +1,75 @@
+"""Laws of the private mean: bounded influence, the right noise, its own release."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ldm_jax.privacy import accounting, mechanism
+from ldm_jax.privacy.release import clip_rows, private_mean
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+  seed=st.integers(0, 2**16),
+  clip_norm=st.sampled_from([1e-6, 1.0, 1e3]),
+  scale=st.sampled_from([1e-200, 1.0, 1e8, 1e300]),
+)
+def test_one_patient_moves_the_clipped_sum_by_at_most_the_clip_norm(
+  seed, clip_norm, scale
+):
+  rng = np.random.default_rng(seed)
+  row = rng.normal(size=(1, 5)) * scale
+  if seed % 5 == 0:
+    row[0, seed % 4] = [np.nan, np.inf, -np.inf, 1.0][seed % 4]
+  clipped = clip_rows(row, clip_norm)
+  assert np.all(np.isfinite(clipped))
+  assert np.linalg.norm(clipped) <= clip_norm * (1 + 1e-12)
+
+
+def test_rows_within_the_bound_are_kept_as_they_are():
+  values = np.random.default_rng(0).normal(size=(6, 3))
+  np.testing.assert_array_equal(clip_rows(values, 1e3), values)
+
+
+def test_the_mean_approaches_the_true_mean_of_a_large_cohort():
+  values = np.random.default_rng(0).normal(2.0, 0.1, size=(20_000, 4))
+  mean, _ = private_mean(
+    values, 1.0, 2.0, 20_000, mechanism.new_noise_key(0), centre=[1.9, 2.1, 2.0, 2.0]
+  )
+  np.testing.assert_allclose(mean, np.mean(values, axis=0), atol=1e-3)
+
+
+def test_the_noise_of_the_mean_has_the_stated_deviation():
+  values = np.zeros((10, 200_000))
+  mean, release = private_mean(values, 0.7, 1.5, 10, mechanism.new_noise_key(0))
+  assert np.std(mean) == pytest.approx(0.7 * 1.5 / 10, rel=0.01)
+  assert release['noise_multiplier'] == 1.5
+
+
+def test_the_divisor_is_the_public_number_not_the_rows_present():
+  key = mechanism.new_noise_key(1)
+  values = np.full((8, 2), 0.5)
+  eight, _ = private_mean(values, 10.0, 1e-6, 8, key)
+  ten, _ = private_mean(values, 10.0, 1e-6, 10, key)
+  np.testing.assert_allclose(ten, eight * 0.8, rtol=1e-5)
+
+
+def test_the_release_is_priced_as_one_gaussian_over_everyone():
+  _, release = private_mean(np.ones((4, 2)), 1.0, 3.0, 4, mechanism.new_noise_key())
+  priced = accounting.epsilon([accounting.event(release)], 1e-5)
+  assert priced == accounting.epsilon([accounting.gaussian_event(3.0)], 1e-5)
+
+
+def test_bad_arguments_are_refused():
+  key = mechanism.new_noise_key(0)
+  with pytest.raises(ValueError, match='one row per patient'):
+    private_mean(np.zeros(3), 1.0, 1.0, 3, key)
+  with pytest.raises(ValueError, match='noise multiplier'):
+    private_mean(np.zeros((3, 2)), 1.0, 0.0, 3, key)
+  with pytest.raises(ValueError, match='clip norm'):
+    private_mean(np.zeros((3, 2)), 0.0, 1.0, 3, key)
+  with pytest.raises(ValueError, match='number of private patients'):
+    private_mean(np.zeros((3, 2)), 1.0, 1.0, 0, key)
+  with pytest.raises(ValueError, match='centre'):
+    private_mean(np.zeros((3, 2)), 1.0, 1.0, 3, key, centre=np.zeros(3))
