@@ -1,0 +1,168 @@
+"""Attention over tokens and over the voxels of a volume: (b,n,c) -> (b,n,c).
+
+Channels of head i are the i-th contiguous block of features / num_heads, tokens are
+never mixed between examples, and softmax computes in float32. Layouts follow MONAI's
+SABlock, CrossAttentionBlock and SpatialTransformer.
+"""
+
+import functools
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from ldm_jax.models.convolution import Conv
+from ldm_jax.models.layers import ZEROS, GroupNorm
+
+# Above this many scores per call, queries are taken in chunks whose scores are computed
+# again in the backward pass: 2**25 float32 scores are 128 MiB.
+MAX_SCORES = 2**25
+
+
+def attend(query, key, value, max_scores=MAX_SCORES):
+  """softmax(query key^T / sqrt(d)) value with bounded memory.
+
+  Args:
+    query: (b, n, heads, d). key, value: (b, m, heads, d).
+    max_scores: largest number of scores kept at once.
+
+  Returns: (b, n, heads, d) in the type of value.
+  """
+  scale = query.shape[-1] ** -0.5
+
+  def whole(query):
+    scores = jnp.einsum(
+      'bnhd,bmhd->bhnm', query * scale, key, preferred_element_type=jnp.float32
+    )
+    weights = nn.softmax(scores).astype(value.dtype)
+    return jnp.einsum('bhnm,bmhd->bnhd', weights, value)
+
+  b, n, heads, _ = query.shape
+  num_chunks = math.ceil(b * heads * n * key.shape[1] / max_scores)
+  if num_chunks <= 1:
+    return whole(query)
+  length = -(-n // min(num_chunks, n))
+  padded = jnp.pad(query, [(0, 0), (0, -n % length), (0, 0), (0, 0)])
+  chunks = padded.reshape(b, -1, length, heads, query.shape[-1])
+  y = lax.map(jax.checkpoint(whole), jnp.moveaxis(chunks, 1, 0))
+  return jnp.moveaxis(y, 0, 1).reshape(padded.shape)[:, :n]
+
+
+class Attention(nn.Module):
+  """Multi-head attention of x to context, or to itself: (b,n,c), (b,m,e) -> (b,n,c).
+
+  Parameters to_q, to_k, to_v (with biases if qkv_bias) and out_proj.
+  """
+
+  num_heads: int
+  head_dim: int
+  qkv_bias: bool = False
+  dtype: jnp.dtype | None = None
+
+  @nn.compact
+  def __call__(self, x, context=None):
+    context = x if context is None else context
+    width = self.num_heads * self.head_dim
+    dense = functools.partial(nn.Dense, width, use_bias=self.qkv_bias, dtype=self.dtype)
+
+    def heads(y):
+      return y.reshape(*y.shape[:-1], self.num_heads, self.head_dim)
+
+    query = heads(dense(name='to_q')(x))
+    key = heads(dense(name='to_k')(context))
+    value = heads(dense(name='to_v')(context))
+    y = attend(query, key, value).reshape(*x.shape[:-1], width)
+    return nn.Dense(x.shape[-1], dtype=self.dtype, name='out_proj')(y)
+
+
+class FeedForward(nn.Module):
+  """Gated layer linear1, gelu, linear2, four times as wide inside: (b,n,c)."""
+
+  dtype: jnp.dtype | None = None
+
+  @nn.compact
+  def __call__(self, x):
+    channels = x.shape[-1]
+    y = nn.Dense(8 * channels, dtype=self.dtype, name='linear1')(x)
+    y, gate = jnp.split(y, 2, axis=-1)
+    y = y * nn.gelu(gate, approximate=False)
+    return nn.Dense(channels, dtype=self.dtype, name='linear2')(y)
+
+
+class TransformerBlock(nn.Module):
+  """Self-attention attn1, cross-attention attn2, feed-forward ff, each after a norm."""
+
+  num_heads: int
+  head_dim: int
+  dtype: jnp.dtype | None = None
+
+  @nn.compact
+  def __call__(self, x, context=None):
+    attention = functools.partial(
+      Attention, self.num_heads, self.head_dim, dtype=self.dtype
+    )
+
+    def norm(x, name):
+      norm = nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, name=name)
+      return norm(x.astype(jnp.float32)).astype(self.dtype or x.dtype)
+
+    x = x + attention(name='attn1')(norm(x, 'norm1'))
+    x = x + attention(name='attn2')(norm(x, 'norm2'), context)
+    return x + FeedForward(dtype=self.dtype, name='ff')(norm(x, 'norm3'))
+
+
+class SpatialTransformer(nn.Module):
+  """Transformer over all voxels, reading a context: (b,*space,c), (b,m,e) -> same.
+
+  norm, proj_in, transformer_blocks_i, proj_out (zero at the start) beside a skip.
+  """
+
+  num_heads: int
+  head_dim: int
+  norm_groups: int
+  norm_eps: float = 1e-6
+  num_layers: int = 1
+  dtype: jnp.dtype | None = None
+
+  @nn.compact
+  def __call__(self, x, context=None):
+    one = (1,) * (x.ndim - 2)
+    width = self.num_heads * self.head_dim
+    norm = GroupNorm(self.norm_groups, self.norm_eps, dtype=self.dtype, name='norm')
+    h = Conv(width, one, dtype=self.dtype, name='proj_in')(norm(x))
+    h = h.reshape(x.shape[0], -1, width)
+    for i in range(self.num_layers):
+      name = f'transformer_blocks_{i}'
+      block = TransformerBlock(self.num_heads, self.head_dim, self.dtype, name=name)
+      h = block(h, context)
+    h = h.reshape(*x.shape[:-1], width)
+    proj_out = Conv(
+      x.shape[-1], one, kernel_init=ZEROS, dtype=self.dtype, name='proj_out'
+    )
+    return x + proj_out(h)
+
+
+class AttentionBlock(nn.Module):
+  """Self-attention over all voxels after a norm, beside a skip: (b,*space,c) -> same.
+
+  One head unless head_dim is given. Parameters norm, attn.
+  """
+
+  norm_groups: int
+  norm_eps: float = 1e-6
+  head_dim: int | None = None
+  dtype: jnp.dtype | None = None
+
+  @nn.compact
+  def __call__(self, x, context=None):
+    del context  # so that it can stand where a SpatialTransformer attends
+    channels = x.shape[-1]
+    head_dim = self.head_dim or channels
+    norm = GroupNorm(self.norm_groups, self.norm_eps, dtype=self.dtype, name='norm')
+    h = norm(x).reshape(x.shape[0], -1, channels)
+    attention = Attention(
+      channels // head_dim, head_dim, qkv_bias=True, dtype=self.dtype, name='attn'
+    )
+    return x + attention(h).reshape(x.shape)

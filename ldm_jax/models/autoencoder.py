@@ -1,0 +1,205 @@
+"""Autoencoder with a Gaussian latent: x (b,*space,c) <-> z (b,*space/s,latent).
+
+[KL] Rombach et al. 2022, arXiv 2112.10752; the order of blocks is that of MONAI's
+AutoencoderKL. Kernels and strides are per level and axis: (1, 3, 3) with (1, 2, 2)
+never mixes slices, two axes make it an autoencoder of images.
+"""
+
+import functools
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ldm_jax.models.attention import AttentionBlock
+from ldm_jax.models.convolution import Conv
+from ldm_jax.models.layers import (
+  Downsample,
+  GroupNorm,
+  Network,
+  ResidualBlock,
+  Upsample,
+  kernels_and_strides,
+  per_level,
+)
+
+ACTIVATIONS = {None: lambda x: x, 'sigmoid': nn.sigmoid, 'tanh': jnp.tanh}
+# exp(-15) .. exp(10): standard deviations outside are numerical accidents. [KL]
+LOG_VARIANCE_RANGE = (-30.0, 20.0)
+
+
+class Chain(nn.Module):
+  """Modules one after the other, under the names blocks_0, blocks_1, ..."""
+
+  makers: tuple
+
+  @nn.compact
+  def __call__(self, x):
+    for i, make in enumerate(self.makers):
+      x = make(name=f'blocks_{i}')(x)
+    return x
+
+
+class Autoencoder(Network):
+  """Encoder, Gaussian latent and decoder.
+
+  Attributes:
+    in_channels: of the volume; out_channels: of the reconstruction, default the same.
+    channels: per level, finest first.
+    latent_channels: of the latent.
+    num_res_blocks: per level, or one number.
+    kernels: per level, or one kernel; two or three axes.
+    strides: between two levels, or one for all; None halves every axis.
+    attention_levels: per level, or one truth value: self-attention after each block.
+    nonlocal_attention: residual block, attention, residual block around the latent.
+    norm_groups, norm_eps: of every group norm.
+    out_activation: None, 'sigmoid' or 'tanh' on the reconstruction.
+    dtype: type of the products; parameters and norms stay float32.
+  """
+
+  in_channels: int = 1
+  channels: tuple = (16, 32)
+  latent_channels: int = 4
+  num_res_blocks: tuple | int = 1
+  kernels: tuple = (3, 3, 3)
+  strides: tuple | None = None
+  norm_groups: int = 8
+  attention_levels: tuple | bool | None = None
+  nonlocal_attention: bool = False
+  out_activation: str | None = 'sigmoid'
+  out_channels: int | None = None
+  norm_eps: float = 1e-6
+  dtype: jnp.dtype | None = None
+
+  def setup(self):
+    if self.out_activation not in ACTIVATIONS:
+      raise ValueError(
+        f'out_activation is {self.out_activation!r}; choose one of {tuple(ACTIVATIONS)}'
+      )
+    kernels, _ = self._plan()
+    one = (1,) * len(kernels[0])
+    self.encoder = Chain(self._encoder())
+    self.decoder = Chain(self._decoder())
+    latent = functools.partial(Conv, self.latent_channels, one, dtype=self.dtype)
+    self.quant_conv_mu = latent()
+    self.quant_conv_log_sigma = latent()
+    self.post_quant_conv = latent()
+
+  def encode(self, x):
+    """Mean and standard deviation (b,*space/s,latent_channels) of z given x."""
+    h = self.encoder(x)
+    log_variance = jnp.clip(self.quant_conv_log_sigma(h), *LOG_VARIANCE_RANGE)
+    return self.quant_conv_mu(h), jnp.exp(log_variance / 2)
+
+  def decode(self, z):
+    """Reconstruction (b,*space,out_channels) of latents (b,*space/s,latent)."""
+    x_hat = self.decoder(self.post_quant_conv(z))
+    return ACTIVATIONS[self.out_activation](x_hat)
+
+  def __call__(self, x, key=None):
+    """Reconstruction, mean and standard deviation; without a key, z is the mean."""
+    self.latent_size(x.shape[1:-1])
+    mean, std = self.encode(x)
+    z = mean
+    if key is not None:
+      z = mean + std * jax.random.normal(key, mean.shape, mean.dtype)
+    return self.decode(z), mean, std
+
+  def latent_size(self, size):
+    """Spatial size of the latent of volumes of this size.
+
+    Raises: ValueError when the strides do not divide it, for then the reconstruction
+      would have another size.
+    """
+    _, strides = self._plan()
+    factors = tuple(math.prod(s) for s in zip(*strides, strict=True)) or (1,) * len(
+      size
+    )
+    if len(factors) != len(size) or any(
+      n % f for n, f in zip(size, factors, strict=False)
+    ):
+      raise ValueError(
+        f'volumes of size {tuple(size)} do not fit an autoencoder that divides the '
+        f'axes by {factors}; choose a shape of multiples in the preprocessing, or '
+        'other strides'
+      )
+    return tuple(n // f for n, f in zip(size, factors, strict=True))
+
+  def _plan(self):
+    return kernels_and_strides(self.kernels, self.strides, len(self.channels))
+
+  def _levels(self, order, resample):
+    """Makers of the levels' blocks in this order, resample(i, j) between two levels."""
+    kernels, _ = self._plan()
+    num = len(self.channels)
+    num_res_blocks = per_level(self.num_res_blocks, num, 'num_res_blocks')
+    attention = per_level(self.attention_levels, num, 'attention_levels')
+    makers = []
+    for i, following in zip(order, [*order[1:], None], strict=True):
+      for _ in range(num_res_blocks[i]):
+        makers.append(self._residual(self.channels[i], kernels[i]))
+        makers += [self._attention()] if attention[i] else []
+      makers += [] if following is None else [resample(i, following)]
+    return makers
+
+  def _encoder(self):
+    kernels, strides = self._plan()
+
+    def down(i, _):
+      return functools.partial(
+        Downsample, self.channels[i], kernels[i], strides[i], True, self.dtype
+      )
+
+    return (
+      self._conv(self.channels[0], kernels[0]),
+      *self._levels(range(len(self.channels)), down),
+      *self._nonlocal(),
+      self._norm(),
+      self._conv(self.latent_channels, kernels[-1]),
+    )
+
+  def _decoder(self):
+    kernels, strides = self._plan()
+
+    def up(i, j):
+      return functools.partial(
+        Upsample, self.channels[i], kernels[j], strides[j], self.dtype
+      )
+
+    return (
+      self._conv(self.channels[-1], kernels[-1]),
+      *self._nonlocal(),
+      *self._levels(range(len(self.channels))[::-1], up),
+      self._norm(),
+      self._conv(self.out_channels or self.in_channels, kernels[0]),
+    )
+
+  def _nonlocal(self):
+    if not self.nonlocal_attention:
+      return ()
+    block = self._residual(self.channels[-1], self._plan()[0][-1])
+    return block, self._attention(), block
+
+  def _norm(self):
+    return functools.partial(
+      GroupNorm, self.norm_groups, self.norm_eps, dtype=self.dtype
+    )
+
+  def _conv(self, features, kernel_size):
+    return functools.partial(Conv, features, kernel_size, dtype=self.dtype)
+
+  def _residual(self, features, kernel_size):
+    return functools.partial(
+      ResidualBlock,
+      features,
+      kernel_size,
+      self.norm_groups,
+      self.norm_eps,
+      dtype=self.dtype,
+    )
+
+  def _attention(self):
+    return functools.partial(
+      AttentionBlock, self.norm_groups, self.norm_eps, dtype=self.dtype
+    )

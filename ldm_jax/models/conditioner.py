@@ -1,0 +1,103 @@
+"""Attributes become tokens and one embedding: (b,k) -> (b,k,width), (b,embedding_dim).
+
+[Daum24] arXiv 2407.16405: one linear map per attribute, SELU, one layer of
+self-attention over the tokens. Ours knows missing attributes (NaN) and the absence of
+all of them (classifier-free guidance), adds a few sines of each value, which a linear
+map resolves poorly, and pools the tokens into an embedding that reaches every block.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from ldm_jax.models.attention import Attention
+
+
+class AttributeEncoder(nn.Module):
+  """Encoder of a schema's encoded attributes.
+
+  Attributes:
+    num_categories: per attribute, 0 if continuous (Schema.num_categories).
+    width: of a token.
+    num_heads, head_dim: of the self-attention; head_dim defaults to width / num_heads.
+    num_frequencies: f adds sin and cos of pi 2^i value / 2 for i < f.
+    embedding_dim: of the pooled embedding, None for none.
+  """
+
+  num_categories: tuple
+  width: int = 16
+  num_heads: int = 4
+  head_dim: int | None = None
+  num_frequencies: int = 3
+  embedding_dim: int | None = None
+  dtype: jnp.dtype | None = None
+
+  @nn.compact
+  def __call__(self, attributes, drop=None):
+    """Tokens (b,k,width) and embedding (b,embedding_dim) or None.
+
+    Args:
+      attributes: (b,k) float, continuous ones near [-1, 1], categories by their index,
+        NaN where missing.
+      drop: (b,) bool, True where all attributes are to be forgotten.
+    """
+    k = len(self.num_categories)
+    if attributes.ndim != 2 or attributes.shape[1] != k:
+      raise ValueError(
+        f'attributes have shape {attributes.shape}, (b, {k}) is required; encode them '
+        'with the schema this network was made for'
+      )
+    absent = jnp.isnan(attributes)
+    # A NaN that is only selected away later would still poison the gradient.
+    values = jnp.where(absent, 0.0, attributes)
+    tokens = jnp.zeros((*attributes.shape, self.width), jnp.float32)
+    continuous = [i for i, n in enumerate(self.num_categories) if not n]
+    categorical = [i for i, n in enumerate(self.num_categories) if n]
+    if continuous:
+      own = self._continuous(values[:, continuous])
+      tokens = tokens.at[:, continuous].set(own)
+    if categorical:
+      own = self._categorical(values[:, categorical], categorical)
+      tokens = tokens.at[:, categorical].set(own)
+    missing = self._token('missing', k)
+    null = self._token('null', k)
+    tokens = jnp.where(absent[..., None], missing, nn.selu(tokens))
+    if drop is not None:
+      tokens = jnp.where(drop[:, None, None], null, tokens)
+    tokens = tokens.astype(self.dtype or tokens.dtype)
+    head_dim = self.head_dim or self.width // self.num_heads
+    attention = Attention(self.num_heads, head_dim, dtype=self.dtype, name='attention')
+    tokens = tokens + attention(tokens)
+    if self.embedding_dim is None:
+      return tokens, None
+    flat = tokens.reshape(tokens.shape[0], -1)
+    hidden = nn.Dense(self.embedding_dim, dtype=self.dtype, name='embed_0')(flat)
+    embed = nn.Dense(self.embedding_dim, dtype=self.dtype, name='embed_2')
+    return tokens, embed(nn.silu(hidden))
+
+  def _continuous(self, values):
+    """A linear map per attribute of its value and sines: (b,n) -> (b,n,width)."""
+    angles = values[..., None] * (jnp.pi / 2) * 2.0 ** jnp.arange(self.num_frequencies)
+    features = [values[..., None], jnp.sin(angles), jnp.cos(angles)]
+    features = jnp.concatenate(features, -1)
+    shape = (values.shape[1], features.shape[-1], self.width)
+    # A variance that does not shrink with the number of attributes (axis 0).
+    init = nn.initializers.lecun_normal(batch_axis=0)
+    kernel = self.param('continuous_kernel', init, shape, jnp.float32)
+    bias = self._token('continuous_bias', shape[0])
+    return jnp.einsum('bnf,nfw->bnw', features, kernel) + bias
+
+  def _categorical(self, values, which):
+    """A row of a table per category, nearest index: (b,n) -> (b,n,width)."""
+    counts = [self.num_categories[i] for i in which]
+    table = self._token('categories', sum(counts))
+    rows, first = [], 0
+    for i, count in enumerate(counts):
+      index = jnp.clip(jnp.round(values[:, i]), 0, count - 1).astype(jnp.int32)
+      # One-hot products keep per-example gradients dense and cheap under vmap.
+      rows.append(nn.one_hot(index, count) @ table[first : first + count])
+      first += count
+    return jnp.stack(rows, 1)
+
+  def _token(self, name, num):
+    init = nn.initializers.normal(0.5)
+    return self.param(name, init, (num, self.width), jnp.float32)

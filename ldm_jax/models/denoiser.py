@@ -1,0 +1,255 @@
+"""Denoising networks: z_t (b,*space,c), t (b,) -> (b,*space,out).
+
+[MONAI] The UNet has the blocks, names and order of DiffusionModelUNet. Kernels and
+strides are per level and axis, any spatial size works: up-sampling is cropped to the
+skip it meets.
+"""
+
+import dataclasses
+import functools
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from ldm_jax.models.attention import AttentionBlock, SpatialTransformer
+from ldm_jax.models.conditioner import AttributeEncoder
+from ldm_jax.models.convolution import Conv
+from ldm_jax.models.layers import (
+  ZEROS,
+  Downsample,
+  GroupNorm,
+  Network,
+  ResidualBlock,
+  Upsample,
+  kernels_and_strides,
+  per_level,
+)
+from ldm_jax.models.levels import Level, Middle, timestep_embedding
+
+
+class UNet(Network):
+  """The denoising network; its output is zero before training.
+
+  Attributes:
+    in_channels, out_channels: of z_t and of the output.
+    channels: per level, finest first.
+    num_res_blocks: per level, or one number.
+    kernels: per level, or one kernel; two or three axes.
+    strides: between two levels, or one for all; None halves every axis.
+    attention_levels: per level, or one truth value.
+    middle_attention: attention between the two blocks of the coarsest grid.
+    num_head_channels: per level, or one number; features of one attention head.
+    norm_groups, norm_eps: of every group norm.
+    context_dim: channels of the context that attention reads; None for
+      self-attention only.
+    num_transformer_layers: per attention over a context.
+    num_class_embeds: number of class labels, None without.
+    resblock_updown: resample inside residual blocks instead of by convolutions.
+    dtype: type of the products; parameters and norms stay float32.
+  """
+
+  in_channels: int = 4
+  out_channels: int = 4
+  channels: tuple = (32, 64)
+  num_res_blocks: tuple | int = 1
+  kernels: tuple = (3, 3, 3)
+  strides: tuple | None = None
+  attention_levels: tuple | bool | None = None
+  num_head_channels: tuple | int = 16
+  norm_groups: int = 8
+  context_dim: int | None = None
+  num_class_embeds: int | None = None
+  middle_attention: bool = True
+  num_transformer_layers: int = 1
+  resblock_updown: bool = False
+  norm_eps: float = 1e-6
+  dtype: jnp.dtype | None = None
+
+  @nn.compact
+  def __call__(self, x, t, context=None, class_labels=None, embedding=None):
+    """Output (b,*space,out_channels).
+
+    Args:
+      x: (b,*space,in_channels). t: (b,) time steps.
+      context: (b,m,context_dim) tokens; class_labels: (b,) int.
+      embedding: (b,4*channels[0]) added to the embedding of t.
+
+    Raises: ValueError when context, labels or options do not fit.
+    """
+    self._check(x, context, class_labels)
+    kernels, _ = kernels_and_strides(self.kernels, self.strides, len(self.channels))
+    dense = functools.partial(nn.Dense, self.embedding_dim, dtype=self.dtype)
+    time = timestep_embedding(t, self.channels[0])
+    time = nn.silu(dense(name='time_embed_0')(time))
+    total = dense(name='time_embed_2')(time)
+    if self.num_class_embeds is not None:
+      table = nn.Embed(
+        self.num_class_embeds, self.embedding_dim, name='class_embedding'
+      )
+      total = total + table(class_labels)
+    if embedding is not None:
+      total = total + embedding
+    conv = functools.partial(Conv, kernel_size=kernels[0], dtype=self.dtype)
+    x = conv(self.channels[0], name='conv_in')(x)
+    states = [x]
+    num_levels = len(self.channels)
+    for i in range(num_levels):
+      x, new = self._down(i)(x, total, context)
+      states += new
+    last = num_levels - 1
+    attention = self._attention(last) if self.middle_attention else None
+    middle = Middle(self._residual(last), attention, name='middle_block')
+    x = middle(x, total, context)
+    for i in reversed(range(num_levels)):
+      level = self._up(i)
+      skips = states[-level.num_blocks :]
+      del states[-level.num_blocks :]
+      size = states[-1].shape[1:-1] if states else None
+      x, _ = level(x, total, context, skips, size)
+    norm = GroupNorm(self.norm_groups, self.norm_eps, dtype=self.dtype, name='out_0')
+    return conv(self.out_channels, kernel_init=ZEROS, name='out_2')(nn.silu(norm(x)))
+
+  @property
+  def embedding_dim(self):
+    """Width of the embedding of t, and of what is added to it."""
+    return 4 * self.channels[0]
+
+  def _down(self, i):
+    resampler = None
+    if i < len(self.channels) - 1:
+      resampler = self._resampler('down', i, i)
+    return self._level(i, 0, resampler, 'downsampler', f'down_blocks_{i}')
+
+  def _up(self, i):
+    resampler = self._resampler('up', i, i - 1) if i else None
+    name = f'up_blocks_{len(self.channels) - 1 - i}'
+    return self._level(i, 1, resampler, 'upsampler', name)
+
+  def _level(self, i, extra, resampler, resampler_name, name):
+    num = len(self.channels)
+    num_blocks = per_level(self.num_res_blocks, num, 'num_res_blocks')[i] + extra
+    attends = per_level(self.attention_levels, num, 'attention_levels')[i]
+    attention = self._attention(i) if attends else None
+    return Level(
+      num_blocks, self._residual(i), attention, resampler, resampler_name, name=name
+    )
+
+  def _resampler(self, direction, i, finer):
+    """Maker of what leads from level i to its neighbour; finer: the finer of both."""
+    kernels, strides = kernels_and_strides(
+      self.kernels, self.strides, len(self.channels)
+    )
+    if self.resblock_updown:
+      return functools.partial(
+        self._residual(i),
+        kernel_size=kernels[finer],
+        resample=direction,
+        strides=strides[finer],
+      )
+    return functools.partial(
+      Downsample if direction == 'down' else Upsample,
+      self.channels[i],
+      kernels[finer],
+      strides[finer],
+      dtype=self.dtype,
+    )
+
+  def _residual(self, i):
+    kernels, _ = kernels_and_strides(self.kernels, self.strides, len(self.channels))
+    return functools.partial(
+      ResidualBlock,
+      features=self.channels[i],
+      kernel_size=kernels[i],
+      norm_groups=self.norm_groups,
+      norm_eps=self.norm_eps,
+      zero_init=True,
+      dtype=self.dtype,
+    )
+
+  def _attention(self, i):
+    channels = self.channels[i]
+    num = len(self.channels)
+    head_dim = per_level(self.num_head_channels, num, 'num_head_channels')[i]
+    norm = {
+      'norm_groups': self.norm_groups,
+      'norm_eps': self.norm_eps,
+      'dtype': self.dtype,
+    }
+    if head_dim > channels or (self.context_dim is None and channels % head_dim):
+      raise ValueError(
+        f'{channels} channels hold no whole number of heads of {head_dim} channels; '
+        'change channels or num_head_channels'
+      )
+    if self.context_dim is None:
+      return functools.partial(AttentionBlock, head_dim=head_dim, **norm)
+    return functools.partial(
+      SpatialTransformer,
+      num_heads=channels // head_dim,
+      head_dim=head_dim,
+      num_layers=self.num_transformer_layers,
+      **norm,
+    )
+
+  def _check(self, x, context, class_labels):
+    if x.shape[-1] != self.in_channels:
+      raise ValueError(
+        f'input has {x.shape[-1]} channels, in_channels is {self.in_channels}; change '
+        'in_channels or the latent'
+      )
+    given = None if context is None else context.shape[-1]
+    if given is not None and given != self.context_dim:
+      raise ValueError(
+        f'context has {given} channels, context_dim is {self.context_dim}; set '
+        'context_dim to the width of the tokens'
+      )
+    if (class_labels is None) != (self.num_class_embeds is None):
+      raise ValueError(
+        f'class_labels {"missing" if class_labels is None else "given"} while '
+        f'num_class_embeds is {self.num_class_embeds}; give both or none'
+      )
+
+
+class ConditionalDenoiser(UNet):
+  """UNet `unet` steered by attributes through `conditioner`.
+
+  Tokens are read by attention, the pooled embedding joins the embedding of t and so
+  reaches every residual block.
+
+  Attributes: those of UNet (context_dim is the width of the tokens) and
+    num_categories: per attribute, 0 if continuous (Schema.num_categories).
+    token_width, token_heads, token_head_dim, num_frequencies: of AttributeEncoder.
+  """
+
+  num_categories: tuple = ()
+  token_width: int = 16
+  token_heads: int = 4
+  token_head_dim: int | None = None
+  num_frequencies: int = 3
+
+  @nn.compact
+  def __call__(self, z_t, t, attributes, drop=None):
+    """Output (b,*space,out_channels).
+
+    Args:
+      z_t: (b,*space,in_channels). t: (b,) time steps.
+      attributes: (b,k) encoded, NaN where missing. drop: (b,) bool, True where the
+        output must not depend on the attributes; None for nowhere.
+    """
+    conditioner = AttributeEncoder(
+      tuple(self.num_categories),
+      self.token_width,
+      self.token_heads,
+      self.token_head_dim,
+      self.num_frequencies,
+      self.embedding_dim,
+      self.dtype,
+      name='conditioner',
+    )
+    tokens, embedding = conditioner(attributes, drop)
+    options = {
+      field.name: getattr(self, field.name)
+      for field in dataclasses.fields(UNet)
+      if field.name not in ('parent', 'name', 'context_dim')
+    }
+    unet = UNet(**options, context_dim=self.token_width, name='unet')
+    return unet(z_t, t, context=tokens, embedding=embedding)

@@ -1,0 +1,220 @@
+"""The blocks every network is built of: (b,*space,c) -> (b,*space,features).
+
+Two and three spatial dimensions alike: the kernel's length decides. Parameters are
+float32 under stable names; `dtype` is the type of the products (default: the input's),
+norms and softmax always compute in float32. No layer mixes examples.
+
+Layouts follow MONAI's networks ([MONAI] monai.networks.nets.diffusion_model_unet and
+autoencoderkl, 1.6), so that their weights map one to one.
+"""
+
+import dataclasses
+import functools
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import lax
+
+from ldm_jax.models.convolution import Conv
+
+ZEROS = nn.initializers.zeros
+
+
+def per_level(value, num_levels, name):
+  """One entry per level: a plain value, or one kernel such as (1, 3, 3), is repeated.
+
+  Raises: ValueError when a sequence of entries has another length.
+  """
+  if isinstance(value, int) or value is None:
+    return (value,) * num_levels
+  value = tuple(tuple(v) if isinstance(v, list | tuple) else v for v in value)
+  if len(value) != num_levels:
+    raise ValueError(
+      f'{name} has {len(value)} entries, {num_levels} are required (one per level; '
+      f'between levels, one fewer than channels); change {name} or channels'
+    )
+  return value
+
+
+def kernels_and_strides(kernels, strides, num_levels):
+  """Kernels, one tuple per level, and strides, one tuple between two levels.
+
+  One kernel as (3, 3, 3) serves every level; strides None means 2 along every axis.
+  """
+  if all(isinstance(k, int) for k in kernels):
+    kernels = (tuple(kernels),) * num_levels
+  kernels = per_level(kernels, num_levels, 'kernels')
+  if strides is None:
+    strides = (2,) * len(kernels[0])
+  if strides and all(isinstance(s, int) for s in strides):
+    strides = (tuple(strides),) * (num_levels - 1)
+  strides = per_level(strides, num_levels - 1, 'strides')
+  if len({len(v) for v in kernels + strides}) != 1:
+    raise ValueError(
+      f'kernels {kernels} and strides {strides} differ in their number of axes; give '
+      'every entry two axes for images or three for volumes'
+    )
+  return kernels, strides
+
+
+def _as_tuple(value):
+  return (
+    tuple(_as_tuple(v) for v in value) if isinstance(value, list | tuple) else value
+  )
+
+
+def nearest(x, strides, size=None):
+  """Repeats every voxel strides times along each axis, then crops to size."""
+  for axis, s in enumerate(strides, start=1):
+    if s > 1:
+      x = jnp.repeat(x, s, axis, total_repeat_length=s * x.shape[axis])
+  if size is None:
+    return x
+  return x[(slice(None), *(slice(n) for n in size))]
+
+
+def average(x, strides):
+  """Mean over blocks of strides voxels; a last partial block repeats its border."""
+  sizes = x.shape[1:-1]
+  margins = [(0, -n % s) for n, s in zip(sizes, strides, strict=True)]
+  x = jnp.pad(x, [(0, 0), *margins, (0, 0)], mode='edge')
+  shape = [x.shape[0]]
+  for n, s in zip(x.shape[1:-1], strides, strict=True):
+    shape += [n // s, s]
+  axes = tuple(range(2, 2 * len(strides) + 1, 2))
+  return x.reshape(*shape, x.shape[-1]).mean(axes)
+
+
+class Network(nn.Module):
+  """A module whose options may come as lists, as JSON has them: they become tuples."""
+
+  def __post_init__(self):
+    for field in dataclasses.fields(self):
+      value = getattr(self, field.name, None)
+      if isinstance(value, list | tuple):
+        object.__setattr__(self, field.name, _as_tuple(value))
+    super().__post_init__()
+
+
+class GroupNorm(nn.Module):
+  """Normalises each example over space and groups of channels, in float32.
+
+  Parameters `scale`, `bias` (c,). Raises ValueError when num_groups does not divide c.
+  """
+
+  num_groups: int
+  epsilon: float = 1e-6
+  dtype: jnp.dtype | None = None
+
+  @nn.compact
+  def __call__(self, x):
+    channels = x.shape[-1]
+    if channels % self.num_groups:
+      raise ValueError(
+        f'{channels} channels cannot be split into {self.num_groups} groups; choose '
+        'norm_groups that divides every entry of channels'
+      )
+    scale = self.param('scale', nn.initializers.ones, (channels,), jnp.float32)
+    bias = self.param('bias', ZEROS, (channels,), jnp.float32)
+    width = channels // self.num_groups
+    y = x.astype(jnp.float32).reshape(x.shape[0], -1, channels)
+
+    def mean(y):
+      """Per example and group, repeated per channel (b, 1, c)."""
+      # Space first: one pass over contiguous channels, then a tiny reduction.
+      groups = y.mean(1).reshape(-1, self.num_groups, width).mean(-1)
+      return jnp.repeat(groups, width, axis=-1)[:, None]
+
+    centre = mean(y)
+    gain = lax.rsqrt(mean((y - centre) ** 2) + self.epsilon) * scale
+    y = y * gain + (bias - centre * gain)
+    return y.reshape(x.shape).astype(self.dtype or x.dtype)
+
+
+class ResidualBlock(nn.Module):
+  """Two convolutions beside a skip, steered by an embedding: x, (b,e) -> features.
+
+  norm1, silu, conv1, + time_emb_proj(silu(embedding)), norm2, silu, conv2; a 1x1
+  skip_connection where the number of channels changes. `resample` 'down' averages
+  blocks of `strides` voxels, 'up' repeats them, before conv1 and on the skip.
+  """
+
+  features: int
+  kernel_size: tuple
+  norm_groups: int
+  norm_eps: float = 1e-6
+  resample: str | None = None
+  strides: tuple = ()
+  zero_init: bool = False
+  dtype: jnp.dtype | None = None
+
+  @nn.compact
+  def __call__(self, x, embedding=None, size=None):
+    norm = functools.partial(
+      GroupNorm, self.norm_groups, self.norm_eps, dtype=self.dtype
+    )
+    conv = functools.partial(Conv, self.features, self.kernel_size, dtype=self.dtype)
+    h = nn.silu(norm(name='norm1')(x))
+    if self.resample == 'down':
+      x, h = average(x, self.strides), average(h, self.strides)
+    elif self.resample == 'up':
+      x, h = nearest(x, self.strides, size), nearest(h, self.strides, size)
+    h = conv(name='conv1')(h)
+    if embedding is not None:
+      shift = nn.Dense(self.features, dtype=self.dtype, name='time_emb_proj')
+      shift = shift(nn.silu(embedding))
+      h = h + jnp.expand_dims(shift, range(1, x.ndim - 1))
+    h = nn.silu(norm(name='norm2')(h))
+    last = {'kernel_init': ZEROS} if self.zero_init else {}
+    h = conv(name='conv2', **last)(h)
+    if x.shape[-1] != self.features:
+      one = (1,) * len(self.kernel_size)
+      x = Conv(self.features, one, dtype=self.dtype, name='skip_connection')(x)
+    return x + h
+
+
+class Downsample(nn.Module):
+  """Strided convolution `conv`: space n -> ceil(n / s), or floor as in autoencoders.
+
+  trailing_padding: zeros only behind each strided axis, as [MONAI]'s autoencoder.
+  """
+
+  features: int
+  kernel_size: tuple
+  strides: tuple
+  trailing_padding: bool = False
+  dtype: jnp.dtype | None = None
+
+  @nn.compact
+  def __call__(self, x, embedding=None, size=None):
+    del embedding, size  # so that it can stand where a ResidualBlock resamples
+    padding = 'same'
+    if self.trailing_padding:
+      padding = tuple(
+        (0, max(k - s, 0)) if s > 1 else ((k - 1) // 2, k // 2)
+        for k, s in zip(self.kernel_size, self.strides, strict=True)
+      )
+    conv = Conv(
+      self.features,
+      self.kernel_size,
+      self.strides,
+      padding,
+      dtype=self.dtype,
+      name='conv',
+    )
+    return conv(x)
+
+
+class Upsample(nn.Module):
+  """Nearest neighbour by the strides, cropped to size, then the convolution `conv`."""
+
+  features: int
+  kernel_size: tuple
+  strides: tuple
+  dtype: jnp.dtype | None = None
+
+  @nn.compact
+  def __call__(self, x, embedding=None, size=None):
+    del embedding  # so that it can stand where a ResidualBlock resamples
+    conv = Conv(self.features, self.kernel_size, dtype=self.dtype, name='conv')
+    return conv(nearest(x, self.strides, size))
