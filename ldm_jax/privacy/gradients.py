@@ -14,8 +14,10 @@ Why the bound holds, row by row:
 
 The rows run by `scan` over microbatches of `vmap(grad)`, so memory grows with the
 microbatch, never with the batch, and masks of any pattern share one compilation.
-Under `shard_map` every device passes its own rows and the caller adds the results
-(`psum`); the noise comes after that sum, once.
+A microbatch of padding only is skipped. Under `shard_map` every device passes its own
+rows and the caller adds the results (`psum`); the noise comes after that sum, once.
+Devices skip independently, so the loss itself must hold no collective: gather sharded
+parameters before.
 
 [Abadi16] Abadi et al., Deep Learning with Differential Privacy, CCS 2016, Alg. 1.
 """
