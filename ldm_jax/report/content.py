@@ -1,0 +1,68 @@
+"""Gathers what the other stages left in the work folder for the report."""
+
+import numpy as np
+
+from ldm_jax.config import to_plain
+from ldm_jax.synthesis.writer import COUNTERFACTUALS, SAMPLES, SWEEPS
+
+NUM_PICTURES = 8
+
+
+def gather(config, work, splits):
+  """The content dict of `report.page.write`.
+
+  Args:
+    config, work: of the run.
+    splits: name -> data.store.Split of the prepared cohorts.
+  """
+  metrics = work.read_json('metrics.json') or {}
+  privacy = work.read_json('privacy.json')
+  return {
+    'title': f'{config.name}: synthetic cohort',
+    'config': to_plain(config),
+    'metrics': {key: value for key, value in metrics.items() if value is not None},
+    'privacy': privacy,
+    'log': work.events(),
+    'images': _images(work, splits),
+    'control': {
+      name: tuple(map(np.asarray, pair))
+      for name, pair in (work.read_json('store', 'control.json') or {}).items()
+    },
+  }
+
+
+def _images(work, splits):
+  images = {'internal': []}
+  # Public scans only: the page is made to be shown around.
+  split = splits.get('public')
+  reconstructions = _load(work, 'reconstructions.npz')
+  if split is not None:
+    chosen = np.arange(min(NUM_PICTURES, len(split)))
+    images['real'] = split.volumes(chosen)[..., 0]
+    if reconstructions is not None:
+      images['reconstructed'] = reconstructions['volumes'][..., 0]
+  samples = _load(work, SAMPLES)
+  if samples is not None:
+    images['synthetic'] = samples['volumes'][: 2 * NUM_PICTURES, ..., 0]
+  sweeps = _load(work, SWEEPS)
+  if sweeps is not None:
+    images['sweeps'] = {
+      name: (sweeps[f'{name}_values'], sweeps[f'{name}_volumes'])
+      for name in map(str, sweeps['names'])
+    }
+  edited = _load(work, COUNTERFACTUALS)
+  if edited is not None:
+    if str(edited['cohort']) != 'public':
+      images['internal'].append('counterfactuals')
+    images['counterfactuals'] = [
+      (source[..., 0], changed[..., 0], changed[..., 0] - source[..., 0], str(text))
+      for source, changed, text in zip(
+        edited['source'], edited['counterfactual'], edited['texts'], strict=True
+      )
+    ]
+  return images
+
+
+def _load(work, name):
+  path = work.root / 'store' / name
+  return dict(np.load(path)) if path.is_file() else None

@@ -1,0 +1,84 @@
+"""A short model card in Markdown: what the model is, is for, and is not for."""
+
+from ldm_jax.report.statement import statement
+from ldm_jax.report.tables import walk
+from ldm_jax.report.wording import measured
+
+OMITTED = ('features', 'control', 'memorisation')
+
+
+def markdown(content):
+  """Model card: content as in `page.write` -> Markdown text."""
+  metrics, said = content.get('metrics') or {}, statement(content.get('privacy'))
+  title = _text(content.get('title') or 'Synthetic cohort')
+  lines = [
+    f'# Model card: {title}',
+    '',
+    '## What it is',
+    'A latent diffusion model that draws medical image volumes with requested '
+    'attributes (ldm_jax).',
+    '',
+    '## Meant for',
+    '- method development, teaching and data exchange where scans cannot be shared;',
+    '- augmenting training data, with an evaluation on real data.',
+    '',
+    '## Not meant for',
+    '- diagnosis or any decision about a patient;',
+    '- conclusions about groups that the training data does not represent.',
+    '',
+    '## Privacy',
+    f'**{_text(said.headline)}**',
+    *[f'- Warning: {_text(warning)}' for warning in said.warnings],
+    '',
+  ]
+  for heading, paragraphs in said.sections:
+    if heading in (
+      'What is protected',
+      'What the two numbers mean',
+      'What is not covered',
+    ):
+      lines += [f'### {heading}', *[f'- {_text(p)}' for p in paragraphs], '']
+  rows = _rows(metrics)
+  if rows:
+    lines += [
+      '## Evidence',
+      '| figure | value (95 % interval) | computed from |',
+      '|---|---|---|',
+      *rows,
+      '',
+    ]
+  features = metrics.get('features') or {}
+  if features:
+    lines += [
+      f'Features: {_text(features.get("name", "unnamed network"))}, sha256 '
+      f'{_text(features.get("sha256", "unknown"))}.',
+      '',
+    ]
+  return '\n'.join(lines)
+
+
+def _rows(metrics):
+  rows = []
+  for path, figure in walk({k: v for k, v in metrics.items() if k not in OMITTED}):
+    rows.append(_row(path.replace('_', ' ').replace('.', ', '), figure))
+  for name, entry in (metrics.get('control') or {}).items():
+    for key, words in (('pearson_r', 'Pearson r'), ('mae', 'mean absolute error')):
+      figure = measured(entry, key)
+      if figure:
+        rows.append(_row(f'control of {name}, {words}', figure))
+  memorised = metrics.get('memorisation') or {}
+  auc = measured(memorised, 'auc')
+  if auc:
+    rows.append(_row('memorisation AUC (0.5: no trace)', auc))
+  return rows
+
+
+def _row(name, figure):
+  mark = ' (internal)' if figure.internal else ''
+  return f'| {_text(name)}{mark} | {figure.text} | {figure.counts} |'
+
+
+def _text(text):
+  """Text that cannot break out of a table cell or start HTML."""
+  plain = ' '.join(str(text).split())
+  return plain.replace('&', '&amp;').replace('<', '&lt;').replace('|', '\\|')

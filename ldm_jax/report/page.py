@@ -1,0 +1,80 @@
+"""The report: one HTML file that needs nothing else, readable anywhere, printable."""
+
+import os
+import pathlib
+
+from ldm_jax.report import evidence, pictures, sections, style
+from ldm_jax.report.statement import statement
+from ldm_jax.report.wording import escape
+
+SECTIONS = (
+  ('summary', 'Summary', sections.summary),
+  ('samples', 'Samples', pictures.samples),
+  ('control', 'Control', evidence.control),
+  ('quality', 'Image quality', evidence.quality),
+  ('memorisation', 'Memorisation', evidence.memorisation),
+  ('reconstruction', 'Reconstruction', evidence.reconstruction),
+  ('counterfactuals', 'Counterfactuals', pictures.counterfactuals),
+  ('training', 'Training', evidence.training),
+  ('privacy', 'Privacy statement', sections.privacy),
+  ('config', 'Settings', sections.config),
+)
+# The browser itself refuses anything that is not part of the page.
+POLICY = (
+  "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+  "script-src 'unsafe-inline'"
+)
+
+
+def write(path, content):
+  """Writes the report atomically and returns its path.
+
+  Args:
+    path: file to write; its folder is created.
+    content: dict, every key optional:
+      title: headline; subtitle: line below it.
+      config: dict of settings. metrics: metrics.json. privacy: privacy.json or None.
+      log: list of events {'stage', 'step', 'loss', ...}.
+      images: dict real, reconstructed, synthetic (n,d,h,w); sweeps {attribute:
+        (values (n,), volumes (n,d,h,w))}; counterfactuals [(source, counterfactual,
+        difference, text)] of (d,h,w); internal: names among these that show scans
+        of private patients.
+      control: {attribute: (requested (n,), measured (n,))}.
+
+  Raises:
+    OSError: when the file cannot be written.
+    ValueError: for images of an unusable shape.
+  """
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+  try:
+    temporary.write_text(page(content), encoding='utf-8')
+    os.replace(temporary, path)
+  finally:
+    temporary.unlink(missing_ok=True)
+  return path
+
+
+def page(content):
+  """The report as text: content as in `write` -> HTML document."""
+  content = {**content, 'statement': statement(content.get('privacy'))}
+  title = escape(content.get('title') or 'ldm_jax report')
+  subtitle = escape(
+    content.get('subtitle') or 'Synthetic cohort: samples, evidence and privacy'
+  )
+  links = ''.join(f'<li><a href="#{key}">{name}</a></li>' for key, name, _ in SECTIONS)
+  body = ''.join(
+    f'<section id="{key}"><h2>{name}</h2>{render(content)}</section>'
+    for key, name, render in SECTIONS
+  )
+  return (
+    '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
+    '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+    f'<title>{title}</title><style>{style.STYLE}</style></head><body>'
+    f'<header><h1>{title}</h1><p class="muted">{subtitle}</p></header>'
+    f'<nav aria-label="Sections"><ul>{links}</ul></nav><main>{body}</main>'
+    '<footer>Written by ldm_jax. Research software: samples and measurements are not '
+    f'for diagnosis.</footer><script>{style.SCRIPT}</script></body></html>\n'
+  )

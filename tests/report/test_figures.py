@@ -1,0 +1,82 @@
+"""Laws of the report's pictures."""
+
+import io
+
+import numpy as np
+import pytest
+from matplotlib import image
+
+from ldm_jax.report import figures, png
+
+
+def decode(data):
+  return np.round(255 * image.imread(io.BytesIO(data), format='png')).astype(int)
+
+
+@pytest.mark.parametrize('shape', [(7, 5), (6, 9, 3)])
+def test_png_round_trips_every_pixel(shape):
+  pixels = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+  data = png.encode(pixels)
+  np.testing.assert_array_equal(decode(data), pixels)
+  assert png.size(data) == (shape[1], shape[0])
+
+
+def test_png_refuses_other_types():
+  with pytest.raises(ValueError, match='uint8'):
+    png.encode(np.zeros((3, 3)))
+
+
+def test_montage_puts_volumes_in_columns_and_slices_in_rows():
+  volumes = np.zeros((2, 3, 4, 5), np.float32)
+  volumes[1, 2] = 1
+  pixels = decode(figures.montage(volumes, limits=(0, 1)))
+  assert pixels.shape == (3 * 4 + 2 * figures.GAP, 2 * 5 + figures.GAP)
+  assert (pixels[-4:, -5:] == 255).all()
+  assert (pixels[:4, :5] == 0).all()
+
+
+def test_sprite_holds_every_slice_where_the_viewer_looks_for_it():
+  volumes = np.random.default_rng(1).random((3, 4, 6, 5)).astype(np.float32)
+  data, shape = figures.sprite(volumes, limits=(0, 1))
+  assert shape == {'num': 3, 'depth': 4, 'height': 6, 'width': 5}
+  tile = decode(data)[2 * 6 : 3 * 6, 1 * 5 : 2 * 5]
+  np.testing.assert_array_equal(tile, np.round(255 * volumes[2, 1]))
+
+
+def test_sprite_of_large_volumes_stays_within_its_budget():
+  _, shape = figures.sprite(np.zeros((4, 40, 64, 64), np.float32), max_pixels=200_000)
+  assert np.prod(list(shape.values())) <= 200_000
+
+
+def test_two_dimensional_and_channelled_images_are_taken_too():
+  assert figures.as_volumes(np.zeros((3, 8, 8))).shape == (3, 1, 8, 8)
+  assert figures.as_volumes(np.zeros((3, 2, 8, 8, 1))).shape == (3, 2, 8, 8)
+  with pytest.raises(ValueError, match=r'\(n, d, h, w\)'):
+    figures.as_volumes(np.zeros((8, 8)))
+
+
+def test_no_difference_is_white_and_its_sign_is_its_colour():
+  source = np.full((1, 4, 4), 0.5, np.float32)
+  difference = np.zeros_like(source)
+  difference[0, 0, 0], difference[0, 3, 3] = 0.2, -0.2
+  data, scale = figures.counterfactual(source, source + difference, difference)
+  tile = decode(data)[-4:]
+  assert (tile[1, 1] == 255).all()
+  assert tile[0, 0, 0] > tile[0, 0, 2]
+  assert tile[3, 3, 2] > tile[3, 3, 0]
+  assert scale == pytest.approx(0.2, rel=0.05)
+
+
+def test_constant_and_undefined_volumes_can_be_drawn():
+  figures.montage(np.zeros((1, 2, 4, 4)))
+  figures.montage(np.full((1, 2, 4, 4), np.nan))
+  zero = np.zeros((2, 4, 4))
+  figures.counterfactual(zero, zero, zero)
+
+
+def test_curves_and_scatter_need_values():
+  assert figures.training_curves([{'stage': 'prepare', 'step': 1, 'ok': True}]) == {}
+  assert figures.scatter({'a': ([np.nan], [1.0])}) == {}
+  assert list(figures.scatter({'a': ([1.0], [1.0])})) == ['a']
+  events = [{'stage': 'adapt', 'step': 1, 'loss': 1.0, 'internal': True}]
+  assert list(figures.training_curves(events)) == ['adapt: loss (internal)']
