@@ -5,11 +5,12 @@ strides are per level and axis, any spatial size works: up-sampling is cropped t
 skip it meets.
 """
 
-import dataclasses
 import functools
+from collections.abc import Mapping
 
 import flax.linen as nn
 import jax.numpy as jnp
+from flax.core import FrozenDict
 
 from ldm_jax.models.attention import AttentionBlock, SpatialTransformer
 from ldm_jax.models.conditioner import AttributeEncoder
@@ -25,6 +26,9 @@ from ldm_jax.models.layers import (
   per_level,
 )
 from ldm_jax.models.levels import Level, Middle, timestep_embedding
+
+# Width of the embedding of t, in units of the finest level's channels. [MONAI]
+EMBEDDING_FACTOR = 4
 
 
 class UNet(Network):
@@ -112,7 +116,7 @@ class UNet(Network):
   @property
   def embedding_dim(self):
     """Width of the embedding of t, and of what is added to it."""
-    return 4 * self.channels[0]
+    return EMBEDDING_FACTOR * self.channels[0]
 
   def _down(self, i):
     resampler = None
@@ -209,24 +213,41 @@ class UNet(Network):
       )
 
 
-class ConditionalDenoiser(UNet):
+class ConditionalDenoiser(Network):
   """UNet `unet` steered by attributes through `conditioner`.
 
   Tokens are read by attention, the pooled embedding joins the embedding of t and so
   reaches every residual block.
 
-  Attributes: those of UNet (context_dim is the width of the tokens) and
+  Attributes:
     num_categories: per attribute, 0 if continuous (Schema.num_categories).
-    token_width, token_heads, token_head_dim, num_frequencies: of AttributeEncoder.
+    in_channels, out_channels: of z_t and of the output.
+    conditioner_kwargs: options of AttributeEncoder; unet_kwargs: of UNet. The widths
+      in which the two meet (embedding_dim, context_dim) follow from them.
   """
 
-  num_categories: tuple = ()
-  token_width: int = 16
-  token_heads: int = 4
-  token_head_dim: int | None = None
-  num_frequencies: int = 3
+  num_categories: tuple
+  in_channels: int = 4
+  out_channels: int = 4
+  conditioner_kwargs: Mapping = FrozenDict()
+  unet_kwargs: Mapping = FrozenDict()
 
-  @nn.compact
+  def setup(self):
+    width = self.conditioner_kwargs.get('width', AttributeEncoder.width)
+    self.unet = UNet(
+      in_channels=self.in_channels,
+      out_channels=self.out_channels,
+      context_dim=width,
+      **self.unet_kwargs,
+    )
+    channels = self.unet_kwargs.get('channels', UNet.channels)
+    self.conditioner = AttributeEncoder(
+      self.num_categories,
+      embedding_dim=EMBEDDING_FACTOR * channels[0],
+      dtype=self.unet_kwargs.get('dtype'),
+      **self.conditioner_kwargs,
+    )
+
   def __call__(self, z_t, t, attributes, drop=None):
     """Output (b,*space,out_channels).
 
@@ -235,21 +256,5 @@ class ConditionalDenoiser(UNet):
       attributes: (b,k) encoded, NaN where missing. drop: (b,) bool, True where the
         output must not depend on the attributes; None for nowhere.
     """
-    conditioner = AttributeEncoder(
-      tuple(self.num_categories),
-      self.token_width,
-      self.token_heads,
-      self.token_head_dim,
-      self.num_frequencies,
-      self.embedding_dim,
-      self.dtype,
-      name='conditioner',
-    )
-    tokens, embedding = conditioner(attributes, drop)
-    options = {
-      field.name: getattr(self, field.name)
-      for field in dataclasses.fields(UNet)
-      if field.name not in ('parent', 'name', 'context_dim')
-    }
-    unet = UNet(**options, context_dim=self.token_width, name='unet')
-    return unet(z_t, t, context=tokens, embedding=embedding)
+    tokens, embedding = self.conditioner(attributes, drop)
+    return self.unet(z_t, t, context=tokens, embedding=embedding)

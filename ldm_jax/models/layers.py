@@ -10,9 +10,11 @@ autoencoderkl, 1.6), so that their weights map one to one.
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 
 import flax.linen as nn
 import jax.numpy as jnp
+from flax.core import FrozenDict
 from jax import lax
 
 from ldm_jax.models.convolution import Conv
@@ -57,10 +59,12 @@ def kernels_and_strides(kernels, strides, num_levels):
   return kernels, strides
 
 
-def _as_tuple(value):
-  return (
-    tuple(_as_tuple(v) for v in value) if isinstance(value, list | tuple) else value
-  )
+def _hashable(value):
+  if isinstance(value, list | tuple):
+    return tuple(map(_hashable, value))
+  if isinstance(value, Mapping):
+    return FrozenDict({key: _hashable(v) for key, v in value.items()})
+  return value
 
 
 def nearest(x, strides, size=None):
@@ -86,13 +90,13 @@ def average(x, strides):
 
 
 class Network(nn.Module):
-  """A module whose options may come as lists, as JSON has them: they become tuples."""
+  """A module whose options may come as JSON has them: lists become tuples."""
 
   def __post_init__(self):
     for field in dataclasses.fields(self):
       value = getattr(self, field.name, None)
-      if isinstance(value, list | tuple):
-        object.__setattr__(self, field.name, _as_tuple(value))
+      if isinstance(value, list | tuple | Mapping):
+        object.__setattr__(self, field.name, _hashable(value))
     super().__post_init__()
 
 
