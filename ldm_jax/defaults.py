@@ -121,6 +121,8 @@ def defaults():
         'requests': 'public',
         # 'adapt', or 'diffusion' to look at the public model.
         'model': 'adapt',
+        # Attributes that the report varies one at a time.
+        'sweep': (),
       },
       'counterfactual': {
         # A prepared cohort's name. Counterfactuals of private or test patients are

@@ -1,10 +1,15 @@
 """The work folder: where every stage writes, what is done, and the event log."""
 
+import contextlib
 import json
 import os
 import pathlib
+import secrets
 import shutil
 import time
+
+import numpy as np
+from tqdm import tqdm
 
 from ldm_jax.config import digest, to_plain
 
@@ -59,6 +64,15 @@ class WorkFolder:
     write_atomically(path, json.dumps(content, indent=1, allow_nan=True) + '\n')
     return path
 
+  def write_text(self, text, *parts):
+    """Writes a text file atomically."""
+    write_atomically(self.path(*parts), text)
+
+  def read_arrays(self, name):
+    """Arrays that a stage left in store/<name>, as a dict, or None."""
+    path = self.root / 'store' / name
+    return dict(np.load(path)) if path.is_file() else None
+
   def log(self, stage, **event):
     """Appends one line to log.jsonl. Private losses must never come here."""
     line = json.dumps({'time': round(time.time(), 3), 'stage': stage, **event})
@@ -94,10 +108,20 @@ class WorkFolder:
     """
     folder = self.checkpoints(stage)
     started = self.read_json('checkpoints', stage, 'started.json') or {}
-    if folder.is_dir() and started.get('fingerprint') != fingerprint:
-      shutil.rmtree(folder)
-    self.write_json({'fingerprint': fingerprint}, 'checkpoints', stage, 'started.json')
+    if folder.is_dir() and started.get('fingerprint') == fingerprint:
+      return folder
+    shutil.rmtree(folder, ignore_errors=True)
+    # The run's name tells two runs with equal config apart: their releases add up.
+    started = {'fingerprint': fingerprint, 'run': secrets.token_hex(8)}
+    self.write_json(started, 'checkpoints', stage, 'started.json')
     return folder
+
+
+@contextlib.contextmanager
+def progress_bar(title, total, unit):
+  """Shows a bar; yields advance(done, total=None), to be called as work goes on."""
+  with tqdm(total=total, desc=title, unit=unit, mininterval=0.5) as bar:
+    yield lambda done, total=None: bar.update(done - bar.n)
 
 
 def fingerprint(config, sections, upstream):

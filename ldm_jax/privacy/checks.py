@@ -81,7 +81,7 @@ def check_steps(steps):
   if not _is_whole(steps) or steps < 1:
     raise ValueError(
       f'the number of steps is {steps}; it must be a whole number of at least 1. '
-      'Change adapt.num_steps.'
+      'Change adapt.steps.'
     )
 
 

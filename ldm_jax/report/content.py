@@ -8,12 +8,13 @@ from ldm_jax.synthesis.writer import COUNTERFACTUALS, SAMPLES, SWEEPS
 NUM_PICTURES = 8
 
 
-def gather(config, work, splits):
+def gather(config, work, splits, reconstruct):
   """The content dict of `report.page.write`.
 
   Args:
     config, work: of the run.
     splits: name -> data.store.Split of the prepared cohorts.
+    reconstruct: x (n,d,h,w,1) -> decode(encode(x)).
   """
   metrics = work.read_json('metrics.json') or {}
   privacy = work.read_json('privacy.json')
@@ -23,7 +24,7 @@ def gather(config, work, splits):
     'metrics': {key: value for key, value in metrics.items() if value is not None},
     'privacy': privacy,
     'log': work.events(),
-    'images': _images(work, splits),
+    'images': _images(work, splits, reconstruct),
     'control': {
       name: tuple(map(np.asarray, pair))
       for name, pair in (work.read_json('store', 'control.json') or {}).items()
@@ -31,26 +32,25 @@ def gather(config, work, splits):
   }
 
 
-def _images(work, splits):
+def _images(work, splits, reconstruct):
   images = {'internal': []}
   # Public scans only: the page is made to be shown around.
   split = splits.get('public')
-  reconstructions = _load(work, 'reconstructions.npz')
   if split is not None:
     chosen = np.arange(min(NUM_PICTURES, len(split)))
-    images['real'] = split.volumes(chosen)[..., 0]
-    if reconstructions is not None:
-      images['reconstructed'] = reconstructions['volumes'][..., 0]
-  samples = _load(work, SAMPLES)
+    x = split.volumes(chosen)
+    images['real'] = x[..., 0]
+    images['reconstructed'] = np.asarray(reconstruct(x))[..., 0]
+  samples = work.read_arrays(SAMPLES)
   if samples is not None:
     images['synthetic'] = samples['volumes'][: 2 * NUM_PICTURES, ..., 0]
-  sweeps = _load(work, SWEEPS)
+  sweeps = work.read_arrays(SWEEPS)
   if sweeps is not None:
     images['sweeps'] = {
       name: (sweeps[f'{name}_values'], sweeps[f'{name}_volumes'])
       for name in map(str, sweeps['names'])
     }
-  edited = _load(work, COUNTERFACTUALS)
+  edited = work.read_arrays(COUNTERFACTUALS)
   if edited is not None:
     if str(edited['cohort']) != 'public':
       images['internal'].append('counterfactuals')
@@ -61,8 +61,3 @@ def _images(work, splits):
       )
     ]
   return images
-
-
-def _load(work, name):
-  path = work.root / 'store' / name
-  return dict(np.load(path)) if path.is_file() else None

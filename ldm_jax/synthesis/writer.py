@@ -3,15 +3,17 @@
 import csv
 import shutil
 
-import jax
 import numpy as np
 
 from ldm_jax.config import to_plain
-from ldm_jax.data import nifti
+from ldm_jax.data import preprocess, volume
 from ldm_jax.synthesis import counterfactual as editing
 from ldm_jax.synthesis import generate, requests
+from ldm_jax.workfolder import progress_bar
 
-SAMPLES = 'samples.npy'
+# Arrays kept beside the latents, so that evaluation and report need not read NIfTI.
+SAMPLES = 'samples.npz'
+SWEEPS = 'sweeps.npz'
 COUNTERFACTUALS = 'counterfactuals.npz'
 
 
@@ -29,76 +31,56 @@ def write_samples(config, work, trained, public, affine, key):
     Summary dict for the stage.
   """
   vectors = requests.draw(config, trained.schema, public)
-  section = config.sample
-  sampler = generate.make_sampler(
-    trained.apply_denoiser,
-    trained.schedule,
-    trained.latent_shape,
-    num_steps=section.steps,
-    solver=section.solver,
-    eta=section.eta,
-    guidance=section.guidance,
-    prediction=trained.prediction,
-    drift=trained.drift,
-    **trained.statistics,
-  )
-  with work.bar('sample', len(vectors), 'volume') as bar:
+  with progress_bar('sample', len(vectors), 'volume') as advance:
     volumes = generate.generate(
-      sampler,
+      _sampler(config.sample, trained),
       trained.decode,
       trained.params,
       vectors,
       key,
-      batch_size=section.batch_size,
-      progress=lambda done, _: bar.update(done - bar.n),
+      batch_size=config.sample.batch_size,
+      progress=advance,
     )
-  np.save(work.path('store', SAMPLES), volumes)
-  folder = work.root / 'samples'
-  shutil.rmtree(folder, ignore_errors=True)
+  shutil.rmtree(work.root / 'samples', ignore_errors=True)
   rows = []
   for i, (x, vector) in enumerate(zip(volumes, vectors, strict=True)):
     name = f'synthetic_{i:05d}'
-    nifti.write(work.path('samples', f'{name}.nii.gz'), x[..., 0], affine)
+    volume.write(work.path('samples', f'{name}.nii.gz'), x[..., 0], affine)
     rows.append({'id': name, **_row(trained.schema, vector), 'seed': config.seed})
   _write_table(work.path('samples', 'samples.csv'), rows)
-  np.save(work.path('store', 'requests.npy'), vectors)
+  np.savez(work.path('store', SAMPLES), volumes=volumes, requests=vectors)
+  write_sweeps(config, work, trained, vectors[0], key)
   return {'volumes': len(volumes)}
 
 
-def write_sweeps(config, work, trained, base, names, key, num_values=5):
-  """Volumes of one request with one attribute varied over its range: the report's.
+def write_sweeps(config, work, trained, base, key, num_values=5):
+  """Varies one attribute of one request at a time, seed fixed, for the report.
 
-  Returns:
-    Dict name -> (values, volumes (num_values,d,h,w)).
+  Args:
+    config, work, trained: as in `write_samples`.
+    base: (k,) encoded request to start from.
+    key: base key of the sampling noise.
+    num_values: values per attribute, over the middle 70 % of its range.
   """
+  sampler = _sampler(config.sample, trained)
+  names = [name for name in config.sample.sweep if name in trained.schema.names]
   sweeps = {}
-  sampler = generate.make_sampler(
-    trained.apply_denoiser,
-    trained.schedule,
-    trained.latent_shape,
-    num_steps=config.sample.steps,
-    guidance=config.sample.guidance,
-    prediction=trained.prediction,
-    drift=trained.drift,
-    **trained.statistics,
-  )
   for name in names:
-    index = trained.schema.names.index(name)
-    codes = np.linspace(-0.7, 0.7, num_values)
     vectors = np.repeat(base[None], num_values, axis=0)
-    vectors[:, index] = codes
-    volumes = generate.generate(
+    vectors[:, trained.schema.names.index(name)] = np.linspace(-0.7, 0.7, num_values)
+    sweeps[f'{name}_volumes'] = generate.generate(
       sampler,
       trained.decode,
       trained.params,
       vectors,
       key,
-      batch_size=num_values,
+      batch_size=config.sample.batch_size,
       request_ids=np.zeros(num_values, int),
+    )[..., 0]
+    sweeps[f'{name}_values'] = np.array(
+      [trained.schema.decode(vector)[name] for vector in vectors]
     )
-    values = [trained.schema.decode(vector)[name] for vector in vectors]
-    sweeps[name] = (values, volumes[..., 0])
-  return sweeps
+  np.savez(work.path('store', SWEEPS), names=np.array(names), **sweeps)
 
 
 def write_counterfactuals(config, work, trained, split):
@@ -128,26 +110,21 @@ def write_counterfactuals(config, work, trained, split):
     drift=trained.drift,
     **trained.statistics,
   )
-  result = editing.counterfactual(
-    edit,
-    trained.encode,
-    trained.decode,
-    trained.params,
-    x,
-    own,
-    new,
-    keep_detail=section.keep_detail,
-  )
-  null = editing.counterfactual(
-    edit,
-    trained.encode,
-    trained.decode,
-    trained.params,
-    x,
-    own,
-    own,
-    keep_detail=section.keep_detail,
-  )
+
+  def change(volumes, before, after):
+    return editing.counterfactual(
+      edit,
+      trained.encode,
+      trained.decode,
+      trained.params,
+      volumes,
+      before,
+      after,
+      keep_detail=section.keep_detail,
+    )
+
+  result, null = change(x, own, new), change(x, own, own)
+  returned = change(np.asarray(result.volume), new, own)
   shutil.rmtree(work.root / 'counterfactuals', ignore_errors=True)
   rows = []
   for row, index in enumerate(chosen):
@@ -159,7 +136,7 @@ def write_counterfactuals(config, work, trained, split):
     }
     for kind, image in images.items():
       path = work.path('counterfactuals', f'{name}_{kind}.nii.gz')
-      split.write_on_source_grid(path, index, image[..., 0], kind == 'difference')
+      _write_on_source_grid(path, image[..., 0], split.record(index), kind)
     rows.append(
       {
         'id': name,
@@ -175,10 +152,37 @@ def write_counterfactuals(config, work, trained, split):
     source=x,
     counterfactual=np.asarray(result.volume),
     null=np.asarray(null.volume),
+    returned=np.asarray(returned.volume),
     own=own,
     new=new,
+    cohort=section.source,
+    patients=[split.patients[index] for index in chosen],
+    texts=[f'{split.ids[index]}: {_told(changes)}' for index in chosen],
   )
   return {'volumes': len(chosen), 'changes': changes}
+
+
+def _sampler(section, trained):
+  return generate.make_sampler(
+    trained.apply_denoiser,
+    trained.schedule,
+    trained.latent_shape,
+    num_steps=section.steps,
+    solver=section.solver,
+    eta=section.eta,
+    guidance=section.guidance,
+    prediction=trained.prediction,
+    drift=trained.drift,
+    **trained.statistics,
+  )
+
+
+def _write_on_source_grid(path, image, record, kind):
+  low, high = record['intensity']
+  if kind == 'difference':
+    record = {**record, 'intensity': [0.0, high - low]}
+  back = preprocess.invert(image, record)
+  volume.write(path, back.array, back.affine, back.source)
 
 
 def _spelled(changes, schema):
@@ -187,10 +191,18 @@ def _spelled(changes, schema):
   return {names.get(key.lower(), key): value for key, value in changes.items()}
 
 
+def _told(changes):
+  return ', '.join(f'{name} {value}' for name, value in changes.items())
+
+
 def _row(schema, vector):
   decoded = schema.decode(vector)
   return {
-    name: '' if value is None else round(value, 4) if isinstance(value, float) else value
+    name: ''
+    if value is None
+    else round(value, 4)
+    if isinstance(value, float)
+    else value
     for name, value in decoded.items()
   }
 
@@ -200,8 +212,3 @@ def _write_table(path, rows):
     writer = csv.DictWriter(file, list(rows[0]))
     writer.writeheader()
     writer.writerows(rows)
-
-
-def sampling_key(key):
-  """The base key of sampling noise."""
-  return jax.random.fold_in(key, 7)

@@ -6,6 +6,7 @@ guidance; [Yeganeh25] latent drifting.
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from ldm_jax.diffusion import drift as drifting
 from ldm_jax.diffusion import process
@@ -19,7 +20,7 @@ def denoising_losses(module, schedule, prediction, drop_probability, drift=None)
   condition is dropped, from its own key. With a drift the noise is N(drift, 1) and
   the network learns to predict the drifted noise ([Yeganeh25] Eq. 4 as a prior).
   """
-  num_timesteps = len(schedule.betas)
+  num_timesteps = schedule.num_timesteps
 
   def losses(params, z_0, attributes, keys):
     key_t, key_eps, key_drop = jnp.moveaxis(jax.vmap(_split3)(keys), 1, 0)
@@ -44,6 +45,27 @@ def example_losses(losses):
     del step
     params = unflatten({**frozen, **trained})
     return losses(params, batch['z'], batch['attributes'], keys), {}
+
+  return wrapped
+
+
+def optimizer(learning_rate, num_steps):
+  """Adam with a short warm-up and a cosine decay; gradients clipped to norm 1."""
+  schedule = optax.warmup_cosine_decay_schedule(
+    0.0, learning_rate, min(100, num_steps // 10 + 1), num_steps, 0.05 * learning_rate
+  )
+  return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
+
+
+def patient_example_losses(loss):
+  """The loss of `training.step` over patients instead of volumes, without privacy."""
+
+  def wrapped(trained, frozen, batch, keys, step):
+    del step
+    errors = jax.vmap(lambda example, key: loss(trained, frozen, example, key))(
+      batch, keys
+    )
+    return errors, {}
 
   return wrapped
 

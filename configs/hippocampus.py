@@ -1,0 +1,88 @@
+"""T1 crops of the hippocampus (Medical Segmentation Decathlon, Task04), 1 mm isotropic.
+
+  ldm-jax --config=configs/hippocampus.py:small,root=FOLDER --workdir=W
+
+FOLDER holds participants.tsv, images/ and labels/; the patients are split into public,
+private and test parts. Requested: volume of the anterior and posterior part in mm3.
+"""
+
+from ldm_jax.config import parse_arg
+from ldm_jax.defaults import defaults
+
+
+def get_config(arg=''):
+  """Config for `preset[,root=FOLDER]`."""
+  args = parse_arg(arg, ('tiny', 'small', 'full'), root='')
+  if not args.root:
+    raise ValueError(
+      'configs/hippocampus.py needs the folder of the data set: '
+      f'--config=configs/hippocampus.py:{args.preset},root=FOLDER.'
+    )
+  config = defaults()
+  config.name = f'hippocampus-{args.preset}'
+  for name in ('public', 'private', 'test'):
+    section = config.data[name]
+    section.layout, section.root = 'decathlon', args.root
+  {'tiny': _tiny, 'small': _small, 'full': _full}[args.preset](config)
+  config.sample.sweep = ('anterior_mm3', 'posterior_mm3')
+  config.evaluate.labels = (0, 1, 2)
+  config.evaluate.measures = tuple(
+    {
+      'name': f'{part}_volume',
+      'kind': 'volume',
+      'classes': (label,),
+      'attributes': (f'{part}_mm3',),
+      'scale': 1000.0,
+    }
+    for label, part in ((1, 'anterior'), (2, 'posterior'))
+  )
+  with config.counterfactual.set.unlocked():
+    config.counterfactual.set.anterior_mm3 = '+400'
+  # About 30 patients: noise this strong needs few, small steps.
+  config.adapt.privacy.batch_size = 8
+  config.adapt.privacy.chunk_size = 8
+  config.adapt.steps = 20
+  config.adapt.learning_rate = 1e-5
+  return config
+
+
+def _isotropic(config, levels):
+  kernel, stride = (3, 3, 3), (2, 2, 2)
+  config.autoencoder.model.kernels = (kernel,) * levels
+  config.autoencoder.model.strides = (stride,) * (levels - 1)
+  config.diffusion.model.kernels = (kernel, kernel)
+  config.diffusion.model.strides = (stride,)
+  config.evaluate.segmenter.kernels = (kernel,) * 3
+  config.evaluate.segmenter.strides = (stride,) * 2
+
+
+def _tiny(config):
+  config.data.preprocess.shape = (20, 28, 20)
+  config.data.preprocess.spacing_mm = (2.0, 2.0, 2.0)
+  _isotropic(config, levels=2)
+  config.autoencoder.model.channels = (16, 32)
+  config.diffusion.steps = 400
+  config.sample.num = 16
+
+
+def _small(config):
+  config.data.preprocess.shape = (40, 56, 40)
+  config.data.preprocess.spacing_mm = (1.0, 1.0, 1.0)
+  _isotropic(config, levels=3)
+  config.autoencoder.model.channels = (8, 16, 32)
+  config.autoencoder.batch_size = 4
+  config.autoencoder.steps = 800
+  config.diffusion.steps = 1500
+  config.sample.num = 48
+
+
+def _full(config):
+  config.data.preprocess.shape = (40, 56, 40)
+  config.data.preprocess.spacing_mm = (1.0, 1.0, 1.0)
+  _isotropic(config, levels=3)
+  config.autoencoder.model.channels = (32, 64, 64)
+  config.autoencoder.steps = 5000
+  config.diffusion.model.channels = (64, 128)
+  config.diffusion.steps = 20000
+  config.diffusion.batch_size = 32
+  config.sample.num = 200

@@ -1,0 +1,131 @@
+"""The cohorts a config names: data.public, data.private and data.test.
+
+Sections that share one layout, root and options are parts of one patient-wise split, so
+that no patient can stand in two of them.
+"""
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+
+from ldm_jax.config import to_plain
+from ldm_jax.data import cohort as cohorts_
+from ldm_jax.data import layouts
+from ldm_jax.data.attributes import Schema
+
+NAMES = ('public', 'private', 'test')
+
+
+def cohorts(data):
+  """Reads the cohorts of `config.data`.
+
+  Returns:
+    Dict of name -> Cohort for the sections that are not empty.
+
+  Raises:
+    ValueError: if all are empty, a layout is unknown, schemas differ, or a patient
+      stands in two cohorts.
+  """
+  wholes, found = {}, {}
+  for name in NAMES:
+    section = data[name]
+    if not section.layout:
+      continue
+    source = json.dumps(
+      [section.layout, section.root, to_plain(section.options)], sort_keys=True
+    )
+    if source not in wholes:
+      wholes[source] = _read(name, section, data.schema)
+    whole = wholes[source]
+    if section.part:
+      parts = whole.split(to_plain(data.split), data.split_seed)
+      if section.part not in parts:
+        raise ValueError(
+          f'config.data.{name}.part is {section.part!r}, but data.split has the parts '
+          f'{", ".join(parts)}.'
+        )
+      whole = parts[section.part]
+    if not len(whole):
+      raise ValueError(
+        f'The cohort data.{name} holds no patient: data.{name}.root has too few '
+        'patients for data.split. Add patients or change the shares.'
+      )
+    found[name] = dataclasses.replace(whole, name=name)
+  if not found:
+    raise ValueError(
+      'The config names no data: data.public, data.private and data.test are all '
+      'empty. Set data.public.layout (one of '
+      f'{", ".join(sorted(layouts.LAYOUTS))}) and its root.'
+    )
+  cohorts_.check_disjoint(found)
+  schemas = {cohort.schema for cohort in found.values()}
+  if len(schemas) > 1:
+    raise ValueError(
+      'The cohorts have different attributes: '
+      + '; '.join(f'{n}: {", ".join(c.schema.names)}' for n, c in found.items())
+      + '. Set data.schema to the attributes they share.'
+    )
+  return found
+
+
+def listing_digest(found):
+  """Hash of which records there are and of their files' size and time of change."""
+  lines = []
+  for name, cohort in found.items():
+    lines.append([name, cohort.schema.to_config()])
+    for record in cohort.records:
+      lines.append(
+        [record.id, record.patient, sorted(map(str, record.attributes.items()))]
+      )
+      lines.append(_stamp(record.source))
+  return hashlib.sha256(json.dumps(lines, default=str).encode()).hexdigest()
+
+
+def population(data, num, seed):
+  """Requests from the documented population of the private (or public) layout.
+
+  Raises:
+    ValueError: if the layout documents no population.
+  """
+  section = data.private if data.private.layout else data.public
+  layout = layouts.LAYOUTS[section.layout]
+  if not hasattr(layout, 'population'):
+    raise ValueError(
+      f"sample.requests is 'population', but the layout {section.layout!r} documents "
+      "none. Use sample.requests='public' or the path of a table of requests."
+    )
+  return layout.population(num, seed, **_options(section))
+
+
+def _read(name, section, schema):
+  if section.layout not in layouts.LAYOUTS:
+    raise ValueError(
+      f'config.data.{name}.layout is {section.layout!r}, but must be one of '
+      f'{", ".join(sorted(layouts.LAYOUTS))}.'
+    )
+  options = _options(section)
+  if schema:
+    options['schema'] = Schema.from_config([dict(entry) for entry in schema])
+  return layouts.LAYOUTS[section.layout].read(section.root, **options)
+
+
+def _options(section):
+  return {
+    key: tuple(value) if isinstance(value, list) else value
+    for key, value in to_plain(section.options).items()
+  }
+
+
+def _stamp(source):
+  files = [getattr(source, name, None) for name in ('image', 'label')]
+  files = [pathlib.Path(file) for file in files if file]
+  if not files:
+    return source.fingerprint()
+  return [
+    [
+      str(file),
+      *((file.stat().st_size, file.stat().st_mtime_ns) if file.exists() else ()),
+    ]
+    for file in files
+  ]

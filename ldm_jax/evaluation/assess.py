@@ -1,0 +1,177 @@
+"""All figures of metrics.json, from arrays: samples, real volumes, counterfactuals.
+
+The reference is the held-out test cohort where there is one (patients of the private
+population who trained nothing), else the private or the public cohort. A figure that
+looks at patients who are not public is marked internal: it passed no mechanism.
+"""
+
+import numpy as np
+
+from ldm_jax.evaluation import (
+  causal,
+  control,
+  frechet,
+  intervals,
+  measurement,
+  memorisation,
+  similarity,
+)
+
+
+def assess(
+  splits, samples, measurer, reconstruct, schema, section, counterfactuals=None
+):
+  """Computes the evidence about one synthetic cohort.
+
+  Args:
+    splits: name -> data.store.Split; the reference is chosen among them.
+    samples: {'volumes' (n,d,h,w,1), 'requests' (n,k)}.
+    measurer: evaluation.measurement measuring network, learned from public data.
+    reconstruct: x -> decode(encode(x)), both (b,d,h,w,1).
+    schema: attributes of the requests.
+    section: config.evaluate.
+    counterfactuals: None, or {'source', 'counterfactual', 'null' volumes, 'own',
+      'new' attributes, 'cohort', 'patients'}.
+
+  Returns:
+    (metrics, control pairs): metrics as the contract's metrics.json; the pairs are
+    {name: (requested (n,), measured (n,))} for a scatter plot.
+  """
+  name = next(name for name in ('test', 'private', 'public') if name in splits)
+  split = splits[name]
+  real = split.volumes(np.arange(len(split)))
+  patients = np.asarray(split.patients)
+  mark = {'reference': name, 'internal': name != 'public'}
+  features_real = measurer.features(real)
+  features_synthetic = measurer.features(samples['volumes'])
+  resamples = {'num_resamples': section.num_bootstrap}
+  metrics = {
+    'frechet': {
+      **frechet.frechet_distance(
+        features_real, features_synthetic, patients, **resamples
+      ),
+      **mark,
+    },
+    'kid': {
+      **frechet.kernel_distance(
+        features_real, features_synthetic, patients, **resamples
+      ),
+      **mark,
+    },
+    'ms_ssim': {
+      'real': {**similarity.diversity(real[..., 0], groups=patients), **mark},
+      'synthetic': similarity.diversity(samples['volumes'][..., 0]),
+    },
+    'baseline_real_real': _baseline(features_real, patients, mark),
+    'features': {'name': measurer.name, 'sha256': measurer.sha256},
+    'reconstruction': _reconstruction(real, patients, reconstruct, mark),
+    'memorisation': _memorisation(splits, measurer, features_synthetic),
+  }
+  pairs = {}
+  if section.measures and measurer.measures:
+    spacing = np.linalg.norm(split.affine(0)[:3, :3], axis=0)
+    pairs = _pairs(section.measures, schema, samples, measurer, spacing)
+    metrics['control'] = {
+      key: control.agreement(*values) for key, values in pairs.items()
+    }
+    own = {'volumes': real, 'requests': split.attributes}
+    metrics['control_real'] = {
+      key: {**control.agreement(*values), **mark}
+      for key, values in _pairs(
+        section.measures, schema, own, measurer, spacing
+      ).items()
+    }
+  if counterfactuals is not None:
+    metrics['causal'] = _causal(
+      counterfactuals, section.measures, schema, measurer, split
+    )
+  return metrics, pairs
+
+
+def _pairs(measures, schema, samples, measurer, spacing):
+  labels = measurer.labels(samples['volumes'])
+  measured = measurement.measure(measures, labels, spacing)
+  return {
+    entry['name']: (
+      measurement.requested(entry, schema, samples['requests']),
+      measured[entry['name']],
+    )
+    for entry in measures
+  }
+
+
+def _baseline(features, patients, mark):
+  if len(set(patients)) < 4:
+    return None
+  baseline = frechet.real_baseline(features, patients)
+  return {
+    key: {**value, **mark} if isinstance(value, dict) else value
+    for key, value in baseline.items()
+  }
+
+
+def _reconstruction(real, patients, reconstruct, mark):
+  x, x_hat = real[..., 0], reconstruct(real)[..., 0]
+  figures = {}
+  for name, values in (
+    ('psnr', similarity.psnr(x, x_hat)),
+    ('ssim', similarity.ssim(x, x_hat)),
+  ):
+    groups = intervals.grouped_indices(len(values), patients)
+    means = np.array([values[group].mean() for group in groups])
+    low, high = intervals.bootstrap_mean_interval(means)
+    figures[name] = {
+      'value': float(means.mean()),
+      'low': low,
+      'high': high,
+      'n': len(means),
+      **mark,
+    }
+  return figures
+
+
+def _memorisation(splits, measurer, features_synthetic):
+  """Training patients are the private ones, else the public; held-out ones the test."""
+  train = splits.get('private', splits.get('public'))
+  held_out = splits.get('test')
+  if held_out is None or train is None:
+    return None
+  features = {
+    split.name: measurer.features(split.volumes(np.arange(len(split))))
+    for split in (train, held_out)
+  }
+  found = memorisation.memorisation(
+    features[train.name],
+    features[held_out.name],
+    features_synthetic,
+    train.patients,
+    held_out.patients,
+  )
+  return {'features': {**found, 'train': train.name, 'internal': True}}
+
+
+def _causal(edited, measures, schema, measurer, split):
+  groups, mark = edited['patients'], {'internal': edited['cohort'] != 'public'}
+  source, changed = edited['source'], edited['counterfactual']
+  figures = {
+    'composition': {**causal.composition(source, edited['null'], groups), **mark},
+    'reversibility': {
+      **causal.reversibility(source, edited['returned'], groups),
+      **mark,
+    },
+  }
+  if not (measures and measurer.measures):
+    return figures
+  spacing = np.linalg.norm(split.affine(0)[:3, :3], axis=0)
+  before = measurement.measure(measures, measurer.labels(source), spacing)
+  after = measurement.measure(measures, measurer.labels(changed), spacing)
+  for entry in measures:
+    name = entry['name']
+    asked = measurement.requested(entry, schema, edited['new'])
+    asked = asked - measurement.requested(entry, schema, edited['own'])
+    if np.nanmax(np.abs(asked), initial=0) > 0:
+      found = causal.effectiveness(asked, after[name] - before[name], groups)
+      figures[f'effectiveness_{name}'] = {
+        key: {**value, **mark} for key, value in found.items()
+      }
+  return figures

@@ -1,0 +1,83 @@
+"""The command line: `ldm-jax --config=FILE[:ARGS] --workdir=W [--config.x.y=value]`."""
+
+import argparse
+import os
+import pathlib
+import sys
+import traceback
+
+
+def main(argv=None):
+  """Runs the stages the flags ask for.
+
+  Returns:
+    Exit status: 0 done, 1 a stage failed, 2 bad config, data or flags.
+  """
+  parser = argparse.ArgumentParser(prog='ldm-jax', description=__doc__)
+  parser.add_argument('--config', required=True, help='configs/<name>.py[:args]')
+  parser.add_argument('--workdir', required=True, help='folder for all results')
+  parser.add_argument('--stages', default='', help='comma-separated; default: all')
+  parser.add_argument('--debug', action='store_true', help='show tracebacks')
+  try:
+    flags, rest = parser.parse_known_args(argv)
+  except SystemExit as stop:
+    return stop.code
+  try:
+    set_up_jax()
+    # Imported late: jax reads the environment when it is first imported.
+    from ldm_jax import config as configs
+    from ldm_jax import stages
+
+    config = configs.override(configs.load(flags.config), _overrides(rest))
+    stages.run(configs.check(config), flags.workdir, flags.stages)
+    return 0
+  except KeyboardInterrupt:
+    print('Interrupted; the same command goes on from here.', file=sys.stderr)
+    return 130
+  except ValueError as error:
+    return _fail(error, 2, flags.debug)
+  except Exception as error:
+    return _fail(error, 1, flags.debug)
+
+
+def run():
+  """Entry point of the console script."""
+  sys.exit(main())
+
+
+def set_up_jax():
+  """Keeps compiled programs between runs, so that a resumed run starts at once."""
+  cache = pathlib.Path(
+    os.environ.get('XDG_CACHE_HOME', pathlib.Path.home() / '.cache'), 'ldm_jax', 'jax'
+  )
+  os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(cache))
+  os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.5')
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+
+
+def _overrides(words):
+  """['--config.a.b=1', ...] -> {'a.b': '1'}."""
+  overrides = {}
+  for word in words:
+    key, equals, value = word.partition('=')
+    if not key.startswith('--config.') or not equals:
+      raise ValueError(
+        f'The flag {word!r} is not known. Flags are --config, --workdir, --stages, '
+        '--debug and overrides like --config.adapt.steps=200 (with =).'
+      )
+    overrides[key.removeprefix('--config.')] = value
+  return overrides
+
+
+def _fail(error, status, debug):
+  if debug:
+    traceback.print_exc()
+  message = str(error) or type(error).__name__
+  if status == 1 and not isinstance(error, OSError):
+    message = f'{type(error).__name__}: {message} (--debug shows where)'
+  print(f'ldm-jax: {" ".join(message.split())}', file=sys.stderr)
+  return status
+
+
+if __name__ == '__main__':
+  run()

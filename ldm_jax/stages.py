@@ -1,0 +1,293 @@
+"""The pipeline: volumes -> cohort -> latents -> denoiser -> samples -> evidence.
+
+Every stage is a function of (config, workdir) and can be called from a notebook as the
+command line calls it. It reads what earlier stages left in the work folder, never
+their memory. Read from top to bottom.
+"""
+
+import jax
+
+from ldm_jax import adapting, staging
+from ldm_jax.config import digest, to_plain
+from ldm_jax.data import inspection, preprocess, sources, store
+from ldm_jax.data.batching import epoch_batch
+from ldm_jax.evaluation import assess, measurement
+from ldm_jax.privacy import mechanism
+from ldm_jax.report import content, model_card, page
+from ldm_jax.staging import splits, stage
+from ldm_jax.synthesis import writer
+from ldm_jax.training import adaptation, checkpoint, loop, networks, private, state
+from ldm_jax.training import autoencoder as autoencoding
+from ldm_jax.training import diffusion as denoising
+from ldm_jax.training.mesh import make_mesh, put_examples
+from ldm_jax.training.step import plain_step
+from ldm_jax.workfolder import WorkFolder, progress_bar
+
+
+def run(config, workdir, stages=''):
+  """Runs the named stages (all, when none is named) in the order of the pipeline."""
+  names = staging.chosen(stages)
+  work = WorkFolder(workdir)
+  work.write_json(to_plain(config), 'config.json')
+  for name in names:
+    globals()[name](config, workdir)
+  if (work.root / 'report' / 'index.html').is_file():
+    print(f'Report: {(work.root / "report" / "index.html").resolve()}')
+
+
+def doctor(config, workdir):
+  """Inspects the data and the config; trains nothing."""
+  work = WorkFolder(workdir)
+  for name, cohort in sources.cohorts(config.data).items():
+    findings = inspection.inspect(cohort, spec=_spec(config))
+    work.write_json(findings, 'doctor', f'{name}.json')
+    print(inspection.text(findings))
+
+
+@stage
+def prepare(config, work):
+  """Files -> preprocessed volumes in the store, patient by patient."""
+  summary = {}
+  for name, cohort in sources.cohorts(config.data).items():
+    with progress_bar(f'prepare {name}', len(cohort.records), 'volume') as advance:
+      index = store.prepare(
+        work.store,
+        cohort,
+        _spec(config),
+        max_bad_fraction=config.data.max_bad_fraction,
+        progress=advance,
+      )
+    for problem in index['problems']:
+      work.log('prepare', cohort=name, problem=problem)
+      print(f'prepare {name}: left out {problem["id"]}: {problem["reason"]}')
+    for warning in [*index['notes'], *index['warnings'][:5]]:
+      print(f'prepare {name}: {warning}')
+    summary[name] = {'patients': len(cohort), 'left_out': len(index['problems'])}
+  store.check_distinct({name: store.open_split(work.store, name) for name in summary})
+  if 'private' in summary:
+    adapting.write_statement(config, work)
+  return summary
+
+
+@stage
+def autoencoder(config, work):
+  """Learns the autoencoder from public volumes; private ones are refused."""
+  split = splits(config, work).get('public')
+  if split is None:
+    raise ValueError(
+      'data.public is empty, and an autoencoder fitted to data.private would leak it '
+      'outside the privacy ledger: refused. Name a public cohort in data.public.'
+    )
+  section = config.autoencoder
+  mesh = make_mesh(**config.mesh)
+  key = staging.key(config, 'autoencoder')
+  module = networks.autoencoder(section)
+  params = networks.initialise(module, key, split.volumes([0]), key)
+  optimizer = autoencoding.optimizer(section.learning_rate, section.steps)
+  step = plain_step(
+    autoencoding.example_losses(
+      module,
+      section.l1_weight,
+      section.mse_weight,
+      section.kl_weight,
+      section.kl_warmup,
+    ),
+    optimizer,
+    mesh,
+    section.ema_decay,
+  )
+
+  def take_step(current, number):
+    chosen = epoch_batch(len(split.ids), section.batch_size, config.seed, number, True)
+    return step(current, {}, put_examples(mesh, {'x': split.volumes(chosen)}), key)
+
+  final = loop.train(
+    take_step,
+    state.create(state.flatten(params), optimizer),
+    section.steps,
+    mesh=mesh,
+    **staging.loop_arguments(config, work, 'autoencoder'),
+  )
+  checkpoint.save_params(work.checkpoints('autoencoder'), state.unflatten(final.ema))
+
+
+@stage
+def encode(config, work):
+  """Volumes -> posterior means in the store; latent statistics from public ones."""
+  params = checkpoint.load_params(work.checkpoints('autoencoder'))
+  module = networks.autoencoder(config.autoencoder)
+  encoder = jax.jit(lambda x: module.apply({'params': params}, x, method='encode')[0])
+  tag = measurement.parameter_hash(params)
+  for name, split in splits(config, work).items():
+    if name == 'test':
+      continue
+    with progress_bar(f'encode {name}', len(split), 'volume') as advance:
+      latents = measurement.encode_split(
+        encoder, split, config.autoencoder.batch_size, advance
+      )
+    store.write_latents(work.store, split, tag, latents)
+    if name == 'public':
+      statistics = autoencoding.latent_statistics(latents)
+      work.write_json(statistics, 'checkpoints', 'encode', 'latent_statistics.json')
+  return {'tag': tag}
+
+
+@stage
+def diffusion(config, work):
+  """Learns the conditional denoiser from public latents."""
+  split = splits(config, work)['public']
+  section = config.diffusion
+  mesh = make_mesh(**config.mesh)
+  key = staging.key(config, 'diffusion')
+  latents = staging.latents(work, split)
+  losses, params = _denoiser(config, split, latents, drift=None)
+  optimizer = denoising.optimizer(section.learning_rate, section.steps)
+  step = plain_step(
+    denoising.example_losses(losses), optimizer, mesh, section.ema_decay
+  )
+
+  def take_step(current, number):
+    chosen = epoch_batch(len(latents), section.batch_size, config.seed, number, True)
+    batch = {'z': latents[chosen], 'attributes': split.attributes[chosen]}
+    return step(current, {}, put_examples(mesh, batch), key)
+
+  final = loop.train(
+    take_step,
+    state.create(state.flatten(params), optimizer),
+    section.steps,
+    mesh=mesh,
+    **staging.loop_arguments(config, work, 'diffusion'),
+  )
+  checkpoint.save_params(work.checkpoints('diffusion'), state.unflatten(final.ema))
+
+
+@stage
+def adapt(config, work):
+  """Fine-tunes the denoiser on the private cohort, under privacy unless it is None."""
+  split = splits(config, work).get('private')
+  if split is None:
+    print('adapt: data.private is empty, nothing to adapt to')
+    return {'adapted': False}
+  section = config.adapt
+  folder = work.checkpoints('adapt')
+  if not (folder / 'params').is_dir():
+    latents = staging.latents(work, split)
+    losses, params = _denoiser(config, split, latents, drift=section.drift)
+    if section.init == 'diffusion':
+      params = checkpoint.load_params(work.checkpoints('diffusion'))
+    trained, frozen = state.partition(params, adaptation.METHODS[section.method])
+    fit = adapting.fit_plainly if section.privacy is None else adapting.fit_privately
+    final = fit(config, work, split, latents, losses, trained, frozen)
+    checkpoint.save_params(folder, state.unflatten({**frozen, **final.ema}))
+  mechanism.destroy_key(folder / private.KEY_FILE)
+  adapting.write_statement(config, work)
+  return {'adapted': True}
+
+
+@stage
+def sample(config, work):
+  """Draws requests, generates their volumes and writes samples/ as NIfTI + table."""
+  system, found = staging.system(config, work)
+  public = found.get('public')
+  affine = staging.sample_affine(public or next(iter(found.values())))
+  return writer.write_samples(
+    config, work, system, public, affine, staging.key(config, 'sample')
+  )
+
+
+@stage
+def counterfactual(config, work):
+  """Changes attributes of prepared scans and writes counterfactuals/."""
+  section = config.counterfactual
+  if not section.num or not len(section.set):
+    return {'volumes': 0}
+  system, found = staging.system(config, work)
+  if section.source not in found:
+    raise ValueError(
+      f'counterfactual.source is {section.source!r}, but the prepared cohorts are '
+      f'{", ".join(found)}.'
+    )
+  return writer.write_counterfactuals(config, work, system, found[section.source])
+
+
+@stage
+def evaluate(config, work):
+  """Measures samples, reconstructions and counterfactuals; writes metrics.json."""
+  system, found = staging.system(config, work)
+  metrics, pairs = assess.assess(
+    found,
+    work.read_arrays(writer.SAMPLES),
+    _measurer(config, work, system, found.get('public')),
+    lambda x: measurement.apply_in_batches(
+      lambda part: system.decode(system.encode(part)), x, config.sample.batch_size
+    ),
+    system.schema,
+    config.evaluate,
+    work.read_arrays(writer.COUNTERFACTUALS),
+  )
+  work.write_json(metrics, 'metrics.json')
+  work.write_json(
+    {name: [list(map(float, side)) for side in pair] for name, pair in pairs.items()},
+    'store',
+    'control.json',
+  )
+
+
+@stage
+def report(config, work):
+  """Writes report/index.html and the model card from what the other stages left."""
+  system, found = staging.system(config, work)
+  gathered = content.gather(
+    config, work, found, lambda x: system.decode(system.encode(x))
+  )
+  page.write(work.path('report', 'index.html'), gathered)
+  work.write_text(model_card.markdown(gathered), 'report', 'model_card.md')
+
+
+def _spec(config):
+  return preprocess.Spec.from_config(to_plain(config.data.preprocess))
+
+
+def _measurer(config, work, system, public):
+  """The measuring network, learned once from the public volumes and kept."""
+  weights = checkpoint.load_params(work.checkpoints('autoencoder'))
+  if public is None or public.labels([0]) is None:
+    return measurement.LatentFeatures(system.encode, weights)
+  module = networks.segmenter(config)
+  folder = work.checkpoints('measurement')
+  section = config.evaluate.segmenter
+  mark = digest(
+    [public.digest(), to_plain(section), config.evaluate.labels, config.seed]
+  )
+  if work.finished('measurement') != mark:
+    work.restart('measurement', mark)
+    key = staging.key(config, 'measurement')
+    params = measurement.fit(
+      module,
+      networks.initialise(module, key, public.volumes([0])),
+      public,
+      section,
+      config.evaluate.labels,
+      mesh=make_mesh(**config.mesh),
+      key=key,
+      seed=config.seed,
+      run=staging.loop_arguments(config, work, 'measurement'),
+    )
+    checkpoint.save_params(folder, params)
+    work.finish('measurement', mark)
+  return measurement.Measurer(module, checkpoint.load_params(folder))
+
+
+def _denoiser(config, split, latents, drift):
+  module = networks.denoiser(config, split.schema)
+  losses = denoising.denoising_losses(
+    module,
+    networks.schedule(config),
+    config.diffusion.prediction,
+    config.diffusion.drop_probability,
+    drift or None,
+  )
+  params = networks.initial_denoiser(
+    module, staging.key(config, 'init'), latents.shape[1:], len(split.schema)
+  )
+  return losses, params

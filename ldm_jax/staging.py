@@ -1,0 +1,160 @@
+"""What all stages share: their order, what each reads, and when one must run again."""
+
+import functools
+import zlib
+
+import jax
+import numpy as np
+
+from ldm_jax import config as configs
+from ldm_jax.data import sources, store
+from ldm_jax.synthesis import generate, trained
+from ldm_jax.workfolder import WorkFolder, fingerprint
+
+# Stage -> (config sections it reads, stages it builds on).
+DEPENDENCIES = {
+  'prepare': (('data',), ()),
+  'autoencoder': (('autoencoder', 'seed'), ('prepare',)),
+  'encode': (('autoencoder',), ('autoencoder',)),
+  'diffusion': (('diffusion', 'seed'), ('encode',)),
+  'adapt': (('diffusion', 'adapt', 'seed'), ('encode', 'diffusion')),
+  'sample': (('sample', 'seed'), ('adapt',)),
+  'counterfactual': (('counterfactual', 'seed'), ('adapt',)),
+  'evaluate': (('evaluate', 'seed'), ('sample',)),
+  'report': ((), ('evaluate', 'counterfactual')),
+}
+
+
+def stage(function):
+  """Turns `function(config, work)` into a stage `(config, workdir)`.
+
+  The stage is passed over when it was finished with the same config sections and the
+  same inputs; an interrupted one resumes from what its folder holds.
+  """
+  name = function.__name__
+
+  @functools.wraps(function)
+  def run(config, workdir):
+    work = WorkFolder(workdir)
+    mark = _fingerprint(name, config, work)
+    if work.finished(name) == mark:
+      print(f'{name}: up to date')
+      return
+    work.restart(name, mark)
+    work.log(name, event='start')
+    summary = function(config, work) or {}
+    work.finish(name, mark, **summary)
+    work.log(name, event='end', **summary)
+
+  return run
+
+
+def require(work, name):
+  """Raises ValueError when the stage `name` has not been finished."""
+  if work.finished(name) is None:
+    raise ValueError(
+      f'The stage {name!r} has not been run in {work.root}. Run it first: '
+      f'--stages={name},... or leave --stages away to run all.'
+    )
+
+
+def splits(config, work):
+  """Name -> data.store.Split of the prepared cohorts of this config."""
+  require(work, 'prepare')
+  return splits_of_store(config, work)
+
+
+def splits_of_store(config, work):
+  """As `splits`, while the stage `prepare` is still running."""
+  return {
+    name: store.open_split(work.store, name)
+    for name in sources.NAMES
+    if config.data[name].layout
+  }
+
+
+def chosen(stages):
+  """'a,b' -> ('a', 'b') in the order of the pipeline; '' -> all.
+
+  Raises:
+    ValueError: for a name that is no stage.
+  """
+  names = [name for name in stages.split(',') if name] or list(configs.STAGES)
+  unknown = set(names) - set(configs.STAGES) - {'doctor'}
+  if unknown:
+    raise ValueError(
+      f'--stages names {", ".join(sorted(unknown))}; stages are '
+      f'{", ".join(configs.STAGES)} and doctor.'
+    )
+  return [name for name in ('doctor', *configs.STAGES) if name in names]
+
+
+def key(config, purpose):
+  """PRNG key of one purpose; public, unlike the noise key of private training."""
+  return jax.random.fold_in(jax.random.key(config.seed), zlib.crc32(purpose.encode()))
+
+
+def loop_arguments(config, work, name):
+  """The arguments of `training.loop.train` that are the same for every stage."""
+  return {
+    'folder': work.checkpoints(name),
+    'log': functools.partial(work.log, name),
+    'title': name,
+    'log_every': config.run.log_every,
+    'checkpoint_every': config.run.checkpoint_every,
+  }
+
+
+def latents(work, split):
+  """Normalised latents (n,...,c) of a prepared split, in memory.
+
+  Raises:
+    ValueError: if the stage `encode` has not stored them.
+  """
+  require(work, 'encode')
+  tag = work.read_json('checkpoints', 'encode', 'done.json')['tag']
+  found = store.read_latents(work.store, split, tag)
+  if found is None:
+    raise ValueError(
+      f'The store has no latents of the cohort {split.name!r} by this autoencoder. '
+      'Run the stage encode again: --stages=encode.'
+    )
+  statistics = work.read_json('checkpoints', 'encode', 'latent_statistics.json')
+  return np.asarray(
+    generate.normalise(np.asarray(found), statistics['mean'], statistics['std'])
+  )
+
+
+def system(config, work):
+  """(synthesis.trained.Trained, splits) of the finished stages."""
+  found = splits(config, work)
+  split = next(iter(found.values()))
+  return trained.load(config, work, split.schema, split.shape), found
+
+
+def sample_affine(split):
+  """Affine of a synthetic volume: the spacing of this split, centred, along RAS."""
+  spacing = np.median(
+    [
+      np.linalg.norm(split.affine(index)[:3, :3], axis=0)
+      for index in range(min(len(split), 50))
+    ],
+    axis=0,
+  )
+  affine = np.zeros((4, 4))
+  # (d, h, w) run along S, A and R.
+  for axis, world in enumerate((2, 1, 0)):
+    affine[world, axis] = spacing[axis]
+    affine[world, 3] = -spacing[axis] * (split.shape[axis] - 1) / 2
+  affine[3, 3] = 1
+  return affine
+
+
+def _fingerprint(name, config, work):
+  sections, upstream = DEPENDENCIES[name]
+  for before in upstream:
+    require(work, before)
+  inputs = {before: work.finished(before) for before in upstream}
+  if name == 'prepare':
+    inputs['files'] = sources.listing_digest(sources.cohorts(config.data))
+  return fingerprint(config, sections, inputs)

@@ -1,0 +1,159 @@
+"""A private fine-tuning run: plan, record, train, destroy the key.
+
+The ledger learns of the release before the first step is taken, so a run that is
+killed has spent what it planned to spend and never less. The noise key lives in one
+file beside the checkpoints (mode 600) from the first step to the last.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ldm_jax.data import batching
+from ldm_jax.privacy import accounting, mechanism
+from ldm_jax.training import loop
+from ldm_jax.training.mesh import put_examples
+
+KEY_FILE = 'noise_key'
+
+
+def patient_arrays(split, latents):
+  """Entries -> patients: {'z' (p,m,...,c), 'attributes' (p,m,k), 'present' (p,m)}.
+
+  m is the largest number of volumes of a patient; the rest is zero and not present.
+  """
+  groups = split.patient_entries
+  volumes = max(map(len, groups))
+  arrays = {
+    'z': np.zeros((len(groups), volumes, *latents.shape[1:]), np.float32),
+    'attributes': np.full(
+      (len(groups), volumes, split.attributes.shape[1]), np.nan, np.float32
+    ),
+    'present': np.zeros((len(groups), volumes), bool),
+  }
+  for patient, entries in enumerate(groups):
+    arrays['z'][patient, : len(entries)] = latents[entries]
+    arrays['attributes'][patient, : len(entries)] = split.attributes[entries]
+    arrays['present'][patient, : len(entries)] = True
+  return arrays
+
+
+def noise_key(folder, privacy, resuming):
+  """The run's secret: from its file when resuming, else new and written first.
+
+  Raises:
+    ValueError: if a checkpoint is there but its key is not.
+  """
+  path = folder / KEY_FILE
+  if path.exists():
+    return mechanism.load_key(path)
+  if resuming:
+    raise ValueError(
+      f'{folder} holds a private checkpoint but not its noise key ({KEY_FILE}): the '
+      'run cannot go on without releasing a step twice. Start again in an empty '
+      'workdir; the ledger keeps what was spent.'
+    )
+  key = mechanism.new_noise_key(privacy.seed)
+  folder.mkdir(parents=True, exist_ok=True)
+  mechanism.save_key(path, key)
+  return key
+
+
+def plan(privacy, steps, num_patients, secret, spent=()):
+  """The sampler and the noise multiplier that keep the total within the budget.
+
+  Args:
+    privacy: config.adapt.privacy.
+    steps: planned number of steps.
+    num_patients: patients of the private cohort, a public number.
+    secret: bytes that seed the Poisson draws.
+    spent: events of earlier releases on these patients.
+
+  Returns:
+    (PoissonSampler, noise multiplier).
+
+  Raises:
+    ValueError: for an expected batch larger than the cohort or an impossible budget.
+  """
+  draws = sampler(privacy, num_patients, secret)
+  sigma = accounting.calibrate(
+    privacy.epsilon, privacy.delta, draws.sampling_probability, steps, spent
+  )
+  return draws, sigma
+
+
+def sampler(privacy, num_patients, secret):
+  """The Poisson draws of a run: each patient with probability batch_size / patients.
+
+  Raises:
+    ValueError: for an expected batch larger than the cohort.
+  """
+  if privacy.batch_size > num_patients:
+    raise ValueError(
+      f'config.adapt.privacy.batch_size is {privacy.batch_size}, but the private '
+      f'cohort has {num_patients} patients: each would be drawn with probability '
+      'above 1. Lower the batch size or add patients.'
+    )
+  return batching.PoissonSampler(
+    num_patients, privacy.batch_size / num_patients, secret
+  )
+
+
+def take_steps(
+  private_step,
+  examples,
+  sampler,
+  chunk_size,
+  state,
+  frozen,
+  *,
+  mesh,
+  key,
+  secret_key,
+  **run,
+):
+  """Trains to `num_steps`; nothing about the private data is logged.
+
+  Args:
+    private_step: from `adaptation.private_step`.
+    examples: from `patient_arrays`.
+    sampler: the PoissonSampler that the accounting was made from.
+    chunk_size: patients a compiled call.
+    state: TrainState at step 0.
+    frozen: flat dict of the parameters that do not move.
+    mesh: devices.
+    key: PRNG key of times, training noise and drops (not secret).
+    secret_key: PRNG key of the protecting noise.
+    **run: arguments of `loop.train`.
+
+  Returns:
+    The final TrainState.
+  """
+
+  def take_step(current, step):
+    drawn = sampler.draw(step)
+    return private_step(
+      current, frozen, _chunks(examples, drawn, chunk_size, mesh), key, secret_key
+    ), {}
+
+  return loop.train(take_step, state, mesh=mesh, **run)
+
+
+def _chunks(examples, drawn, chunk_size, mesh):
+  for patients, mask in batching.chunks(drawn, chunk_size):
+    chosen = {name: leaf[patients] for name, leaf in examples.items()}
+    yield put_examples(mesh, (chosen, mask, patients.astype(np.int32)))
+
+
+def mean_private_loss(losses, params, examples, key):
+  """Mean denoising loss over all patients: an INTERNAL figure, covered by no budget."""
+  volumes = examples['z'].shape[1]
+  losses = jax.jit(losses)
+  total = []
+  for patient in range(len(examples['z'])):
+    keys = jax.random.split(jax.random.fold_in(key, patient), volumes)
+    errors = losses(
+      params, examples['z'][patient], examples['attributes'][patient], keys
+    )
+    total.append(jnp.sum(errors * examples['present'][patient]))
+  return float(jnp.sum(jnp.stack(total)) / examples['present'].sum())
