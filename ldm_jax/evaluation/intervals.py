@@ -55,10 +55,10 @@ def half_sampling_interval(value, replicates, floor=None):
 
 
 def bootstrap_mean_interval(values, num_resamples=1000, seed=0):
-  """Percentile bootstrap of a mean: (n,) -> (low, high); (nan, nan) for n < 2."""
+  """Percentile bootstrap of a mean: (n,) -> (low, high); (None, None) for n < 2."""
   values = np.asarray(values, np.float64)
   if len(values) < 2:
-    return float('nan'), float('nan')
+    return None, None
   rng = np.random.default_rng(seed)
   draws = rng.integers(0, len(values), size=(num_resamples, len(values)))
   low, high = np.quantile(values[draws].mean(axis=1), [0.025, 0.975])

@@ -24,46 +24,31 @@ NAMES = {
     'two halves of the real cohort, hence half as many volumes on either side',
   ),
 }
-OTHER_SECTIONS = ('control', 'memorisation', 'reconstruction', 'features')
+OTHER_SECTIONS = (
+  'control',
+  'control_real',
+  'memorisation',
+  'reconstruction',
+  'features',
+)
 
 
 def control(content):
-  """Requested against measured values: table, scatter plots, sweeps."""
-  entries = (content.get('metrics') or {}).get('control') or {}
-  rows = []
-  for name, entry in entries.items():
-    if not isinstance(entry, dict):
-      continue
-    r, mae = measured(entry, 'pearson_r'), measured(entry, 'mae')
-    right = measured(entry, 'accuracy')
-    share = measured({**entry, 'value': entry['accuracy']}) if right else None
-    counts = next((m.counts for m in (r, mae, right) if m), '')
-    badge = tables.INTERNAL if entry.get('internal') else ''
-    cells = [
-      f'{escape(name)} {badge}',
-      tables.cell(r),
-      tables.cell(mae),
-      tables.cell(measured(entry, 'bias')),
-    ]
-    rows.append((*cells, tables.cell(share), counts))
-  parts = []
+  """Requested against measured values: tables, scatter plots, sweeps."""
+  metrics, parts = content.get('metrics') or {}, []
+  rows = _agreements(metrics.get('control') or {})
   if rows:
     parts.append(
       '<p>Every sample was measured by a network trained on public scans. r: '
       'correlation of measured with requested values; MAE: mean absolute error, in the '
-      'attribute’s unit.</p>'
+      'attribute’s unit.</p>' + rows
     )
-    head = (
-      'Attribute',
-      'Pearson r (95 %)',
-      'MAE (95 %)',
-      'Bias',
-      'Accuracy (95 %)',
-      'Computed from',
-    )
-    keep = [i for i in range(6) if i != 4 or any(row[4] for row in rows)]
+  rows = _agreements(metrics.get('control_real') or {})
+  if rows:
     parts.append(
-      tables.table([head[i] for i in keep], [[row[i] for i in keep] for row in rows])
+      '<h3>The measurement itself</h3><p>The same network on real scans, against their '
+      'recorded attributes: what a generator that obeys perfectly would score.</p>'
+      + rows
     )
   panels = figures.scatter(content.get('control') or {})
   if panels:
@@ -164,8 +149,33 @@ def training(content):
   return pictures.plots(panels, 'training curve') + note
 
 
+def _agreements(entries):
+  """Table of {attribute: result of evaluation.control}, or nothing."""
+  columns = [('Attribute', []), ('Pearson r (95 %)', []), ('MAE (95 %)', [])]
+  columns += [('Bias', []), ('Accuracy (95 %)', []), ('Computed from', [])]
+  for name, entry in entries.items():
+    if not isinstance(entry, dict):
+      continue
+    found = [measured(entry, key) for key in ('pearson_r', 'mae', 'bias')]
+    if 'accuracy' in entry:
+      found.append(measured({**entry, 'value': entry['accuracy']}))
+    else:
+      found.append(None)
+    badge = tables.INTERNAL if entry.get('internal') else ''
+    cells = [f'{escape(name)} {badge}', *map(tables.cell, found)]
+    cells.append(next((figure.counts for figure in found if figure), ''))
+    for (_, column), value in zip(columns, cells, strict=True):
+      column.append(value)
+  columns = [(head, column) for head, column in columns if any(column)]
+  if not columns:
+    return ''
+  heads, values = zip(*columns, strict=True)
+  return tables.table(heads, zip(*values, strict=True))
+
+
 def _memorised(space, found):
   auc, near = measured(found, 'auc'), measured(found, 'fraction')
+  space = {'features': 'feature', 'voxels': 'voxel'}.get(space, space)
   title = f'<h3>In {escape(space.replace("_", " "))} space</h3>' if space else ''
   badge = tables.INTERNAL if found.get('internal') else ''
   counts = ', '.join(

@@ -4,7 +4,7 @@ from ldm_jax.report.statement import statement
 from ldm_jax.report.tables import walk
 from ldm_jax.report.wording import measured
 
-OMITTED = ('features', 'control', 'memorisation')
+OMITTED = ('features', 'control', 'control_real', 'memorisation')
 
 
 def markdown(content):
@@ -67,9 +67,10 @@ def _rows(metrics):
       if figure:
         rows.append(_row(f'control of {name}, {words}', figure))
   memorised = metrics.get('memorisation') or {}
-  auc = measured(memorised, 'auc')
-  if auc:
-    rows.append(_row('memorisation AUC (0.5: no trace)', auc))
+  for found in (memorised, *memorised.values()):
+    auc = measured(found, 'auc') if isinstance(found, dict) else None
+    if auc:
+      rows.append(_row('memorisation AUC (0.5: no trace)', auc))
   return rows
 
 

@@ -45,3 +45,7 @@ def test_auc_interval_keeps_a_width_at_full_separation():
 def test_groups_must_name_every_example():
   with pytest.raises(ValueError, match='one group name'):
     intervals.grouped_indices(3, ['a', 'b'])
+
+
+def test_one_value_has_no_bootstrap_interval():
+  assert intervals.bootstrap_mean_interval([1.0]) == (None, None)

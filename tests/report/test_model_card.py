@@ -19,3 +19,9 @@ def test_a_model_card_lists_figures_with_intervals():
   assert '| frechet (internal) | 1.5 (1 to 2) | n = 9 |' in text
   assert 'control of LVEDV, Pearson r | 0.9' in text
   assert '0.5 (0.4 to 0.6)' in text
+
+
+def test_memorisation_in_several_spaces_is_listed():
+  metrics = {'memorisation': {'features': {'auc': 0.5}, 'voxels': {'auc': 0.75}}}
+  text = model_card.markdown({'metrics': metrics})
+  assert text.count('memorisation AUC') == 2

@@ -176,7 +176,7 @@ def test_unknown_and_undefined_figures_do_not_break_the_page():
     'other': ['list', None],
   }
   text = ' '.join(read(page.page({'metrics': metrics, 'privacy': None})).text)
-  assert 'In voxels space' in text
+  assert 'In voxel space' in text
   assert 'nan' not in text
 
 
