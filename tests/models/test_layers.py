@@ -1,0 +1,126 @@
+"""The blocks compute what their formulas say and never mix examples."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ldm_jax.models.attention import AttentionBlock, SpatialTransformer, attend
+from ldm_jax.models.layers import (
+  Downsample,
+  GroupNorm,
+  ResidualBlock,
+  Upsample,
+  average,
+  kernels_and_strides,
+  nearest,
+  per_level,
+)
+
+KEY = jax.random.key(0)
+
+
+def test_group_norm_is_the_textbook_formula_even_far_from_zero():
+  x = 100 + jax.random.normal(KEY, (3, 4, 5, 8))
+  params = {'scale': jnp.arange(8.0), 'bias': jnp.linspace(-1, 1, 8)}
+  y = GroupNorm(4, epsilon=1e-3).apply({'params': params}, x)
+  groups = np.asarray(x, np.float64).reshape(3, 20, 4, 2)
+  mean = groups.mean((1, 3), keepdims=True)
+  variance = groups.var((1, 3), keepdims=True)
+  expected = ((groups - mean) / np.sqrt(variance + 1e-3)).reshape(x.shape)
+  expected = expected * np.asarray(params['scale']) + np.asarray(params['bias'])
+  np.testing.assert_allclose(y, expected, atol=1e-3)
+
+
+def test_group_norm_refuses_groups_that_do_not_divide():
+  with pytest.raises(ValueError, match='norm_groups'):
+    GroupNorm(4).init(KEY, jnp.ones((1, 3, 6)))
+
+
+def test_group_norm_computes_in_float32_and_returns_the_compute_type():
+  x = (1000 + jax.random.normal(KEY, (2, 64, 4))).astype(jnp.bfloat16)
+  y, _ = GroupNorm(2).init_with_output(KEY, x)
+  exact, _ = GroupNorm(2).init_with_output(KEY, x.astype(jnp.float32))
+  assert y.dtype == jnp.bfloat16
+  np.testing.assert_allclose(y.astype(jnp.float32), exact, atol=0.02)
+
+
+def test_a_zero_initialised_block_is_the_identity_until_channels_change():
+  x = jax.random.normal(KEY, (2, 3, 4, 5, 8))
+  block = ResidualBlock(8, (3, 3, 3), 4, zero_init=True)
+  y, _ = block.init_with_output(KEY, x, jnp.ones((2, 6)))
+  np.testing.assert_array_equal(y, x)
+  wider = ResidualBlock(12, (3, 3, 3), 4).init(KEY, x, jnp.ones((2, 6)))['params']
+  names = ['conv1', 'conv2', 'norm1', 'norm2', 'skip_connection', 'time_emb_proj']
+  assert sorted(wider) == names
+
+
+@pytest.mark.parametrize('size', [(6, 5), (3, 4, 7)])
+def test_resampling_down_and_up_returns_to_any_size(size):
+  x = jnp.ones((2, *size, 4))
+  strides, kernel = (2,) * len(size), (3,) * len(size)
+  down, _ = Downsample(4, kernel, strides).init_with_output(KEY, x)
+  assert down.shape[1:-1] == tuple(-(-n // 2) for n in size)
+  up, _ = Upsample(5, kernel, strides).init_with_output(KEY, down, size=size)
+  assert up.shape == (2, *size, 5)
+  floor, _ = Downsample(4, kernel, strides, True).init_with_output(KEY, x)
+  assert floor.shape[1:-1] == tuple(n // 2 for n in size)
+  assert nearest(average(x, strides), strides, size).shape == x.shape
+
+
+def test_averaging_undoes_nearest_neighbours():
+  x = jax.random.normal(KEY, (2, 3, 4, 5, 2))
+  np.testing.assert_allclose(average(nearest(x, (1, 2, 3)), (1, 2, 3)), x, rtol=1e-6)
+
+
+@pytest.mark.parametrize('max_scores', [2**25, 100, 7])
+def test_attention_in_chunks_is_attention(max_scores):
+  query, key, value = jax.random.normal(KEY, (3, 2, 11, 3, 4))
+
+  def total(query, key, value, max_scores):
+    return jnp.sum(jnp.sin(attend(query, key, value, max_scores)))
+
+  expected = jax.nn.dot_product_attention(query, key, value)
+  actual = attend(query, key, value, max_scores)
+  np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
+  gradient = jax.grad(total, (0, 1, 2))
+  for a, e in zip(
+    gradient(query, key, value, max_scores),
+    gradient(query, key, value, 2**25),
+    strict=True,
+  ):
+    np.testing.assert_allclose(a, e, rtol=1e-4, atol=1e-5)
+
+
+def test_a_new_transformer_is_the_identity_and_then_reads_its_context(perturbed):
+  x = jax.random.normal(KEY, (2, 3, 4, 8))
+  context = jax.random.normal(KEY, (2, 5, 6))
+  layer = SpatialTransformer(2, 4, norm_groups=4)
+  y, variables = layer.init_with_output(KEY, x, context)
+  np.testing.assert_array_equal(y, x)
+  moved = {'params': perturbed(variables['params'])}
+  one = layer.apply(moved, x, context)
+  other = layer.apply(moved, x, context.at[1].add(1.0))
+  np.testing.assert_array_equal(one[0], other[0])
+  assert jnp.abs(one[1] - other[1]).max() > 1e-3
+
+
+def test_self_attention_does_not_know_the_order_of_voxels():
+  x = jax.random.normal(KEY, (2, 6, 4, 8))
+  layer = AttentionBlock(norm_groups=4, head_dim=4)
+  variables = layer.init(KEY, x)
+  forward = layer.apply(variables, x)
+  backward = layer.apply(variables, x[:, ::-1])[:, ::-1]
+  np.testing.assert_allclose(forward, backward, atol=1e-5)
+
+
+def test_options_per_level_are_repeated_or_counted():
+  assert per_level(2, 3, 'n') == (2, 2, 2)
+  kernels, strides = kernels_and_strides((1, 3, 3), (1, 2, 2), 2)
+  assert (kernels, strides) == (((1, 3, 3), (1, 3, 3)), ((1, 2, 2),))
+  assert kernels_and_strides((3, 3), None, 3)[1] == ((2, 2), (2, 2))
+  assert kernels_and_strides((3, 3), None, 1)[1] == ()
+  with pytest.raises(ValueError, match='num_res_blocks has 3 entries, 2'):
+    per_level((1, 2, 3), 2, 'num_res_blocks')
+  with pytest.raises(ValueError, match='number of axes'):
+    kernels_and_strides((3, 3, 3), (2, 2), 2)
