@@ -2,9 +2,9 @@
 
 The output grid is a box on the volume's own axes: output index o lies at volume index
 i = scale * o + offset, per axis. Where the spacing is kept, scale is 1 and the offset
-an integer, so that the step is an exact crop and pad; where it changes, a triangle
-kernel as wide as the coarser of both grids resamples (linear, without aliasing). Either
-way `affine` says where every voxel lies in the world.
+an integer, so that the step is an exact crop and pad; where it changes, the scan is
+resampled linearly, without aliasing. Either way `affine` says where every voxel lies in
+the world.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def apply(spec: Spec, volume: Volume, label: Volume | None = None) -> Processed:
     )
   scale, offset = _placement(spec, volume, label)
   low, high = _window(spec, _box(volume.array, spec.shape, scale, offset))
-  scaled = np.clip((volume.array - low) / (high - low), 0, 1).astype(np.float32)
+  scaled = ((volume.array - low) / (high - low)).astype(np.float32)
   array = np.clip(_resample(scaled, spec.shape, scale, offset), 0, 1)
   inside = [
     _nearest(num_in, num_out, s, o)
@@ -254,14 +254,28 @@ def _resample(
 
 
 def _weights(num_in: int, num_out: int, scale: float, offset: float) -> np.ndarray:
-  """(num_out, num_in) triangle kernel at scale * o + offset; rows sum to 1 or 0."""
+  """(num_out, num_in) weights of the samples at scale * o + offset.
+
+  The linear interpolant is averaged over sqrt(scale^2 - 1) voxels, so that a coarser
+  grid does not alias; a ramp stays a ramp, hence nothing moves. Rows sum to 1, or to 0
+  where the array does not reach.
+  """
   position = scale * np.arange(num_out) + offset
   inside = (position >= -0.5 - 1e-6) & (position <= num_in - 0.5 + 1e-6)
-  clamped = np.clip(position, 0, num_in - 1)
-  distance = np.abs(clamped[:, None] - np.arange(num_in)) / max(scale, 1.0)
-  weights = np.maximum(1 - distance, 0)
+  distance = np.clip(position, 0, num_in - 1)[:, None] - np.arange(num_in)
+  half = np.sqrt(max(scale**2 - 1, 0.0)) / 2
+  if half < 1e-3:
+    weights = np.maximum(1 - np.abs(distance), 0)
+  else:
+    weights = _hat_integral(distance + half) - _hat_integral(distance - half)
   weights = weights / weights.sum(axis=1, keepdims=True) * inside[:, None]
   return weights.astype(np.float32)
+
+
+def _hat_integral(x: np.ndarray) -> np.ndarray:
+  """Integral of max(1 - |u|, 0) over u < x."""
+  x = np.clip(x, -1, 1)
+  return 0.5 + x - np.sign(x) * x**2 / 2
 
 
 def _nearest(num_in: int, num_out: int, scale: float, offset: float) -> np.ndarray:

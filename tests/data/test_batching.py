@@ -1,0 +1,98 @@
+"""Laws of batches: epochs visit all, Poisson draws are independent and repeatable."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ldm_jax.data.batching import PoissonSampler, chunks, epoch_batch
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 30), st.data(), st.integers(0, 3))
+def test_every_epoch_visits_every_example_once(num, data, seed):
+  size = data.draw(st.integers(1, num))
+  steps = 3 * num  # size whole passes of 3 epochs
+  seen = np.concatenate([epoch_batch(num, size, seed, s) for s in range(steps)])
+  for epoch in seen[: 3 * num].reshape(3, num):
+    assert sorted(epoch) == list(range(num))
+
+
+def test_a_batch_is_a_function_of_the_step_alone():
+  late = epoch_batch(50, 8, 1, 123)
+  for step in range(5):
+    epoch_batch(50, 8, 1, step)
+  assert np.array_equal(late, epoch_batch(50, 8, 1, 123))
+
+
+def test_epochs_and_seeds_are_shuffled_differently():
+  orders = [tuple(epoch_batch(20, 20, seed, s)) for seed in (0, 1) for s in (0, 1)]
+  assert len(set(orders)) == 4
+
+
+def test_a_batch_larger_than_the_cohort_is_an_error_unless_it_may_wrap():
+  with pytest.raises(ValueError, match=r'batch_size is 5.*3 examples'):
+    epoch_batch(3, 5, 0, 0)
+  assert np.bincount(epoch_batch(3, 6, 0, 0, wrap=True)).tolist() == [2, 2, 2]
+
+
+def test_a_draw_is_a_function_of_secret_and_step_alone():
+  first, second = (PoissonSampler(200, 0.3, b'key') for _ in range(2))
+  assert np.array_equal(first.draw(7), second.draw(7))
+  assert not np.array_equal(first.draw(7), first.draw(8))
+  assert not np.array_equal(first.draw(7), PoissonSampler(200, 0.3, b'yek').draw(7))
+
+
+def test_draws_are_independent_bernoulli_per_patient_and_step():
+  num, steps, q = 100, 2000, 0.2
+  sampler = PoissonSampler(num, q, 12345)
+  drawn = np.zeros((steps, num))
+  for step in range(steps):
+    indices = sampler.draw(step)
+    assert np.all(np.diff(indices) > 0)
+    drawn[step, indices] = 1
+  sigma = np.sqrt(q * (1 - q))
+  rates = (drawn.mean(axis=0) - q) / (sigma / np.sqrt(steps))
+  assert np.abs(rates).max() < 5 and 0.7 < rates.std() < 1.3
+  sizes = drawn.sum(axis=1)
+  assert abs(sizes.mean() - num * q) < 5 * sigma * np.sqrt(num / steps)
+  assert sizes.var() == pytest.approx(num * q * (1 - q), rel=0.15)
+  standard = (drawn - drawn.mean(axis=0)) / drawn.std(axis=0)
+  between_patients = standard.T @ standard / steps - np.eye(num)
+  between_steps = (standard[1:] * standard[:-1]).mean(axis=0)
+  assert np.abs(between_patients).max() < 6 / np.sqrt(steps)
+  assert np.abs(between_steps).max() < 5 / np.sqrt(steps)
+
+
+def test_adding_a_patient_changes_no_draw_of_the_others():
+  small, large = PoissonSampler(50, 0.4, 1), PoissonSampler(51, 0.4, 1)
+  for step in range(20):
+    drawn = large.draw(step)
+    assert np.array_equal(small.draw(step), drawn[drawn < 50])
+
+
+def test_probability_one_draws_everybody():
+  assert np.array_equal(PoissonSampler(9, 1.0, 0).draw(3), np.arange(9))
+
+
+def test_the_secret_is_not_shown():
+  assert 'tell' not in repr(PoissonSampler(5, 0.5, b'do not tell'))
+
+
+@pytest.mark.parametrize(('num', 'q'), [(0, 0.5), (5, 0.0), (5, 1.2), (5, np.nan)])
+def test_an_impossible_sampler_is_an_error(num, q):
+  with pytest.raises(ValueError, match='required'):
+    PoissonSampler(num, q, 0)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 40), st.integers(1, 9))
+def test_chunks_hold_every_index_once_in_one_shape(num, size):
+  indices = np.arange(num) * 3 + 1
+  pieces = list(chunks(indices, size))
+  assert len(pieces) == -(-num // size)
+  kept = [piece[mask] for piece, mask in pieces]
+  assert np.array_equal(np.concatenate([*kept, []]), indices)
+  for piece, mask in pieces:
+    assert piece.shape == mask.shape == (size,)
+    assert (piece[~mask] == 0).all()
