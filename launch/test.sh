@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Runs the tests. Makes .venv and installs the package with its test tools, if need be.
+#
+#   launch/test.sh [PYTEST ARGS...]
+#
+#   launch/test.sh                          # all
+#   launch/test.sh tests/diffusion -k ddim  # some
+#
+# Comparisons with torch are skipped where torch cannot be installed; tests on real
+# scans where LDM_JAX_REAL_DATA names no folder. DRY_RUN=1 prints the command.
+set -euo pipefail
+. "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+
+dry || install test dev interop
+cd -- "$repo"
+run exec "$venv/bin/python" -m pytest "$@"

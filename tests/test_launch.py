@@ -1,0 +1,273 @@
+"""The launch scripts: dry runs, missing variables, quoting, and what is made once."""
+
+import json
+import os
+import pathlib
+import shlex
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+LAUNCH = ROOT / 'launch'
+SCRIPTS = [*sorted(LAUNCH.glob('*.sh')), ROOT / '.ci' / 'run']
+SETTINGS = {
+  'gpu_slurm.sh': {'PARTITION': 'gpu'},
+  'tpu_pod.sh': {'PROJECT': 'p', 'ZONE': 'z', 'TPU_NAME': 't'},
+  'k8s.sh': {'IMAGE': 'image', 'CLAIM': 'claim'},
+}
+# Stands for an interpreter: makes an environment of itself, and notes pip's calls.
+FAKE_PYTHON = """#!/usr/bin/env bash
+case "$*" in
+  '-m venv --without-pip'*) [[ -z ${NO_VENV:-} ]] || exit 1
+    mkdir -p "$4/bin"; cp "$0" "$4/bin/python"; echo 'venv' >> "$NOTES" ;;
+  '-m venv'*) [[ -z ${NO_ENSUREPIP:-} ]] || exit 1
+    mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; echo 'venv' >> "$NOTES"
+    touch "$3/pip" ;;
+  '-m pip --python'*) [[ -z ${NO_PIP:-} ]] || exit 1
+    touch "$(dirname "$4")/../pip"; echo 'pip' >> "$NOTES" ;;
+  *'-m pip --version'*) [[ -f $(dirname "$0")/../pip ]] ;;
+  '-m pip install'*) echo "${*: -1}" >> "$NOTES"
+    [[ $* != *"${BROKEN:-nothing}"* ]] || exit 1 ;;
+  '-m pytest'*) echo "pytest ${*:3}" >> "$NOTES" ;;
+esac
+"""
+
+
+def call(script, *args, cwd=None, path=None, **settings):
+  keep = ('HOME', 'LANG', 'TMPDIR')
+  env = {name: os.environ[name] for name in keep if name in os.environ}
+  env |= {'PATH': path or os.environ['PATH'], **settings}
+  return subprocess.run(
+    ['bash', str(script), *args], cwd=cwd, env=env, capture_output=True, text=True
+  )
+
+
+def dry(script, *args, **kwargs):
+  """Words of each printed command."""
+  done = call(script, *args, DRY_RUN='1', **kwargs)
+  assert done.returncode == 0, done.stderr
+  return [shlex.split(line) for line in done.stdout.splitlines()]
+
+
+@pytest.fixture
+def checkout(tmp_path):
+  """A repository without code, in a folder with a blank; an interpreter; its notes."""
+  root = tmp_path / 'a repo'
+  shutil.copytree(LAUNCH, root / 'launch')
+  for name in ('setup.py', 'pyproject.toml'):
+    shutil.copy(ROOT / name, root / name)
+  (root / 'configs').mkdir()
+  (root / 'configs' / 'cardiac.py').touch()
+  python = tmp_path / 'fake python'
+  python.write_text(FAKE_PYTHON)
+  python.chmod(0o755)
+  notes = tmp_path / 'notes'
+
+  def test_script(*args, **settings):
+    notes.write_text('')
+    done = call(
+      root / 'launch' / 'test.sh',
+      *args,
+      PYTHON=str(python),
+      NOTES=str(notes),
+      **settings,
+    )
+    return done, notes.read_text().splitlines()
+
+  test_script.root = root
+  return test_script
+
+
+@pytest.mark.parametrize('script', SCRIPTS, ids=lambda path: path.name)
+def test_a_script_parses_and_is_executable(script):
+  assert subprocess.run(['bash', '-n', str(script)]).returncode == 0
+  assert script.name == 'common.sh' or os.access(script, os.X_OK)
+
+
+@pytest.mark.parametrize('script', SCRIPTS, ids=lambda path: path.name)
+def test_shellcheck_has_nothing_to_say(script):
+  if shutil.which('shellcheck') is None:
+    pytest.skip('shellcheck is not installed')
+  command = ['shellcheck', '-x', '-P', str(LAUNCH), str(script)]
+  done = subprocess.run(command, capture_output=True, text=True)
+  assert done.returncode == 0, done.stdout
+
+
+def test_local_without_arguments_runs_the_tiny_phantom_from_any_directory(tmp_path):
+  ((program, config, workdir),) = dry(LAUNCH / 'local.sh', cwd=tmp_path)
+  assert program == str(ROOT / '.venv' / 'bin' / 'ldm-jax')
+  assert config == f'--config={ROOT}/configs/cardiac.py:tiny'
+  assert workdir == f'--workdir={ROOT}/runs/cardiac-tiny'
+
+
+def test_local_hands_on_workdir_and_flags_word_for_word(tmp_path):
+  flags = ('--config.name=two words', '--stages=prepare', "--config.data.x='$(q)'")
+  words = dry(
+    LAUNCH / 'local.sh', 'configs/cardiac.py:tiny', 'my runs/1', *flags, cwd=tmp_path
+  )
+  assert words[0][2:] == ['--workdir=my runs/1', *flags]
+
+
+def test_a_config_of_the_callers_directory_comes_before_the_repositorys(tmp_path):
+  (tmp_path / 'configs').mkdir()
+  (tmp_path / 'configs' / 'cardiac.py').touch()
+  words = dry(LAUNCH / 'local.sh', 'configs/cardiac.py:small,root=../x', cwd=tmp_path)
+  assert words[0][1] == '--config=configs/cardiac.py:small,root=../x'
+
+
+def test_runs_with_different_arguments_get_different_default_folders():
+  folders = {
+    dry(LAUNCH / 'local.sh', f'configs/cardiac.py{args}')[0][2]
+    for args in (
+      '',
+      ':tiny',
+      ':small',
+      ':tiny,data=scd,root=a',
+      ':tiny,data=scd,root=b',
+    )
+  }
+  assert len(folders) == 5
+
+
+@pytest.mark.parametrize('args', [('configs/cardiak.py',), ('--stages=prepare',)])
+def test_a_bad_first_argument_ends_with_status_2_before_anything_is_made(
+  checkout, args
+):
+  done = call(checkout.root / 'launch' / 'local.sh', *args)
+  assert done.returncode == 2
+  assert args[0] in done.stderr
+  assert not (checkout.root / '.venv').exists()
+
+
+def test_test_hands_on_its_arguments_and_ci_calls_nothing_else():
+  words = dry(LAUNCH / 'test.sh', '-k', 'a and b', cwd='/')
+  assert words[0][1:] == ['-m', 'pytest', '-k', 'a and b']
+  lines = (ROOT / '.ci' / 'run').read_text().splitlines()[1:]
+  assert len(lines) == 1 and lines[0].endswith('/../launch/test.sh"')
+  assert dry(ROOT / '.ci' / 'run') == dry(LAUNCH / 'test.sh')
+
+
+@pytest.mark.parametrize(
+  ('script', 'name'), [(s, name) for s, names in SETTINGS.items() for name in names]
+)
+def test_a_missing_variable_is_named(script, name):
+  settings = {k: v for k, v in SETTINGS[script].items() if k != name}
+  done = call(LAUNCH / script, 'c', 'w', DRY_RUN='1', **settings)
+  assert done.returncode != 0
+  assert f'{name}: set {name}' in done.stderr
+
+
+@pytest.mark.parametrize('script', ['tpu_pod.sh', 'k8s.sh'])
+@pytest.mark.parametrize(('args', 'missing'), [((), 'CONFIG'), (('c',), 'WORKDIR')])
+def test_a_missing_argument_is_named(script, args, missing):
+  done = call(LAUNCH / script, *args, DRY_RUN='1', **SETTINGS[script])
+  assert done.returncode != 0 and missing in done.stderr
+
+
+def test_slurm_submits_itself_and_then_runs_local(tmp_path):
+  settings = SETTINGS['gpu_slurm.sh']
+  ((*command, last),) = dry(LAUNCH / 'gpu_slurm.sh', 'c', 'a b', **settings)
+  assert command[:2] == ['sbatch', '--partition=gpu']
+  assert command[-2:] == [str(LAUNCH / 'gpu_slurm.sh'), 'c'] and last == 'a b'
+  spool = shutil.copy(LAUNCH / 'gpu_slurm.sh', tmp_path / 'slurm_script')
+  job = {'SLURM_JOB_ID': '1', 'LDM_JAX_REPO': str(ROOT)}
+  words = dry(spool, 'configs/cardiac.py:tiny', 'a b', **job)
+  assert words[0][-1] == '--workdir=a b'
+
+
+def test_the_tpu_command_survives_the_shell_of_the_machine():
+  words = dry(
+    LAUNCH / 'tpu_pod.sh', 'c', 'a b', **SETTINGS['tpu_pod.sh'], TPU_TYPE='v4'
+  )
+  assert [line[4] for line in words] == ['create', 'ssh', 'scp', 'ssh']
+  assert all({'--project=p', '--zone=z'} < set(line) for line in words)
+  remote = next(w for w in words[-1] if w.startswith('--command=')).partition('=')[2]
+  assert shlex.split(remote) == ['EXTRAS=tpu', 'ldm_jax/launch/local.sh', 'c', 'a b']
+
+
+def test_the_kubernetes_manifest_quotes_its_arguments():
+  args = ('c', '/data/a "b"', '--config.name=\\')
+  done = call(LAUNCH / 'k8s.sh', *args, DRY_RUN='1', **SETTINGS['k8s.sh'])
+  line = next(line for line in done.stdout.splitlines() if ' args: ' in line)
+  assert json.loads(line.partition('args: ')[2]) == [
+    '--config=c',
+    '--workdir=/data/a "b"',
+    '--config.name=\\',
+  ]
+  assert done.stdout.splitlines()[-1].startswith('kubectl --namespace=default apply')
+
+
+def test_an_environment_is_made_once_and_again_when_the_dependencies_change(checkout):
+  assert checkout('-x')[1] == ['venv', '.[dev]', '.[dev,interop]', 'pytest -x']
+  assert checkout()[1] == ['pytest ']
+  with open(checkout.root / 'setup.py', 'a') as file:
+    file.write('# another dependency\n')
+  assert checkout()[1] == ['.[dev]', '.[dev,interop]', 'pytest ']
+
+
+def test_an_environment_that_a_kill_left_half_made_is_made_anew(checkout):
+  checkout()
+  (checkout.root / '.venv' / '.incomplete').touch()
+  assert checkout()[1][0] == 'venv'
+  shutil.rmtree(checkout.root / '.venv' / 'bin')
+  assert checkout()[1][0] == 'venv'
+  assert checkout()[1] == ['pytest ']
+
+
+def test_without_torch_the_tests_run_and_the_user_is_told(checkout):
+  done, notes = checkout(BROKEN='interop')
+  assert notes[-1] == 'pytest ' and 'interop' in done.stderr
+
+
+def test_a_failed_installation_stops_and_is_tried_again(checkout):
+  done, notes = checkout(BROKEN='dev')
+  assert done.returncode == 2 and 'pytest ' not in notes
+  assert checkout()[1] == ['.[dev]', '.[dev,interop]', 'pytest ']
+
+
+def test_without_ensurepip_the_outer_pip_fills_the_environment(checkout):
+  done, notes = checkout(NO_ENSUREPIP='1')
+  assert done.returncode == 0, done.stderr
+  assert notes[:2] == ['venv', 'pip']
+
+
+def test_without_ensurepip_and_pip_the_message_says_what_to_install(checkout):
+  done, _ = checkout(NO_ENSUREPIP='1', NO_PIP='1')
+  assert done.returncode == 2 and 'python3-venv' in done.stderr
+
+
+def test_an_old_or_missing_python_is_named(checkout, tmp_path):
+  script = checkout.root / 'launch' / 'test.sh'
+  done = call(script, PYTHON='/no/python')
+  assert done.returncode == 2 and '/no/python' in done.stderr
+  for name in ('dirname', 'awk', 'cat', 'cksum', 'rm', 'mkdir', 'touch'):
+    (tmp_path / name).symlink_to(shutil.which(name))
+  bash = shutil.which('bash')
+  done = subprocess.run(
+    [bash, str(script)], env={'PATH': str(tmp_path)}, capture_output=True, text=True
+  )
+  assert done.returncode == 2 and '3.11' in done.stderr
+  assert not (checkout.root / '.venv').exists()
+
+
+def test_sweep_prints_a_base_and_one_command_an_arm(tmp_path):
+  done = subprocess.run(
+    [
+      sys.executable,
+      LAUNCH / 'sweep.py',
+      ROOT / 'configs/cardiac.py',
+      tmp_path / 'a b',
+    ],
+    env={**os.environ, 'DRY_RUN': '1'},
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stderr
+  base, *arms = [shlex.split(line) for line in done.stdout.splitlines()]
+  assert base[-1] == '--stages=prepare,autoencoder,encode,diffusion'
+  assert len(arms) == 4
+  assert len({line[4] for line in (base, *arms)}) == 5
+  assert not any(tmp_path.iterdir())
