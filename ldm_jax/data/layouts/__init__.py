@@ -1,7 +1,7 @@
 """Layouts: how a data set lies on disk -> Cohort.
 
 A layout is a module with `read(root, schema=None, **options) -> Cohort`; one with known
-population statistics also has `population(num, seed, **options) -> list of attributes`.
+population statistics also has `population(num, seed, /, **options) -> list of dicts`.
 """
 
 from ldm_jax.data.layouts import decathlon, folder, phantom_cardiac, scd

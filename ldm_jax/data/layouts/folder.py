@@ -65,13 +65,13 @@ def read(
     table.require(column, f'attribute {attribute.name!r}', 'data.schema (column=...)')
   if visit:
     table.require(visit, 'the visit', 'options.visit')
+  _check_rows(table, subject, visit)
   image = _image_option(root, table, subject, image)
   if label:
     _check_cell_or_pattern(table, label, 'label')
-  records, notes, seen = [], [], {}
+  records, notes = [], []
   for index, row in enumerate(table.rows):
     patient, when = row[subject], row[visit] if visit else ''
-    _check_new(table, index, subject, patient, when, seen)
     labels = _files(root, row, label, subject) if label else []
     images = [p for p in _files(root, row, image, subject) if p not in labels]
     if not images:
@@ -164,21 +164,25 @@ def _check_cell_or_pattern(table: tables.Table, text: str, option: str) -> None:
     )
 
 
-def _check_new(table, index, subject, patient, when, seen) -> None:
-  if is_missing(patient):
-    raise ValueError(
-      f'{table.where(index, subject)}: the patient has no id; required is one in every '
-      'row. Correct the table, or name the right column in options.subject.'
-    )
-  if (patient, when) in seen:
-    raise ValueError(
-      f'{table.where(index, subject)}: patient {patient!r}'
-      + (f', visit {when!r},' if when else '')
-      + f' stands on line {seen[patient, when]} already; required is one row per '
-      'patient, or a column that tells the scans apart. Remove the duplicate, or set '
-      'options.visit.'
-    )
-  seen[patient, when] = table.lines[index]
+def _check_rows(table: tables.Table, subject: str, visit: str) -> None:
+  """Every row names a patient, and no two rows the same patient and visit."""
+  seen = {}
+  for index, row in enumerate(table.rows):
+    patient, when = row[subject], row[visit] if visit else ''
+    if is_missing(patient):
+      raise ValueError(
+        f'{table.where(index, subject)}: the patient has no id; required is one in '
+        'every row. Correct the table, or name the right column in options.subject.'
+      )
+    if (patient, when) in seen:
+      raise ValueError(
+        f'{table.where(index, subject)}: patient {patient!r}'
+        + (f', visit {when!r},' if when else '')
+        + f' stands on line {seen[patient, when]} already; required is one row per '
+        'patient, or a column that tells the scans apart. Remove the duplicate, or set '
+        'options.visit.'
+      )
+    seen[patient, when] = table.lines[index]
 
 
 def _files(root: pathlib.Path, row: dict, option: str, subject: str) -> list[str]:

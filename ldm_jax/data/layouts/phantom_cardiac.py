@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 from ldm_jax.data.attributes import Schema
@@ -26,19 +28,24 @@ def read(root: str = '', schema: Schema | None = None, **options: Any) -> Cohort
   return Cohort(cohort.name, schema, cohort.records, cohort.notes)
 
 
-def population(num: int, seed: int, **options: Any) -> list[dict[str, Any]]:
-  """Attributes of `num` new patients, from the constants of the phantom's site."""
+def population(num: int, seed: int, /, **options: Any) -> list[dict[str, Any]]:
+  """Attributes of `num` new patients, from the constants of the phantom's site.
+
+  `options` are those of `read`; a seed among them belongs to the cohort, not to this
+  draw, hence the positional arguments.
+  """
   kept = {k: v for k, v in options.items() if k in ('site', 'shape', 'spacing_mm')}
   return _call(cardiac.population, {'seed': seed, 'num': num, **kept})
 
 
-def _call(function, options):
-  code = function.__code__
-  known = code.co_varnames[: code.co_argcount]
-  unknown = sorted(set(options) - set(known))
-  if unknown:
+def _call(function: Callable[..., Any], options: dict[str, Any]) -> Any:
+  signature = inspect.signature(function)
+  try:
+    signature.bind(**options)
+  except TypeError as error:
     raise ValueError(
-      f'The phantom_cardiac layout has no option {", ".join(unknown)}; its options are '
-      f'{", ".join(known)}. Change data.<cohort>.options.'
-    )
+      f'The phantom_cardiac layout came with the options {sorted(options)} ({error}); '
+      f'its options are {", ".join(signature.parameters)}. Change the options of the '
+      'data section.'
+    ) from error
   return function(**options)
