@@ -94,13 +94,16 @@ def share(base, arm):
   """Gives an arm that has not begun the store and the public networks of `base`."""
   for folder in ('store', *(f'checkpoints/{stage}' for stage in SHARED_STAGES)):
     if not (arm / folder).exists():
+      part = arm / f'{folder}.part'
+      shutil.rmtree(part, ignore_errors=True)
       # Files of the store are never changed in place, so links to them are safe.
       shutil.copytree(
         base / folder,
-        arm / folder,
+        part,
         copy_function=_link if folder == 'store' else shutil.copy2,
         ignore=shutil.ignore_patterns('ledger-*'),
       )
+      os.rename(part, arm / folder)
 
 
 def carry_ledger(root, arm):

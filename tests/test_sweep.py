@@ -1,0 +1,141 @@
+"""launch/sweep.py: what its arms share, what they never share, and its table."""
+
+import importlib.util
+import json
+import os
+import pathlib
+
+import pytest
+
+PATH = pathlib.Path(__file__).resolve().parent.parent / 'launch' / 'sweep.py'
+SPEC = importlib.util.spec_from_file_location('sweep', PATH)
+sweep = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(sweep)
+
+CONFIG = """
+from ldm_jax.defaults import defaults
+
+def get_config(arg=''):
+  config = defaults()
+  config.data.private.layout = arg or 'folder'
+  return config
+
+def sweep():
+  return [{'adapt.init': 'scratch'}, {'adapt.privacy': None}]
+"""
+# Stands for ldm_jax.main: each arm adds one line to the ledger it finds.
+RUN = """
+import json, pathlib, sys
+words = dict(word.lstrip('-').split('=', 1) for word in sys.argv[1:])
+work = pathlib.Path(words['workdir'])
+for folder in ('store', 'checkpoints/prepare', 'checkpoints/autoencoder',
+               'checkpoints/encode', 'checkpoints/diffusion'):
+  (work / folder).mkdir(parents=True, exist_ok=True)
+(work / 'store' / 'volume.npz').touch()
+if 'stages' not in words:
+  with open(work / 'store' / 'ledger-private.jsonl', 'a') as file:
+    file.write(work.name + chr(10))
+  (work / 'metrics.json').write_text(json.dumps(METRICS))
+"""
+METRICS = {
+  'frechet': {'value': 2.5, 'low': 2.0, 'high': 3.0, 'n_real': 8, 'internal': True},
+  'control': {'LV': {'pearson_r': 0.9, 'pearson_r_low': 0.8, 'pearson_r_high': 0.95}},
+  'baseline_real_real': None,
+}
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+  """A config with two arms, run by a stand-in for the pipeline."""
+  (tmp_path / 'run.py').write_text(f'METRICS = {METRICS}\n{RUN}')
+  (tmp_path / 'config.py').write_text(CONFIG)
+  real = sweep.subprocess.run
+
+  def run(command, check):
+    return real([command[0], tmp_path / 'run.py', *command[3:]], check=check)
+
+  monkeypatch.setattr(sweep.subprocess, 'run', run)
+  return str(tmp_path / 'config.py')
+
+
+def ledgers(root):
+  return {
+    path.parent.parent.name: path.read_text().split()
+    for path in root.glob('*/store/ledger-private.jsonl')
+  }
+
+
+def test_on_real_patients_each_arm_knows_all_releases_before_it(config, tmp_path):
+  assert sweep.main([config, str(tmp_path / 'w')]) == 0
+  first, second = 'adapt.init=scratch', 'adapt.privacy=None'
+  assert ledgers(tmp_path / 'w') == {first: [first], second: [first, second]}
+
+
+def test_on_phantoms_each_arm_begins_a_ledger(config, tmp_path):
+  assert sweep.main([f'{config}:phantom_cardiac', str(tmp_path / 'w')]) == 0
+  assert all(book == [name] for name, book in ledgers(tmp_path / 'w').items())
+  assert len(ledgers(tmp_path / 'w')) == 2
+
+
+def test_an_earlier_arm_that_runs_again_sees_the_later_ones(config, tmp_path):
+  arguments = [config, str(tmp_path / 'w')]
+  assert sweep.main(arguments) == sweep.main(arguments) == 0
+  books = ledgers(tmp_path / 'w')
+  assert sorted(map(len, books.values())) == [3, 4]
+
+
+def test_ledgers_that_diverged_are_refused(tmp_path):
+  for name in ('a', 'b'):
+    (tmp_path / name / 'store').mkdir(parents=True)
+    (tmp_path / name / 'store' / sweep.LEDGER).write_text(f'{name}\n')
+  with pytest.raises(ValueError, match='diverged'):
+    sweep.carry_ledger(tmp_path, tmp_path / 'c')
+
+
+def test_an_arm_gets_networks_and_store_but_no_ledger_and_no_adaptation(tmp_path):
+  base, arm = tmp_path / 'base', tmp_path / 'arm'
+  for name in ('store/volumes/a.npz', 'store/ledger-private.jsonl'):
+    (base / name).parent.mkdir(parents=True, exist_ok=True)
+    (base / name).write_text(name)
+  for stage in (*sweep.SHARED_STAGES, 'adapt'):
+    (base / 'checkpoints' / stage).mkdir(parents=True)
+    (base / 'checkpoints' / stage / 'done.json').write_text(stage)
+  (arm / 'store.part').mkdir(parents=True)  # left by a kill
+  sweep.share(base, arm)
+  files = {str(p.relative_to(arm)) for p in arm.rglob('*') if p.is_file()}
+  assert files == {
+    'store/volumes/a.npz',
+    *(f'checkpoints/{stage}/done.json' for stage in sweep.SHARED_STAGES),
+  }
+  assert os.stat(arm / 'store/volumes/a.npz').st_nlink == 2
+  assert os.stat(arm / 'checkpoints/prepare/done.json').st_nlink == 1
+
+
+def test_the_table_has_a_row_a_figure_with_its_interval(tmp_path):
+  (tmp_path / 'metrics.json').write_text(json.dumps(METRICS))
+  (tmp_path / 'privacy.json').write_text(json.dumps({'epsilon': 'inf'}))
+  table = sweep.write_tables(tmp_path, {'arm': sweep.figures(tmp_path), 'other': {}})
+  assert table.splitlines() == [
+    '| figure | arm | other |',
+    '| --- | --- | --- |',
+    '| epsilon | inf |  |',
+    '| frechet | 2.5 [2, 3] |  |',
+    '| control.LV.pearson_r | 0.9 [0.8, 0.95] |  |',
+  ]
+  assert 'frechet.low,2.0,' in (tmp_path / 'sweep.csv').read_text()
+
+
+@pytest.mark.parametrize(
+  ('text', 'message'),
+  [
+    (CONFIG.replace('def sweep', 'def other'), 'sweep()'),
+    (CONFIG.replace('adapt.init', 'adapt.innit'), 'adapt.init'),
+  ],
+)
+def test_a_bad_config_is_found_before_the_first_run(
+  config, tmp_path, capsys, text, message
+):
+  pathlib.Path(config).write_text(text)
+  assert sweep.main([config, str(tmp_path / 'w')]) == 2
+  assert message in capsys.readouterr().err
+  assert not (tmp_path / 'w').exists()
