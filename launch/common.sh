@@ -71,7 +71,7 @@ install() {
   if [[ ! -f $stamp || $(< "$stamp") != "$wanted" ]]; then
     say 'installing the package (minutes the first time)'
     touch "$venv/.incomplete"
-    if ! pip_install -e ".[$2]"; then
+    if ! pip_install -e ".${2:+[$2]}"; then
       rm -f -- "$venv/.incomplete" # pip ended by itself and left nothing half-written
       fail "pip could not install the package; its message stands above."
     fi

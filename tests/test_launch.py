@@ -25,13 +25,14 @@ case "$*" in
     mkdir -p "$4/bin"; cp "$0" "$4/bin/python"; echo 'venv' >> "$NOTES" ;;
   '-m venv'*) [[ -z ${NO_ENSUREPIP:-} ]] || exit 1
     mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; echo 'venv' >> "$NOTES"
-    touch "$3/pip" ;;
+    touch "$3/pip"; ln -s python "$3/bin/ldm-jax" ;;
   '-m pip --python'*) [[ -z ${NO_PIP:-} ]] || exit 1
     touch "$(dirname "$4")/../pip"; echo 'pip' >> "$NOTES" ;;
   *'-m pip --version'*) [[ -f $(dirname "$0")/../pip ]] ;;
   '-m pip install'*) echo "${*: -1}" >> "$NOTES"
     [[ $* != *"${BROKEN:-nothing}"* ]] || exit 1 ;;
   '-m pytest'*) echo "pytest ${*:3}" >> "$NOTES" ;;
+  '--config='*) echo "ldm-jax $*" >> "$NOTES" ;;
 esac
 """
 
@@ -66,10 +67,10 @@ def checkout(tmp_path):
   python.chmod(0o755)
   notes = tmp_path / 'notes'
 
-  def test_script(*args, **settings):
+  def launch(*args, script='test.sh', **settings):
     notes.write_text('')
     done = call(
-      root / 'launch' / 'test.sh',
+      root / 'launch' / script,
       *args,
       PYTHON=str(python),
       NOTES=str(notes),
@@ -77,8 +78,8 @@ def checkout(tmp_path):
     )
     return done, notes.read_text().splitlines()
 
-  test_script.root = root
-  return test_script
+  launch.root = root
+  return launch
 
 
 @pytest.mark.parametrize('script', SCRIPTS, ids=lambda path: path.name)
@@ -206,6 +207,19 @@ def test_an_environment_is_made_once_and_again_when_the_dependencies_change(chec
   with open(checkout.root / 'setup.py', 'a') as file:
     file.write('# another dependency\n')
   assert checkout()[1] == ['.[dev]', '.[dev,interop]', 'pytest ']
+
+
+@pytest.mark.parametrize(
+  ('settings', 'wanted'), [({}, '.'), ({'EXTRAS': 'cuda'}, '.[cuda]')]
+)
+def test_local_installs_the_package_with_the_extras_that_are_asked_for(
+  checkout, settings, wanted
+):
+  config = f'{checkout.root}/configs/cardiac.py'
+  run = f'ldm-jax --config={config} --workdir=w --stages=prepare'
+  args = (config, 'w', '--stages=prepare')
+  assert checkout(*args, script='local.sh', **settings)[1] == ['venv', wanted, run]
+  assert checkout(*args, script='local.sh', **settings)[1] == [run]
 
 
 def test_an_environment_that_a_kill_left_half_made_is_made_anew(checkout):
