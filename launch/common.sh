@@ -55,7 +55,9 @@ make_venv() { # Debian without python3-venv has no ensurepip; the outer pip help
 
 venv_runs() { "$venv/bin/python" -I -m pip --version > /dev/null 2>&1; }
 
-pip_install() { (cd -- "$repo" && "$venv/bin/python" -m pip install --quiet "$@"); }
+pip_install() { # Quiet but for errors.
+  (cd -- "$repo" && PYTHONWARNINGS=ignore "$venv/bin/python" -m pip install -qq "$@")
+}
 
 # install NAME EXTRAS [OPTIONAL_EXTRAS]: the package with its extras, in place, once for
 # each content of setup.py and pyproject.toml. The file .incomplete stays behind when a
