@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ldm_jax.models.convolution import Conv
-from ldm_jax.models.layers import ZEROS, GroupNorm
+from ldm_jax.models.layers import ZEROS, Dense, GroupNorm
 
 # Above this many scores per call, queries are taken in chunks whose scores are computed
 # again in the backward pass: 2**25 float32 scores are 128 MiB.
@@ -65,7 +65,7 @@ class Attention(nn.Module):
   def __call__(self, x, context=None):
     context = x if context is None else context
     width = self.num_heads * self.head_dim
-    dense = functools.partial(nn.Dense, width, use_bias=self.qkv_bias, dtype=self.dtype)
+    dense = functools.partial(Dense, width, use_bias=self.qkv_bias, dtype=self.dtype)
 
     def heads(y):
       return y.reshape(*y.shape[:-1], self.num_heads, self.head_dim)
@@ -74,7 +74,7 @@ class Attention(nn.Module):
     key = heads(dense(name='to_k')(context))
     value = heads(dense(name='to_v')(context))
     y = attend(query, key, value).reshape(*x.shape[:-1], width)
-    return nn.Dense(x.shape[-1], dtype=self.dtype, name='out_proj')(y)
+    return Dense(x.shape[-1], dtype=self.dtype, name='out_proj')(y)
 
 
 class FeedForward(nn.Module):
@@ -85,10 +85,10 @@ class FeedForward(nn.Module):
   @nn.compact
   def __call__(self, x):
     channels = x.shape[-1]
-    y = nn.Dense(8 * channels, dtype=self.dtype, name='linear1')(x)
+    y = Dense(8 * channels, dtype=self.dtype, name='linear1')(x)
     y, gate = jnp.split(y, 2, axis=-1)
     y = y * nn.gelu(gate, approximate=False)
-    return nn.Dense(channels, dtype=self.dtype, name='linear2')(y)
+    return Dense(channels, dtype=self.dtype, name='linear2')(y)
 
 
 class TransformerBlock(nn.Module):

@@ -6,10 +6,14 @@ all of them (classifier-free guidance), adds a few sines of each value, which a 
 map resolves poorly, and pools the tokens into an embedding that reaches every block.
 """
 
+import math
+
 import flax.linen as nn
 import jax.numpy as jnp
 
 from ldm_jax.models.attention import Attention
+from ldm_jax.models.initial import uniform
+from ldm_jax.models.layers import Dense
 
 
 class AttributeEncoder(nn.Module):
@@ -70,8 +74,8 @@ class AttributeEncoder(nn.Module):
     if self.embedding_dim is None:
       return tokens, None
     flat = tokens.reshape(tokens.shape[0], -1)
-    hidden = nn.Dense(self.embedding_dim, dtype=self.dtype, name='embed_0')(flat)
-    embed = nn.Dense(self.embedding_dim, dtype=self.dtype, name='embed_2')
+    hidden = Dense(self.embedding_dim, dtype=self.dtype, name='embed_0')(flat)
+    embed = Dense(self.embedding_dim, dtype=self.dtype, name='embed_2')
     return tokens, embed(nn.silu(hidden))
 
   def _continuous(self, values):
@@ -80,9 +84,9 @@ class AttributeEncoder(nn.Module):
     features = [values[..., None], jnp.sin(angles), jnp.cos(angles)]
     features = jnp.concatenate(features, -1)
     shape = (values.shape[1], features.shape[-1], self.width)
-    # A variance that does not shrink with the number of attributes (axis 0).
-    init = nn.initializers.lecun_normal(batch_axis=0)
-    kernel = self.param('continuous_kernel', init, shape, jnp.float32)
+    # Each attribute has a fan-in of its own.
+    bound = math.sqrt(3 / shape[1])
+    kernel = self.param('continuous_kernel', uniform, shape, bound)
     bias = self._token('continuous_bias', shape[0])
     return jnp.einsum('bnf,nfw->bnw', features, kernel) + bias
 
@@ -99,5 +103,4 @@ class AttributeEncoder(nn.Module):
     return jnp.stack(rows, 1)
 
   def _token(self, name, num):
-    init = nn.initializers.normal(0.5)
-    return self.param(name, init, (num, self.width), jnp.float32)
+    return self.param(name, uniform, (num, self.width), 1.0)

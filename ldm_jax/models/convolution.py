@@ -21,6 +21,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ldm_jax.models.initial import fan_in
 from ldm_jax.models.lowering import (
   correlate,
   input_gradient,
@@ -171,7 +172,7 @@ class Conv(nn.Module):
   strides: tuple | int = 1
   padding: str | tuple = 'same'
   use_bias: bool = True
-  kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+  kernel_init: nn.initializers.Initializer = fan_in
   dtype: jnp.dtype | None = None
   lowering: str = 'auto'
 

@@ -17,6 +17,7 @@ from ldm_jax.models.conditioner import AttributeEncoder
 from ldm_jax.models.convolution import Conv
 from ldm_jax.models.layers import (
   ZEROS,
+  Dense,
   Downsample,
   GroupNorm,
   Network,
@@ -82,7 +83,7 @@ class UNet(Network):
     """
     self._check(x, context, class_labels)
     kernels, _ = kernels_and_strides(self.kernels, self.strides, len(self.channels))
-    dense = functools.partial(nn.Dense, self.embedding_dim, dtype=self.dtype)
+    dense = functools.partial(Dense, self.embedding_dim, dtype=self.dtype)
     time = timestep_embedding(t, self.channels[0])
     time = nn.silu(dense(name='time_embed_0')(time))
     total = dense(name='time_embed_2')(time)

@@ -18,6 +18,7 @@ from flax.core import FrozenDict
 from jax import lax
 
 from ldm_jax.models.convolution import Conv
+from ldm_jax.models.initial import fan_in
 
 ZEROS = nn.initializers.zeros
 
@@ -100,6 +101,10 @@ class Network(nn.Module):
     super().__post_init__()
 
 
+# A linear layer; its kernel starts as a convolution's does.
+Dense = functools.partial(nn.Dense, kernel_init=fan_in)
+
+
 class GroupNorm(nn.Module):
   """Normalises each example over space and groups of channels, in float32.
 
@@ -165,7 +170,7 @@ class ResidualBlock(nn.Module):
       x, h = nearest(x, self.strides, size), nearest(h, self.strides, size)
     h = conv(name='conv1')(h)
     if embedding is not None:
-      shift = nn.Dense(self.features, dtype=self.dtype, name='time_emb_proj')
+      shift = Dense(self.features, dtype=self.dtype, name='time_emb_proj')
       shift = shift(nn.silu(embedding))
       h = h + jnp.expand_dims(shift, range(1, x.ndim - 1))
     h = nn.silu(norm(name='norm2')(h))

@@ -1,4 +1,4 @@
-"""Reference networks' tensors under our names, and parameters away from zero."""
+"""Reference networks' tensors under our names, and parameters without a compilation."""
 
 import json
 import re
@@ -49,16 +49,14 @@ def reference(golden):
 
 
 @pytest.fixture
-def perturbed():
-  """Moves every parameter by noise, so that zero-initialised paths speak."""
+def drawn():
+  """Variables of a module drawn by NumPy: no compilation, no zero anywhere."""
 
-  def move(params, scale=0.2, seed=1):
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(seed), len(leaves))
-    moved = [
-      leaf + scale * jax.random.normal(key, leaf.shape)
-      for leaf, key in zip(leaves, keys, strict=True)
-    ]
-    return jax.tree.unflatten(tree, moved)
+  def draw(module, *inputs, scale=0.2, **kwargs):
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs, **kwargs)
+    return jax.tree.map(
+      lambda leaf: rng.normal(0, scale, leaf.shape).astype(leaf.dtype), shapes
+    )
 
-  return move
+  return draw

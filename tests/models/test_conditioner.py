@@ -52,3 +52,20 @@ def test_close_values_are_told_apart_and_distant_ones_more():
 def test_another_number_of_attributes_is_an_error_naming_the_schema():
   with pytest.raises(ValueError, match=r'\(2, 3\), \(b, 2\) is required'):
     make((0, 0), jnp.ones((2, 3)))
+
+
+def test_missing_values_leave_gradients_finite():
+  attributes = jnp.array([[0.3, 1.0], [jnp.nan, 0.0]])
+  module, variables = make((0, 2), attributes)
+
+  @jax.jit
+  @jax.grad
+  def gradient(variables):
+    tokens, embedding = module.apply(variables, attributes)
+    return jnp.mean(tokens**2) + jnp.mean(embedding**2)
+
+  named = gradient(variables)['params']
+  assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(named))
+  assert jnp.abs(named['missing'][0]).max() > 0
+  assert jnp.abs(named['missing'][1]).max() == 0
+  assert jnp.abs(named['null']).max() == 0
