@@ -15,15 +15,11 @@ CASES = [
   ((10,), (4,), (3, 5), (2,), 'same'),
   ((7, 8), (3, 3), (5, 4), (1, 1), 'same'),
   ((8, 9), (3, 3), (40, 3), (2, 2), ((0, 1), (0, 1))),
-  ((7, 6), (1, 1), (4, 2), (2, 1), 'same'),
   ((2, 2), (3, 3), (4, 4), (1, 1), 'same'),
-  ((4, 6, 5), (3, 3, 3), (4, 6), (1, 1, 1), 'same'),
   ((4, 6, 5), (3, 3, 3), (36, 5), (1, 1, 1), 'same'),
-  ((5, 6, 7), (3, 3, 3), (4, 3), (2, 2, 2), 'same'),
   ((5, 6, 8), (3, 3, 3), (4, 3), (2, 2, 2), ((0, 1), (0, 1), (0, 1))),
   ((3, 8, 7), (1, 3, 3), (4, 6), (1, 2, 2), ((0, 0), (0, 1), (0, 1))),
   ((4, 5, 6), (1, 3, 3), (1, 8), (1, 1, 1), 'same'),
-  ((4, 5, 6), (3, 1, 1), (4, 3), (1, 1, 1), 'same'),
   ((7, 7, 7), (2, 4, 3), (3, 2), (3, 2, 1), 'same'),
   ((6, 6, 6), (1, 1, 1), (3, 2), (1, 2, 2), 'valid'),
 ]
@@ -54,8 +50,8 @@ def close(actual, expected, rtol=1e-5):
 @pytest.mark.parametrize(
   ('case', 'lowering'),
   [(case, 'shifted') for case in CASES]
-  + [(c, 'auto') for c in CASES[2:4]]
-  + [(c, 'lax') for c in CASES[8:11]],
+  + [(CASES[i], 'planar') for i in (2, 3)]
+  + [(CASES[i], 'lax') for i in (6, 7)],
   ids=str,
 )
 def test_every_lowering_is_xlas_convolution_with_both_gradients(case, lowering):
@@ -129,7 +125,7 @@ def test_it_works_inside_shard_map():
   close(jax.jit(mapped)(kernel, x), expected)
 
 
-@pytest.mark.parametrize('lowering', ['shifted', 'auto', 'lax'])
+@pytest.mark.parametrize('lowering', ['shifted', 'lax'])
 def test_bfloat16_sums_are_accumulated_in_float32(lowering):
   x, kernel = example((4, 6, 5), (3, 3, 3), (8, 8))
   x, kernel = x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)
