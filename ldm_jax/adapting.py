@@ -14,7 +14,11 @@ from ldm_jax.training.step import plain_step
 
 
 def fit_plainly(config, work, split, latents, losses, trained, frozen):
-  """Fine-tunes without privacy, patient by patient; returns the final TrainState."""
+  """Fine-tunes without privacy, patient by patient; returns the final TrainState.
+
+  The ledger learns of it as a release without noise, so that no later statement on
+  these patients can claim a finite epsilon.
+  """
   section, mesh = config.adapt, make_mesh(**config.mesh)
   key = staging.key(config, 'adapt')
   examples = private.patient_arrays(split, latents)

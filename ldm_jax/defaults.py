@@ -69,7 +69,8 @@ def defaults():
           'num_res_blocks': 1,
           'kernels': ((1, 3, 3), (3, 3, 3)),
           'strides': ((1, 2, 2),),
-          'attention_levels': (False, True),
+          # The middle block attends in any case.
+          'attention_levels': (False, False),
           'num_head_channels': 16,
           'norm_groups': 8,
         },

@@ -151,7 +151,7 @@ def _memorisation(splits, measurer, features_synthetic):
 
 
 def _causal(edited, measures, schema, measurer, split):
-  groups, mark = edited['patients'], {'internal': edited['cohort'] != 'public'}
+  groups, mark = edited['patients'], {'internal': str(edited['cohort']) != 'public'}
   source, changed = edited['source'], edited['counterfactual']
   figures = {
     'composition': {**causal.composition(source, edited['null'], groups), **mark},
