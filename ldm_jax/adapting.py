@@ -1,5 +1,7 @@
 """How the stage `adapt` fits the private cohort, and the books it keeps of that."""
 
+import functools
+
 import jax
 import optax
 
@@ -9,8 +11,17 @@ from ldm_jax.data.batching import epoch_batch
 from ldm_jax.privacy import accounting, checks, ledger, mechanism, statement
 from ldm_jax.training import adaptation, loop, private, state
 from ldm_jax.training import diffusion as denoising
-from ldm_jax.training.mesh import make_mesh, put_examples
+from ldm_jax.training.mesh import check_divides, make_mesh, put_examples
 from ldm_jax.training.step import plain_step
+
+UNPROTECTED = (
+  'THE MODEL ITSELF: adapt.privacy is None, so the private cohort is used without any '
+  'protection. Neither the model nor its samples may be shared.'
+)
+LOGGED = (
+  'losses of private data in log.jsonl and tensorboard/, which '
+  'adapt.privacy.log_internal asked for: do not share them'
+)
 
 
 def fit_plainly(config, work, split, latents, losses, trained, frozen):
@@ -21,6 +32,7 @@ def fit_plainly(config, work, split, latents, losses, trained, frozen):
   """
   section, mesh = config.adapt, make_mesh(**config.mesh)
   key = staging.key(config, 'adapt')
+  record_unprotected(config, work)
   examples = private.patient_arrays(split, latents)
   optimizer = optax.adam(section.learning_rate)
   step = plain_step(
@@ -42,7 +54,7 @@ def fit_plainly(config, work, split, latents, losses, trained, frozen):
     state.create(trained, optimizer),
     section.steps,
     mesh=mesh,
-    **staging.loop_arguments(config, work, 'adapt'),
+    **_marked_internal(staging.loop_arguments(config, work, 'adapt'), None),
   )
 
 
@@ -53,8 +65,10 @@ def fit_privately(config, work, split, latents, losses, trained, frozen):
   secret_key = private.noise_key(folder, privacy, (folder / 'state').is_dir())
   sampler, sigma = plan_release(config, work, split.num_patients, secret_key)
   optimizer = optax.adam(section.learning_rate)
+  loss = denoising.patient_loss(losses, privacy.noise_multiplicity)
+  examples = private.patient_arrays(split, latents)
   step = adaptation.private_step(
-    denoising.patient_loss(losses, privacy.noise_multiplicity),
+    loss,
     optimizer,
     mesh,
     section.ema_decay,
@@ -65,7 +79,7 @@ def fit_privately(config, work, split, latents, losses, trained, frozen):
   )
   return private.take_steps(
     step,
-    private.patient_arrays(split, latents),
+    examples,
     sampler,
     privacy.chunk_size,
     state.create(trained, optimizer),
@@ -74,7 +88,8 @@ def fit_privately(config, work, split, latents, losses, trained, frozen):
     secret_key=secret_key,
     mesh=mesh,
     num_steps=section.steps,
-    **staging.loop_arguments(config, work, 'adapt'),
+    observe=private.internal_loss(loss, examples) if privacy.log_internal else None,
+    **_marked_internal(staging.loop_arguments(config, work, 'adapt'), privacy),
   )
 
 
@@ -90,45 +105,126 @@ def plan_release(config, work, num_patients, secret_key):
     (PoissonSampler, noise multiplier).
   """
   section, privacy = config.adapt, config.adapt.privacy
-  book, name = private_ledger(work), f'adapt: {section.method} fine-tuning'
-  run = work.read_json('checkpoints', 'adapt', 'started.json')['run']
+  book, run = private_ledger(work), _run(work)
   checks.check_delta(privacy.delta, num_patients)
   secret = mechanism.sampling_secret(secret_key)
-  mine = [release for release in book.releases() if release.get('run') == run]
+  mine = _recorded(book, run)
   if mine:
     sampler = private.sampler(privacy, num_patients, secret)
-    return sampler, mine[0]['noise_multiplier']
-  sampler, sigma = private.plan(
-    privacy, section.steps, num_patients, secret, book.events()
+    return sampler, mine['noise_multiplier']
+  sampler, sigma = _plan(config, book, num_patients, secret)
+  release = accounting.training_release(
+    f'adapt: {section.method} fine-tuning',
+    sampler,
+    sigma,
+    section.steps,
+    privacy.clip_norm,
   )
-  release = {
-    'run': run,
-    **accounting.training_release(
-      name, sampler, sigma, section.steps, privacy.clip_norm
-    ),
-  }
-  release['id'] = ledger.release_id(run, release)
-  book.record(release, budget=(privacy.epsilon, privacy.delta))
+  _record(book, run, release, budget=(privacy.epsilon, privacy.delta))
   write_statement(config, work)
   return sampler, sigma
+
+
+def record_unprotected(config, work):
+  """Records, once, that these patients were used without clipping and without noise.
+
+  From then on the ledger's epsilon is infinite, whatever is added to it.
+  """
+  book, run = private_ledger(work), _run(work)
+  if _recorded(book, run) is None:
+    release = {
+      'name': f'adapt: {config.adapt.method} fine-tuning without privacy',
+      'mechanism': 'gaussian',
+      'noise_multiplier': 0.0,
+      'sampling_probability': 1.0,
+      'steps': config.adapt.steps,
+      'clip_norm': None,
+    }
+    _record(book, run, release)
+  write_statement(config, work)
+
+
+def check_plan(config, work):
+  """Refuses what `adapt` would refuse, before the hours of training that precede it.
+
+  Where `adapt` will start anew, its budget must fit beside what the ledger holds.
+
+  Args:
+    config, work: of the run; its cohorts are prepared.
+
+  Raises:
+    ValueError: for batches that do not fit the cohort or the devices, a delta too
+      large, or a budget that is impossible or spent.
+  """
+  privacy, mesh = config.adapt.privacy, make_mesh(**config.mesh)
+  sizes = ['autoencoder.batch_size', 'diffusion.batch_size']
+  if config.data.private.layout:
+    private_size = 'adapt.batch_size' if privacy is None else 'adapt.privacy.chunk_size'
+    sizes.append(private_size)
+  flat = configs.flatten(config)
+  check_divides(mesh, {key: flat[key] for key in sizes})
+  if privacy is None or not config.data.private.layout:
+    return
+  num_patients = staging.splits_of_store(config, work)['private'].num_patients
+  checks.check_delta(privacy.delta, num_patients)
+  private.sampler(privacy, num_patients, b'')
+  if staging.will_start_anew('adapt', config, work):
+    _plan(config, private_ledger(work), num_patients, b'')
 
 
 def write_statement(config, work):
   """Rewrites privacy.json from the ledger; stages that touch patients call it."""
   privacy = config.adapt.privacy
-  details = {}
+  num_patients = staging.splits_of_store(config, work)['private'].num_patients
   if privacy is None:
-    details['not_covered'] = [
-      'THE MODEL ITSELF: adapt.privacy is None, so the private cohort is used without '
-      'any protection. Neither the model nor its samples may be shared.'
-    ]
+    delta = min(1e-5, 0.5 / num_patients)
+    randomness = 'none: adapt.privacy is None, so no noise is added'
+    not_covered = [UNPROTECTED]
+  else:
+    delta, randomness = privacy.delta, mechanism.describe_randomness(privacy.seed)
+    not_covered = [LOGGED] if privacy.log_internal else []
   content = private_ledger(work).statement(
-    delta=1e-5 if privacy is None else privacy.delta,
-    num_patients=staging.splits_of_store(config, work)['private'].num_patients,
-    randomness=mechanism.describe_randomness(None if privacy is None else privacy.seed),
+    delta=delta,
+    num_patients=num_patients,
+    randomness=randomness,
     config_sha256=configs.digest(configs.to_plain(config)),
-    **details,
+    not_covered=not_covered,
   )
-  if privacy is None:
-    content['epsilon'] = 'inf'
   statement.write(work.path('privacy.json'), content)
+
+
+def _plan(config, book, num_patients, secret):
+  """(PoissonSampler, noise multiplier) within what the ledger leaves to spend."""
+  for release in book.releases():
+    if release['noise_multiplier'] == 0:
+      raise ValueError(
+        f'{release["name"]!r} used these private patients without noise (see '
+        f'{book.path}): its epsilon is infinite, and no later noise takes that back, '
+        'so no finite epsilon can be claimed on this store. Delete that model and its '
+        'samples and start in a new --workdir, or set --config.adapt.privacy=None.'
+      )
+  privacy, steps = config.adapt.privacy, config.adapt.steps
+  return private.plan(privacy, steps, num_patients, secret, book.events())
+
+
+def _run(work):
+  """The random name that this run of `adapt` keeps over its resumes."""
+  return work.read_json('checkpoints', 'adapt', 'started.json')['run']
+
+
+def _recorded(book, run):
+  """The release that this run has recorded, or None."""
+  mine = (release for release in book.releases() if release.get('run') == run)
+  return next(mine, None)
+
+
+def _record(book, run, release, budget=None):
+  release = {'run': run, **release}
+  book.record({**release, 'id': ledger.release_id(run, release)}, budget)
+
+
+def _marked_internal(arguments, privacy):
+  """Marks log lines that hold figures of private data without noise."""
+  if privacy is not None and not privacy.log_internal:
+    return arguments
+  return {**arguments, 'log': functools.partial(arguments['log'], internal=True)}

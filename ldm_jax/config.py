@@ -28,6 +28,16 @@ STAGES = (
   'report',
 )
 METHODS = ('full', 'attention')
+CHOICES = {
+  'diffusion.schedule.name': ('linear', 'scaled_linear', 'cosine'),
+  'diffusion.prediction': ('epsilon', 'v'),
+  'adapt.method': METHODS,
+  # From the public pre-training, or from random weights.
+  'adapt.init': ('diffusion', 'scratch'),
+  'sample.solver': ('ddim', 'ddpm'),
+  'sample.model': ('adapt', 'diffusion'),
+  'counterfactual.source': ('public', 'private', 'test'),
+}
 # Sections whose keys the user invents: attribute names to change.
 OPEN_SECTIONS = ('counterfactual.set',)
 
@@ -150,14 +160,6 @@ def check(config):
   Raises:
     ValueError: naming the key, what came and what is required.
   """
-  adapt = config.adapt
-  _require(adapt.method in METHODS, 'adapt.method', adapt.method, f'one of {METHODS}')
-  _require(
-    adapt.init in ('diffusion', 'scratch'),
-    'adapt.init',
-    adapt.init,
-    "'diffusion' (start from public pre-training) or 'scratch'",
-  )
   for key in (
     'autoencoder.steps',
     'autoencoder.batch_size',
@@ -168,12 +170,20 @@ def check(config):
     'sample.num',
     'sample.steps',
     'sample.batch_size',
+    'evaluate.segmenter.steps',
+    'evaluate.segmenter.batch_size',
+    'run.log_every',
+    'run.checkpoint_every',
   ):
     value = flatten(config)[key]
     _require(value > 0, key, value, 'a positive whole number')
-  for key in ('autoencoder.learning_rate', 'diffusion.learning_rate'):
+  for key in ('autoencoder', 'diffusion', 'adapt', 'evaluate.segmenter'):
+    value = flatten(config)[f'{key}.learning_rate']
+    holds = value > 0 and math.isfinite(value)
+    _require(holds, f'{key}.learning_rate', value, 'a positive number')
+  for key, choices in CHOICES.items():
     value = flatten(config)[key]
-    _require(value > 0 and math.isfinite(value), key, value, 'a positive number')
+    _require(value in choices, key, value, f'one of {", ".join(choices)}')
   timesteps = config.diffusion.schedule.num_timesteps
   for key in ('sample.steps', 'counterfactual.steps'):
     value = flatten(config)[key]
@@ -183,8 +193,8 @@ def check(config):
       value,
       f'at most diffusion.schedule.num_timesteps = {timesteps}',
     )
-  if adapt.privacy is not None:
-    _check_privacy(adapt.privacy)
+  if config.adapt.privacy is not None:
+    _check_privacy(config.adapt.privacy)
   return config
 
 
@@ -198,7 +208,8 @@ def _check_privacy(privacy):
     'a positive finite number; for training without privacy set adapt.privacy=None',
   )
   _require(0 < delta < 1, f'{prefix}.delta', delta, 'a number between 0 and 1')
-  for key in ('clip_norm', 'batch_size', 'noise_multiplicity', 'chunk_size'):
+  names = ('clip_norm', 'batch_size', 'noise_multiplicity', 'chunk_size', 'microbatch')
+  for key in names:
     _require(privacy[key] > 0, f'{prefix}.{key}', privacy[key], 'a positive number')
 
 

@@ -6,6 +6,8 @@ import pathlib
 import sys
 import traceback
 
+ADVICE = 'Free some space or choose another --workdir'
+
 
 def main(argv=None):
   """Runs the stages the flags ask for.
@@ -73,7 +75,10 @@ def _fail(error, status, debug):
   if debug:
     traceback.print_exc()
   message = str(error) or type(error).__name__
-  if status == 1 and not isinstance(error, OSError):
+  if isinstance(error, OSError):
+    if ADVICE not in message:
+      message = f'{message}: {ADVICE}; what was written so far is intact.'
+  elif status == 1:
     message = f'{type(error).__name__}: {message} (--debug shows where)'
   print(f'ldm-jax: {" ".join(message.split())}', file=sys.stderr)
   return status

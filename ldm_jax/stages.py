@@ -28,9 +28,14 @@ def run(config, workdir, stages=''):
   """Runs the named stages (all, when none is named) in the order of the pipeline."""
   names = staging.chosen(stages)
   work = WorkFolder(workdir)
-  work.write_json(to_plain(config), 'config.json')
+  if work.read_json('config.json') != to_plain(config):
+    work.write_json(to_plain(config), 'config.json')
   for name in names:
     globals()[name](config, workdir)
+    if name == 'prepare' and 'adapt' in names:
+      adapting.check_plan(config, work)
+    if name == 'prepare' and 'sample' in names:
+      staging.check_requests(config, work)
   if (work.root / 'report' / 'index.html').is_file():
     print(f'Report: {(work.root / "report" / "index.html").resolve()}')
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from ldm_jax import config as configs
 from ldm_jax.data import sources, store
-from ldm_jax.synthesis import generate, trained
+from ldm_jax.synthesis import generate, requests, trained
 from ldm_jax.workfolder import WorkFolder, fingerprint
 
 # Stage -> (config sections it reads, stages it builds on).
@@ -20,8 +20,8 @@ DEPENDENCIES = {
   'adapt': (('diffusion', 'adapt', 'seed'), ('encode', 'diffusion')),
   'sample': (('sample', 'seed'), ('adapt',)),
   'counterfactual': (('counterfactual', 'seed'), ('adapt',)),
-  'evaluate': (('evaluate', 'seed'), ('sample',)),
-  'report': ((), ('evaluate', 'counterfactual')),
+  'evaluate': (('evaluate', 'seed'), ('sample', 'counterfactual')),
+  'report': ((), ('evaluate',)),
 }
 
 
@@ -89,6 +89,30 @@ def chosen(stages):
   return [name for name in ('doctor', *configs.STAGES) if name in names]
 
 
+def will_start_anew(name, config, work):
+  """Whether a stage will begin from nothing, once all before it are up to date."""
+  started = work.read_json('checkpoints', name, 'started.json') or {}
+  return started.get('fingerprint') != _planned(name, config, work)
+
+
+def check_requests(config, work):
+  """Finds a misspelt request of `sample` or `counterfactual` before training starts.
+
+  Raises:
+    ValueError: for requests that cannot be drawn, or an attribute that is not there.
+  """
+  found = splits_of_store(config, work)
+  schema = next(iter(found.values())).schema
+  requests.draw(config, schema, found.get('public'))
+  known = {name.lower() for name in schema.names}
+  for name in config.counterfactual.set:
+    if name.lower() not in known:
+      raise ValueError(
+        f'config.counterfactual.set names the attribute {name!r}, but the data have '
+        f'{", ".join(schema.names)}. Correct --config.counterfactual.set.{name}.'
+      )
+
+
 def key(config, purpose):
   """PRNG key of one purpose; public, unlike the noise key of private training."""
   return jax.random.fold_in(jax.random.key(config.seed), zlib.crc32(purpose.encode()))
@@ -148,6 +172,14 @@ def sample_affine(split):
     affine[world, 3] = -spacing[axis] * (split.shape[axis] - 1) / 2
   affine[3, 3] = 1
   return affine
+
+
+def _planned(name, config, work):
+  if name == 'prepare':
+    return work.finished(name)
+  sections, upstream = DEPENDENCIES[name]
+  inputs = {before: _planned(before, config, work) for before in upstream}
+  return fingerprint(config, sections, inputs)
 
 
 def _fingerprint(name, config, work):

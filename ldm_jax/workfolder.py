@@ -110,6 +110,8 @@ class WorkFolder:
     started = self.read_json('checkpoints', stage, 'started.json') or {}
     if folder.is_dir() and started.get('fingerprint') == fingerprint:
       return folder
+    # First, so that a kill in the middle leaves no half folder that looks resumable.
+    (folder / 'started.json').unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
     # The run's name tells two runs with equal config apart: their releases add up.
     started = {'fingerprint': fingerprint, 'run': secrets.token_hex(8)}

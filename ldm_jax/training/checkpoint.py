@@ -1,8 +1,17 @@
 """Checkpoints with orbax: atomic, complete, and free of the device topology."""
 
+import contextlib
+import errno
+import logging
+import os
+import re
+import shutil
+
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+
+OVERHEAD = 2**16  # bytes of names and shapes beside the arrays
 
 
 class Checkpoints:
@@ -10,15 +19,20 @@ class Checkpoints:
 
   def __init__(self, folder):
     options = ocp.CheckpointManagerOptions(
-      max_to_keep=1, enable_async_checkpointing=False
+      max_to_keep=1, enable_async_checkpointing=False, cleanup_tmp_directories=True
     )
-    self._manager = ocp.CheckpointManager(
-      (folder / 'state').absolute(), options=options
-    )
+    self._folder = (folder / 'state').absolute()
+    with _writing(self._folder):
+      self._manager = ocp.CheckpointManager(self._folder, options=options)
 
   def save(self, step, state):
-    """Writes the state of this step and then drops the one before."""
-    self._manager.save(step, args=ocp.args.StandardSave(state), force=True)
+    """Writes the state of this step and then drops the one before.
+
+    Raises:
+      OSError: the disk is full or not writable; the checkpoint before is intact.
+    """
+    with _writing(self._folder, state):
+      self._manager.save(step, args=ocp.args.StandardSave(state), force=True)
 
   def restore(self, state, shardings):
     """The saved state placed as `shardings`, or `state` where nothing was saved."""
@@ -39,10 +53,15 @@ class Checkpoints:
 
 
 def save_params(folder, params):
-  """Writes nested parameters for the stages that follow (no optimiser, no key)."""
-  with ocp.StandardCheckpointer() as checkpointer:
-    host = jax.tree.map(np.asarray, params)
-    checkpointer.save((folder / 'params').absolute(), host, force=True)
+  """Writes nested parameters for the stages that follow (no optimiser, no key).
+
+  Raises:
+    OSError: the disk is full or not writable.
+  """
+  path = (folder / 'params').absolute()
+  host = jax.tree.map(np.asarray, params)
+  with _writing(path, host), ocp.StandardCheckpointer() as checkpointer:
+    checkpointer.save(path, host, force=True)
 
 
 def load_params(folder):
@@ -66,3 +85,36 @@ def load_params(folder):
       lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), tree
     )
     return checkpointer.restore(path, abstract)
+
+
+@contextlib.contextmanager
+def _writing(path, tree=()):
+  """Says in one OSError, for the user, that a tree cannot be written.
+
+  Room is asked for before, since orbax tells of a full disk in many words.
+  """
+  size = sum(
+    np.dtype(leaf.dtype).itemsize * leaf.size for leaf in jax.tree.leaves(tree)
+  )
+  logger = logging.getLogger('absl')
+  level = logger.level
+  logger.setLevel(logging.CRITICAL)  # orbax logs tracebacks of what it raises
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if shutil.disk_usage(path.parent).free < size + OVERHEAD:
+      raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    yield
+  except (OSError, ValueError, RuntimeError) as error:
+    found = re.search(r"os_error_code='(\d+)'", str(error))
+    code = int(found.group(1)) if found else getattr(error, 'errno', None)
+    if code is None:
+      raise
+    raise OSError(
+      code,
+      f'{path} could not be written ({os.strerror(code)}); required is a writable '
+      f'folder with {size / 1e6 + 0.1:.1f} MB of free space. Free some space or choose '
+      'another --workdir; what was written so far is intact and the same command '
+      'continues from it',
+    ) from error
+  finally:
+    logger.setLevel(level)

@@ -46,6 +46,24 @@ def state_shardings(mesh, tree):
   return jax.tree.map(sharding, tree)
 
 
+def check_divides(mesh, sizes):
+  """Checks batch sizes before anything is trained.
+
+  Args:
+    mesh: devices.
+    sizes: config key -> examples a step.
+
+  Raises:
+    ValueError: for a size that does not divide by the number of devices.
+  """
+  for key, size in sizes.items():
+    if size % mesh.size:
+      raise ValueError(
+        f'config.{key} is {size}, which does not divide over {mesh.size} devices. '
+        f'Choose a multiple of {mesh.size}, or fewer devices with --config.mesh.data.'
+      )
+
+
 def put_examples(mesh, tree):
   """Places arrays with a leading example axis, split over all devices.
 
