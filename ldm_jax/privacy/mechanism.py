@@ -5,7 +5,7 @@ is the whole argument: clipped sum over all devices, noise once, divide by the e
 batch. The expected batch is the public q * N, never the number of patients drawn.
 
 The secret is one jax key of the generator threefry2x32: 64 bits from the operating
-system. Step and leaf are folded into it, so a run that resumes repeats the noise of a
+system. The step is folded into it, so a run that resumes repeats the noise of a
 step instead of releasing that step twice. The draws of the Poisson sampler come from
 the same secret, by SHA-256. Two limits are stated in every privacy statement:
 threefry2x32 is not certified as a cryptographic generator, and the noise is float32,
@@ -32,7 +32,9 @@ def add_noise(clipped_sum, key, step, noise_multiplier, clip_norm, *, clip_only=
 
   Args:
     clipped_sum: tree of arrays; one patient changes it by at most clip_norm in L2.
-    key: the run's noise key. Leaf j of step t draws from fold_in(fold_in(key, t), j).
+    key: the run's noise key. Step t draws one vector for all coordinates, in the order
+      of the tree's leaves, from fold_in(key, t). (One draw for each leaf would take ten
+      times as long to compile.)
     step: int, may be traced.
     noise_multiplier: sigma > 0, a Python number.
     clip_norm: C > 0.
@@ -48,11 +50,11 @@ def add_noise(clipped_sum, key, step, noise_multiplier, clip_norm, *, clip_only=
   leaves, structure = jax.tree.flatten(clipped_sum)
   leaves = [leaf.astype(jnp.float32) for leaf in leaves]
   if noise_multiplier > 0:
-    key_step = jax.random.fold_in(key, step)
-    scale = jnp.float32(noise_multiplier) * clip_norm
+    ends = np.cumsum([leaf.size for leaf in leaves], dtype=int)
+    eps = jax.random.normal(jax.random.fold_in(key, step), (int(ends[-1]),))
+    parts = jnp.split(noise_multiplier * clip_norm * eps, ends[:-1])
     leaves = [
-      leaf + scale * jax.random.normal(jax.random.fold_in(key_step, j), leaf.shape)
-      for j, leaf in enumerate(leaves)
+      leaf + part.reshape(leaf.shape) for leaf, part in zip(leaves, parts, strict=True)
     ]
   return jax.tree.unflatten(structure, leaves)
 
@@ -111,7 +113,7 @@ def describe_randomness(seed=None):
   if seed is None:
     return (
       f'operating system entropy (64-bit key, generator {GENERATOR}, one stream per '
-      'step and parameter array); the key is destroyed when the run ends'
+      'step); the key is destroyed when the run ends'
     )
   return (
     f'FIXED SEED {seed} (generator {GENERATOR}): anyone who knows the seed can remove '

@@ -40,20 +40,31 @@ def test_a_resumed_step_repeats_its_noise():
   np.testing.assert_array_equal(flat(noisy(key, 7)), flat(noisy(key, jnp.int32(7))))
 
 
-def test_every_step_and_leaf_draws_from_its_own_key(monkeypatch):
+def test_every_step_draws_one_vector_from_its_own_key(monkeypatch):
   used = []
   normal = jax.random.normal
 
   def recorded(key, shape):
-    used.append(tuple(np.asarray(jax.random.key_data(key)).tolist()))
+    used.append((*np.asarray(jax.random.key_data(key)).tolist(), *shape))
     return normal(key, shape)
 
   monkeypatch.setattr(jax.random, 'normal', recorded)
-  small = {'a': jnp.zeros(2), 'b': jnp.zeros(2), 'c': jnp.zeros(2)}
+  small = {'a': jnp.zeros(2), 'b': jnp.zeros((2, 3)), 'c': jnp.zeros(())}
   key = mechanism.new_noise_key()
   for step in range(20):
     mechanism.add_noise(small, key, step, 1.0, 1.0)
-  assert len(used) == len(set(used)) == 60
+  assert len(used) == len(set(used)) == 20
+  assert {shape for *_, shape in used} == {9}
+
+
+def test_every_leaf_gets_its_own_part_of_the_draw_in_its_own_shape():
+  tree = {'a': jnp.ones(2), 'b': jnp.zeros((2, 3)), 'c': jnp.zeros(())}
+  key = mechanism.new_noise_key(0)
+  out = mechanism.add_noise(tree, key, 4, 1.5, 2.0)
+  eps = 3.0 * jax.random.normal(jax.random.fold_in(key, 4), (9,))
+  np.testing.assert_allclose(out['a'], 1 + eps[:2], rtol=1e-6)
+  np.testing.assert_allclose(out['b'], eps[2:8].reshape(2, 3), rtol=1e-6)
+  np.testing.assert_allclose(out['c'], eps[8], rtol=1e-6)
 
 
 def test_the_sum_is_divided_by_the_expected_batch_and_not_rescaled_before():
