@@ -50,8 +50,10 @@ def _isotropic(config, levels):
   kernel, stride = (3, 3, 3), (2, 2, 2)
   config.autoencoder.model.kernels = (kernel,) * levels
   config.autoencoder.model.strides = (stride,) * (levels - 1)
+  config.diffusion.model.channels = (32, 64)
   config.diffusion.model.kernels = (kernel, kernel)
   config.diffusion.model.strides = (stride,)
+  config.diffusion.model.attention_levels = (False, False)
   config.evaluate.segmenter.kernels = (kernel,) * 3
   config.evaluate.segmenter.strides = (stride,) * 2
 
@@ -60,7 +62,6 @@ def _tiny(config):
   config.data.preprocess.shape = (20, 28, 20)
   config.data.preprocess.spacing_mm = (2.0, 2.0, 2.0)
   _isotropic(config, levels=2)
-  config.autoencoder.model.channels = (16, 32)
   config.diffusion.steps = 400
   config.sample.num = 16
 
