@@ -124,6 +124,7 @@ def _scd(config, args):
   config.data.preprocess.shape = (14, side, side)
   config.data.preprocess.centre = 'label'
   config.data.preprocess.spacing_mm = (None, in_plane, in_plane)
+  config.sample.num = 24
   config.evaluate.labels = (0, 1)
   config.evaluate.measures = (
     {

@@ -46,14 +46,16 @@ def get_config(arg=''):
   return config
 
 
-def _isotropic(config, levels):
+def _isotropic(config, channels):
   kernel, stride = (3, 3, 3), (2, 2, 2)
-  config.autoencoder.model.kernels = (kernel,) * levels
-  config.autoencoder.model.strides = (stride,) * (levels - 1)
-  config.diffusion.model.channels = (32, 64)
-  config.diffusion.model.kernels = (kernel, kernel)
-  config.diffusion.model.strides = (stride,)
-  config.diffusion.model.attention_levels = (False, False)
+  config.autoencoder.model.kernels = (kernel,) * len(config.autoencoder.model.channels)
+  config.autoencoder.model.strides = (stride,) * (
+    len(config.autoencoder.model.channels) - 1
+  )
+  config.diffusion.model.channels = channels
+  config.diffusion.model.kernels = (kernel,) * len(channels)
+  config.diffusion.model.strides = (stride,) * (len(channels) - 1)
+  config.diffusion.model.attention_levels = (False,) * len(channels)
   config.evaluate.segmenter.kernels = (kernel,) * 3
   config.evaluate.segmenter.strides = (stride,) * 2
 
@@ -61,29 +63,34 @@ def _isotropic(config, levels):
 def _tiny(config):
   config.data.preprocess.shape = (20, 28, 20)
   config.data.preprocess.spacing_mm = (2.0, 2.0, 2.0)
-  _isotropic(config, levels=2)
+  config.autoencoder.model.channels = (8, 16)
+  _isotropic(config, channels=(16, 32))
+  config.autoencoder.steps = 300
   config.diffusion.steps = 400
   config.sample.num = 16
+  config.sample.steps = 25
+  config.counterfactual.steps = 25
+  config.evaluate.segmenter.steps = 150
 
 
 def _small(config):
-  config.data.preprocess.shape = (40, 56, 40)
-  config.data.preprocess.spacing_mm = (1.0, 1.0, 1.0)
-  _isotropic(config, levels=3)
-  config.autoencoder.model.channels = (8, 16, 32)
-  config.autoencoder.batch_size = 4
-  config.autoencoder.steps = 800
-  config.diffusion.steps = 1500
-  config.sample.num = 48
+  config.data.preprocess.shape = (28, 40, 28)
+  config.data.preprocess.spacing_mm = (1.5, 1.5, 1.5)
+  config.autoencoder.model.channels = (8, 16)
+  _isotropic(config, channels=(16, 32, 64))
+  config.autoencoder.steps = 600
+  config.diffusion.steps = 1000
+  config.sample.num = 32
+  config.sample.batch_size = 8
+  config.evaluate.segmenter.steps = 200
 
 
 def _full(config):
   config.data.preprocess.shape = (40, 56, 40)
   config.data.preprocess.spacing_mm = (1.0, 1.0, 1.0)
-  _isotropic(config, levels=3)
   config.autoencoder.model.channels = (32, 64, 64)
+  _isotropic(config, channels=(64, 128))
   config.autoencoder.steps = 5000
-  config.diffusion.model.channels = (64, 128)
   config.diffusion.steps = 20000
   config.diffusion.batch_size = 32
   config.sample.num = 200
