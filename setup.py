@@ -27,6 +27,7 @@ setup(
     'numpy>=1.26',
     'scipy>=1.11',
     'matplotlib>=3.8',
+    'tensorboardX>=2.6',
     'tqdm>=4.66',
   ],
   extras_require={

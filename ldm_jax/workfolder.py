@@ -9,6 +9,7 @@ import shutil
 import time
 
 import numpy as np
+from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from ldm_jax.config import digest, to_plain
@@ -29,6 +30,7 @@ class WorkFolder:
 
   def __init__(self, root):
     self.root = pathlib.Path(root)
+    self._boards = {}
     try:
       self.root.mkdir(parents=True, exist_ok=True)
       probe = self.root / f'.write-test-{os.getpid()}'
@@ -74,10 +76,20 @@ class WorkFolder:
     return dict(np.load(path)) if path.is_file() else None
 
   def log(self, stage, **event):
-    """Appends one line to log.jsonl. Private losses must never come here."""
+    """Appends one line to log.jsonl, and its numbers to TensorBoard.
+
+    Private losses must never come here.
+    """
     line = json.dumps({'time': round(time.time(), 3), 'stage': stage, **event})
     with open(self.path('log.jsonl'), 'a', encoding='utf-8') as file:
       file.write(line + '\n')
+    if 'step' in event:
+      if stage not in self._boards:
+        self._boards[stage] = SummaryWriter(self.path('tensorboard', stage))
+      for name, value in event.items():
+        if name != 'step' and isinstance(value, int | float):
+          self._boards[stage].add_scalar(name, value, event['step'])
+      self._boards[stage].flush()
 
   def events(self):
     """The log's events; a line cut by a kill is passed over."""
