@@ -132,7 +132,7 @@ def defaults():
         # A prepared cohort's name. Counterfactuals of private or test patients are
         # scans of these patients and are marked internal.
         'source': 'public',
-        'num': 2,
+        'num': 4,
         'set': {},
         'steps': 50,
         'guidance': 1.5,

@@ -256,7 +256,7 @@ def _spec(config):
 def _measurer(config, work, system, public):
   """The measuring network, learned once from the public volumes and kept."""
   weights = checkpoint.load_params(work.checkpoints('autoencoder'))
-  if public is None or public.labels([0]) is None:
+  if public is None or public.labels(range(len(public))) is None:
     return measurement.LatentFeatures(system.encode, weights)
   module = networks.segmenter(config)
   folder = work.checkpoints('measurement')

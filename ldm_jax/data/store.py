@@ -236,7 +236,9 @@ def _check_problems(cohort: Cohort, problems: list, max_bad_fraction: float) -> 
   total, bad = len(cohort.records), len(problems)
   if not bad or (bad <= max_bad_fraction * total and bad < total):
     return
-  listed = '; '.join(f'{p["id"]}: {p["reason"].rstrip(".")}' for p in problems[:NUM_LISTED])
+  listed = '; '.join(
+    f'{p["id"]}: {p["reason"].rstrip(".")}' for p in problems[:NUM_LISTED]
+  )
   more = f'; and {bad - NUM_LISTED} more' if bad > NUM_LISTED else ''
   raise ValueError(
     f'{bad} of the {total} scans of cohort {cohort.name!r} cannot be used, more than '

@@ -37,7 +37,7 @@ def assess(
     (metrics, control pairs): metrics as the contract's metrics.json; the pairs are
     {name: (requested (n,), measured (n,))} for a scatter plot.
   """
-  name = next(name for name in ('test', 'private', 'public') if name in splits)
+  name = _reference(splits)
   split = splits[name]
   real = split.volumes(np.arange(len(split)))
   patients = np.asarray(split.patients)
@@ -86,6 +86,18 @@ def assess(
       counterfactuals, section.measures, schema, measurer, split
     )
   return metrics, pairs
+
+
+def _reference(splits):
+  """The first cohort of at least two patients, which every distance needs."""
+  present = [name for name in ('test', 'private', 'public') if name in splits]
+  enough = [name for name in present if splits[name].num_patients > 1]
+  if not enough:
+    raise ValueError(
+      f'The cohorts {", ".join(present)} have one patient each, but distances and '
+      'diversity need at least two. Add patients, or leave out the stage evaluate.'
+    )
+  return enough[0]
 
 
 def _pairs(measures, schema, samples, measurer, spacing):

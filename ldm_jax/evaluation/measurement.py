@@ -48,7 +48,7 @@ def fit(module, params, split, section, label_values, *, mesh, key, seed, run):
   step = plain_step(example_losses, optimizer, mesh, ema_decay=0.98)
 
   def take_step(current, number):
-    chosen = epoch_batch(len(split.ids), section.batch_size, seed, number)
+    chosen = epoch_batch(len(split), section.batch_size, seed, number, wrap=True)
     x, classes = split.volumes(chosen), lookup[split.labels(chosen)]
     x, classes = augment(x, classes, np.random.default_rng((seed, number)))
     return step(current, {}, {'x': x, 'classes': classes}, key)
