@@ -52,7 +52,7 @@ def sweep():
   return [
     {'adapt.init': 'diffusion'},
     {'adapt.init': 'scratch', 'adapt.learning_rate': 1e-3},
-    {'adapt.privacy': None, 'adapt.steps': 300, 'adapt.learning_rate': 5e-4},
+    {'adapt.privacy': None, 'adapt.steps': 200, 'adapt.learning_rate': 5e-4},
   ]
 
 
@@ -170,9 +170,11 @@ def _small(config):
   config.adapt.learning_rate = 1e-4
   config.adapt.privacy.batch_size = 64
   config.adapt.privacy.chunk_size = 32
-  config.sample.num = 256
+  config.sample.num = 128
+  config.sample.steps = 25
   config.sample.batch_size = 32
-  config.evaluate.segmenter.steps = 400
+  config.counterfactual.steps = 25
+  config.evaluate.segmenter.steps = 300
 
 
 def _full(config):
