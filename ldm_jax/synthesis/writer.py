@@ -92,15 +92,13 @@ def write_counterfactuals(config, work, trained, split):
     Summary dict for the stage.
 
   Raises:
-    ValueError: for an unknown attribute or a value out of its range.
+    ValueError: for an unknown attribute, or a value out of its range for every volume
+      (volumes that the change does not fit are passed over).
   """
   section = config.counterfactual
-  chosen = np.arange(min(section.num, len(split.ids)))
-  x, own = split.volumes(chosen), split.attributes[chosen]
   changes = _spelled(to_plain(section.set), trained.schema)
-  new = np.stack(
-    [editing.parse_changes(changes, trained.schema, vector) for vector in own]
-  )
+  chosen, new = _changeable(split, changes, section.num)
+  x, own = split.volumes(chosen), split.attributes[chosen]
   edit = editing.make_editor(
     trained.apply_denoiser,
     trained.schedule,
@@ -183,6 +181,26 @@ def _write_on_source_grid(path, image, record, kind):
     record = {**record, 'intensity': [0.0, high - low]}
   back = preprocess.invert(image, record)
   volume.write(path, back.array, back.affine, back.source)
+
+
+def _changeable(split, changes, num):
+  """The first `num` entries that the changes fit, and their changed attributes.
+
+  Raises:
+    ValueError: of `parse_changes`, when they fit no entry.
+  """
+  chosen, new, refused = [], [], None
+  for index, vector in enumerate(split.attributes):
+    try:
+      new.append(editing.parse_changes(changes, split.schema, vector))
+      chosen.append(index)
+    except ValueError as error:
+      refused = error
+    if len(chosen) == num:
+      break
+  if not chosen:
+    raise refused
+  return np.asarray(chosen), np.stack(new)
 
 
 def _spelled(changes, schema):
