@@ -52,7 +52,7 @@ def sweep():
   return [
     {'adapt.init': 'diffusion'},
     {'adapt.init': 'scratch', 'adapt.learning_rate': 1e-3},
-    {'adapt.privacy': None, 'adapt.steps': 200, 'adapt.learning_rate': 5e-4},
+    {'adapt.privacy': None, 'adapt.steps': 100, 'adapt.learning_rate': 5e-4},
   ]
 
 
