@@ -35,6 +35,7 @@ from ldm_jax.privacy.checks import (
 
 RELATION = dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE
 RELATION_NAME = 'add_or_remove_one'
+SMALLEST_REST = 0.01  # of the budget; with less, the noise would drown all learning
 SMALLEST_NOISE = 0.05  # multipliers below it protect nobody; calibration stops there
 
 
@@ -176,7 +177,7 @@ def calibrate(epsilon_target, delta, sampling_probability, steps, other_events=(
   check_epsilon(epsilon_target)
   other_events = list(other_events)
   spent = epsilon(other_events, delta)['pld']
-  if spent >= epsilon_target:
+  if spent > (1 - SMALLEST_REST) * epsilon_target:
     raise ValueError(
       f'earlier releases on these patients have spent epsilon {spent:.4g} at delta '
       f'{delta:g}, and the total allowed is {epsilon_target:g}: nothing is left. '

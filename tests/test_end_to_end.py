@@ -1,0 +1,352 @@
+"""The whole pipeline through the command line, once, and what it leaves behind.
+
+`finished` is the work folder of tests/micro.py. Tests that run further stages do so in
+a copy of it.
+"""
+
+import csv
+import importlib.util
+import json
+import pathlib
+import re
+import shutil
+import stat
+
+import dp_accounting
+import jax
+import nibabel as nib
+import numpy as np
+import pytest
+from dp_accounting import pld, rdp
+
+from ldm_jax import main, stages
+from ldm_jax.config import STAGES
+from ldm_jax.data import sources
+from ldm_jax.privacy import mechanism
+from ldm_jax.report import statement
+
+MICRO = pathlib.Path(__file__).with_name('micro.py')
+LEDGER = 'ledger-private.jsonl'
+
+
+def micro():
+  spec = importlib.util.spec_from_file_location('micro', MICRO)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
+def run(work, *flags):
+  return main.main([f'--config={MICRO}', f'--workdir={work}', *flags])
+
+
+def read(path):
+  return json.loads(path.read_text())
+
+
+def rows(path):
+  with open(path, newline='') as file:
+    return list(csv.DictReader(file))
+
+
+def events(work):
+  return [json.loads(line) for line in (work / 'log.jsonl').read_text().splitlines()]
+
+
+def files(work):
+  return {path: path.stat().st_mtime_ns for path in work.rglob('*') if path.is_file()}
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+  """A copy of the finished folder: everything is up to date in it."""
+  return shutil.copytree(finished, tmp_path / 'work')
+
+
+@pytest.fixture
+def unspent(finished, tmp_path):
+  """A copy before the stage `adapt`, with an empty ledger."""
+  ignore = shutil.ignore_patterns(f'{LEDGER}*', 'adapt')
+  return shutil.copytree(finished, tmp_path / 'work', ignore=ignore)
+
+
+@pytest.fixture
+def untrained(monkeypatch):
+  """Stages that train the public model are not to be reached."""
+
+  def reached(config, workdir):
+    raise AssertionError('a stage that trains was reached')
+
+  for name in ('autoencoder', 'diffusion'):
+    monkeypatch.setattr(stages, name, reached)
+
+
+# What lies in the folder
+
+
+def test_every_file_of_the_contract_is_there(finished):
+  for name in (
+    'config.json',
+    'log.jsonl',
+    'store',
+    'tensorboard',
+    'privacy.json',
+    'samples/samples.csv',
+    'counterfactuals/counterfactuals.csv',
+    'metrics.json',
+    'report/index.html',
+    *(f'checkpoints/{stage}/done.json' for stage in STAGES),
+  ):
+    assert (finished / name).exists(), name
+  done = [event['stage'] for event in events(finished) if event.get('event') == 'end']
+  assert done == list(STAGES)
+
+
+def test_the_privacy_statement_has_the_keys_of_the_contract(finished):
+  content = read(finished / 'privacy.json')
+  assert set(content) >= {
+    'unit',
+    'relation',
+    'epsilon',
+    'delta',
+    'num_patients',
+    'releases',
+    'accountants',
+    'randomness',
+    'assumptions',
+    'not_covered',
+    'code_version',
+    'config_sha256',
+  }
+  assert content['unit'] == 'patient'
+  assert content['relation'] == 'add_or_remove_one'
+  assert content['num_patients'] == micro().PATIENTS['private']
+  assert content['config_sha256'] and re.fullmatch(
+    '[0-9a-f]{64}', content['config_sha256']
+  )
+  (release,) = content['releases']
+  assert set(release) >= {
+    'name',
+    'mechanism',
+    'noise_multiplier',
+    'sampling_probability',
+    'steps',
+    'clip_norm',
+    'epsilon',
+  }
+  assert 'FIXED SEED' in content['randomness']
+  assert set(content['accountants']) == {'pld', 'rdp'}
+
+
+def test_epsilon_can_be_recomputed_from_the_statement_by_other_code(finished):
+  content = read(finished / 'privacy.json')
+  (release,) = content['releases']
+  one_step = dp_accounting.PoissonSampledDpEvent(
+    release['sampling_probability'],
+    dp_accounting.GaussianDpEvent(release['noise_multiplier']),
+  )
+  event = dp_accounting.SelfComposedDpEvent(one_step, release['steps'])
+  relation = dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE
+  found = {
+    'pld': pld.PLDAccountant(relation, value_discretization_interval=1e-4),
+    'rdp': rdp.RdpAccountant(neighboring_relation=relation),
+  }
+  for name, accountant in found.items():
+    epsilon = accountant.compose(event).get_epsilon(content['delta'])
+    assert epsilon == pytest.approx(content['accountants'][name], rel=2e-3)
+  config = read(finished / 'config.json')['adapt']
+  assert content['epsilon'] == content['accountants']['pld']
+  assert content['epsilon'] <= config['privacy']['epsilon'] * 1.001
+  assert release['steps'] == config['steps']
+  patients = content['num_patients']
+  assert release['sampling_probability'] * patients == config['privacy']['batch_size']
+
+
+def test_samples_are_volumes_on_the_true_grid_with_their_requests(finished):
+  module = micro()
+  table = rows(finished / 'samples' / 'samples.csv')
+  assert len(table) == module.get_config().sample.num
+  assert {'id', 'seed', 'LVEDV', 'ESED', 'AGE'} <= set(table[0])
+  for row in table:
+    image = nib.load(finished / 'samples' / f'{row["id"]}.nii.gz')
+    assert image.shape == module.SHAPE[::-1]
+    np.testing.assert_allclose(image.header.get_zooms(), module.SPACING_MM[::-1])
+    np.testing.assert_allclose(image.get_qform(), image.affine, atol=1e-4)
+    assert nib.aff2axcodes(image.affine) == ('R', 'A', 'S')
+    assert np.isfinite(image.get_fdata()).all()
+  assert len(list((finished / 'samples').glob('*.nii.gz'))) == len(table)
+
+
+def test_counterfactuals_lie_on_the_grid_of_their_source(finished):
+  records = {
+    record.id: record
+    for record in sources.cohorts(micro().get_config().data)['public'].records
+  }
+  table = rows(finished / 'counterfactuals' / 'counterfactuals.csv')
+  assert len(table) == 2
+  for row in table:
+    source, _ = records[row['id']].source.read()
+    images = {
+      kind: nib.load(finished / 'counterfactuals' / f'{row["id"]}_{kind}.nii.gz')
+      for kind in ('source', 'counterfactual', 'difference')
+    }
+    for image in images.values():
+      assert image.shape == source.array.shape[::-1]
+      corner = image.affine @ [0, 0, 0, 1]
+      np.testing.assert_allclose(corner, source.affine @ [0, 0, 0, 1], atol=1e-3)
+    difference = images['counterfactual'].get_fdata() - images['source'].get_fdata()
+    np.testing.assert_allclose(images['difference'].get_fdata(), difference, atol=1e-4)
+    asked = float(row['requested_LVEDV']) - float(row['source_LVEDV'])
+    assert asked == pytest.approx(20, abs=0.01)
+
+
+def test_the_metrics_have_the_keys_of_the_contract_with_counts_and_intervals(finished):
+  metrics = read(finished / 'metrics.json')
+  assert set(metrics) >= {
+    'frechet',
+    'kid',
+    'ms_ssim',
+    'control',
+    'memorisation',
+    'causal',
+    'baseline_real_real',
+    'features',
+    'reconstruction',
+  }
+  assert set(metrics['ms_ssim']) == {'real', 'synthetic'}
+  assert {'pearson_r', 'mae', 'n'} <= set(metrics['control']['LV_volume'])
+  assert re.fullmatch('[0-9a-f]{64}', metrics['features']['sha256'])
+  for entry in (metrics['frechet'], metrics['kid'], metrics['reconstruction']['psnr']):
+    assert entry['low'] <= entry['value'] <= entry['high']
+    assert entry['internal'] is True, 'it looks at private patients'
+    assert any(key.startswith('n') for key in entry)
+  assert 'internal' not in metrics['ms_ssim']['synthetic']
+
+
+def test_the_report_needs_nothing_but_itself(finished):
+  page = (finished / 'report' / 'index.html').read_text()
+  links = re.findall(r'(?:src|href)="([^"]*)"', page)
+  assert links
+  assert all(link.startswith(('data:', '#')) for link in links)
+  assert "default-src 'none'" in page
+  assert 'Demonstration only' in page
+
+
+# What must not lie in the folder
+
+
+def test_nothing_about_private_patients_is_logged(finished):
+  mine = [event for event in events(finished) if event['stage'] == 'adapt']
+  steps = [event for event in mine if 'step' in event]
+  assert len(steps) == micro().get_config().adapt.steps
+  for event in steps:
+    assert set(event) == {'time', 'stage', 'step', 'steps_per_second'}
+  boards = list((finished / 'tensorboard' / 'adapt').iterdir())
+  assert boards
+  for board in boards:
+    assert b'steps_per_second' in board.read_bytes()
+    assert b'loss' not in board.read_bytes()
+  public = (finished / 'tensorboard' / 'diffusion').iterdir()
+  assert all(b'loss' in board.read_bytes() for board in public)
+
+
+def test_the_noise_key_is_gone_and_its_bytes_are_nowhere(finished):
+  assert not list(finished.rglob('*noise_key*'))
+  data = np.asarray(
+    jax.random.key_data(
+      mechanism.new_noise_key(micro().get_config().adapt.privacy.seed)
+    ),
+    '<u4',
+  ).tobytes()
+  secret = mechanism.sampling_secret(mechanism.new_noise_key(0))
+  for path in files(finished):
+    content = path.read_bytes()
+    for word in (data, data.hex().encode(), secret, secret.hex().encode()):
+      assert word not in content, path
+
+
+def test_the_key_file_is_for_its_owner_alone_while_it_is_needed(unspent, monkeypatch):
+  modes = []
+
+  def killed(sampler, step):
+    modes.extend(path.stat().st_mode for path in unspent.rglob('noise_key'))
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr('ldm_jax.data.batching.PoissonSampler.draw', killed)
+  assert run(unspent) == 130
+  assert [stat.S_IMODE(mode) for mode in modes] == [0o600]
+
+
+# Running it again
+
+
+def test_a_second_run_does_nothing(copy, capsys):
+  before = files(copy)
+  assert run(copy) == 0
+  printed = capsys.readouterr().out
+  assert [f'{stage}: up to date' for stage in STAGES] == printed.splitlines()[:-1]
+  assert printed.splitlines()[-1].endswith('report/index.html')
+  assert files(copy) == before
+
+
+def test_another_number_of_samples_reruns_sample_and_what_builds_on_it(copy, capsys):
+  before = files(copy / 'checkpoints' / 'counterfactual')
+  assert run(copy, '--config.sample.num=8') == 0
+  printed = capsys.readouterr().out
+  fresh = [stage for stage in STAGES if f'{stage}: up to date' not in printed]
+  assert fresh == ['sample', 'evaluate', 'report']
+  assert files(copy / 'checkpoints' / 'counterfactual') == before
+  assert len(rows(copy / 'samples' / 'samples.csv')) == 8
+
+
+def test_doctor_inspects_and_trains_nothing(tmp_path, capsys):
+  assert run(tmp_path / 'work', '--stages=doctor') == 0
+  printed = capsys.readouterr().out
+  assert 'Cohort private: 6 patients, 12 scans' in printed
+  assert not (tmp_path / 'work' / 'checkpoints').exists()
+  assert read(tmp_path / 'work' / 'doctor' / 'public.json')['counts']['patients'] == 6
+
+
+# Privacy over several runs in one folder
+
+
+def test_a_spent_budget_refuses_another_run_before_anything_is_trained(
+  copy, untrained, capsys
+):
+  ledger = (copy / 'store' / LEDGER).read_bytes()
+  assert run(copy, '--config.adapt.steps=7') == 2
+  error = capsys.readouterr().err
+  assert 'have spent epsilon' in error and 'adapt.privacy.epsilon' in error
+  assert (copy / 'store' / LEDGER).read_bytes() == ledger
+
+
+def test_use_without_privacy_makes_epsilon_infinite_for_good(copy, capsys):
+  upstream = ','.join(STAGES[: STAGES.index('adapt') + 1])
+  flags = ('--config.adapt.steps=2', f'--stages={upstream}')
+  assert run(copy, '--config.adapt.privacy=None', *flags) == 0
+  content = read(copy / 'privacy.json')
+  assert content['epsilon'] == 'inf'
+  assert [release['epsilon'] for release in content['releases']][1:] == ['inf']
+  assert content['releases'][1]['noise_multiplier'] == 0
+  assert any('THE MODEL ITSELF' in entry for entry in content['not_covered'])
+  assert 'no noise' in content['randomness']
+  assert statement.statement(content).private is False
+  steps = [e for e in events(copy) if e['stage'] == 'adapt' and 'loss' in e]
+  assert len(steps) == 2
+  assert all(event['internal'] for event in steps)
+  capsys.readouterr()
+  assert run(copy, '--config.adapt.privacy.epsilon=100', *flags) == 2
+  error = capsys.readouterr().err.splitlines()[-1]
+  assert 'without noise' in error and '--workdir' in error
+  assert read(copy / 'privacy.json')['epsilon'] == 'inf'
+
+
+def test_internal_losses_are_logged_only_when_asked_for_and_then_marked(unspent):
+  upstream = ','.join(STAGES[: STAGES.index('adapt') + 1])
+  flags = ('--config.adapt.steps=2', '--config.adapt.privacy.log_internal=true')
+  assert run(unspent, *flags, f'--stages={upstream}') == 0
+  steps = [e for e in events(unspent) if e['stage'] == 'adapt' and 'loss' in e]
+  assert [event['step'] for event in steps] == [1, 2]
+  assert all(event['internal'] for event in steps)
+  content = read(unspent / 'privacy.json')
+  assert any('log_internal' in entry for entry in content['not_covered'])

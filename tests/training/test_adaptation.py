@@ -1,0 +1,220 @@
+"""Laws of the private step: one patient, one clipped gradient, noise once."""
+
+import logging
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from ldm_jax.config import METHODS
+from ldm_jax.data import batching
+from ldm_jax.privacy import gradients, mechanism
+from ldm_jax.training import adaptation, diffusion, state
+from ldm_jax.training.mesh import make_mesh, put_examples
+
+KEY, NOISE_KEY = jax.random.key(0), mechanism.new_noise_key(0)
+CLIP_NORM, SIGMA, EXPECTED, CHUNK = 0.5, 1.3, 6.0, 4
+
+
+def build(loss, mesh, optimizer, sigma=SIGMA, microbatch=1):
+  return adaptation.private_step(
+    loss,
+    optimizer,
+    mesh,
+    0.9,
+    clip_norm=CLIP_NORM,
+    noise_multiplier=sigma,
+    expected_batch=EXPECTED,
+    microbatch=microbatch,
+  )
+
+
+def chunks(patients, drawn, mesh, spoil=None):
+  """As training.private makes them; `spoil` changes what the padding holds."""
+  for chosen, mask in batching.chunks(np.asarray(drawn, int), CHUNK):
+    examples = {name: leaf[chosen] for name, leaf in patients.items()}
+    if spoil is not None:
+      for leaf in examples.values():
+        leaf[~mask] = spoil
+      chosen = np.where(mask, chosen, 7)
+    yield put_examples(mesh, (examples, mask, chosen.astype(np.int32)))
+
+
+def after(toy, start, params, patients, mesh, draws, spoil=None, **options):
+  optimizer = optax.adam(1e-2)
+  step = build(toy[0], mesh, optimizer, **options)
+  current = start(params, optimizer, mesh)
+  for drawn in draws:
+    current = step(current, {}, chunks(patients, drawn, mesh, spoil), KEY, NOISE_KEY)
+  return current
+
+
+DRAWS = ((0, 3, 4, 7, 8, 9, 11), (), (2,), tuple(range(12)))
+
+
+@pytest.mark.parametrize(('data', 'fsdp'), [(4, 1), (2, 2)])
+def test_four_devices_equal_one(toy, start, params, patients, difference, data, fsdp):
+  one = after(toy, start, params, patients, make_mesh(1), DRAWS)
+  four = after(toy, start, params, patients, make_mesh(data, fsdp), DRAWS)
+  assert difference(one, four) < 1e-5
+
+
+def test_the_microbatch_changes_nothing_but_the_memory(
+  toy, start, params, patients, difference
+):
+  one = after(toy, start, params, patients, make_mesh(1), DRAWS)
+  four = after(toy, start, params, patients, make_mesh(1), DRAWS, microbatch=4)
+  assert difference(one, four) < 1e-5
+
+
+@pytest.mark.parametrize('spoil', [1e6, np.nan])
+def test_what_a_padded_row_holds_changes_nothing(toy, start, params, patients, spoil):
+  clean = after(toy, start, params, patients, make_mesh(2), DRAWS)
+  spoilt = after(toy, start, params, patients, make_mesh(2), DRAWS, spoil)
+  jax.tree.map(np.testing.assert_array_equal, clean, spoilt)
+
+
+def test_an_empty_batch_still_takes_a_noisy_step(toy, start, params, patients):
+  mesh, optimizer = make_mesh(2), optax.sgd(1.0)
+  step = build(toy[0], mesh, optimizer)
+  result = step(start(params, optimizer, mesh), {}, (), KEY, NOISE_KEY)
+  zeros = jax.tree.map(jnp.zeros_like, params)
+  noise = mechanism.privatise(zeros, NOISE_KEY, 0, SIGMA, CLIP_NORM, EXPECTED)
+  assert int(result.step) == 1
+  for path, value in params.items():
+    expected = value - noise[path]
+    np.testing.assert_allclose(result.trained[path], expected, rtol=1e-6, atol=1e-7)
+    assert not np.array_equal(result.trained[path], value)
+
+
+def test_a_run_compiles_once_whatever_is_drawn(toy, start, params, patients, caplog):
+  """One program sums a chunk and one takes the step, the empty draw included."""
+  sampler = batching.PoissonSampler(12, 0.3, b'secret')
+  draws = [(), *(sampler.draw(step) for step in range(12)), (), tuple(range(12))]
+  assert len({len(drawn) for drawn in draws}) > 4
+  with caplog.at_level(logging.WARNING), jax.log_compiles():
+    after(toy, start, params, patients, make_mesh(4), draws)
+  compiled = re.findall(r'Compiling (?:jit\()?(\w+)', caplog.text)
+  assert compiled.count('accumulate') == compiled.count('update') == 1
+
+
+@pytest.mark.parametrize('devices', [1, 4])
+def test_noise_is_added_once_whatever_the_devices(start, patients, devices):
+  """On zero gradients the step moves by N(0, (sigma C / B)^2)."""
+  mesh, optimizer = make_mesh(devices), optax.sgd(1.0)
+  loss = lambda trained, frozen, example, key: 0.0 * trained['w'].sum()
+  step = build(loss, mesh, optimizer)
+  params = {'w': jnp.zeros((500, 400))}
+  draws = chunks(patients, range(12), mesh)
+  moved = step(start(params, optimizer, mesh), {}, draws, KEY, NOISE_KEY).trained['w']
+  deviation = SIGMA * CLIP_NORM / EXPECTED
+  assert np.std(moved) == pytest.approx(deviation, rel=0.01)
+  assert abs(np.mean(moved)) < 5 * deviation / np.sqrt(200_000)
+
+
+def test_one_patient_moves_the_sum_by_at_most_the_clip_norm(
+  toy, start, params, patients
+):
+  """Measured through the whole step: without noise, by plain gradient descent."""
+  mesh, optimizer = make_mesh(4), optax.sgd(1.0)
+  patients['y'][5] *= 1e4
+  tiny = 1e-12
+
+  def moved(drawn):
+    step = build(toy[0], mesh, optimizer, sigma=tiny)
+    current = start(params, optimizer, mesh)
+    return step(current, {}, chunks(patients, drawn, mesh), KEY, NOISE_KEY).trained
+
+  with_, without = moved((2, 5, 9)), moved((2, 9))
+  parts = jax.tree.map(lambda a, b: np.sum(np.square(a - b)), with_, without)
+  norm = EXPECTED * np.sqrt(sum(jax.tree.leaves(parts)))
+  assert norm == pytest.approx(CLIP_NORM, rel=1e-3)
+
+
+# All volumes of a patient
+
+
+def volume_losses(params, z, attributes, keys):
+  """Stands in for the denoising losses: -> (m,)."""
+  del keys
+  flat = z.reshape(len(z), -1)
+  return jnp.square(flat @ params['w'] - attributes[:, 0])
+
+
+@pytest.fixture
+def pairs():
+  """Three patients of two volumes each; the last one lacks the second."""
+  rng = np.random.default_rng(2)
+  return {
+    'z': rng.normal(size=(3, 2, 2, 2, 1)).astype(np.float32),
+    'attributes': rng.normal(size=(3, 2, 1)).astype(np.float32),
+    'present': np.array([[True, True], [True, True], [True, False]]),
+  }
+
+
+def summed(pairs, mask=(True, True, True)):
+  loss = diffusion.patient_loss(volume_losses, noise_multiplicity=1)
+  weights = {'w': jnp.asarray([0.5, -1.0, 2.0, 0.1])}
+  return gradients.clipped_sum(
+    lambda trained, example, key: loss(trained, {}, example, key),
+    weights,
+    jax.tree.map(jnp.asarray, pairs),
+    jnp.asarray(mask),
+    jax.random.split(KEY, 3),
+    CLIP_NORM,
+  )['w']
+
+
+def test_both_volumes_of_a_patient_enter_one_clipped_gradient(pairs):
+  weights = {'w': jnp.asarray([0.5, -1.0, 2.0, 0.1])}
+  each = [
+    jax.grad(lambda w, z, a: volume_losses(w, z[None], a[None], None)[0])(
+      weights, pairs['z'][0, i], pairs['attributes'][0, i]
+    )['w']
+    for i in range(2)
+  ]
+  mean = (each[0] + each[1]) / 2
+  expected = mean * min(1.0, CLIP_NORM / float(jnp.linalg.norm(mean)))
+  found = summed(pairs, (True, False, False))
+  np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize('factor', [2.0, 1e3, 1e30])
+def test_no_second_volume_lifts_a_patient_above_the_clip_norm(pairs, factor):
+  pairs['z'][1, 1] *= factor
+  share = summed(pairs) - summed(pairs, (True, False, True))
+  assert float(jnp.linalg.norm(share)) <= CLIP_NORM * (1 + 1e-5)
+
+
+def test_a_volume_that_is_not_present_counts_nothing(pairs):
+  before = summed(pairs)
+  pairs['z'][2, 1] = 1e3
+  pairs['attributes'][2, 1] = -1e3
+  np.testing.assert_array_equal(summed(pairs), before)
+
+
+# Which parameters move
+
+
+def test_the_methods_of_the_config_are_the_methods_there_are():
+  assert set(METHODS) == set(adaptation.METHODS)
+
+
+def test_the_attention_method_leaves_all_else_as_it_was(toy, start, params, patients):
+  trained, frozen = state.partition(params, adaptation.METHODS['attention'])
+  assert set(trained) == {'conditioner/w', 'unet/attention/b'}
+  kept = {path: np.array(leaf) for path, leaf in frozen.items()}
+  mesh, optimizer = make_mesh(4), optax.adam(1e-2)
+  step = build(toy[0], mesh, optimizer)
+  current = start(trained, optimizer, mesh)
+  for drawn in DRAWS:
+    current = step(current, frozen, chunks(patients, drawn, mesh), KEY, NOISE_KEY)
+  result = {**frozen, **current.ema}
+  assert set(result) == set(params)
+  for path, leaf in kept.items():
+    np.testing.assert_array_equal(result[path], leaf)
+  for path in trained:
+    assert not np.array_equal(result[path], params[path])

@@ -1,0 +1,140 @@
+"""Laws of checkpoints: complete, independent of the devices, never half."""
+
+import os
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from ldm_jax.training import checkpoint, state
+from ldm_jax.training.mesh import make_mesh, state_shardings
+
+OPTIMIZER = optax.adam(1e-2)
+FOLDER_SIZE = shutil.disk_usage
+
+
+def some_state(params, mesh, start, steps=3):
+  current = start(params, OPTIMIZER, mesh)
+  for _ in range(steps):
+    gradient = jax.tree.map(jnp.sin, current.trained)
+    current = state.advance(current, gradient, OPTIMIZER, 0.9)
+  return jax.device_put(current, state_shardings(mesh, current))
+
+
+def restored(folder, params, mesh, start):
+  empty = start(jax.tree.map(jnp.zeros_like, params), OPTIMIZER, mesh)
+  checkpoints = checkpoint.Checkpoints(folder)
+  try:
+    return checkpoints.restore(empty, state_shardings(mesh, empty))
+  finally:
+    checkpoints.close()
+
+
+def save(folder, step, current):
+  checkpoints = checkpoint.Checkpoints(folder)
+  try:
+    checkpoints.save(step, current)
+  finally:
+    checkpoints.close()
+
+
+@pytest.mark.parametrize(
+  ('before', 'after'),
+  [((1, 1), (4, 1)), ((4, 1), (1, 1)), ((1, 4), (1, 1)), ((1, 1), (2, 2))],
+)
+def test_a_state_is_the_same_bits_on_any_devices(
+  tmp_path, params, start, before, after
+):
+  saved = some_state(params, make_mesh(*before), start)
+  save(tmp_path, 3, saved)
+  mesh = make_mesh(*after)
+  found = restored(tmp_path, params, mesh, start)
+  jax.tree.map(np.testing.assert_array_equal, found, saved)
+  for leaf, expected in zip(
+    jax.tree.leaves(found),
+    jax.tree.leaves(state_shardings(mesh, found)),
+    strict=True,
+  ):
+    assert leaf.sharding.is_equivalent_to(expected, leaf.ndim)
+
+
+def test_a_folder_without_a_checkpoint_gives_the_state_back(tmp_path, params, start):
+  mesh = make_mesh(1)
+  current = some_state(params, mesh, start)
+  checkpoints = checkpoint.Checkpoints(tmp_path)
+  found = checkpoints.restore(current, state_shardings(mesh, current))
+  checkpoints.close()
+  assert found is current
+
+
+def test_the_latest_checkpoint_replaces_the_one_before(tmp_path, params, start):
+  mesh = make_mesh(1)
+  for steps in (1, 2):
+    save(tmp_path, steps, some_state(params, mesh, start, steps))
+  assert int(restored(tmp_path, params, mesh, start).step) == 2
+  assert [path.name for path in (tmp_path / 'state').iterdir()] == ['2']
+
+
+def test_a_checkpoint_cut_off_in_the_middle_is_passed_over(tmp_path, params, start):
+  mesh = make_mesh(1)
+  save(tmp_path, 2, some_state(params, mesh, start, 2))
+  # What a kill leaves: a folder that was not renamed yet.
+  whole = tmp_path / 'state' / '2'
+  shutil.copytree(whole, tmp_path / 'state' / '4.orbax-checkpoint-tmp')
+  assert int(restored(tmp_path, params, mesh, start).step) == 2
+
+
+def test_a_full_disk_keeps_the_checkpoint_before_and_says_so(
+  tmp_path, params, start, monkeypatch
+):
+  mesh = make_mesh(1)
+  save(tmp_path, 2, some_state(params, mesh, start, 2))
+  full = lambda path: FOLDER_SIZE(path)._replace(free=1000)
+  monkeypatch.setattr(shutil, 'disk_usage', full)
+  words = r'state could not be written.*No space left.*same command continues'
+  with pytest.raises(OSError, match=words) as raised:
+    save(tmp_path, 3, some_state(params, mesh, start, 3))
+  assert raised.value.errno == 28
+  with pytest.raises(OSError, match='params could not be written'):
+    checkpoint.save_params(tmp_path, params)
+  monkeypatch.undo()
+  assert int(restored(tmp_path, params, mesh, start).step) == 2
+  assert not (tmp_path / 'params').exists()
+
+
+def test_what_the_writer_says_of_a_full_disk_becomes_one_error(
+  tmp_path, params, monkeypatch
+):
+  """As tensorstore says it: a ValueError with the system's number inside."""
+
+  def refuse(*args, **kwargs):
+    raise ValueError("RESOURCE_EXHAUSTED: Failed to write [os_error_code='28']")
+
+  monkeypatch.setattr(checkpoint.ocp.StandardCheckpointer, 'save', refuse)
+  with pytest.raises(OSError, match=os.strerror(28)):
+    checkpoint.save_params(tmp_path, params)
+
+
+def test_an_error_that_is_not_the_disks_stays_what_it_is(tmp_path, params, monkeypatch):
+  def refuse(*args, **kwargs):
+    raise ValueError('shapes differ')
+
+  monkeypatch.setattr(checkpoint.ocp.StandardCheckpointer, 'save', refuse)
+  with pytest.raises(ValueError, match='shapes differ'):
+    checkpoint.save_params(tmp_path, params)
+
+
+def test_parameters_round_trip_nested_and_without_optimiser(tmp_path, params):
+  nested = state.unflatten(params)
+  checkpoint.save_params(tmp_path, nested)
+  found = checkpoint.load_params(tmp_path)
+  jax.tree.map(np.testing.assert_array_equal, found, nested)
+  assert jax.tree.structure(found) == jax.tree.structure(nested)
+
+
+def test_parameters_of_a_stage_that_has_not_run_name_the_stage(tmp_path):
+  with pytest.raises(ValueError, match=r"stage 'diffusion'.*--stages=diffusion"):
+    checkpoint.load_params(tmp_path / 'diffusion')

@@ -1,0 +1,141 @@
+"""Laws of the denoising loss: what is zero, what is independent, what is averaged."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ldm_jax.diffusion import schedules
+from ldm_jax.diffusion.process import expand_like
+from ldm_jax.training import diffusion
+
+SCHEDULE = schedules.schedule('linear', 20, 1e-4, 0.2)
+KEYS = jax.random.split(jax.random.key(0), 6)
+RNG = np.random.default_rng(0)
+Z_0 = RNG.normal(size=(6, 2, 4, 4, 3)).astype(np.float32)
+ATTRIBUTES = RNG.normal(size=(6, 5)).astype(np.float32)
+
+
+class Perfect:
+  """Knows z_0, so that it can tell the noise in z_t exactly."""
+
+  def __init__(self, prediction):
+    self.prediction = prediction
+
+  def apply(self, params, z_t, t, attributes, drop):
+    del params, attributes, drop
+    alpha_bar_t = expand_like(SCHEDULE.alpha_bar[t], z_t)
+    eps = (z_t - jnp.sqrt(alpha_bar_t) * Z_0) / jnp.sqrt(1 - alpha_bar_t)
+    if self.prediction == 'epsilon':
+      return eps
+    return jnp.sqrt(alpha_bar_t) * eps - jnp.sqrt(1 - alpha_bar_t) * Z_0
+
+
+class Linear:
+  """Mixes z_t, the time, the attributes and the drop, each example by itself."""
+
+  def apply(self, params, z_t, t, attributes, drop):
+    w = params['params']['w']
+    code = jnp.where(drop[:, None], 0.0, attributes) @ w + 0.01 * t
+    return 0.5 * z_t + expand_like(code, z_t)
+
+
+PARAMS = {'w': jnp.linspace(-1.0, 1.0, 5)}
+
+
+def losses(module=None, prediction='v', drop_probability=0.3, drift=None):
+  return diffusion.denoising_losses(
+    module or Linear(), SCHEDULE, prediction, drop_probability, drift
+  )
+
+
+@pytest.mark.parametrize('prediction', ['epsilon', 'v'])
+@pytest.mark.parametrize('drift', [None, 0.4])
+def test_the_loss_of_a_perfect_denoiser_is_zero(prediction, drift):
+  found = losses(Perfect(prediction), prediction, drift=drift)
+  np.testing.assert_allclose(found({}, Z_0, ATTRIBUTES, KEYS), 0.0, atol=1e-6)
+
+
+def test_zero_drift_is_no_drift_bit_for_bit():
+  found = [losses(drift=drift)(PARAMS, Z_0, ATTRIBUTES, KEYS) for drift in (None, 0.0)]
+  np.testing.assert_array_equal(*found)
+
+
+def test_drift_moves_the_noise_that_is_learned():
+  plain = losses()(PARAMS, Z_0, ATTRIBUTES, KEYS)
+  drifted = losses(drift=0.5)(PARAMS, Z_0, ATTRIBUTES, KEYS)
+  assert not np.allclose(plain, drifted)
+
+
+def test_the_loss_of_an_example_does_not_depend_on_its_batch():
+  whole = losses()(PARAMS, Z_0, ATTRIBUTES, KEYS)
+  order = np.array([4, 1, 5])
+  some = losses()(PARAMS, Z_0[order], ATTRIBUTES[order], KEYS[order])
+  np.testing.assert_allclose(some, whole[order], rtol=1e-6)
+
+
+def test_times_cover_the_schedule_and_drops_have_their_share():
+  seen = []
+
+  class Watching(Linear):
+    def apply(self, params, z_t, t, attributes, drop):
+      seen.append((t, drop))
+      return super().apply(params, z_t, t, attributes, drop)
+
+  keys = jax.random.split(jax.random.key(1), 4000)
+  z_0, attributes = np.zeros((4000, 1, 1, 1, 1), np.float32), np.zeros((4000, 5))
+  losses(Watching())(PARAMS, z_0, attributes, keys)
+  t, drop = map(np.asarray, seen[0])
+  counts = np.bincount(t, minlength=20)
+  assert len(counts) == 20
+  assert counts.min() > 140 and counts.max() < 260  # 200 each, 4 deviations
+  assert np.mean(drop) == pytest.approx(0.3, abs=0.03)
+  assert abs(np.corrcoef(t, drop)[0, 1]) < 0.06
+
+
+def example(present=(True, True)):
+  return {
+    'z': Z_0[:2],
+    'attributes': ATTRIBUTES[:2],
+    'present': jnp.asarray(present),
+  }
+
+
+def test_a_patients_loss_is_the_mean_over_volumes_and_draws():
+  key = jax.random.key(3)
+  found = diffusion.patient_loss(losses(), noise_multiplicity=3)(
+    PARAMS, {}, example(), key
+  )
+  repeated = [np.repeat(leaf[:2], 3, axis=0) for leaf in (Z_0, ATTRIBUTES)]
+  each = losses()(PARAMS, *repeated, jax.random.split(key, 6))
+  assert float(found) == pytest.approx(float(each.mean()), rel=1e-5)
+  assert len(set(np.asarray(each).tolist())) == 6, 'every draw has its own noise'
+
+
+def test_a_missing_volume_leaves_the_mean_over_the_others():
+  key = jax.random.key(3)
+  loss = diffusion.patient_loss(losses(), noise_multiplicity=1)
+  first = losses()(PARAMS, Z_0[:2], ATTRIBUTES[:2], jax.random.split(key, 2))[0]
+  assert float(loss(PARAMS, {}, example((True, False)), key)) == pytest.approx(
+    float(first), rel=1e-5
+  )
+  nothing = loss(PARAMS, {}, example((False, False)), key)
+  assert float(nothing) == 0.0
+
+
+def test_the_losses_of_patients_are_those_of_each_patient():
+  one = diffusion.patient_loss(losses(), noise_multiplicity=1)
+  batch = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf[::-1]]), example())
+  keys = KEYS[:2]
+  found, metrics = diffusion.patient_example_losses(one)(PARAMS, {}, batch, keys, 0)
+  assert metrics == {}
+  for i in range(2):
+    alone = one(PARAMS, {}, jax.tree.map(lambda leaf, i=i: leaf[i], batch), keys[i])
+    assert float(found[i]) == pytest.approx(float(alone), rel=1e-5)
+
+
+def test_frozen_and_trained_parameters_form_one_network():
+  wrapped = diffusion.example_losses(losses())
+  batch = {'z': Z_0, 'attributes': ATTRIBUTES}
+  found, _ = wrapped({}, PARAMS, batch, KEYS, 0)
+  np.testing.assert_array_equal(found, wrapped(PARAMS, {}, batch, KEYS, 0)[0])

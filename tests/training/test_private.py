@@ -1,0 +1,108 @@
+"""Laws of a private run's surroundings: patients, plan, key, silence."""
+
+import types
+
+import jax
+import numpy as np
+import pytest
+
+from ldm_jax.config import override
+from ldm_jax.defaults import defaults
+from ldm_jax.privacy import accounting, mechanism
+from ldm_jax.training import private
+
+
+@pytest.fixture
+def privacy():
+  return defaults().adapt.privacy
+
+
+def split_of(groups, num_attributes=2):
+  count = sum(map(len, groups))
+  return types.SimpleNamespace(
+    patient_entries=[np.asarray(group) for group in groups],
+    attributes=np.arange(count * num_attributes, dtype=np.float32).reshape(count, -1),
+  )
+
+
+def test_every_volume_stands_with_its_patient_and_the_rest_is_absent():
+  latents = np.arange(5.0).reshape(5, 1, 1) + np.ones((5, 2, 3))
+  split = split_of([(0, 3), (1,), (4, 2)])
+  found = private.patient_arrays(split, latents)
+  assert found['z'].shape == (3, 2, 2, 3)
+  np.testing.assert_array_equal(found['present'], [[1, 1], [1, 0], [1, 1]])
+  np.testing.assert_array_equal(found['z'][2], latents[[4, 2]])
+  np.testing.assert_array_equal(found['attributes'][0], split.attributes[[0, 3]])
+  assert not found['z'][1, 1].any()
+  assert np.isnan(found['attributes'][1, 1]).all()
+
+
+def test_the_plan_keeps_the_budget_it_was_given(privacy):
+  sampler, sigma = private.plan(privacy, 50, 200, b'secret')
+  assert sampler.sampling_probability == privacy.batch_size / 200
+  event = accounting.training_event(sampler, sigma, 50)
+  epsilon = accounting.epsilon([event], privacy.delta)['pld']
+  assert 0.99 * privacy.epsilon < epsilon <= privacy.epsilon
+
+
+def test_what_was_spent_before_makes_the_noise_larger(privacy):
+  _, fresh = private.plan(privacy, 50, 200, b'secret')
+  spent = [accounting.gaussian_event(1.0)]
+  sampler, sigma = private.plan(privacy, 50, 200, b'secret', spent)
+  assert sigma > fresh
+  events = [*spent, accounting.training_event(sampler, sigma, 50)]
+  assert accounting.epsilon(events, privacy.delta)['pld'] <= privacy.epsilon
+
+
+def test_a_batch_larger_than_the_cohort_is_refused(privacy):
+  with pytest.raises(ValueError, match=r'batch_size is 32.* 31 patients.*Lower'):
+    private.plan(privacy, 50, 31, b'secret')
+  assert private.sampler(privacy, 32, b'secret').sampling_probability == 1.0
+
+
+def test_a_new_run_writes_its_key_before_using_it(privacy, tmp_path):
+  key = private.noise_key(tmp_path / 'adapt', privacy, resuming=False)
+  path = tmp_path / 'adapt' / private.KEY_FILE
+  assert path.stat().st_mode & 0o777 == 0o600
+  data = jax.random.key_data(key)
+  np.testing.assert_array_equal(jax.random.key_data(mechanism.load_key(path)), data)
+
+
+def test_a_resumed_run_uses_the_key_it_began_with(privacy, tmp_path):
+  first, again = (
+    private.noise_key(tmp_path, privacy, resuming) for resuming in (False, True)
+  )
+  np.testing.assert_array_equal(*map(jax.random.key_data, (first, again)))
+  other = private.noise_key(tmp_path / 'other', privacy, resuming=False)
+  assert not np.array_equal(*map(jax.random.key_data, (first, other)))
+
+
+def test_a_checkpoint_without_its_key_is_not_continued(privacy, tmp_path):
+  with pytest.raises(ValueError, match=r'releasing a step twice.*empty workdir'):
+    private.noise_key(tmp_path, privacy, resuming=True)
+
+
+def test_a_seed_fixes_the_key(tmp_path):
+  config = override(defaults(), {'adapt.privacy.seed': '3'})
+  found = [
+    private.noise_key(tmp_path / name, config.adapt.privacy, resuming=False)
+    for name in ('a', 'b')
+  ]
+  np.testing.assert_array_equal(*map(jax.random.key_data, found))
+
+
+def test_the_internal_loss_is_the_mean_over_all_patients(toy, params, patients):
+  patients['present'] = np.ones((12, 1), bool)
+  key = jax.random.key(0)
+  state = types.SimpleNamespace(trained=params)
+  found = private.internal_loss(toy[0], patients)(state, {}, key)
+  each = [
+    toy[0](
+      params,
+      {},
+      {name: leaf[i] for name, leaf in patients.items()},
+      jax.random.fold_in(key, i),
+    )
+    for i in range(12)
+  ]
+  assert float(found['loss']) == pytest.approx(float(np.mean(each)), rel=1e-5)
