@@ -273,8 +273,14 @@ def test_a_scan_in_both_cohorts_under_two_names_is_refused(fails, scans, tmp_pat
     (('--config.adapt.privacy.epsilon=0',), ('adapt.privacy.epsilon', 'positive')),
     (('--config.adapt.privacy.epsilon=1e9',), ('adapt.privacy.epsilon', '500')),
     (('--config.adapt.privacy.delta=0.2',), ('adapt.privacy.delta', '1/6', '0.2')),
-    (('--config.adapt.privacy.chunk_size=6',), ('chunk_size', '4 devices')),
-    (('--config.diffusion.batch_size=6',), ('diffusion.batch_size', '4 devices')),
+    (
+      ('--config.mesh.data=4', '--config.adapt.privacy.chunk_size=6'),
+      ('chunk_size', '4 devices'),
+    ),
+    (
+      ('--config.mesh.data=4', '--config.diffusion.batch_size=6'),
+      ('diffusion.batch_size', '4 devices'),
+    ),
     (('--config.sample.requests=mine.csv',), ('sample.requests', 'mine.csv')),
     (('--config.counterfactual.set.LVEDW=+9',), ('LVEDW', 'LVEDV')),
     (('--config.data.public.layout=phantom',), ('layout', 'phantom_cardiac')),
