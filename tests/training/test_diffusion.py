@@ -40,13 +40,25 @@ class Linear:
     return 0.5 * z_t + expand_like(code, z_t)
 
 
+class Watching(Linear):
+  """Remembers the times and drops it was given."""
+
+  def __init__(self):
+    self.seen = []
+
+  def apply(self, params, z_t, t, attributes, drop):
+    self.seen.append((t, drop))
+    return super().apply(params, z_t, t, attributes, drop)
+
+
 PARAMS = {'w': jnp.linspace(-1.0, 1.0, 5)}
 
 
 def losses(module=None, prediction='v', drop_probability=0.3, drift=None):
-  return diffusion.denoising_losses(
+  found = diffusion.denoising_losses(
     module or Linear(), SCHEDULE, prediction, drop_probability, drift
   )
+  return found if isinstance(module, Watching) else jax.jit(found)
 
 
 @pytest.mark.parametrize('prediction', ['epsilon', 'v'])
@@ -75,17 +87,11 @@ def test_the_loss_of_an_example_does_not_depend_on_its_batch():
 
 
 def test_times_cover_the_schedule_and_drops_have_their_share():
-  seen = []
-
-  class Watching(Linear):
-    def apply(self, params, z_t, t, attributes, drop):
-      seen.append((t, drop))
-      return super().apply(params, z_t, t, attributes, drop)
-
+  module = Watching()
   keys = jax.random.split(jax.random.key(1), 4000)
   z_0, attributes = np.zeros((4000, 1, 1, 1, 1), np.float32), np.zeros((4000, 5))
-  losses(Watching())(PARAMS, z_0, attributes, keys)
-  t, drop = map(np.asarray, seen[0])
+  losses(module)(PARAMS, z_0, attributes, keys)
+  t, drop = map(np.asarray, module.seen[0])
   counts = np.bincount(t, minlength=20)
   assert len(counts) == 20
   assert counts.min() > 140 and counts.max() < 260  # 200 each, 4 deviations
@@ -103,9 +109,8 @@ def example(present=(True, True)):
 
 def test_a_patients_loss_is_the_mean_over_volumes_and_draws():
   key = jax.random.key(3)
-  found = diffusion.patient_loss(losses(), noise_multiplicity=3)(
-    PARAMS, {}, example(), key
-  )
+  loss = jax.jit(diffusion.patient_loss(losses(), noise_multiplicity=3))
+  found = loss(PARAMS, {}, example(), key)
   repeated = [np.repeat(leaf[:2], 3, axis=0) for leaf in (Z_0, ATTRIBUTES)]
   each = losses()(PARAMS, *repeated, jax.random.split(key, 6))
   assert float(found) == pytest.approx(float(each.mean()), rel=1e-5)
@@ -114,7 +119,7 @@ def test_a_patients_loss_is_the_mean_over_volumes_and_draws():
 
 def test_a_missing_volume_leaves_the_mean_over_the_others():
   key = jax.random.key(3)
-  loss = diffusion.patient_loss(losses(), noise_multiplicity=1)
+  loss = jax.jit(diffusion.patient_loss(losses(), noise_multiplicity=1))
   first = losses()(PARAMS, Z_0[:2], ATTRIBUTES[:2], jax.random.split(key, 2))[0]
   assert float(loss(PARAMS, {}, example((True, False)), key)) == pytest.approx(
     float(first), rel=1e-5
@@ -124,10 +129,11 @@ def test_a_missing_volume_leaves_the_mean_over_the_others():
 
 
 def test_the_losses_of_patients_are_those_of_each_patient():
-  one = diffusion.patient_loss(losses(), noise_multiplicity=1)
+  one = jax.jit(diffusion.patient_loss(losses(), noise_multiplicity=1))
   batch = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf[::-1]]), example())
   keys = KEYS[:2]
-  found, metrics = diffusion.patient_example_losses(one)(PARAMS, {}, batch, keys, 0)
+  every = jax.jit(diffusion.patient_example_losses(one))
+  found, metrics = every(PARAMS, {}, batch, keys, 0)
   assert metrics == {}
   for i in range(2):
     alone = one(PARAMS, {}, jax.tree.map(lambda leaf, i=i: leaf[i], batch), keys[i])

@@ -109,7 +109,7 @@ def train(request):
   return request.getfixturevalue(name)
 
 
-@pytest.mark.parametrize('breaks', [(1,), (2,), (3, 5), (6,), (4, 4, 5)])
+@pytest.mark.parametrize('breaks', [(1,), (2, 5), (4, 4, 6)])
 def test_an_interrupted_run_ends_in_the_same_bits(train, tmp_path, breaks):
   unbroken = train(tmp_path / 'unbroken')
   for number in breaks:
