@@ -85,9 +85,12 @@ def private_step(
     state = advance(state, gradient, optimizer, ema_decay)
     return jax.lax.with_sharding_constraint(state, state_shardings(mesh, state))
 
+  @functools.partial(jax.jit, out_shardings=jax.NamedSharding(mesh, P()))
+  def zeros(trained):
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), trained)
+
   def step(state, frozen, chunks, key, noise_key):
-    total = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), state.trained)
-    total = jax.device_put(total, jax.NamedSharding(mesh, P()))
+    total = zeros(state.trained)
     for examples, mask, patients in chunks:
       total = accumulate(
         total, state.trained, frozen, examples, mask, patients, state.step, key

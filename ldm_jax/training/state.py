@@ -25,12 +25,13 @@ class TrainState:
 
 def create(trained, optimizer):
   """State at step 0 for a flat dict of parameters."""
-  return TrainState(
-    step=jnp.zeros((), jnp.int32),
-    trained=trained,
-    opt_state=optimizer.init(trained),
-    ema=jax.tree.map(jnp.copy, trained),
-  )
+
+  @jax.jit  # one program, where leaf by leaf each shape would be compiled alone
+  def begin(trained):
+    return optimizer.init(trained), jax.tree.map(jnp.copy, trained)
+
+  opt_state, ema = begin(trained)
+  return TrainState(jnp.zeros((), jnp.int32), trained, opt_state, ema)
 
 
 def advance(state, gradient, optimizer, ema_decay):

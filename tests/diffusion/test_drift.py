@@ -30,14 +30,16 @@ def test_zero_drift_is_bit_identical_to_plain_training_and_sampling(zero, predic
   np.testing.assert_array_equal(ours, plain)
 
 
-def test_a_traced_zero_drift_is_bit_identical_too():
+def test_a_traced_zero_drift_changes_rounding_at_most():
+  # Two programs: whether a multiplication and an addition become one instruction
+  # differs by processor, so only a concrete zero can promise the same bits.
   run = jax.jit(
     lambda delta: solvers.sample(
       drift.centred(smooth, SCHEDULE, delta), z_T(), SCHEDULE, 10
     )
   )
   plain = jax.jit(lambda: solvers.sample(smooth, z_T(), SCHEDULE, 10))()
-  np.testing.assert_array_equal(run(jnp.zeros(2)), plain)
+  np.testing.assert_allclose(run(jnp.zeros(2)), plain, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize('delta', SHIFTS, ids=str)
