@@ -3,9 +3,10 @@
 [Yeganeh25] arXiv 2412.20651, read as a shifted Gaussian prior:
   train   eps = normal + delta, z_t as usual, the target is the shifted noise;
   sample  z_T = normal + delta, then any solver in the centred coordinates
-          y_t = z_t - sqrt(1 - alpha_bar_t) delta.
-Drift is a scalar or per channel (c,); latents are (b, ..., c). In the coordinates y
-this is ordinary diffusion: what a drift changes is where fine-tuning starts.
+          y_t = z_t - noise_t delta, noise_t = sqrt(1 - alpha_bar_t), in a flow t.
+Drift is a scalar or per channel (c,); latents are (b, ..., c), levels as in `process`.
+In the coordinates y this is ordinary diffusion: what a drift changes is where
+fine-tuning starts.
 """
 
 import jax
@@ -41,39 +42,39 @@ def shift_noise(eps, drift):
   return eps if is_zero(drift) else eps + jnp.asarray(drift, eps.dtype)
 
 
-def to_centred(z_t, alpha_bar_t, drift):
-  """Returns y_t = z_t - sqrt(1 - alpha_bar_t) drift."""
-  return z_t if is_zero(drift) else z_t - _offset(z_t, alpha_bar_t, drift)
+def to_centred(z_t, level_t, drift):
+  """Returns y_t = z_t - noise_t drift."""
+  return z_t if is_zero(drift) else z_t - _offset(z_t, level_t, drift)
 
 
-def from_centred(y_t, alpha_bar_t, drift):
-  """Returns z_t = y_t + sqrt(1 - alpha_bar_t) drift."""
-  return y_t if is_zero(drift) else y_t + _offset(y_t, alpha_bar_t, drift)
+def from_centred(y_t, level_t, drift):
+  """Returns z_t = y_t + noise_t drift."""
+  return y_t if is_zero(drift) else y_t + _offset(y_t, level_t, drift)
 
 
 def centred(denoise, schedule, drift, prediction='epsilon'):
   """Wraps denoise (z_t, t) -> output for use on centred latents y_t.
 
-  eps_c(y, t) = eps(y + sqrt(1 - alpha_bar_t) drift, t) - drift; the clean latent is
-  the same in both coordinates, so v changes by sqrt(alpha_bar_t) drift.
+  eps_c(y, t) = eps(y + noise_t drift, t) - drift; the clean latent is the same in
+  both coordinates, so v changes by signal_t drift and the flow's velocity by drift.
   """
   process.check_prediction(prediction)
   if is_zero(drift):
     return denoise
 
   def denoise_centred(y_t, t):
-    alpha_bar_t = schedule.at(t)
-    output = denoise(from_centred(y_t, alpha_bar_t, drift), t)
+    level_t = schedule.at(t)
+    output = denoise(from_centred(y_t, level_t, drift), t)
     if prediction == 'sample':
       return output
-    if prediction == 'epsilon':
+    if prediction in ('epsilon', 'flow'):
       return output - jnp.asarray(drift, output.dtype)
-    signal, _ = process.signal_and_noise(alpha_bar_t, y_t)
+    signal, _ = process.signal_and_noise(level_t, y_t)
     return output - signal * jnp.asarray(drift, output.dtype)
 
   return denoise_centred
 
 
-def _offset(z, alpha_bar_t, drift):
-  _, noise = process.signal_and_noise(alpha_bar_t, z)
+def _offset(z, level_t, drift):
+  _, noise = process.signal_and_noise(level_t, z)
   return noise * jnp.asarray(drift, z.dtype)

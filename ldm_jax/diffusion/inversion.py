@@ -9,7 +9,7 @@ makes the round trip exact up to rounding, for any denoiser.
 import jax
 import jax.numpy as jnp
 
-from ldm_jax.diffusion import process, solvers
+from ldm_jax.diffusion import grid, process, solvers
 
 
 def ddim_invert(
@@ -59,23 +59,38 @@ def _scan(
 ):
   if spacing == 'monai':
     raise ValueError("The 'monai' spacing skips times and has no inverse; use another.")
-  times = solvers.time_pairs(schedule.num_timesteps, num_steps, spacing)
+  process.check_prediction(prediction, schedule)
+  times = grid.time_pairs(schedule.num_timesteps, num_steps, spacing)
 
   def step(z_s, pair):
-    t, s = pair
-    a_t, a_s = schedule.at(t), schedule.at(s)
+    level_t, level_s = map(schedule.at, pair)
 
     def predict(z_t):
-      output = denoise(z_t, jnp.full(z_t.shape[:1], t))
-      return process.to_pair(output, z_t, a_t, prediction)
+      output = denoise(z_t, jnp.full(z_t.shape[:1], pair[0]))
+      return process.to_pair(output, z_t, level_t, prediction)
 
     def refine(_, z_t):
-      eps_hat = predict(z_t)[1]
-      return process.add_noise(process.to_z_0(eps_hat, z_s, a_s), eps_hat, a_t)
+      return _backwards(z_s, *predict(z_t), level_t, level_s, prediction == 'flow')
 
     z_t = jax.lax.fori_loop(0, 1 + num_iterations, refine, z_s)
     if not with_path:
       return z_t, None
-    return z_t, (z_s, z_s - solvers.ddim_move(*predict(z_t), a_t, a_s))
+    return z_t, (z_s, z_s - solvers.ddim_move(*predict(z_t), level_t, level_s))
 
   return jax.lax.scan(step, z_0, tuple(map(jnp.asarray, times)), reverse=True)
+
+
+def _backwards(z_s, z_0_hat, eps_hat, level_t, level_s, along_velocity):
+  """Moves from s back to t with a pair predicted at t: one fixed-point iteration.
+
+  Holding the noise converges fastest, but where no signal is left eps_hat is z_t
+  itself and any z_t a fixed point; there, and for `flow`, the velocity is held.
+  """
+  held = process.to_z_0(eps_hat, z_s, level_s), eps_hat
+  by_noise = process.add_noise(*held, level_t)
+  held = process.to_pair(eps_hat - z_0_hat, z_s, level_s, 'flow')
+  by_velocity = process.add_noise(*held, level_t)
+  if along_velocity:
+    return by_velocity
+  signal_t, _ = process.signal_and_noise(level_t, z_s)
+  return jnp.where(signal_t > 0, by_noise, by_velocity)

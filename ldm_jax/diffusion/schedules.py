@@ -1,7 +1,9 @@
 """Noise schedules: how much of the signal is left at every time.
 
-Times are integers 0..T-1; time -1 is the clean latent, where alpha_bar = 1.
-[Ho20] arXiv 2006.11239, [Nichol21] arXiv 2102.09672. `linear` takes evenly spaced
+Times are integers 0..T-1; time -1 is the clean latent. `Schedule` keeps the variance
+(level alpha_bar), `FlowSchedule` runs on the straight line from latent to noise.
+[Ho20] arXiv 2006.11239, [Nichol21] arXiv 2102.09672, [Lin24] arXiv 2305.08891,
+[Liu23] arXiv 2209.03003, [Esser24] arXiv 2403.03206. `linear` takes evenly spaced
 betas, `scaled_linear` evenly spaced square roots (Stable Diffusion), `sigmoid` a
 logistic curve, `cosine` [Nichol21] Eq. 17 with betas clipped at 0.999.
 """
@@ -11,33 +13,98 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-NAMES = ('linear', 'scaled_linear', 'sigmoid', 'cosine')
+from ldm_jax.diffusion.process import Level
+
+NAMES = ('linear', 'scaled_linear', 'sigmoid', 'cosine', 'flow')
 
 
 @flax.struct.dataclass
 class Schedule:
-  """A pytree of betas (T,) and alpha_bar (T,), the cumulative product of 1 - beta."""
+  """A pytree of betas (T,) and alpha_bar (T,), the cumulative product of 1 - beta.
+
+  `clean` is alpha_bar at time -1. It is 1; MONAI and diffusers take alpha_bar[0]
+  under `set_alpha_to_one=False`.
+  """
 
   betas: jax.Array
   alpha_bar: jax.Array
+  clean: float = 1.0
+
+  keeps_variance = True
 
   @property
   def num_timesteps(self):
     return self.alpha_bar.shape[0]
 
+  @property
+  def ends_in_noise(self):
+    """Whether nothing of the signal is left at time T-1; False while traced."""
+    traced = isinstance(self.alpha_bar, jax.core.Tracer)
+    return not traced and float(np.asarray(self.alpha_bar)[-1]) == 0
+
   def at(self, t):
-    """Returns alpha_bar at integer times t of any shape; 1 at the clean time -1."""
+    """Returns alpha_bar at integer times t of any shape; `clean` at time -1."""
     t = jnp.asarray(t)
-    return jnp.where(t < 0, 1.0, self.alpha_bar[jnp.maximum(t, 0)])
+    return jnp.where(t < 0, self.clean, self.alpha_bar[jnp.maximum(t, 0)])
+
+  def between(self, t, s):
+    """Returns the variance that is added from time s to t > s, given z_s.
+
+    It is 1 - alpha_bar_t / alpha_bar_s; between neighbours beta itself, which the
+    quotient of rounded numbers misses by up to 1e-3 of its size.
+    """
+    t, s = jnp.asarray(t), jnp.asarray(s)
+    return jnp.where(s == t - 1, self.betas[t], 1 - self.at(t) / self.at(s))
 
 
-def schedule(name='scaled_linear', num_timesteps=1000, beta_start=1e-4, beta_end=2e-2):
+@flax.struct.dataclass
+class FlowSchedule:
+  """Rectified flow: z_t = (1 - u) z_0 + u eps with u = noise[t]. [Liu23] Eq. 1.
+
+  A pytree of noise (T,), increasing to exactly 1 at time T-1. A denoiser sees the
+  integer time t as under any other schedule; 1 / T is the resolution of u.
+  """
+
+  noise: jax.Array
+
+  keeps_variance = False
+  ends_in_noise = True
+
+  @property
+  def num_timesteps(self):
+    return self.noise.shape[0]
+
+  def at(self, t):
+    """Returns the `Level` at integer times t of any shape; clean at time -1."""
+    t = jnp.asarray(t)
+    noise = jnp.where(t < 0, 0.0, self.noise[jnp.maximum(t, 0)])
+    return Level(1 - noise, noise)
+
+  def between(self, t, s):
+    """Returns the variance that is added from time s to t > s, given z_s."""
+    (signal_t, noise_t), (signal_s, noise_s) = self.at(t), self.at(s)
+    return noise_t**2 - (signal_t / signal_s * noise_s) ** 2
+
+
+def schedule(
+  name='scaled_linear',
+  num_timesteps=1000,
+  beta_start=1e-4,
+  beta_end=2e-2,
+  zero_terminal_snr=False,
+  shift=1.0,
+):
   """Builds the named schedule, stored in float32.
 
-  `cosine` needs neither beta_start nor beta_end and ignores both.
+  Args:
+    name: one of NAMES; `flow` gives a `FlowSchedule`, the others a `Schedule`.
+    num_timesteps: T.
+    beta_start, beta_end: ignored by `cosine` and `flow`.
+    zero_terminal_snr: see `to_zero_terminal_snr`; `flow` has this property anyway.
+    shift: of `flow` only, see `flow`.
 
   Raises:
-    ValueError: an unknown name, no timesteps, or betas outside (0, 1).
+    ValueError: an unknown name, no timesteps, betas outside (0, 1), a shift <= 0.
   """
   if num_timesteps < 1:
     raise ValueError(
@@ -49,33 +116,84 @@ def schedule(name='scaled_linear', num_timesteps=1000, beta_start=1e-4, beta_end
       f'Unknown schedule {name!r}; diffusion.schedule.name must be one of '
       f'{list(NAMES)}.'
     )
+  if name == 'flow':
+    return flow(num_timesteps, shift)
   if name != 'cosine' and not 0 < beta_start <= beta_end < 1:
     raise ValueError(
       f'Betas from {beta_start} to {beta_end} do not satisfy 0 < beta_start <= '
       'beta_end < 1; change them in diffusion.schedule.'
     )
-  return from_betas(_betas(name, num_timesteps, beta_start, beta_end))
+  built = from_betas(_betas(name, num_timesteps, beta_start, beta_end))
+  return to_zero_terminal_snr(built) if zero_terminal_snr else built
 
 
 def from_betas(betas):
-  """Builds a schedule from any betas (T,) in (0, 1]."""
-  betas = np.asarray(betas, np.float64)
-  return Schedule(
+  """Builds a schedule from any betas (T,) in (0, 1].
+
+  1 - beta is rounded to float32 before the product, as in the implementations that
+  published weights were trained with: their early 1 - alpha_bar carries 1e-4 of it.
+  """
+  betas = np.asarray(betas, np.float32)
+  alpha_bar = np.cumprod((1 - betas).astype(np.float64))
+  return Schedule(betas=jnp.asarray(betas), alpha_bar=jnp.asarray(alpha_bar, 'float32'))
+
+
+def to_zero_terminal_snr(schedule):
+  """Shifts and scales sqrt(alpha_bar) so that it ends at 0. [Lin24] Algorithm 1.
+
+  The first alpha_bar stays. Training and sampling then begin from the same noise; a
+  network must not predict `epsilon`, which says nothing there.
+
+  Raises:
+    ValueError: a schedule of fewer than 2 times.
+  """
+  if schedule.num_timesteps < 2:
+    raise ValueError(
+      'A zero terminal SNR needs at least 2 times, first and last; set '
+      'diffusion.schedule.num_timesteps or zero_terminal_snr=False.'
+    )
+  signal = np.sqrt(np.asarray(schedule.alpha_bar, np.float64))
+  first, last = signal[0], signal[-1]
+  alpha_bar = ((signal - last) * first / (first - last)) ** 2
+  betas = 1 - alpha_bar / np.append(1.0, alpha_bar[:-1])
+  return schedule.replace(
     betas=jnp.asarray(betas, jnp.float32),
-    alpha_bar=jnp.asarray(np.cumprod(1 - betas), jnp.float32),
+    alpha_bar=jnp.asarray(alpha_bar, jnp.float32),
   )
 
 
+def flow(num_timesteps=1000, shift=1.0):
+  """Builds a `FlowSchedule`: u = shift x / (1 + (shift - 1) x), x = (t + 1) / T.
+
+  A shift above 1 spends more times near the noise, which large latents need.
+  [Esser24] Eq. 23, with shift = sqrt(m / n).
+  """
+  if not shift > 0:
+    raise ValueError(
+      f'A shift of {shift} came; it must be positive: set diffusion.schedule.shift.'
+    )
+  x = np.arange(1, num_timesteps + 1) / num_timesteps
+  return FlowSchedule(noise=jnp.asarray(shift * x / (1 + (shift - 1) * x), 'float32'))
+
+
 def _betas(name, num_timesteps, beta_start, beta_end):
+  """Betas (T,) float32, each rounded as in the reference (see `from_betas`)."""
   if name == 'linear':
-    return np.linspace(beta_start, beta_end, num_timesteps)
+    return _linspace(beta_start, beta_end, num_timesteps)
   if name == 'scaled_linear':
-    return np.linspace(beta_start**0.5, beta_end**0.5, num_timesteps) ** 2
+    return _linspace(beta_start**0.5, beta_end**0.5, num_timesteps) ** 2
   if name == 'sigmoid':
-    logistic = 1 / (1 + np.exp(-np.linspace(-6, 6, num_timesteps)))
-    return logistic * (beta_end - beta_start) + beta_start
-  # In float32 as in the reference, whose last betas carry its rounding (3e-5).
+    logistic = 1 / (1 + np.exp(-_linspace(-6, 6, num_timesteps)))
+    return logistic * np.float32(beta_end - beta_start) + np.float32(beta_start)
   u = np.arange(num_timesteps + 1, dtype=np.float32) / np.float32(num_timesteps)
   angle = (u + np.float32(0.008)) / np.float32(1.008) * np.float32(np.pi) / 2
   alpha_bar = np.cos(angle) ** 2
   return np.clip(1 - alpha_bar[1:] / alpha_bar[:-1], 0, 0.999)
+
+
+def _linspace(start, end, num):
+  """Evenly spaced float32 numbers from a float32 step, counted from either end."""
+  start, end = np.float32(start), np.float32(end)
+  step, i = np.float64((end - start) / np.float32(max(num - 1, 1))), np.arange(num)
+  spaced = np.where(i < (num + 1) // 2, start + step * i, end - step * (num - 1 - i))
+  return spaced.astype(np.float32)

@@ -2,89 +2,57 @@
 
 A denoiser is `denoise(z_t, t) -> output`, z_t (b, ..., c), t int32 (b,), output the
 noise unless `prediction` says otherwise. [Ho20] arXiv 2006.11239, [Song21] arXiv
-2010.02502, [Lin24] arXiv 2305.08891 (spacings of the grid).
+2010.02502; `heun` and `multistep` hold the solvers of higher order.
+
+Which one: `ddim` (= `euler`) is of first order and the one that inverts; `dpmpp_2m`
+and `unipc` reach second order at one call a step and are made for networks that lose
+accuracy where little noise is left; `heun` takes two calls a step and is the plain
+choice for `flow`. `ddpm` is the only one that draws noise without being asked.
 """
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from ldm_jax.diffusion import process
+from ldm_jax.diffusion import grid, heun, multistep, process
 
-SOLVERS = ('ddim', 'ddpm')
-SPACINGS = ('linspace', 'leading', 'trailing', 'monai')
+SOLVERS = ('ddim', 'ddpm', 'euler', 'heun', 'dpmpp_2m', 'unipc')
 
 
-def time_grid(num_timesteps, num_steps, spacing='linspace'):
-  """Returns the num_steps decreasing integer times a run visits, int32 (num_steps,).
-
-  `linspace` runs from T-1 to 0, `leading` in strides of T // num_steps down to 0,
-  `trailing` from T-1 in strides of T / num_steps ([Lin24] Table 2); `monai` is
-  `linspace`.
-
-  Raises:
-    ValueError: fewer than 1 or more than num_timesteps steps, or unknown spacing.
-  """
-  if not 1 <= num_steps <= num_timesteps:
-    raise ValueError(
-      f'{num_steps} sampling steps do not fit a schedule of {num_timesteps} times; '
-      f'set num_steps between 1 and {num_timesteps}.'
-    )
-  if spacing not in SPACINGS:
-    raise ValueError(f'Unknown spacing {spacing!r}; use one of {list(SPACINGS)}.')
-  if spacing == 'leading':
-    times = np.arange(num_steps) * (num_timesteps // num_steps)
-  elif spacing == 'trailing':
-    ends = np.arange(1, num_steps + 1) * num_timesteps / num_steps
-    times = np.round(ends) - 1
-  elif num_steps == 1:
-    times = np.array([num_timesteps - 1])
-  else:
-    times = np.round(np.linspace(0, num_timesteps - 1, num_steps))
-  return times[::-1].astype(np.int32)
-
-
-def time_pairs(num_timesteps, num_steps, spacing='linspace'):
-  """Returns (t, s), each int32 (num_steps,): step i goes from t[i] to s[i] < t[i].
-
-  s is the next time of the grid and -1 (clean) at the end. `monai` reproduces
-  MONAI 1.6: its grid is `linspace`, yet its step subtracts T // num_steps.
-  """
-  t = time_grid(num_timesteps, num_steps, spacing)
-  if spacing == 'monai':
-    return t, np.maximum(t - num_timesteps // num_steps, -1).astype(np.int32)
-  return t, np.append(t[1:], -1).astype(np.int32)
-
-
-def ddim_step(z_t, eps_hat, alpha_bar_t, alpha_bar_s, eta=0.0, noise=None):
+def ddim_step(z_t, eps_hat, level_t, level_s, eta=0.0, noise=None, added=None):
   """Moves latents (b, ..., c) from time t to s < t. [Song21] Eq. 12.
 
   eta scales the fresh noise: 0 is deterministic, 1 is the ancestral DDPM step.
   """
-  z_0_hat = process.to_z_0(eps_hat, z_t, alpha_bar_t)
-  return ddim_move(z_0_hat, eps_hat, alpha_bar_t, alpha_bar_s, eta, noise)
+  z_0_hat = process.to_z_0(eps_hat, z_t, level_t)
+  return ddim_move(z_0_hat, eps_hat, level_t, level_s, eta, noise, added)
 
 
-def ddim_move(z_0_hat, eps_hat, alpha_bar_t, alpha_bar_s, eta=0.0, noise=None):
-  """`ddim_step` from the predicted pair; defined also where alpha_bar_t = 0."""
-  a_t = process.expand_like(alpha_bar_t, eps_hat)
-  a_s = process.expand_like(alpha_bar_s, eps_hat)
+def ddim_move(z_0_hat, eps_hat, level_t, level_s, eta=0.0, noise=None, added=None):
+  """`ddim_step` from the predicted pair; defined also where no signal is left.
+
+  With eta 0 it is Euler's step of the probability flow in the coordinates (signal,
+  noise): on the straight line of `flow`, z_t + (s - t) velocity.
+  """
   if noise is None:
-    return jnp.sqrt(a_s) * z_0_hat + jnp.sqrt(1 - a_s) * eps_hat
-  variance = eta**2 * (1 - a_s) / (1 - a_t) * (1 - a_t / a_s)
-  along = jnp.sqrt(jnp.maximum(1 - a_s - variance, 0))
-  return jnp.sqrt(a_s) * z_0_hat + along * eps_hat + jnp.sqrt(variance) * noise
+    return process.add_noise(z_0_hat, eps_hat, level_s)
+  signal_s, noise_s = process.signal_and_noise(level_s, eps_hat)
+  variance = eta**2 * process.posterior_variance(eps_hat, level_t, level_s, added)
+  along = jnp.sqrt(jnp.maximum(noise_s**2 - variance, 0))
+  return signal_s * z_0_hat + along * eps_hat + jnp.sqrt(variance) * noise
 
 
-def ddpm_step(z_t, eps_hat, alpha_bar_t, alpha_bar_s, noise):
-  """Draws z_s from the posterior of any s < t. [Ho20] Algorithm 2, respaced."""
-  z_0_hat = process.to_z_0(eps_hat, z_t, alpha_bar_t)
-  return ddpm_move(z_0_hat, z_t, alpha_bar_t, alpha_bar_s, noise)
+def ddpm_step(z_t, eps_hat, level_t, level_s, noise, added=None):
+  """Draws z_s from the posterior of any s < t. [Ho20] Algorithm 2, respaced.
+
+  `added` as in `process.posterior`.
+  """
+  z_0_hat = process.to_z_0(eps_hat, z_t, level_t)
+  return ddpm_move(z_0_hat, z_t, level_t, level_s, noise, added)
 
 
-def ddpm_move(z_0_hat, z_t, alpha_bar_t, alpha_bar_s, noise):
+def ddpm_move(z_0_hat, z_t, level_t, level_s, noise, added=None):
   """`ddpm_step` from the predicted clean latent."""
-  mean, variance = process.posterior(z_0_hat, z_t, alpha_bar_t, alpha_bar_s)
+  mean, variance = process.posterior(z_0_hat, z_t, level_t, level_s, added)
   return mean + jnp.sqrt(variance) * noise
 
 
@@ -100,54 +68,97 @@ def sample(
   prediction='epsilon',
   spacing='linspace',
   clip_z_0=None,
+  clip_noise=True,
   after_step=None,
 ):
   """Runs the reverse process from z_T (b, ..., c) to z_0 in one `lax.scan`.
 
+  The loop works in place: its latents and memory are carried, never stacked.
+
   Args:
     denoise: (z_t, t) -> output of the kind `prediction`.
     z_T: latents at the first time of the grid.
-    schedule: a `schedules.Schedule`.
-    num_steps: static number of denoiser calls.
+    schedule: a `schedules.Schedule` or `schedules.FlowSchedule`.
+    num_steps: static number of steps, each one denoiser call; `heun` makes two calls
+      in all steps but the last.
     key: one key, from which each row of the batch gets its own, or keys (b,). Needed
       by `ddpm` and by `ddim` with eta > 0. A row's noise depends on its key and the
       step alone, so neither batch nor devices change a sample.
-    solver: 'ddim' or 'ddpm'.
-    eta: static share of fresh noise in `ddim`.
+    solver: one of SOLVERS, see the module.
+    eta: static share of fresh noise in `ddim`, which alone has one.
     prediction: what the denoiser returns, one of `process.PREDICTIONS`.
-    spacing: see `time_grid`.
+    spacing: see `grid.time_grid`.
     clip_z_0: bound on the predicted clean latent; None (default) leaves it alone.
+    clip_noise: whether the predicted noise follows a clipped latent, so that both
+      still make z_t; False is what MONAI and diffusers do.
     after_step: (z_s, i) -> z_s, applied after step i (masks, corrections, shifts).
 
   Raises:
-    ValueError: unknown solver, prediction or spacing; a stochastic run without key.
+    ValueError: unknown solver, prediction or spacing; a prediction that the schedule
+      does not define; a stochastic run without key; eta or after_step with a solver
+      that has no place for it.
   """
-  process.check_prediction(prediction)
+  process.check_prediction(prediction, schedule)
+  stochastic = _check_solver(solver, eta, key, after_step)
+  keys = example_keys(key, z_T.shape[0]) if stochastic else None
+  t, s = grid.time_pairs(schedule.num_timesteps, num_steps, spacing)
+  calls = grid.calls(t, s, twice=solver == 'heun')
+
+  def predict(z, at):
+    output, level = denoise(z, jnp.full(z.shape[:1], at)), schedule.at(at)
+    z_0_hat, eps_hat = process.to_pair(output, z, level, prediction)
+    if clip_z_0 is not None:
+      z_0_hat = jnp.clip(z_0_hat, -clip_z_0, clip_z_0)
+      if clip_noise:
+        eps_hat = process.to_epsilon(z_0_hat, z, level, 'sample')
+    return z_0_hat, eps_hat
+
+  def step(carry, call):
+    z, memory = carry
+    level_t, level_s = schedule.at(call.t), schedule.at(call.s)
+    z_0_hat, eps_hat = predict(z, call.at)
+    noise = step_noise(keys, call.i, z) if stochastic else None
+    added = schedule.between(call.t, call.s) if stochastic else None
+    if solver == 'ddpm':
+      z_s = ddpm_move(z_0_hat, z, level_t, level_s, noise, added)
+    elif solver in ('ddim', 'euler'):
+      z_s = ddim_move(z_0_hat, eps_hat, level_t, level_s, eta, noise, added)
+    elif solver == 'heun':
+      z_s, memory = heun.move(
+        memory, z, z_0_hat, eps_hat, level_t, level_s, call.corrects
+      )
+    else:
+      levels = *map(schedule.at, (call.before_2, call.before)), level_t, level_s
+      move = multistep.dpmpp_2m if solver == 'dpmpp_2m' else multistep.unipc
+      z_s, memory = move(memory, z, z_0_hat, levels, call.i)
+    if after_step is not None:
+      z_s = jnp.where(call.arrives, after_step(z_s, call.i), z_s)
+    return (z_s, memory), None
+
+  memory = {'heun': heun.start, 'dpmpp_2m': multistep.start, 'unipc': multistep.start}
+  start = z_T, memory[solver](z_T) if solver in memory else ()
+  (z_0, _), _ = jax.lax.scan(step, start, calls)
+  return z_0
+
+
+def _check_solver(solver, eta, key, after_step):
+  """Refuses what cannot run; returns whether the run draws noise."""
   if solver not in SOLVERS:
     raise ValueError(f'Unknown solver {solver!r}; use one of {list(SOLVERS)}.')
+  if eta > 0 and solver not in ('ddim', 'ddpm'):
+    raise ValueError(
+      f'eta = {eta} came with the solver {solver!r}, which draws no noise; set '
+      "sample.eta=0 or sample.solver='ddim'."
+    )
+  if after_step is not None and solver == 'unipc':
+    raise ValueError(
+      "The solver 'unipc' corrects each step after the next call and would undo what "
+      "after_step did; use 'dpmpp_2m'."
+    )
   stochastic = solver == 'ddpm' or eta > 0
   if stochastic and key is None:
     raise ValueError(f'Solver {solver!r} with eta {eta} draws noise; pass a key.')
-  keys = example_keys(key, z_T.shape[0]) if stochastic else None
-  pairs = time_pairs(schedule.num_timesteps, num_steps, spacing)
-
-  def step(z_t, inputs):
-    i, t, s = inputs
-    a_t, a_s = schedule.at(t), schedule.at(s)
-    output = denoise(z_t, jnp.full(z_t.shape[:1], t))
-    z_0_hat, eps_hat = process.to_pair(output, z_t, a_t, prediction)
-    if clip_z_0 is not None:
-      z_0_hat = jnp.clip(z_0_hat, -clip_z_0, clip_z_0)
-      eps_hat = process.to_epsilon(z_0_hat, z_t, a_t, 'sample')
-    noise = step_noise(keys, i, z_t) if stochastic else None
-    if solver == 'ddpm':
-      z_s = ddpm_move(z_0_hat, z_t, a_t, a_s, noise)
-    else:
-      z_s = ddim_move(z_0_hat, eps_hat, a_t, a_s, eta, noise)
-    return (z_s if after_step is None else after_step(z_s, i)), None
-
-  z_0, _ = jax.lax.scan(step, z_T, (jnp.arange(num_steps), *map(jnp.asarray, pairs)))
-  return z_0
+  return stochastic
 
 
 def example_keys(key, num_examples):

@@ -16,7 +16,7 @@ import numpy as np
 
 from ldm_jax.data.attributes import Schema, is_missing
 from ldm_jax.diffusion import drift as drifting
-from ldm_jax.diffusion import inversion, solvers
+from ldm_jax.diffusion import grid, inversion, process, solvers
 from ldm_jax.synthesis.generate import conditional, denormalise, normalise
 
 
@@ -69,7 +69,8 @@ def make_editor(
     )
   if guide_from not in ('source', 'null'):
     raise ValueError(f"guide_from is {guide_from!r}; use 'source' or 'null'.")
-  solvers.time_grid(schedule.num_timesteps, num_steps, spacing)
+  grid.time_grid(schedule.num_timesteps, num_steps, spacing)
+  process.check_prediction(prediction, schedule)
   options = {'prediction': prediction, 'spacing': spacing}
 
   @jax.jit

@@ -14,8 +14,8 @@ import numpy as np
 
 from ldm_jax.data.batching import chunks
 from ldm_jax.diffusion import drift as drifting
+from ldm_jax.diffusion import grid, process, solvers
 from ldm_jax.diffusion import guidance as guiding
-from ldm_jax.diffusion import solvers
 
 
 def make_sampler(
@@ -53,7 +53,8 @@ def make_sampler(
     ValueError: a drift that does not fit the channels; what `sample` refuses.
   """
   drifting.check_drift(drift, latent_shape[-1])
-  solvers.time_grid(schedule.num_timesteps, num_steps, spacing)
+  grid.time_grid(schedule.num_timesteps, num_steps, spacing)
+  process.check_prediction(prediction, schedule)
 
   @jax.jit
   def sample(params, attributes, keys):

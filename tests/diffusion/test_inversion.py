@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ldm_jax.diffusion import drift, inversion, process, schedules, solvers
+from ldm_jax.diffusion import drift, grid, inversion, process, schedules, solvers
 
 SCHEDULE = schedules.schedule('scaled_linear', 1000)
 
@@ -60,7 +60,7 @@ def test_the_path_is_the_road_that_sampling_takes():
   z_T, path, _ = inversion.ddim_invert_path(
     smooth, z_0(), SCHEDULE, 50, num_iterations=8
   )
-  t, s = solvers.time_pairs(1000, 50)
+  t, s = grid.time_pairs(1000, 50)
   z_s = solvers.ddim_step(
     z_T, smooth(z_T, jnp.full(4, t[0])), SCHEDULE.at(t[0]), SCHEDULE.at(s[0])
   )
