@@ -30,6 +30,16 @@ def test_zero_drift_is_bit_identical_to_plain_training_and_sampling(zero, predic
   np.testing.assert_array_equal(ours, plain)
 
 
+@pytest.mark.parametrize('solver', solvers.SOLVERS)
+def test_zero_drift_is_bit_identical_under_every_solver(solver):
+  options = {'key': jax.random.key(1), 'solver': solver, 'prediction': 'flow'}
+  for schedule in (SCHEDULE, schedules.schedule('flow', 1000)):
+    denoise = drift.centred(smooth, schedule, np.zeros(2), 'flow')
+    plain = solvers.sample(smooth, z_T(), schedule, 6, **options)
+    ours = solvers.sample(denoise, z_T(), schedule, 6, **options)
+    np.testing.assert_array_equal(ours, plain)
+
+
 def test_a_traced_zero_drift_changes_rounding_at_most():
   # Two programs: whether a multiplication and an addition become one instruction
   # differs by processor, so only a concrete zero can promise the same bits.

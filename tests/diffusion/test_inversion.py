@@ -8,6 +8,8 @@ import pytest
 from ldm_jax.diffusion import drift, grid, inversion, process, schedules, solvers
 
 SCHEDULE = schedules.schedule('scaled_linear', 1000)
+FLOW = schedules.schedule('flow', 1000)
+SILENT = schedules.schedule('scaled_linear', 1000, zero_terminal_snr=True)
 
 
 def smooth(z_t, t):
@@ -77,6 +79,37 @@ def test_v_prediction_inverts_to_the_same_noise():
     as_v, z_0(), SCHEDULE, 50, prediction='v', num_iterations=6
   )
   np.testing.assert_allclose(by_v, by_noise, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+  'schedule, prediction', [(FLOW, 'flow'), (SCHEDULE, 'flow'), (SILENT, 'v')]
+)
+def test_inversion_round_trips_where_no_signal_is_left_and_along_velocities(
+  schedule, prediction
+):
+  options = {'prediction': prediction, 'spacing': 'trailing'}
+  z_T = inversion.ddim_invert(smooth, z_0(), schedule, 50, num_iterations=12, **options)
+  back = solvers.sample(smooth, z_T, schedule, 50, **options)
+  np.testing.assert_allclose(back, z_0(), atol=2e-3)
+
+
+@pytest.mark.parametrize('delta', [None, 0.2])
+def test_the_corrections_make_the_round_trip_of_a_flow_exact(delta):
+  rough = lambda z_t, t: jnp.sin(3 * z_t) + 0.2 * z_t[:, ::-1]
+  denoise = drift.centred(rough, FLOW, delta, 'flow')
+  z_T, path, corrections = inversion.ddim_invert_path(
+    denoise, z_0(), FLOW, 20, prediction='flow'
+  )
+  back = solvers.sample(
+    denoise,
+    z_T,
+    FLOW,
+    20,
+    prediction='flow',
+    after_step=lambda z, i: z + corrections[i],
+  )
+  np.testing.assert_allclose(back, z_0(), atol=2e-4)
+  np.testing.assert_array_equal(path[-1], z_0())
 
 
 def test_inverted_gaussian_data_is_standard_noise(gaussian):

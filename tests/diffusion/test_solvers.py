@@ -1,5 +1,7 @@
 """Laws of the solvers."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,9 @@ from ldm_jax.diffusion import process, schedules, solvers
 
 SCHEDULE = schedules.schedule('scaled_linear', 1000)
 SHORT = schedules.schedule('linear', 150, 1e-4, 7e-2)
+FLOW = schedules.schedule('flow', 150)
+SILENT = schedules.schedule('linear', 150, 1e-4, 7e-2, zero_terminal_snr=True)
+HIGHER = ('heun', 'dpmpp_2m', 'unipc')
 
 
 def smooth(z_t, t):
@@ -43,6 +48,9 @@ def test_ddim_with_eta_one_is_the_ancestral_step():
     {'solver': 'ddim', 'num_steps': 150, 'eta': 0.7},
     {'solver': 'ddpm', 'num_steps': 150},
     {'solver': 'ddpm', 'num_steps': 75, 'spacing': 'trailing'},
+    {'solver': 'heun', 'num_steps': 30},
+    {'solver': 'dpmpp_2m', 'num_steps': 30},
+    {'solver': 'unipc', 'num_steps': 30},
   ],
   ids=str,
 )
@@ -81,7 +89,71 @@ def test_predicting_v_or_the_latent_or_the_noise_gives_the_same_sample():
   np.testing.assert_allclose(runs[2], runs[0], atol=1e-3)
 
 
-@pytest.mark.parametrize('solver, eta', [('ddpm', 0.0), ('ddim', 0.5)])
+def test_euler_is_ddim_and_on_the_straight_line_the_step_along_the_velocity():
+  z_T = draw()
+  for schedule, prediction in ((SHORT, 'epsilon'), (FLOW, 'flow')):
+    runs = [
+      solvers.sample(smooth, z_T, schedule, 10, prediction=prediction, solver=solver)
+      for solver in ('ddim', 'euler')
+    ]
+    np.testing.assert_array_equal(*runs)
+  z_t = z_T
+  times = 1 - np.arange(11) / 10
+  for t, s in itertools.pairwise(times):
+    z_t = z_t + (s - t) * smooth(z_t, jnp.full(3, round(150 * t) - 1))
+  ours = solvers.sample(smooth, z_T, FLOW, 10, prediction='flow', spacing='trailing')
+  np.testing.assert_allclose(ours, z_t, atol=1e-5)
+
+
+@pytest.mark.parametrize('solver', HIGHER)
+def test_a_constant_pair_is_followed_exactly_by_every_solver(solver):
+  # The flow of a single latent is a straight line in (signal, noise).
+  z_0, eps = draw(), draw(seed=1)
+  for schedule in (SHORT, FLOW, SILENT):
+    z_T = process.add_noise(z_0, eps, schedule.at(149))
+    ours = solvers.sample(
+      lambda z_t, t: z_0, z_T, schedule, 7, prediction='sample', solver=solver
+    )
+    np.testing.assert_allclose(ours, z_0, atol=1e-5)
+
+
+@pytest.mark.parametrize('solver', solvers.SOLVERS)
+@pytest.mark.parametrize('num_steps', [1, 2, 9])
+def test_v_sampling_from_zero_terminal_snr_is_finite_and_steps_off_the_noise(
+  solver, num_steps
+):
+  options = {'prediction': 'v', 'solver': solver, 'spacing': 'trailing'}
+  z_0 = solvers.sample(smooth, draw(), SILENT, num_steps, jax.random.key(0), **options)
+  assert np.all(np.isfinite(z_0))
+  if num_steps == 1 and solver != 'ddpm':
+    np.testing.assert_allclose(z_0, -smooth(draw(), jnp.full(3, 149)), atol=1e-6)
+
+
+@pytest.mark.parametrize('solver', HIGHER)
+def test_a_run_of_higher_order_is_one_scan_with_one_denoiser_in_it(solver):
+  seen = []
+
+  def denoise(z_t, t):
+    seen.append(z_t.shape)
+    return smooth(z_t, t)
+
+  run = lambda z: solvers.sample(denoise, z, SHORT, 25, solver=solver)
+  assert str(jax.make_jaxpr(run)(draw())).count('scan[') == 1
+  assert seen == [(3, 2)]
+
+
+@pytest.mark.parametrize('solver', ['ddim', 'heun'])
+def test_after_step_is_applied_once_where_each_step_arrives(solver):
+  add = lambda z, i: z + jnp.float32(10.0) ** -i
+  still = lambda z_t, t: jnp.zeros_like(z_t)
+  options = {'prediction': 'flow', 'solver': solver, 'after_step': add}
+  moved = solvers.sample(still, draw(), FLOW, 4, **options)
+  np.testing.assert_allclose(moved, draw() + 1.111, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+  'solver, eta', [('ddpm', 0.0), ('ddim', 0.5), *((name, 0.0) for name in HIGHER)]
+)
 def test_a_sample_does_not_depend_on_its_batch(solver, eta):
   keys = solvers.example_keys(jax.random.key(0), 4)
   other = solvers.example_keys(jax.random.key(9), 4)
@@ -137,6 +209,8 @@ def test_a_run_is_one_scan_and_compiles_once():
     ({'num_steps': 0}, 'between 1'),
     ({'solver': 'rk4'}, 'ddim'),
     ({'solver': 'ddpm'}, 'key'),
+    ({'solver': 'heun', 'eta': 0.5}, 'draws no noise'),
+    ({'solver': 'unipc', 'after_step': lambda z, i: z}, 'dpmpp_2m'),
     ({'spacing': 'log'}, 'trailing'),
     ({'prediction': 'score'}, 'epsilon'),
     ({'eta': 1.0, 'key': jax.random.split(jax.random.key(0), 2)}, '3 examples'),
