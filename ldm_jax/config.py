@@ -29,12 +29,13 @@ STAGES = (
 )
 METHODS = ('full', 'attention')
 CHOICES = {
-  'diffusion.schedule.name': ('linear', 'scaled_linear', 'cosine'),
-  'diffusion.prediction': ('epsilon', 'v'),
+  'diffusion.schedule.name': ('linear', 'scaled_linear', 'sigmoid', 'cosine', 'flow'),
+  'diffusion.prediction': ('epsilon', 'v', 'sample', 'flow'),
   'adapt.method': METHODS,
   # From the public pre-training, or from random weights.
   'adapt.init': ('diffusion', 'scratch'),
-  'sample.solver': ('ddim', 'ddpm'),
+  'sample.solver': ('ddim', 'ddpm', 'euler', 'heun', 'dpmpp_2m', 'unipc'),
+  'sample.spacing': ('linspace', 'leading', 'trailing', 'monai'),
   'sample.model': ('adapt', 'diffusion'),
   'counterfactual.source': ('public', 'private', 'test'),
 }

@@ -62,8 +62,18 @@ def defaults():
           'num_timesteps': 150,
           'beta_start': 1e-4,
           'beta_end': 7e-2,
+          # True lets training see the pure noise that sampling starts from (Lin 2024);
+          # needs a prediction other than epsilon.
+          'zero_terminal_snr': False,
+          # Of 'flow': above 1 spends more times near the noise (Esser 2024).
+          'shift': 1.0,
         },
+        # 'flow' goes with the schedule 'flow', 'v' with all others.
         'prediction': 'v',
+        # Weight min(snr, gamma) of the clean latent's error (Hang 2023, gamma 5). None
+        # leaves every time's error of the prediction alone.
+        'min_snr_gamma': None,
+        'times': _times('uniform'),
         'model': {
           # Few channels where there are many voxels: on a CPU the finest level costs
           # as much as the others together.
@@ -90,6 +100,8 @@ def defaults():
         # 'scratch' ignores the public pre-training: the ablation of Daum 2024.
         'init': 'diffusion',
         'drift': 0.0,
+        # '' draws times as pre-training does.
+        'times': _times(''),
         'steps': 100,
         'learning_rate': 2e-4,
         'ema_decay': 0.9,
@@ -118,6 +130,8 @@ def defaults():
         'steps': 50,
         'solver': 'ddim',
         'eta': 0.0,
+        # 'trailing' divides the time evenly, as a flow or a zero terminal SNR wants.
+        'spacing': 'linspace',
         'guidance': 1.0,
         'batch_size': 16,
         # 'population': the layout's documented population; 'public': rows of the
@@ -176,4 +190,21 @@ def _cohort(part):
     'part': part,
     # Keyword arguments of the layout: table, columns, phantom size and site.
     'options': {},
+  }
+
+
+def _times(density):
+  return {
+    # How often a training step draws each time: 'uniform', 'logit_normal' (Esser
+    # 2024), 'beta' (with b = 1 a power), or 'piecewise' (Ghalebikesabi 2023, for
+    # private training). x = 0 is clean, x = 1 noise.
+    'density': density,
+    'logit_mean': 0.0,
+    'logit_std': 1.0,
+    'beta': (1.0, 1.0),
+    # (from, to, share) in x; ((0.0, 0.03, 0.05), (0.03, 0.8, 0.9), (0.8, 1.0, 0.05)).
+    'pieces': (),
+    # True divides each loss by its time's probability: the objective stays uniform,
+    # only its variance changes. False lets the density weigh the times.
+    'importance': False,
   }

@@ -27,6 +27,7 @@ from ldm_jax.workfolder import WorkFolder, progress_bar
 def run(config, workdir, stages=''):
   """Runs the named stages (all, when none is named) in the order of the pipeline."""
   names = staging.chosen(stages)
+  staging.check_process(config)
   work = WorkFolder(workdir)
   if work.read_json('config.json') != to_plain(config):
     work.write_json(to_plain(config), 'config.json')
@@ -145,7 +146,7 @@ def diffusion(config, work):
   mesh = make_mesh(**config.mesh)
   key = staging.key(config, 'diffusion')
   latents = staging.latents(work, split)
-  losses, params = _denoiser(config, split, latents, drift=None)
+  losses, params = _denoiser(config, split, latents)
   optimizer = denoising.optimizer(section.learning_rate, section.steps)
   step = plain_step(
     denoising.example_losses(losses), optimizer, mesh, section.ema_decay
@@ -177,7 +178,7 @@ def adapt(config, work):
   folder = work.checkpoints('adapt')
   if not (folder / 'params').is_dir():
     latents = staging.latents(work, split)
-    losses, params = _denoiser(config, split, latents, drift=section.drift)
+    losses, params = _denoiser(config, split, latents, section.drift, adapting=True)
     if section.init == 'diffusion':
       params = checkpoint.load_params(work.checkpoints('diffusion'))
     trained, frozen = state.partition(params, adaptation.METHODS[section.method])
@@ -283,14 +284,10 @@ def _measurer(config, work, system, public):
   return measurement.Measurer(module, checkpoint.load_params(folder))
 
 
-def _denoiser(config, split, latents, drift):
+def _denoiser(config, split, latents, drift=None, adapting=False):
   module = networks.denoiser(config, split.schema)
-  losses = denoising.denoising_losses(
-    module,
-    networks.schedule(config),
-    config.diffusion.prediction,
-    config.diffusion.drop_probability,
-    drift or None,
+  losses = denoising.configured_losses(
+    config, module, networks.schedule(config), drift, adapting
   )
   params = networks.initial_denoiser(
     module, staging.key(config, 'init'), latents.shape[1:], len(split.schema)

@@ -8,7 +8,10 @@ import numpy as np
 
 from ldm_jax import config as configs
 from ldm_jax.data import sources, store
+from ldm_jax.diffusion import grid, solvers
 from ldm_jax.synthesis import generate, requests, trained
+from ldm_jax.training import diffusion as denoising
+from ldm_jax.training import networks
 from ldm_jax.workfolder import WorkFolder, fingerprint
 
 # Stage -> (config sections it reads, stages it builds on).
@@ -93,6 +96,21 @@ def will_start_anew(name, config, work):
   """Whether a stage will begin from nothing, once all before it are up to date."""
   started = work.read_json('checkpoints', name, 'started.json') or {}
   return started.get('fingerprint') != _planned(name, config, work)
+
+
+def check_process(config):
+  """Finds what the diffusion process of a config cannot do, before any stage runs.
+
+  Raises:
+    ValueError: for schedules, predictions, densities, weights or solvers that do not
+      exist or do not go together.
+  """
+  schedule = networks.schedule(config)
+  for adapting in (False, True):
+    denoising.configured_losses(config, None, schedule, adapting=adapting)
+  section = config.sample
+  grid.time_grid(schedule.num_timesteps, section.steps, section.spacing)
+  solvers.check_solver(section.solver, section.eta)
 
 
 def check_requests(config, work):

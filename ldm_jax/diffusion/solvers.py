@@ -99,7 +99,14 @@ def sample(
       that has no place for it.
   """
   process.check_prediction(prediction, schedule)
-  stochastic = _check_solver(solver, eta, key, after_step)
+  stochastic = check_solver(solver, eta)
+  if stochastic and key is None:
+    raise ValueError(f'Solver {solver!r} with eta {eta} draws noise; pass a key.')
+  if after_step is not None and solver == 'unipc':
+    raise ValueError(
+      "The solver 'unipc' corrects each step after the next call and would undo what "
+      "after_step did; use 'dpmpp_2m'."
+    )
   keys = example_keys(key, z_T.shape[0]) if stochastic else None
   t, s = grid.time_pairs(schedule.num_timesteps, num_steps, spacing)
   calls = grid.calls(t, s, twice=solver == 'heun')
@@ -141,24 +148,20 @@ def sample(
   return z_0
 
 
-def _check_solver(solver, eta, key, after_step):
-  """Refuses what cannot run; returns whether the run draws noise."""
+def check_solver(solver, eta=0.0):
+  """Returns whether a run draws noise; refuses unknown solvers and a misplaced eta.
+
+  Raises:
+    ValueError: a solver not in SOLVERS, a negative eta, eta > 0 where nothing is drawn.
+  """
   if solver not in SOLVERS:
     raise ValueError(f'Unknown solver {solver!r}; use one of {list(SOLVERS)}.')
-  if eta > 0 and solver not in ('ddim', 'ddpm'):
+  if eta < 0 or (eta > 0 and solver not in ('ddim', 'ddpm')):
     raise ValueError(
-      f'eta = {eta} came with the solver {solver!r}, which draws no noise; set '
-      "sample.eta=0 or sample.solver='ddim'."
+      f"eta = {eta} came with the solver {solver!r}; only 'ddim' takes one, and none "
+      "below 0. Set sample.eta=0 or sample.solver='ddim'."
     )
-  if after_step is not None and solver == 'unipc':
-    raise ValueError(
-      "The solver 'unipc' corrects each step after the next call and would undo what "
-      "after_step did; use 'dpmpp_2m'."
-    )
-  stochastic = solver == 'ddpm' or eta > 0
-  if stochastic and key is None:
-    raise ValueError(f'Solver {solver!r} with eta {eta} draws noise; pass a key.')
-  return stochastic
+  return solver == 'ddpm' or eta > 0
 
 
 def example_keys(key, num_examples):

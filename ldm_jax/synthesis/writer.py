@@ -168,6 +168,7 @@ def _sampler(section, trained):
     num_steps=section.steps,
     solver=section.solver,
     eta=section.eta,
+    spacing=section.spacing,
     guidance=section.guidance,
     prediction=trained.prediction,
     drift=trained.drift,

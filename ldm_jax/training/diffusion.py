@@ -1,41 +1,121 @@
 """The denoising loss on latents (b,...,c) with attributes (b,k).
 
 Tags: [Ho20] denoising diffusion; [Salimans22] v-prediction; [Ho22] classifier-free
-guidance; [Yeganeh25] latent drifting.
+guidance; [Yeganeh25] latent drifting; [Hang23] min-SNR weights.
 """
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from ldm_jax.diffusion import drift as drifting
-from ldm_jax.diffusion import process
+from ldm_jax.diffusion import process, weighting
 from ldm_jax.training.state import unflatten
 
 
-def denoising_losses(module, schedule, prediction, drop_probability, drift=None):
-  """Builds (params, z_0, attributes, keys) -> (b,) mean squared errors.
+def denoising_losses(
+  module,
+  schedule,
+  prediction,
+  drop_probability,
+  drift=None,
+  *,
+  times=None,
+  importance=False,
+  min_snr_gamma=None,
+):
+  """Builds (params, z_0, attributes, keys) -> (b,) mean squared errors, weighted.
 
-  Each example draws its own time (uniform over the schedule), noise and whether its
-  condition is dropped, from its own key. With a drift the noise is N(drift, 1) and
-  the network learns to predict the drifted noise ([Yeganeh25] Eq. 4 as a prior).
+  Each example draws its own time, noise and whether its condition is dropped, from its
+  own key, and has its own weight: nothing depends on the rest of the batch, and all of
+  it lies before the gradient that private training clips.
+
+  Args:
+    module: network with apply({'params'}, z_t, t, attributes, drop).
+    schedule, prediction: of `diffusion.schedules` and `diffusion.process`.
+    drop_probability: share of examples without condition [Ho22].
+    drift: with it the noise is N(drift, 1) and the network learns to predict the
+      drifted noise ([Yeganeh25] Eq. 4 as a prior).
+    times: probabilities (T,) of the times, see `weighting.density`; None is uniform.
+    importance: False lets `times` change the objective, to E over these times; True
+      divides each loss by T p(t), which keeps the uniform objective and changes only
+      the variance of its estimate (in private training also what clipping cuts).
+    min_snr_gamma: weights of [Hang23] (5 there); None weighs all times alike.
+
+  Raises:
+    ValueError: a prediction that the schedule does not define, or importance with a
+      time that is never drawn.
   """
+  process.check_prediction(prediction, schedule)
   num_timesteps = schedule.num_timesteps
+  if importance and times is not None and not np.all(np.asarray(times) > 0):
+    raise ValueError(
+      'diffusion.times.importance=True needs every time to be drawn, but the density '
+      'leaves some out; set it to False or widen diffusion.times.pieces.'
+    )
+
+  def draw_time(key):
+    if times is None:
+      return jax.random.randint(key, (), 0, num_timesteps)
+    return weighting.draw_time(key, times)
 
   def losses(params, z_0, attributes, keys):
     key_t, key_eps, key_drop = jnp.moveaxis(jax.vmap(_split3)(keys), 1, 0)
-    t = jax.vmap(lambda key: jax.random.randint(key, (), 0, num_timesteps))(key_t)
+    t = jax.vmap(draw_time)(key_t)
     eps = jax.vmap(lambda key: jax.random.normal(key, z_0.shape[1:]))(key_eps)
     eps = drifting.shift_noise(eps, drift)
     drop = jax.vmap(lambda key: jax.random.bernoulli(key, drop_probability))(key_drop)
-    alpha_bar_t = schedule.alpha_bar[t]
-    z_t = process.add_noise(z_0, eps, alpha_bar_t)
+    level_t = schedule.at(t)
+    z_t = process.add_noise(z_0, eps, level_t)
     output = module.apply({'params': params}, z_t, t, attributes, drop)
-    target = process.training_target(z_0, eps, alpha_bar_t, prediction)
+    target = process.training_target(z_0, eps, level_t, prediction)
     error = jnp.square(output.astype(jnp.float32) - target)
-    return error.reshape(len(error), -1).mean(1)
+    error = error.reshape(len(error), -1).mean(1)
+    if min_snr_gamma is not None:
+      error = error * weighting.min_snr(level_t, prediction, min_snr_gamma)
+    if importance and times is not None:
+      error = error / (num_timesteps * jnp.asarray(times, jnp.float32)[t])
+    return error
 
   return losses
+
+
+def configured_losses(config, module, schedule, drift=None, adapting=False):
+  """`denoising_losses` of `config.diffusion`, times of `adapt.times` when adapting.
+
+  Raises:
+    ValueError: naming the key of a density, a weight or a prediction that cannot be.
+  """
+  section, times = config.diffusion, config.diffusion.times
+  if adapting and config.adapt.times.density:
+    times = config.adapt.times
+  gamma = section.min_snr_gamma
+  if gamma is not None and not (isinstance(gamma, int | float) and gamma > 0):
+    raise ValueError(
+      f'config.diffusion.min_snr_gamma is {gamma!r}, but must be a positive number, '
+      'or None for no weights. Set --config.diffusion.min_snr_gamma=...'
+    )
+  probabilities = None
+  if times.density != 'uniform':
+    probabilities = weighting.density(
+      times.density,
+      schedule.num_timesteps,
+      mean=times.logit_mean,
+      std=times.logit_std,
+      shape=times.beta,
+      pieces=times.pieces,
+    )
+  return denoising_losses(
+    module,
+    schedule,
+    section.prediction,
+    section.drop_probability,
+    drift or None,
+    times=probabilities,
+    importance=times.importance,
+    min_snr_gamma=gamma,
+  )
 
 
 def example_losses(losses):

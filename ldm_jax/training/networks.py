@@ -39,9 +39,7 @@ def segmenter(config):
 def schedule(config):
   """The noise schedule of `config.diffusion.schedule`."""
   section = config.diffusion.schedule
-  return schedules.schedule(
-    section.name, section.num_timesteps, section.beta_start, section.beta_end
-  )
+  return schedules.schedule(**_frozen(section))
 
 
 def initialise(module, key, *examples, method=None):

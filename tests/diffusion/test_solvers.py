@@ -209,7 +209,7 @@ def test_a_run_is_one_scan_and_compiles_once():
     ({'num_steps': 0}, 'between 1'),
     ({'solver': 'rk4'}, 'ddim'),
     ({'solver': 'ddpm'}, 'key'),
-    ({'solver': 'heun', 'eta': 0.5}, 'draws no noise'),
+    ({'solver': 'heun', 'eta': 0.5}, 'sample.eta'),
     ({'solver': 'unipc', 'after_step': lambda z, i: z}, 'dpmpp_2m'),
     ({'spacing': 'log'}, 'trailing'),
     ({'prediction': 'score'}, 'epsilon'),

@@ -5,11 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ldm_jax.diffusion import schedules
-from ldm_jax.diffusion.process import expand_like
+from ldm_jax.defaults import defaults
+from ldm_jax.diffusion import schedules, solvers, weighting
+from ldm_jax.diffusion.process import expand_like, to_epsilon, training_target
 from ldm_jax.training import diffusion
 
 SCHEDULE = schedules.schedule('linear', 20, 1e-4, 0.2)
+FLOW = schedules.schedule('flow', 20)
 KEYS = jax.random.split(jax.random.key(0), 6)
 RNG = np.random.default_rng(0)
 Z_0 = RNG.normal(size=(6, 2, 4, 4, 3)).astype(np.float32)
@@ -19,16 +21,14 @@ ATTRIBUTES = RNG.normal(size=(6, 5)).astype(np.float32)
 class Perfect:
   """Knows z_0, so that it can tell the noise in z_t exactly."""
 
-  def __init__(self, prediction):
-    self.prediction = prediction
+  def __init__(self, prediction, schedule=SCHEDULE):
+    self.prediction, self.schedule = prediction, schedule
 
   def apply(self, params, z_t, t, attributes, drop):
     del params, attributes, drop
-    alpha_bar_t = expand_like(SCHEDULE.alpha_bar[t], z_t)
-    eps = (z_t - jnp.sqrt(alpha_bar_t) * Z_0) / jnp.sqrt(1 - alpha_bar_t)
-    if self.prediction == 'epsilon':
-      return eps
-    return jnp.sqrt(alpha_bar_t) * eps - jnp.sqrt(1 - alpha_bar_t) * Z_0
+    level_t = self.schedule.at(t)
+    eps = to_epsilon(Z_0, z_t, level_t, 'sample')
+    return training_target(Z_0, eps, level_t, self.prediction)
 
 
 class Linear:
@@ -54,18 +54,45 @@ class Watching(Linear):
 PARAMS = {'w': jnp.linspace(-1.0, 1.0, 5)}
 
 
-def losses(module=None, prediction='v', drop_probability=0.3, drift=None):
+def losses(
+  module=None,
+  prediction='v',
+  drop_probability=0.3,
+  drift=None,
+  schedule=SCHEDULE,
+  **options,
+):
   found = diffusion.denoising_losses(
-    module or Linear(), SCHEDULE, prediction, drop_probability, drift
+    module or Linear(), schedule, prediction, drop_probability, drift, **options
   )
   return found if isinstance(module, Watching) else jax.jit(found)
 
 
-@pytest.mark.parametrize('prediction', ['epsilon', 'v'])
+@pytest.mark.parametrize(
+  'schedule, prediction',
+  [(SCHEDULE, 'epsilon'), (SCHEDULE, 'v'), (FLOW, 'flow'), (FLOW, 'sample')],
+)
 @pytest.mark.parametrize('drift', [None, 0.4])
-def test_the_loss_of_a_perfect_denoiser_is_zero(prediction, drift):
-  found = losses(Perfect(prediction), prediction, drift=drift)
+def test_the_loss_of_a_perfect_denoiser_is_zero(schedule, prediction, drift):
+  module = Perfect(prediction, schedule)
+  found = losses(module, prediction, drift=drift, schedule=schedule)
   np.testing.assert_allclose(found({}, Z_0, ATTRIBUTES, KEYS), 0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize('solver', solvers.SOLVERS)
+def test_what_a_flow_learns_without_loss_is_what_its_solvers_return(solver):
+  module = Perfect('flow', FLOW)
+  z_T = solvers.initial_noise(KEYS, Z_0.shape)
+  z_0 = solvers.sample(
+    lambda z_t, t: module.apply({}, z_t, t, None, None),
+    z_T,
+    FLOW,
+    5,
+    KEYS,
+    prediction='flow',
+    solver=solver,
+  )
+  np.testing.assert_allclose(z_0, Z_0, atol=1e-4)
 
 
 def test_zero_drift_is_no_drift_bit_for_bit():
@@ -97,6 +124,71 @@ def test_times_cover_the_schedule_and_drops_have_their_share():
   assert counts.min() > 140 and counts.max() < 260  # 200 each, 4 deviations
   assert np.mean(drop) == pytest.approx(0.3, abs=0.03)
   assert abs(np.corrcoef(t, drop)[0, 1]) < 0.06
+
+
+def test_weights_multiply_each_examples_loss_by_its_own_time():
+  module = Watching()
+  plain = losses(module)(PARAMS, Z_0, ATTRIBUTES, KEYS)
+  weighted = losses(module, min_snr_gamma=2.0)(PARAMS, Z_0, ATTRIBUTES, KEYS)
+  (t, _), (same, _) = module.seen
+  np.testing.assert_array_equal(t, same)
+  weight = weighting.min_snr(SCHEDULE.at(t), 'v', 2.0)
+  np.testing.assert_allclose(weighted, plain * weight, rtol=1e-5)
+  alone = losses(min_snr_gamma=2.0)(PARAMS, Z_0[2:3], ATTRIBUTES[2:3], KEYS[2:3])
+  np.testing.assert_allclose(alone[0], weighted[2], rtol=1e-5)
+
+
+def test_a_density_weighs_the_times_and_importance_takes_the_weight_away():
+  # Losses that depend on nothing but the time: means over draws are known.
+  times = weighting.density('beta', 20, shape=(2.0, 1.0))
+  keys = jax.random.split(jax.random.key(5), 20_000)
+  z_0, attributes = np.zeros((20_000, 1, 1, 1, 1), np.float32), np.zeros((20_000, 5))
+
+  class Sees:
+    def apply(self, params, z_t, t, attributes, drop):
+      return expand_like(t.astype(jnp.float32), z_t) / 10 + z_t * 0
+
+  mean = lambda **options: float(
+    losses(Sees(), 'sample', **options)({}, z_0, attributes, keys).mean()
+  )
+  squares = np.square(np.arange(20) / 10)
+  assert mean() == pytest.approx(squares.mean(), rel=0.03)
+  assert mean(times=times) == pytest.approx(times @ squares, rel=0.03)
+  corrected = mean(times=times, importance=True)
+  assert corrected == pytest.approx(squares.mean(), rel=0.03)
+
+
+def test_a_loss_that_cannot_be_is_refused_with_its_key():
+  holes = weighting.density('piecewise', 20, pieces=((0.5, 1.0, 1.0),))
+  with pytest.raises(ValueError, match=r'diffusion\.times\.importance'):
+    losses(times=holes, importance=True)
+  with pytest.raises(ValueError, match=r'diffusion\.prediction'):
+    losses(schedule=FLOW, prediction='v')
+  config = defaults()
+  config.diffusion.min_snr_gamma = -1.0
+  with pytest.raises(ValueError, match=r'diffusion\.min_snr_gamma'):
+    diffusion.configured_losses(config, Linear(), SCHEDULE)
+
+
+def test_the_default_config_draws_uniform_times_without_weights():
+  config = defaults()
+  plain = losses(drop_probability=config.diffusion.drop_probability)
+  for adapting in (False, True):
+    ours = diffusion.configured_losses(config, Linear(), SCHEDULE, 0.0, adapting)
+    expected = plain(PARAMS, Z_0, ATTRIBUTES, KEYS)
+    found = jax.jit(ours)(PARAMS, Z_0, ATTRIBUTES, KEYS)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_adaptation_may_draw_its_own_times():
+  config, module = defaults(), Watching()
+  config.adapt.times.density = 'piecewise'
+  config.adapt.times.pieces = ((0.9, 1.0, 1.0),)
+  for adapting in (False, True):
+    ours = diffusion.configured_losses(config, module, SCHEDULE, 0.0, adapting)
+    ours(PARAMS, Z_0, ATTRIBUTES, KEYS)
+  public, private = (np.asarray(t) for t, _ in module.seen)
+  assert private.min() >= 18 > public.min()
 
 
 def example(present=(True, True)):
