@@ -70,8 +70,8 @@ def density(name, num_timesteps, mean=0.0, std=1.0, shape=(1.0, 1.0), pieces=())
     )
   else:
     raise ValueError(
-      f'Unknown density of times {name!r}; diffusion.times.density must be one of '
-      f'{list(DENSITIES)}.'
+      f'Unknown density of times {name!r}; diffusion.times.density and '
+      f'adapt.times.density must be one of {list(DENSITIES)}.'
     )
   probabilities = np.maximum(np.diff(below), 0)
   return probabilities / probabilities.sum()
@@ -105,5 +105,6 @@ def _check_pieces(pieces):
 def _require(holds, key, value, required):
   if not holds:
     raise ValueError(
-      f'diffusion.times.{key} is {value!r}, but must be {required}; change it.'
+      f'times.{key} is {value!r}, but must be {required}. Change '
+      f'diffusion.times.{key}, or adapt.times.{key} where adaptation has its own.'
     )

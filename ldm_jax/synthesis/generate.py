@@ -11,11 +11,14 @@ from collections.abc import Callable, Iterator
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from ldm_jax.data.batching import chunks
 from ldm_jax.diffusion import drift as drifting
 from ldm_jax.diffusion import grid, process, solvers
 from ldm_jax.diffusion import guidance as guiding
+from ldm_jax.training.mesh import EXAMPLES
 
 
 def make_sampler(
@@ -33,11 +36,14 @@ def make_sampler(
   latent_mean=0.0,
   latent_std=1.0,
   clip_z_0: float | None = None,
+  mesh=None,
 ) -> Callable:
   """Returns jitted sample(params, attributes (b, k), keys (b,)) -> z_0 (b, ..., c).
 
   One `lax.scan` per run and one compilation per batch size. A row depends on its own
-  attributes and key alone. Guidance other than 1 doubles the batch inside the scan.
+  attributes and key alone, whatever device it is made on. Guidance other than 1 doubles
+  the batch inside the scan. The initial noise is drawn inside and its buffer becomes
+  the scan's, so there is no argument to donate.
 
   Args:
     apply_denoiser: see the module.
@@ -48,6 +54,7 @@ def make_sampler(
     guidance: 0 unconditional, 1 conditional, above 1 stronger condition.
     drift: scalar or (c,) shift of the noise the denoiser was trained with (delta).
     latent_mean, latent_std: statistics that z_0 is multiplied back with.
+    mesh: of `training.mesh`; its devices share the rows, see `by_rows`.
 
   Raises:
     ValueError: a drift that does not fit the channels; what `sample` refuses.
@@ -55,8 +62,8 @@ def make_sampler(
   drifting.check_drift(drift, latent_shape[-1])
   grid.time_grid(schedule.num_timesteps, num_steps, spacing)
   process.check_prediction(prediction, schedule)
+  solvers.check_solver(solver, eta)
 
-  @jax.jit
   def sample(params, attributes, keys):
     attributes = jnp.asarray(attributes, jnp.float32)
     denoise = conditional(apply_denoiser, params, attributes, guidance)
@@ -76,7 +83,45 @@ def make_sampler(
     )
     return denormalise(z_0, latent_mean, latent_std)
 
-  return sample
+  return by_rows(sample, mesh, num_shared=1)
+
+
+def by_rows(function, mesh=None, num_shared=0) -> Callable:
+  """Compiles function(*shared, *rows) -> rows so that each device makes its own rows.
+
+  Rows are arrays (b, ...), shared arguments (parameters) are whole on every device, and
+  the devices do not talk. A batch that does not divide is filled up with copies of its
+  last row, which are dropped again.
+
+  Args:
+    function: whose rows do not depend on each other.
+    mesh: with the axes `data` and `fsdp`; None is the default device.
+    num_shared: how many of the first arguments are shared.
+  """
+  if mesh is None or mesh.size == 1:
+    return jax.jit(function)
+
+  run = jax.jit(
+    jax.shard_map(
+      lambda shared, rows: function(*shared, *rows),
+      mesh=mesh,
+      in_specs=(P(), EXAMPLES),
+      out_specs=EXAMPLES,
+      check_vma=False,
+    )
+  )
+  everywhere, by_example = NamedSharding(mesh, P()), NamedSharding(mesh, EXAMPLES)
+
+  def split(*arguments):
+    shared, rows = arguments[:num_shared], arguments[num_shared:]
+    count = rows[0].shape[0]
+    filled = np.minimum(np.arange(-(-count // mesh.size) * mesh.size), count - 1)
+    rows = tuple(row if len(filled) == count else row[filled] for row in rows)
+    # Parameters read from a checkpoint lie on one device only.
+    made = run(jax.device_put(shared, everywhere), jax.device_put(rows, by_example))
+    return made[:count]
+
+  return split
 
 
 def conditional(apply_denoiser, params, attributes, guidance=1.0, against=None):

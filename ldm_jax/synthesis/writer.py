@@ -9,6 +9,7 @@ from ldm_jax.config import to_plain
 from ldm_jax.data import preprocess, volume
 from ldm_jax.synthesis import counterfactual as editing
 from ldm_jax.synthesis import generate, requests
+from ldm_jax.training.mesh import make_mesh
 from ldm_jax.workfolder import progress_bar
 
 # Arrays kept beside the latents, so that evaluation and report need not read NIfTI.
@@ -31,10 +32,11 @@ def write_samples(config, work, trained, public, affine, key):
     Summary dict for the stage.
   """
   vectors = requests.draw(config, trained.schema, public)
+  mesh = make_mesh(**config.mesh)
   with progress_bar('sample', len(vectors), 'volume') as advance:
     volumes = generate.generate(
-      _sampler(config.sample, trained),
-      trained.decode,
+      _sampler(config.sample, trained, mesh),
+      generate.by_rows(trained.decode, mesh),
       trained.params,
       vectors,
       key,
@@ -62,7 +64,9 @@ def write_sweeps(config, work, trained, base, key, num_values=5):
     key: base key of the sampling noise.
     num_values: values per attribute, over the middle 70 % of its range.
   """
-  sampler = _sampler(config.sample, trained)
+  mesh = make_mesh(**config.mesh)
+  sampler = _sampler(config.sample, trained, mesh)
+  decode = generate.by_rows(trained.decode, mesh)
   names = [name for name in config.sample.sweep if name in trained.schema.names]
   sweeps = {}
   for name in names:
@@ -70,7 +74,7 @@ def write_sweeps(config, work, trained, base, key, num_values=5):
     vectors[:, trained.schema.names.index(name)] = np.linspace(-0.7, 0.7, num_values)
     sweeps[f'{name}_volumes'] = generate.generate(
       sampler,
-      trained.decode,
+      decode,
       trained.params,
       vectors,
       key,
@@ -160,7 +164,7 @@ def write_counterfactuals(config, work, trained, split):
   return {'volumes': len(chosen), 'changes': changes}
 
 
-def _sampler(section, trained):
+def _sampler(section, trained, mesh):
   return generate.make_sampler(
     trained.apply_denoiser,
     trained.schedule,
@@ -172,6 +176,7 @@ def _sampler(section, trained):
     guidance=section.guidance,
     prediction=trained.prediction,
     drift=trained.drift,
+    mesh=mesh,
     **trained.statistics,
   )
 

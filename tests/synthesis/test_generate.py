@@ -7,6 +7,7 @@ import pytest
 
 from ldm_jax.diffusion import process, solvers
 from ldm_jax.synthesis import generate
+from ldm_jax.training.mesh import make_mesh
 
 KEY = jax.random.key(0)
 
@@ -70,6 +71,38 @@ def test_one_compilation_serves_the_padded_last_batch(world):
   )
   assert len(traces) == 1
   assert seen == [(2, 5), (4, 5), (5, 5)]
+
+
+@pytest.mark.parametrize('num_rows', [8, 5, 1])
+@pytest.mark.parametrize(
+  'options',
+  [{'solver': 'ddpm'}, {'solver': 'dpmpp_2m', 'guidance': 2.0, 'drift': 0.1}],
+  ids=str,
+)
+def test_four_devices_give_the_samples_of_one(world, num_rows, options):
+  mesh, rows = make_mesh(), requests(num_rows)
+  assert mesh.size == 4
+  keys = generate.request_keys(KEY, np.arange(num_rows))
+  # Restored checkpoints lie on the first device, and decoders close over theirs.
+  params, one = jax.device_put((world.params, jnp.ones(())), jax.devices()[0])
+  decode = jax.jit(lambda z: world.decode(z) * one)
+  shared = sampler(world, mesh=mesh, **options)(params, rows, keys)
+  alone = sampler(world, **options)(params, rows, keys)
+  assert shared.shape == alone.shape
+  np.testing.assert_allclose(shared, alone, rtol=1e-5, atol=1e-5)
+  volumes = generate.by_rows(decode, mesh)(shared)
+  np.testing.assert_allclose(volumes, decode(alone), rtol=1e-5, atol=1e-5)
+  if num_rows == 8:
+    assert len(shared.sharding.device_set) == 4
+
+
+def test_devices_do_not_talk_while_they_sample(world):
+  run = sampler(world, mesh=make_mesh(), guidance=2.0)
+  keys = generate.request_keys(KEY, np.arange(8))
+  text = jax.jit(run).lower(world.params, requests(8), keys).compile().as_text()
+  assert 'while' in text
+  for word in ('all-reduce', 'all-to-all', 'collective-permute', 'all-gather'):
+    assert word not in text, word
 
 
 def test_requests_with_one_id_share_their_noise(world):
@@ -150,5 +183,7 @@ def test_impossible_requests_are_refused(world):
     draw(world, requests(0))
   with pytest.raises(ValueError, match='150'):
     sampler(world, num_steps=200)
+  with pytest.raises(ValueError, match=r'sample\.eta'):
+    sampler(world, solver='heun', eta=0.5)
   with pytest.raises(ValueError, match='3 channels'):
     sampler(world, drift=np.zeros(4))
