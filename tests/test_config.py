@@ -6,6 +6,7 @@ import pytest
 
 from ldm_jax import config as configs
 from ldm_jax.defaults import defaults
+from ldm_jax.diffusion import grid, process, schedules, solvers
 
 
 def test_an_argument_names_one_preset_and_typed_options():
@@ -153,6 +154,17 @@ def test_a_check_names_the_key_what_came_and_what_is_required(key, value):
     configs.check(config)
   assert f'config.{key} is {value!r}' in str(error.value)
   assert 'must be' in str(error.value) and f'--config.{key}=' in str(error.value)
+
+
+def test_the_choices_of_the_diffusion_are_those_that_its_room_offers():
+  offered = {
+    'diffusion.schedule.name': schedules.NAMES,
+    'diffusion.prediction': process.PREDICTIONS,
+    'sample.solver': solvers.SOLVERS,
+    'sample.spacing': grid.SPACINGS,
+  }
+  for key, names in offered.items():
+    assert configs.CHOICES[key] == names
 
 
 def test_the_defaults_pass_the_checks_with_and_without_privacy():

@@ -101,9 +101,11 @@ def test_second_order_beats_first_order_at_the_same_calls(name, solver):
   assert ours[0] < 0.5 * ddim[0]
 
 
-@pytest.mark.parametrize('solver', solvers.SOLVERS)
+@pytest.mark.parametrize(
+  'solver, eta', [*((solver, 0.0) for solver in solvers.SOLVERS), ('ddim', 0.7)]
+)
 @pytest.mark.parametrize('schedule', [FLOW, EVEN], ids=['flow', 'even'])
-def test_every_solver_recovers_mean_and_variance_of_a_gaussian(schedule, solver):
+def test_every_solver_recovers_mean_and_variance_of_a_gaussian(schedule, solver, eta):
   mean, prediction = np.array([1.5, -0.5], np.float32), 'sample'
   key, last = jax.random.key(1), schedule.at(schedule.num_timesteps - 1)
   data = mean + STD * jax.random.normal(jax.random.key(2), (20_000, 2))
@@ -116,6 +118,7 @@ def test_every_solver_recovers_mean_and_variance_of_a_gaussian(schedule, solver)
     steps,
     key,
     solver=solver,
+    eta=eta,
     prediction=prediction,
     spacing='trailing',
   )

@@ -8,6 +8,7 @@ import pytest
 from ldm_jax.defaults import defaults
 from ldm_jax.diffusion import schedules, solvers, weighting
 from ldm_jax.diffusion.process import expand_like, to_epsilon, training_target
+from ldm_jax.privacy.gradients import clipped_sum
 from ldm_jax.training import diffusion
 
 SCHEDULE = schedules.schedule('linear', 20, 1e-4, 0.2)
@@ -156,6 +157,19 @@ def test_a_density_weighs_the_times_and_importance_takes_the_weight_away():
   assert mean(times=times) == pytest.approx(times @ squares, rel=0.03)
   corrected = mean(times=times, importance=True)
   assert corrected == pytest.approx(squares.mean(), rel=0.03)
+
+
+def test_no_weight_lets_a_patient_move_the_clipped_sum_by_more_than_the_bound():
+  # Weights of up to 1e4 and 1 / p(t) lie inside the loss, so clipping comes after them.
+  times = weighting.density('beta', 20, shape=(3.0, 1.0))
+  options = {'times': times, 'importance': True, 'min_snr_gamma': 1e9}
+  loss = diffusion.patient_loss(losses(prediction='sample', **options), 1)
+  per_patient = lambda trained, one, key: loss(trained, {}, one, key)
+  patients = jax.tree.map(lambda leaf: jnp.stack([leaf, 50 * leaf]), example((1, 1)))
+  for kept in ([True, False], [False, True]):
+    total = clipped_sum(per_patient, PARAMS, patients, jnp.array(kept), KEYS[:2], 0.1)
+    norm = float(jnp.linalg.norm(total['w']))
+    assert norm == pytest.approx(0.1, rel=1e-4)
 
 
 def test_a_loss_that_cannot_be_is_refused_with_its_key():
