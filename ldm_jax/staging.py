@@ -138,12 +138,14 @@ def key(config, purpose):
 
 def loop_arguments(config, work, name):
   """The arguments of `training.loop.train` that are the same for every stage."""
+  # Steps of `adapt` are few and long (a whole batch of patients each).
+  rarest = 10 if name == 'adapt' else config.run.checkpoint_every
   return {
     'folder': work.checkpoints(name),
     'log': functools.partial(work.log, name),
     'title': name,
     'log_every': config.run.log_every,
-    'checkpoint_every': config.run.checkpoint_every,
+    'checkpoint_every': min(config.run.checkpoint_every, rarest),
   }
 
 
