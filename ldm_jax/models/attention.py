@@ -14,20 +14,24 @@ import jax.numpy as jnp
 from jax import lax
 
 from ldm_jax.models.convolution import Conv
-from ldm_jax.models.layers import ZEROS, Dense, GroupNorm
+from ldm_jax.models.layers import ZEROS, Dense, GroupNorm, LayerNorm
 
 # Scores kept at once; above, they are computed again in the backward pass. A CPU is
 # two to three times faster when they stay in its cache (measured on two cores); 2**25
 # float32 scores are 128 MiB.
 MAX_SCORES = {'cpu': 2**20}
 MAX_SCORES_ELSEWHERE = 2**25
+# The score of a key that does not exist: its weight underflows to exactly zero.
+MASKED = -1e30
 
 
-def attend(query, key, value, max_scores=None):
+def attend(query, key, value, max_scores=None, mask=None):
   """softmax(query key^T / sqrt(d)) value with bounded memory.
 
   Args:
     query: (b, n, heads, d). key, value: (b, m, heads, d).
+    mask: (b, m) bool, False for keys that do not exist (padding); at least one key of
+      each example must. None for all.
     max_scores: largest number of scores kept at once; None takes the platform's. More
       are taken some examples at a time, and those of one example some queries at a
       time.
@@ -39,36 +43,39 @@ def attend(query, key, value, max_scores=None):
   b, n, heads = query.shape[:3]
   per_example = heads * n * key.shape[1]
   if b * per_example <= max_scores:
-    return _attend_whole(query, key, value)
+    return _attend_whole(query, key, value, mask)
   if per_example > max_scores:
-    return _attend_queries(query, key, value, math.ceil(b * per_example / max_scores))
+    num_chunks = math.ceil(b * per_example / max_scores)
+    return _attend_queries(query, key, value, mask, num_chunks)
 
   def one(example):
-    return _attend_whole(*(x[None] for x in example))[0]
+    return _attend_whole(*jax.tree.map(lambda x: x[None], example))[0]
 
   group = max_scores // per_example
-  return lax.map(jax.checkpoint(one), (query, key, value), batch_size=group)
+  return lax.map(jax.checkpoint(one), (query, key, value, mask), batch_size=group)
 
 
-def _attend_whole(query, key, value):
+def _attend_whole(query, key, value, mask):
   scores = jnp.einsum(
     'bnhd,bmhd->bhnm',
     query * query.shape[-1] ** -0.5,
     key,
     preferred_element_type=jnp.float32,
   )
+  if mask is not None:
+    scores = jnp.where(mask[:, None, None], scores, MASKED)
   weights = nn.softmax(scores).astype(value.dtype)
   return jnp.einsum('bhnm,bmhd->bnhd', weights, value)
 
 
-def _attend_queries(query, key, value, num_chunks):
+def _attend_queries(query, key, value, mask, num_chunks):
   b, n, heads, d = query.shape
   length = -(-n // min(num_chunks, n))
   padded = jnp.pad(query, [(0, 0), (0, -n % length), (0, 0), (0, 0)])
   chunks = jnp.moveaxis(padded.reshape(b, -1, length, heads, d), 1, 0)
 
   def some(query):
-    return _attend_whole(query, key, value)
+    return _attend_whole(query, key, value, mask)
 
   y = lax.map(jax.checkpoint(some), chunks)
   return jnp.moveaxis(y, 0, 1).reshape(padded.shape)[:, :n]
@@ -77,16 +84,20 @@ def _attend_queries(query, key, value, num_chunks):
 class Attention(nn.Module):
   """Multi-head attention of x to context, or to itself: (b,n,c), (b,m,e) -> (b,n,c).
 
-  Parameters to_q, to_k, to_v (with biases if qkv_bias) and out_proj.
+  A context may come as (tokens, mask): tokens whose mask (b,m) is False are padding.
+  Parameters to_q, to_k, to_v (with biases if qkv_bias) and out_proj (zero at the start
+  if zero_init).
   """
 
   num_heads: int
   head_dim: int
   qkv_bias: bool = False
   dtype: jnp.dtype | None = None
+  zero_init: bool = False
 
   @nn.compact
   def __call__(self, x, context=None):
+    context, mask = context if isinstance(context, tuple) else (context, None)
     context = x if context is None else context
     width = self.num_heads * self.head_dim
     dense = functools.partial(Dense, width, use_bias=self.qkv_bias, dtype=self.dtype)
@@ -97,8 +108,9 @@ class Attention(nn.Module):
     query = heads(dense(name='to_q')(x))
     key = heads(dense(name='to_k')(context))
     value = heads(dense(name='to_v')(context))
-    y = attend(query, key, value).reshape(*x.shape[:-1], width)
-    return Dense(x.shape[-1], dtype=self.dtype, name='out_proj')(y)
+    y = attend(query, key, value, mask=mask).reshape(*x.shape[:-1], width)
+    last = {'kernel_init': ZEROS} if self.zero_init else {}
+    return Dense(x.shape[-1], dtype=self.dtype, name='out_proj', **last)(y)
 
 
 class FeedForward(nn.Module):
@@ -129,8 +141,7 @@ class TransformerBlock(nn.Module):
     )
 
     def norm(x, name):
-      norm = nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, name=name)
-      return norm(x.astype(jnp.float32)).astype(self.dtype or x.dtype)
+      return LayerNorm(dtype=self.dtype, name=name)(x)
 
     x = x + attention(name='attn1')(norm(x, 'norm1'))
     x = x + attention(name='attn2')(norm(x, 'norm2'), context)

@@ -6,14 +6,11 @@ skip it meets.
 """
 
 import functools
-from collections.abc import Mapping
 
 import flax.linen as nn
 import jax.numpy as jnp
-from flax.core import FrozenDict
 
 from ldm_jax.models.attention import AttentionBlock, SpatialTransformer
-from ldm_jax.models.conditioner import AttributeEncoder
 from ldm_jax.models.convolution import Conv
 from ldm_jax.models.layers import (
   ZEROS,
@@ -27,9 +24,11 @@ from ldm_jax.models.layers import (
   per_level,
 )
 from ldm_jax.models.levels import Level, Middle, timestep_embedding
+from ldm_jax.models.transformer import DepthTransformer
 
 # Width of the embedding of t, in units of the finest level's channels. [MONAI]
 EMBEDDING_FACTOR = 4
+ATTENTIONS = ('volume', 'depth')
 
 
 class UNet(Network):
@@ -41,15 +40,19 @@ class UNet(Network):
     num_res_blocks: per level, or one number.
     kernels: per level, or one kernel; two or three axes.
     strides: between two levels, or one for all; None halves every axis.
+    attention: 'volume' attends over all voxels at once, 'depth' within slices, then
+      along depth (`transformer.DepthTransformer`).
     attention_levels: per level, or one truth value.
     middle_attention: attention between the two blocks of the coarsest grid.
     num_head_channels: per level, or one number; features of one attention head.
+    num_heads: of every attention; None takes channels / num_head_channels.
     norm_groups, norm_eps: of every group norm.
     context_dim: channels of the context that attention reads; None for
       self-attention only.
     num_transformer_layers: per attention over a context.
     num_class_embeds: number of class labels, None without.
     resblock_updown: resample inside residual blocks instead of by convolutions.
+    remat: keep the inputs of each block only and compute the rest again backwards.
     dtype: type of the products; parameters and norms stay float32.
   """
 
@@ -68,6 +71,9 @@ class UNet(Network):
   num_transformer_layers: int = 1
   resblock_updown: bool = False
   norm_eps: float = 1e-6
+  attention: str = 'volume'
+  num_heads: int | None = None
+  remat: bool = False
   dtype: jnp.dtype | None = None
 
   @nn.compact
@@ -76,7 +82,8 @@ class UNet(Network):
 
     Args:
       x: (b,*space,in_channels). t: (b,) time steps.
-      context: (b,m,context_dim) tokens; class_labels: (b,) int.
+      context: (b,m,context_dim) tokens, or (tokens, mask (b,m)) with False for
+        padding; class_labels: (b,) int.
       embedding: (b,4*channels[0]) added to the embedding of t.
 
     Raises: ValueError when context, labels or options do not fit.
@@ -103,7 +110,7 @@ class UNet(Network):
       states += new
     last = num_levels - 1
     attention = self._attention(last) if self.middle_attention else None
-    middle = Middle(self._residual(last), attention, name='middle_block')
+    middle = Middle(self._residual(last), attention, self.remat, name='middle_block')
     x = middle(x, total, context)
     for i in reversed(range(num_levels)):
       level = self._up(i)
@@ -136,7 +143,13 @@ class UNet(Network):
     attends = per_level(self.attention_levels, num, 'attention_levels')[i]
     attention = self._attention(i) if attends else None
     return Level(
-      num_blocks, self._residual(i), attention, resampler, resampler_name, name=name
+      num_blocks,
+      self._residual(i),
+      attention,
+      resampler,
+      resampler_name,
+      self.remat,
+      name=name,
     )
 
   def _resampler(self, direction, i, finer):
@@ -180,16 +193,20 @@ class UNet(Network):
       'norm_eps': self.norm_eps,
       'dtype': self.dtype,
     }
-    if head_dim > channels or (self.context_dim is None and channels % head_dim):
+    num_heads = self.num_heads or channels // head_dim
+    plain = self.context_dim is None and self.attention == 'volume'
+    if not num_heads or (plain and channels != num_heads * head_dim):
       raise ValueError(
         f'{channels} channels hold no whole number of heads of {head_dim} channels; '
-        'change channels or num_head_channels'
+        'change channels, num_head_channels or num_heads'
       )
-    if self.context_dim is None:
+    if self.attention == 'depth':
+      return functools.partial(DepthTransformer, num_heads, head_dim, self.dtype)
+    if plain:
       return functools.partial(AttentionBlock, head_dim=head_dim, **norm)
     return functools.partial(
       SpatialTransformer,
-      num_heads=channels // head_dim,
+      num_heads=num_heads,
       head_dim=head_dim,
       num_layers=self.num_transformer_layers,
       **norm,
@@ -201,6 +218,12 @@ class UNet(Network):
         f'input has {x.shape[-1]} channels, in_channels is {self.in_channels}; change '
         'in_channels or the latent'
       )
+    if self.attention not in ATTENTIONS:
+      raise ValueError(
+        f'attention is {self.attention!r}; choose one of {ATTENTIONS} in '
+        'diffusion.model.attention'
+      )
+    context = context[0] if isinstance(context, tuple) else context
     given = None if context is None else context.shape[-1]
     if given is not None and given != self.context_dim:
       raise ValueError(
@@ -212,50 +235,3 @@ class UNet(Network):
         f'class_labels {"missing" if class_labels is None else "given"} while '
         f'num_class_embeds is {self.num_class_embeds}; give both or none'
       )
-
-
-class ConditionalDenoiser(Network):
-  """UNet `unet` steered by attributes through `conditioner`.
-
-  Tokens are read by attention, the pooled embedding joins the embedding of t and so
-  reaches every residual block.
-
-  Attributes:
-    num_categories: per attribute, 0 if continuous (Schema.num_categories).
-    in_channels, out_channels: of z_t and of the output.
-    conditioner_kwargs: options of AttributeEncoder; unet_kwargs: of UNet. The widths
-      in which the two meet (embedding_dim, context_dim) follow from them.
-  """
-
-  num_categories: tuple
-  in_channels: int = 4
-  out_channels: int = 4
-  conditioner_kwargs: Mapping = FrozenDict()
-  unet_kwargs: Mapping = FrozenDict()
-
-  def setup(self):
-    width = self.conditioner_kwargs.get('width', AttributeEncoder.width)
-    self.unet = UNet(
-      in_channels=self.in_channels,
-      out_channels=self.out_channels,
-      context_dim=width,
-      **self.unet_kwargs,
-    )
-    channels = self.unet_kwargs.get('channels', UNet.channels)
-    self.conditioner = AttributeEncoder(
-      self.num_categories,
-      embedding_dim=EMBEDDING_FACTOR * channels[0],
-      dtype=self.unet_kwargs.get('dtype'),
-      **self.conditioner_kwargs,
-    )
-
-  def __call__(self, z_t, t, attributes, drop=None):
-    """Output (b,*space,out_channels).
-
-    Args:
-      z_t: (b,*space,in_channels). t: (b,) time steps.
-      attributes: (b,k) encoded, NaN where missing. drop: (b,) bool, True where the
-        output must not depend on the attributes; None for nowhere.
-    """
-    tokens, embedding = self.conditioner(attributes, drop)
-    return self.unet(z_t, t, context=tokens, embedding=embedding)

@@ -140,6 +140,28 @@ class GroupNorm(nn.Module):
     return y.reshape(x.shape).astype(self.dtype or x.dtype)
 
 
+class LayerNorm(nn.Module):
+  """Normalises each token over its channels, in float32: (b,n,c).
+
+  Parameters `scale`, `bias` (c,), none of them if not `affine`.
+  """
+
+  epsilon: float = 1e-5
+  affine: bool = True
+  dtype: jnp.dtype | None = None
+
+  @nn.compact
+  def __call__(self, x):
+    y = x.astype(jnp.float32)
+    y = y - y.mean(-1, keepdims=True)
+    y = y * lax.rsqrt((y * y).mean(-1, keepdims=True) + self.epsilon)
+    if self.affine:
+      channels = x.shape[-1:]
+      y = y * self.param('scale', nn.initializers.ones, channels, jnp.float32)
+      y = y + self.param('bias', ZEROS, channels, jnp.float32)
+    return y.astype(self.dtype or x.dtype)
+
+
 class ResidualBlock(nn.Module):
   """Two convolutions beside a skip, steered by an embedding: x, (b,e) -> features.
 

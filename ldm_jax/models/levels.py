@@ -4,6 +4,7 @@
 applied classes), so that options are spelt out once, in the network.
 """
 
+import functools
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -19,6 +20,14 @@ def timestep_embedding(t, dim, max_period=10000.0):
   return jnp.pad(embedding, [(0, 0), (0, dim % 2)])
 
 
+def recomputed(maker):
+  """A maker of the same module whose inner values are computed again backwards.
+
+  Memory holds its inputs instead, for the price of one more forward pass.
+  """
+  return functools.partial(nn.remat(maker.func), *maker.args, **maker.keywords)
+
+
 class Level(nn.Module):
   """Blocks resnets_i, each with attentions_i, then a resampler, all of one grid.
 
@@ -27,6 +36,7 @@ class Level(nn.Module):
     residual, attention, resampler: makers of the submodules; attention and resampler
       may be None.
     resampler_name: 'downsampler' or 'upsampler'.
+    remat: keep the inputs of each block only, see `recomputed`.
   """
 
   num_blocks: int
@@ -34,6 +44,7 @@ class Level(nn.Module):
   attention: Callable | None
   resampler: Callable | None
   resampler_name: str
+  remat: bool = False
 
   @nn.compact
   def __call__(self, x, embedding, context, skips=(), size=None):
@@ -44,12 +55,13 @@ class Level(nn.Module):
       size: of the finer grid an upsampler is cropped to.
     """
     states, skips = [], list(skips)
+    residual, attention = _blocks(self)
     for i in range(self.num_blocks):
       if skips:
         x = jnp.concatenate([x, skips.pop()], -1)
-      x = self.residual(name=f'resnets_{i}')(x, embedding)
-      if self.attention is not None:
-        x = self.attention(name=f'attentions_{i}')(x, context)
+      x = residual(name=f'resnets_{i}')(x, embedding)
+      if attention is not None:
+        x = attention(name=f'attentions_{i}')(x, context)
       states.append(x)
     if self.resampler is not None:
       x = self.resampler(name=self.resampler_name)(x, embedding, size)
@@ -62,10 +74,20 @@ class Middle(nn.Module):
 
   residual: Callable
   attention: Callable | None
+  remat: bool = False
 
   @nn.compact
   def __call__(self, x, embedding, context):
-    x = self.residual(name='resnet_1')(x, embedding)
-    if self.attention is not None:
-      x = self.attention(name='attention')(x, context)
-    return self.residual(name='resnet_2')(x, embedding)
+    residual, attention = _blocks(self)
+    x = residual(name='resnet_1')(x, embedding)
+    if attention is not None:
+      x = attention(name='attention')(x, context)
+    return residual(name='resnet_2')(x, embedding)
+
+
+def _blocks(part):
+  """Makers of the residual and attention blocks of a level or the middle."""
+  makers = part.residual, part.attention
+  if not part.remat:
+    return makers
+  return tuple(maker and recomputed(maker) for maker in makers)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from ldm_jax.config import to_plain
 from ldm_jax.diffusion import schedules
 from ldm_jax.models.autoencoder import Autoencoder
-from ldm_jax.models.denoiser import ConditionalDenoiser
+from ldm_jax.models.conditional import ConditionalDenoiser
 from ldm_jax.models.features import Segmenter
 
 

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ldm_jax.models.denoiser import ConditionalDenoiser, UNet
+from ldm_jax.models.conditional import ConditionalDenoiser
+from ldm_jax.models.denoiser import UNet
 from ldm_jax.models.levels import timestep_embedding
 
 KEY = jax.random.key(0)

@@ -1,0 +1,154 @@
+"""Denoisers steered by conditions: z_t (b,*space,c), t (b,), condition -> (b,*space,c).
+
+A condition is the encoded attributes (b,k), or a dict {'attributes' (b,k), 'text'
+(b,m,e), 'text_mask' (b,m)}. It reaches the network in any of three ways: as tokens that
+attention reads, as an embedding that joins the embedding of t, as channels beside z_t
+[Pinaya22, arXiv 2209.07162].
+"""
+
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+from flax.core import FrozenDict
+
+from ldm_jax.models.conditioner import AttributeEncoder
+from ldm_jax.models.denoiser import UNet
+from ldm_jax.models.dit import DiT
+from ldm_jax.models.layers import Network
+from ldm_jax.models.sliceunet import SliceUNet
+from ldm_jax.models.text import TextEncoder
+
+NETWORKS = {'unet': UNet, 'dit': DiT, 'daum24': SliceUNet}
+WAYS = ('attention', 'embedding', 'channels')
+
+
+class ConditionalDenoiser(Network):
+  """Network `unet` (or `dit`) steered through `conditioner` and `text_conditioner`.
+
+  Attributes:
+    num_categories: per attribute, 0 if continuous (Schema.num_categories).
+    in_channels, out_channels: of z_t and of the output.
+    conditioner_kwargs: options of AttributeEncoder; unet_kwargs: of the network. The
+      widths in which the two meet (embedding_dim, context_dim) follow from them.
+    kind: of NETWORKS.
+    by: how conditions reach the network, some of WAYS.
+    with_text: conditions hold embedded text.
+  """
+
+  num_categories: tuple
+  in_channels: int = 4
+  out_channels: int = 4
+  conditioner_kwargs: Mapping = FrozenDict()
+  unet_kwargs: Mapping = FrozenDict()
+  kind: str = 'unet'
+  by: tuple = ('attention', 'embedding')
+  with_text: bool = False
+
+  def setup(self):
+    self._check()
+    width = self.conditioner_kwargs.get('width', AttributeEncoder.width)
+    extra = 2 * len(self.num_categories) if 'channels' in self.by else 0
+    network = NETWORKS[self.kind](
+      in_channels=self.in_channels + extra,
+      out_channels=self.out_channels,
+      context_dim=width if 'attention' in self.by else None,
+      **self.unet_kwargs,
+    )
+    setattr(self, self._name, network)
+    dtype = self.unet_kwargs.get('dtype')
+    embedding_dim = network.embedding_dim if 'embedding' in self.by else None
+    if self._has_tokens:
+      self.conditioner = AttributeEncoder(
+        self.num_categories,
+        embedding_dim=embedding_dim,
+        dtype=dtype,
+        **self.conditioner_kwargs,
+      )
+    if self.with_text:
+      self.text_conditioner = TextEncoder(width, embedding_dim, dtype)
+
+  def __call__(self, z_t, t, attributes, drop=None):
+    """Output (b,*space,out_channels).
+
+    Args:
+      z_t: (b,*space,in_channels). t: (b,) time steps.
+      attributes: (b,k) encoded, NaN where missing; or a dict, see the module.
+      drop: (b,) bool, True where the output must not depend on the condition; None for
+        nowhere.
+
+    Raises: ValueError when text is given and not expected, or the reverse.
+    """
+    condition = attributes
+    if not isinstance(condition, Mapping):
+      condition = {'attributes': attributes}
+    if ('text' in condition) != self.with_text:
+      raise ValueError(
+        f'the condition holds {sorted(condition)}, but the network was made '
+        f'{"with" if self.with_text else "without"} text; see diffusion.text'
+      )
+    attributes = condition['attributes']
+    context = embedding = None
+    if self._has_tokens:
+      context, embedding = self.conditioner(attributes, drop)
+    if self.with_text:
+      tokens, mask, of_text = self.text_conditioner(
+        condition['text'], condition.get('text_mask'), drop
+      )
+      known = jnp.ones(context.shape[:2], bool)
+      context = (
+        jnp.concatenate([context, tokens], 1),
+        jnp.concatenate([known, mask], 1),
+      )
+      embedding = None if embedding is None else embedding + of_text
+    if 'channels' in self.by:
+      z_t = beside(z_t, as_channels(attributes, self.num_categories, drop))
+    if 'attention' not in self.by:
+      context = None
+    return getattr(self, self._name)(z_t, t, context=context, embedding=embedding)
+
+  @property
+  def _name(self):
+    return 'dit' if self.kind == 'dit' else 'unet'
+
+  @property
+  def _has_tokens(self):
+    return self.with_text or bool({'attention', 'embedding'} & set(self.by))
+
+  def _check(self):
+    if self.kind not in NETWORKS:
+      raise ValueError(
+        f'kind is {self.kind!r}; choose one of {tuple(NETWORKS)} in '
+        'diffusion.model.kind'
+      )
+    if not self.by or not set(self.by) <= set(WAYS):
+      raise ValueError(
+        f'by is {self.by}; choose at least one of {WAYS} in diffusion.conditioner.by'
+      )
+    if self.with_text and 'attention' not in self.by and 'embedding' not in self.by:
+      raise ValueError(
+        f'text cannot become channels, but by is {self.by}; add attention or embedding '
+        'to diffusion.conditioner.by'
+      )
+
+
+def as_channels(attributes, num_categories, drop=None):
+  """Values scaled to [0, 1], then whether each is known: (b,k) -> (b,2k).
+
+  A continuous attribute's range [-1, 1] and a category's index are scaled alike
+  [Pinaya22]; a missing or dropped one is 0, not known.
+  """
+  known = ~jnp.isnan(attributes)
+  if drop is not None:
+    known = known & ~drop[:, None]
+  scale = jnp.array([1 / max(n - 1, 1) if n else 0.5 for n in num_categories])
+  offset = jnp.array([0.0 if n else 0.5 for n in num_categories])
+  values = jnp.where(known, attributes, 0.0) * scale + offset
+  values = jnp.where(known, values, 0.0)
+  return jnp.concatenate([values, known.astype(values.dtype)], -1)
+
+
+def beside(z, channels):
+  """z (b,*space,c) with channels (b,n) at every voxel: (b,*space,c+n)."""
+  channels = jnp.expand_dims(channels.astype(z.dtype), range(1, z.ndim - 1))
+  channels = jnp.broadcast_to(channels, (*z.shape[:-1], channels.shape[-1]))
+  return jnp.concatenate([z, channels], -1)
