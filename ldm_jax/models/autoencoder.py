@@ -54,6 +54,11 @@ class Autoencoder(Network):
     attention_levels: per level, or one truth value: self-attention after each block.
     nonlocal_attention: residual block, attention, residual block around the latent.
     norm_groups, norm_eps: of every group norm.
+    pointwise_blocks: the second convolution of each residual block has kernel 1.
+    down_kernel: of the strided convolutions; None takes the levels'.
+    resample_to_next: the convolution between two levels changes the channels already,
+      instead of the next level's first residual block.
+    head_channels: between the encoder or decoder and the latent; None: as the latent.
     out_activation: None, 'sigmoid' or 'tanh' on the reconstruction.
     dtype: type of the products; parameters and norms stay float32.
   """
@@ -70,6 +75,10 @@ class Autoencoder(Network):
   out_activation: str | None = 'sigmoid'
   out_channels: int | None = None
   norm_eps: float = 1e-6
+  pointwise_blocks: bool = False
+  down_kernel: tuple | None = None
+  resample_to_next: bool = False
+  head_channels: int | None = None
   dtype: jnp.dtype | None = None
 
   def setup(self):
@@ -81,10 +90,9 @@ class Autoencoder(Network):
     one = (1,) * len(kernels[0])
     self.encoder = Chain(self._encoder())
     self.decoder = Chain(self._decoder())
-    latent = functools.partial(Conv, self.latent_channels, one, dtype=self.dtype)
-    self.quant_conv_mu = latent()
-    self.quant_conv_log_sigma = latent()
-    self.post_quant_conv = latent()
+    self.quant_conv_mu = self._conv(self.latent_channels, one)()
+    self.quant_conv_log_sigma = self._conv(self.latent_channels, one)()
+    self.post_quant_conv = self._conv(self._head, one)()
 
   def encode(self, x):
     """Mean and standard deviation (b,*space/s,latent_channels) of z given x."""
@@ -146,9 +154,11 @@ class Autoencoder(Network):
   def _encoder(self):
     kernels, strides = self._plan()
 
-    def down(i, _):
+    def down(i, j):
+      features = self.channels[j if self.resample_to_next else i]
+      kernel = self.down_kernel or kernels[i]
       return functools.partial(
-        Downsample, self.channels[i], kernels[i], strides[i], True, self.dtype
+        Downsample, features, kernel, strides[i], True, self.dtype
       )
 
     return (
@@ -156,16 +166,15 @@ class Autoencoder(Network):
       *self._levels(range(len(self.channels)), down),
       *self._nonlocal(),
       self._norm(),
-      self._conv(self.latent_channels, kernels[-1]),
+      self._conv(self._head, kernels[-1]),
     )
 
   def _decoder(self):
     kernels, strides = self._plan()
 
     def up(i, j):
-      return functools.partial(
-        Upsample, self.channels[i], kernels[j], strides[j], self.dtype
-      )
+      features = self.channels[j if self.resample_to_next else i]
+      return functools.partial(Upsample, features, kernels[j], strides[j], self.dtype)
 
     return (
       self._conv(self.channels[-1], kernels[-1]),
@@ -196,8 +205,13 @@ class Autoencoder(Network):
       kernel_size,
       self.norm_groups,
       self.norm_eps,
+      pointwise=self.pointwise_blocks,
       dtype=self.dtype,
     )
+
+  @property
+  def _head(self):
+    return self.head_channels or self.latent_channels
 
   def _attention(self):
     return functools.partial(

@@ -24,6 +24,8 @@ class AttributeEncoder(nn.Module):
     width: of a token.
     num_heads, head_dim: of the self-attention; head_dim defaults to width / num_heads.
     num_frequencies: f adds sin and cos of pi 2^i value / 2 for i < f.
+    shared_absent: one learned token stands for every missing attribute and one for
+      every dropped one, instead of one each.
     embedding_dim: of the pooled embedding, None for none.
   """
 
@@ -32,6 +34,7 @@ class AttributeEncoder(nn.Module):
   num_heads: int = 4
   head_dim: int | None = None
   num_frequencies: int = 3
+  shared_absent: bool = False
   embedding_dim: int | None = None
   dtype: jnp.dtype | None = None
 
@@ -62,8 +65,9 @@ class AttributeEncoder(nn.Module):
     if categorical:
       own = self._categorical(values[:, categorical], categorical)
       tokens = tokens.at[:, categorical].set(own)
-    missing = self._token('missing', k)
-    null = self._token('null', k)
+    num_absent = 1 if self.shared_absent else k
+    missing = self._token('missing', num_absent)
+    null = self._token('null', num_absent)
     tokens = jnp.where(absent[..., None], missing, nn.selu(tokens))
     if drop is not None:
       tokens = jnp.where(drop[:, None, None], null, tokens)

@@ -177,6 +177,7 @@ class ResidualBlock(nn.Module):
   resample: str | None = None
   strides: tuple = ()
   zero_init: bool = False
+  pointwise: bool = False
   dtype: jnp.dtype | None = None
 
   @nn.compact
@@ -184,7 +185,9 @@ class ResidualBlock(nn.Module):
     norm = functools.partial(
       GroupNorm, self.norm_groups, self.norm_eps, dtype=self.dtype
     )
-    conv = functools.partial(Conv, self.features, self.kernel_size, dtype=self.dtype)
+    conv = functools.partial(
+      Conv, features=self.features, kernel_size=self.kernel_size, dtype=self.dtype
+    )
     h = nn.silu(norm(name='norm1')(x))
     if self.resample == 'down':
       x, h = average(x, self.strides), average(h, self.strides)
@@ -197,9 +200,10 @@ class ResidualBlock(nn.Module):
       h = h + jnp.expand_dims(shift, range(1, x.ndim - 1))
     h = nn.silu(norm(name='norm2')(h))
     last = {'kernel_init': ZEROS} if self.zero_init else {}
+    one = (1,) * len(self.kernel_size)
+    last |= {'kernel_size': one} if self.pointwise else {}
     h = conv(name='conv2', **last)(h)
     if x.shape[-1] != self.features:
-      one = (1,) * len(self.kernel_size)
       x = Conv(self.features, one, dtype=self.dtype, name='skip_connection')(x)
     return x + h
 
@@ -207,7 +211,8 @@ class ResidualBlock(nn.Module):
 class Downsample(nn.Module):
   """Strided convolution `conv`: space n -> ceil(n / s), or floor as in autoencoders.
 
-  trailing_padding: zeros only behind each strided axis, as [MONAI]'s autoencoder.
+  trailing_padding: k - s zeros about each strided axis, the odd one behind, as
+    [MONAI]'s autoencoder.
   """
 
   features: int
@@ -222,7 +227,9 @@ class Downsample(nn.Module):
     padding = 'same'
     if self.trailing_padding:
       padding = tuple(
-        (0, max(k - s, 0)) if s > 1 else ((k - 1) // 2, k // 2)
+        (max(k - s, 0) // 2, -(-max(k - s, 0) // 2))
+        if s > 1
+        else ((k - 1) // 2, k // 2)
         for k, s in zip(self.kernel_size, self.strides, strict=True)
       )
     conv = Conv(
