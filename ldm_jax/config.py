@@ -28,9 +28,14 @@ STAGES = (
   'report',
 )
 METHODS = ('full', 'attention')
+# How attributes reach the denoiser, any of them together.
+WAYS = ('attention', 'embedding', 'channels')
 CHOICES = {
   'diffusion.schedule.name': ('linear', 'scaled_linear', 'sigmoid', 'cosine', 'flow'),
   'diffusion.prediction': ('epsilon', 'v', 'sample', 'flow'),
+  'diffusion.model.kind': ('unet', 'dit', 'daum24'),
+  'diffusion.model.attention': ('volume', 'depth'),
+  'diffusion.model.dtype': ('float32', 'bfloat16'),
   'adapt.method': METHODS,
   # From the public pre-training, or from random weights.
   'adapt.init': ('diffusion', 'scratch'),
@@ -185,6 +190,9 @@ def check(config):
   for key, choices in CHOICES.items():
     value = flatten(config)[key]
     _require(value in choices, key, value, f'one of {", ".join(choices)}')
+  ways = config.diffusion.conditioner.by
+  key = 'diffusion.conditioner.by'
+  _require(len(ways) and set(ways) <= set(WAYS), key, ways, f'some of {WAYS}')
   timesteps = config.diffusion.schedule.num_timesteps
   for key in ('sample.steps', 'counterfactual.steps'):
     value = flatten(config)[key]
@@ -194,6 +202,13 @@ def check(config):
       value,
       f'at most diffusion.schedule.num_timesteps = {timesteps}',
     )
+  for key in ('shift', 'rotation_deg'):
+    value = config.augment[key]
+    holds = len(value) == 3 and min(value) >= 0
+    _require(holds, f'augment.{key}', value, 'three numbers from 0 up: axes d, h and w')
+  for key in ('copies', 'gamma'):
+    value = config.augment[key]
+    _require(value >= 0, f'augment.{key}', value, 'a number from 0 up')
   if config.adapt.privacy is not None:
     _check_privacy(config.adapt.privacy)
   return config

@@ -35,6 +35,18 @@ def defaults():
         # prepare fails when more than this share of the files cannot be read.
         'max_bad_fraction': 0.001,
       },
+      # Random motion and contrast of public volumes, for cohorts of few patients; with
+      # no copies nothing is transformed.
+      'augment': {
+        # Transformed copies of each volume for pre-training; the autoencoder draws anew
+        # at every step.
+        'copies': 0,
+        # Largest translation in voxels, and rotation about each axis (d, h, w).
+        'shift': (0, 0, 0),
+        'rotation_deg': (0, 0, 0),
+        # Intensities become x**exp(u), u uniform up to this.
+        'gamma': 0.0,
+      },
       'autoencoder': {
         'model': {
           'channels': (8, 32),
@@ -45,6 +57,13 @@ def defaults():
           'strides': ((1, 2, 2),),
           'norm_groups': 8,
           'out_activation': 'sigmoid',
+          # Kernel 1 in the second half of each residual block, strided convolutions
+          # with a kernel and a width of their own, channels before the latent: what
+          # Daum 2024's parameter count asks for.
+          'pointwise_blocks': False,
+          'down_kernel': None,
+          'resample_to_next': False,
+          'head_channels': None,
         },
         'steps': 500,
         'batch_size': 8,
@@ -75,6 +94,9 @@ def defaults():
         'min_snr_gamma': None,
         'times': _times('uniform'),
         'model': {
+          # 'unet'; 'dit', a transformer over patches with the options of `dit`; or
+          # 'daum24', the UNet of the paper.
+          'kind': 'unet',
           # Few channels where there are many voxels: on a CPU the finest level costs
           # as much as the others together.
           'channels': (16, 32, 48),
@@ -82,12 +104,45 @@ def defaults():
           # The coarsest level is cheap enough to make neighbouring slices agree.
           'kernels': ((1, 3, 3), (1, 3, 3), (3, 3, 3)),
           'strides': ((1, 2, 2), (1, 2, 2)),
+          # 'volume': all voxels at once; 'depth': within slices, then along depth, for
+          # grids too large for the first or slices too thick.
+          'attention': 'volume',
           # The middle block attends in any case.
           'attention_levels': (False, False, False),
           'num_head_channels': 16,
+          # None: as many heads as fill the channels.
+          'num_heads': None,
           'norm_groups': 8,
+          # Resample inside residual blocks instead of by convolutions.
+          'resblock_updown': False,
+          'dit': {
+            # Voxels of a token; a patch of one slice leaves thick slices apart.
+            'patch': (1, 2, 2),
+            'width': 128,
+            'num_blocks': 4,
+            'num_head_channels': 32,
+            'mlp_factor': 4,
+          },
+          # True computes each block again backwards: a third more work, much less
+          # memory.
+          'remat': False,
+          # Of products; 'bfloat16' pays on accelerators. Parameters, norms and softmax
+          # stay float32.
+          'dtype': 'float32',
         },
-        'conditioner': {'width': 16, 'num_heads': 4},
+        'conditioner': {
+          'width': 16,
+          'num_heads': 4,
+          # None: width / num_heads.
+          'head_dim': None,
+          # Sines and cosines of each value beside the value: 0 is the paper's.
+          'num_frequencies': 3,
+          # True: one learned token for whatever is missing, one for what is dropped.
+          'shared_absent': False,
+          # Tokens for attention, an embedding beside that of the time, and 'channels'
+          # beside the latent (Pinaya 2022); any of them together.
+          'by': ('attention', 'embedding'),
+        },
         # Share of examples trained without condition, for classifier-free guidance.
         'drop_probability': 0.1,
         'steps': 1000,

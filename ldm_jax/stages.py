@@ -5,8 +5,6 @@ command line calls it. It reads what earlier stages left in the work folder, nev
 their memory. Read from top to bottom.
 """
 
-import jax
-
 from ldm_jax import adapting, staging
 from ldm_jax.config import digest, to_plain
 from ldm_jax.data import inspection, preprocess, sources, store
@@ -105,7 +103,8 @@ def autoencoder(config, work):
 
   def take_step(current, number):
     chosen = epoch_batch(len(split.ids), section.batch_size, config.seed, number, True)
-    return step(current, {}, put_examples(mesh, {'x': split.volumes(chosen)}), key)
+    x = staging.public_volumes(config, split, chosen, 'step', number)
+    return step(current, {}, put_examples(mesh, {'x': x}), key)
 
   final = loop.train(
     take_step,
@@ -120,9 +119,7 @@ def autoencoder(config, work):
 @stage
 def encode(config, work):
   """Volumes -> posterior means in the store; latent statistics from public ones."""
-  params = checkpoint.load_params(work.checkpoints('autoencoder'))
-  module = networks.autoencoder(config.autoencoder)
-  encoder = jax.jit(lambda x: module.apply({'params': params}, x, method='encode')[0])
+  encoder, params = staging.encoder(config, work)
   tag = measurement.parameter_hash(params)
   for name, split in splits(config, work).items():
     if name == 'test':
@@ -145,7 +142,7 @@ def diffusion(config, work):
   section = config.diffusion
   mesh = make_mesh(**config.mesh)
   key = staging.key(config, 'diffusion')
-  latents = staging.latents(work, split)
+  latents, attributes = staging.pretraining_examples(config, work, split)
   losses, params = _denoiser(config, split, latents)
   optimizer = denoising.optimizer(section.learning_rate, section.steps)
   step = plain_step(
@@ -154,7 +151,7 @@ def diffusion(config, work):
 
   def take_step(current, number):
     chosen = epoch_batch(len(latents), section.batch_size, config.seed, number, True)
-    batch = {'z': latents[chosen], 'attributes': split.attributes[chosen]}
+    batch = {'z': latents[chosen], 'attributes': attributes[chosen]}
     return step(current, {}, put_examples(mesh, batch), key)
 
   final = loop.train(

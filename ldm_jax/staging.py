@@ -8,18 +8,20 @@ import numpy as np
 
 from ldm_jax import config as configs
 from ldm_jax.data import sources, store
+from ldm_jax.data.augment import augment
+from ldm_jax.data.batching import chunks
 from ldm_jax.diffusion import grid, solvers
 from ldm_jax.synthesis import generate, requests, trained
+from ldm_jax.training import checkpoint, networks
 from ldm_jax.training import diffusion as denoising
-from ldm_jax.training import networks
-from ldm_jax.workfolder import WorkFolder, fingerprint
+from ldm_jax.workfolder import WorkFolder, fingerprint, progress_bar
 
 # Stage -> (config sections it reads, stages it builds on).
 DEPENDENCIES = {
   'prepare': (('data',), ()),
-  'autoencoder': (('autoencoder', 'seed'), ('prepare',)),
+  'autoencoder': (('autoencoder', 'augment', 'seed'), ('prepare',)),
   'encode': (('autoencoder',), ('autoencoder',)),
-  'diffusion': (('diffusion', 'seed'), ('encode',)),
+  'diffusion': (('diffusion', 'augment', 'seed'), ('encode',)),
   'adapt': (('diffusion', 'adapt', 'seed'), ('encode', 'diffusion')),
   'sample': (('sample', 'seed'), ('adapt',)),
   'counterfactual': (('counterfactual', 'seed'), ('adapt',)),
@@ -167,6 +169,50 @@ def latents(work, split):
   return np.asarray(
     generate.normalise(np.asarray(found), statistics['mean'], statistics['std'])
   )
+
+
+def public_volumes(config, split, indices, *draw):
+  """Volumes (n,d,h,w,1) of a public split, transformed if `augment` makes copies.
+
+  Args:
+    draw: what names this draw, so that an interrupted run draws the same again.
+  """
+  volumes = split.volumes(indices)
+  if not config.augment.copies:
+    return volumes
+  options = {name: value for name, value in config.augment.items() if name != 'copies'}
+  words = [zlib.crc32(str(word).encode()) for word in draw]
+  return augment(volumes, np.random.default_rng((config.seed, *words)), **options)
+
+
+def pretraining_examples(config, work, split):
+  """Normalised latents (n,...,c) and attributes (n,k) of a public split.
+
+  With `augment.copies` = m, n is 1 + m times the number of volumes.
+  """
+  copies, batch_size = config.augment.copies, config.autoencoder.batch_size
+  found = [latents(work, split)]
+  if not copies:
+    return found[0], split.attributes
+  statistics = work.read_json('checkpoints', 'encode', 'latent_statistics.json')
+  encode, _ = encoder(config, work)
+  with progress_bar('transform public', copies * len(split), 'volume') as advance:
+    for copy in range(copies):
+      for indices, real in chunks(np.arange(len(split)), batch_size):
+        x = public_volumes(config, split, indices, 'copy', copy, indices[0])
+        z = generate.normalise(encode(x), statistics['mean'], statistics['std'])
+        found.append(np.asarray(z)[real])
+        advance(copy * len(split) + int(indices[real][-1]) + 1)
+  return np.concatenate(found), np.tile(split.attributes, (1 + copies, 1))
+
+
+def encoder(config, work):
+  """(jitted x (b,d,h,w,1) -> posterior mean (b,...,c), parameters) as trained."""
+  params = checkpoint.load_params(work.checkpoints('autoencoder'))
+  module = networks.autoencoder(config.autoencoder)
+  return jax.jit(
+    lambda x: module.apply({'params': params}, x, method='encode')[0]
+  ), params
 
 
 def system(config, work):

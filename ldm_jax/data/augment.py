@@ -1,0 +1,47 @@
+"""Random rigid motion and contrast of volumes: (b,d,h,w,1) -> the same.
+
+For public cohorts of few patients, whose scans a network otherwise learns by heart.
+The transformations keep volumes and thicknesses, so the attributes stay true unless
+one of them is a position or an angle. A patient of the private cohort is not
+transformed here: all that is drawn for one patient belongs inside one clipped gradient.
+"""
+
+import math
+
+import numpy as np
+from scipy import ndimage
+
+
+def augment(volumes, rng, shift=(0, 0, 0), rotation_deg=(0, 0, 0), gamma=0.0):
+  """Transforms every volume by its own draw; what enters at the border is mirrored.
+
+  Args:
+    volumes: (b,d,h,w,1) float32 in [0, 1].
+    rng: numpy.random.Generator.
+    shift: largest translation in voxels along d, h and w.
+    rotation_deg: largest rotation about the axes d, h and w through the centre; about
+      an axis the other two should have one voxel size.
+    gamma: intensities become x**exp(u) with u uniform in [-gamma, gamma].
+  """
+  moved = np.empty_like(volumes)
+  for i, volume in enumerate(volumes[..., 0]):
+    angles = np.radians(rng.uniform(-1, 1, 3) * rotation_deg)
+    matrix = _rotation(angles)
+    centre = (np.array(volume.shape) - 1) / 2
+    offset = centre - matrix @ (centre + rng.uniform(-1, 1, 3) * shift)
+    exponent = math.exp(rng.uniform(-gamma, gamma))
+    volume = ndimage.affine_transform(volume, matrix, offset, order=1, mode='mirror')
+    moved[i, ..., 0] = np.clip(volume, 0, 1) ** exponent
+  return moved
+
+
+def _rotation(angles):
+  """Rotation matrix (3,3) about axis 0, then 1, then 2."""
+  matrix = np.eye(3)
+  for axis, angle in enumerate(angles):
+    i, j = [other for other in range(3) if other != axis]
+    turn = np.eye(3)
+    turn[i, i] = turn[j, j] = math.cos(angle)
+    turn[i, j], turn[j, i] = -math.sin(angle), math.sin(angle)
+    matrix = turn @ matrix
+  return matrix
