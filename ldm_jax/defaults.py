@@ -57,6 +57,8 @@ def defaults():
           'strides': ((1, 2, 2),),
           'norm_groups': 8,
           'out_activation': 'sigmoid',
+          # Residual blocks before the first stride; None: as on the other levels.
+          'num_finest_blocks': None,
           # Kernel 1 in the second half of each residual block, strided convolutions
           # with a kernel and a width of their own, channels before the latent: what
           # Daum 2024's parameter count asks for.

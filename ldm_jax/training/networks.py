@@ -8,23 +8,47 @@ from ldm_jax.diffusion import schedules
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.conditional import ConditionalDenoiser
 from ldm_jax.models.features import Segmenter
+from ldm_jax.models.sliceunet import SliceUNet
 
 
 def autoencoder(section):
   """The autoencoder of `config.autoencoder`."""
-  return Autoencoder(**_frozen(section.model))
+  options = _frozen(section.model)
+  finest, others = options.pop('num_finest_blocks'), options['num_res_blocks']
+  if finest is not None:
+    options['num_res_blocks'] = (finest,) + (others,) * (len(options['channels']) - 1)
+  return Autoencoder(**options)
 
 
 def denoiser(config, schema):
   """The conditional denoiser of `config.diffusion` over the schema's attributes."""
   latent_channels = config.autoencoder.model.latent_channels
+  conditioner = _frozen(config.diffusion.conditioner)
+  by = conditioner.pop('by')
   return ConditionalDenoiser(
     num_categories=schema.num_categories,
     in_channels=latent_channels,
     out_channels=latent_channels,
-    conditioner_kwargs=_frozen(config.diffusion.conditioner),
-    unet_kwargs=_frozen(config.diffusion.model),
+    conditioner_kwargs=conditioner,
+    unet_kwargs=_options(config.diffusion.model),
+    kind=config.diffusion.model.kind,
+    by=by,
   )
+
+
+def _options(section):
+  """Options of the network that `config.diffusion.model` names."""
+  options = _frozen(section)
+  kind, transformer = options.pop('kind'), options.pop('dit')
+  dtype = {'float32': None, 'bfloat16': jnp.bfloat16}[options.pop('dtype')]
+  if kind == 'dit':
+    transformer = {name: _tuples(value) for name, value in transformer.items()}
+    return {**transformer, 'remat': options['remat'], 'dtype': dtype}
+  if kind == 'daum24':
+    # It has no other attention and no other resampling.
+    del options['attention'], options['resblock_updown']
+    options['num_heads'] = options['num_heads'] or SliceUNet.num_heads
+  return {**options, 'dtype': dtype}
 
 
 def segmenter(config):
