@@ -191,6 +191,10 @@ def defaults():
         'spacing': 'linspace',
         'guidance': 1.0,
         'batch_size': 16,
+        # Latent voxels per axis decoded at once, where a whole volume does not fit the
+        # device; () decodes whole. Tiles overlap and are blended.
+        'decode_tile': (),
+        'decode_overlap': 4,
         # 'population': the layout's documented population; 'public': rows of the
         # public cohort; or a table with one column per attribute.
         'requests': 'public',

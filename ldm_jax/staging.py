@@ -11,7 +11,7 @@ from ldm_jax.data import sources, store
 from ldm_jax.data.augment import augment
 from ldm_jax.data.batching import chunks
 from ldm_jax.diffusion import grid, solvers
-from ldm_jax.synthesis import generate, requests, trained
+from ldm_jax.synthesis import generate, requests, tiling, trained
 from ldm_jax.training import checkpoint, networks
 from ldm_jax.training import diffusion as denoising
 from ldm_jax.workfolder import WorkFolder, fingerprint, progress_bar
@@ -113,6 +113,7 @@ def check_process(config):
   section = config.sample
   grid.time_grid(schedule.num_timesteps, section.steps, section.spacing)
   solvers.check_solver(section.solver, section.eta)
+  tiling.check(section.decode_tile, section.decode_overlap)
 
 
 def check_requests(config, work):

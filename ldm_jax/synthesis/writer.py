@@ -8,7 +8,7 @@ import numpy as np
 from ldm_jax.config import to_plain
 from ldm_jax.data import preprocess, volume
 from ldm_jax.synthesis import counterfactual as editing
-from ldm_jax.synthesis import generate, requests
+from ldm_jax.synthesis import generate, requests, tiling
 from ldm_jax.training.mesh import make_mesh
 from ldm_jax.workfolder import progress_bar
 
@@ -36,7 +36,7 @@ def write_samples(config, work, trained, public, affine, key):
   with progress_bar('sample', len(vectors), 'volume') as advance:
     volumes = generate.generate(
       _sampler(config.sample, trained, mesh),
-      generate.by_rows(trained.decode, mesh),
+      _decoder(config.sample, trained, mesh),
       trained.params,
       vectors,
       key,
@@ -66,7 +66,7 @@ def write_sweeps(config, work, trained, base, key, num_values=5):
   """
   mesh = make_mesh(**config.mesh)
   sampler = _sampler(config.sample, trained, mesh)
-  decode = generate.by_rows(trained.decode, mesh)
+  decode = _decoder(config.sample, trained, mesh)
   names = [name for name in config.sample.sweep if name in trained.schema.names]
   sweeps = {}
   for name in names:
@@ -162,6 +162,13 @@ def write_counterfactuals(config, work, trained, split):
     texts=[f'{split.ids[index]}: {_told(changes)}' for index in chosen],
   )
   return {'volumes': len(chosen), 'changes': changes}
+
+
+def _decoder(section, trained, mesh):
+  decode = generate.by_rows(trained.decode, mesh)
+  if not section.decode_tile:
+    return decode
+  return tiling.tiled(decode, section.decode_tile, section.decode_overlap)
 
 
 def _sampler(section, trained, mesh):
