@@ -6,7 +6,6 @@ SABlock, CrossAttentionBlock and SpatialTransformer.
 """
 
 import functools
-import math
 
 import flax.linen as nn
 import jax
@@ -45,8 +44,8 @@ def attend(query, key, value, max_scores=None, mask=None):
   if b * per_example <= max_scores:
     return _attend_whole(query, key, value, mask)
   if per_example > max_scores:
-    num_chunks = math.ceil(b * per_example / max_scores)
-    return _attend_queries(query, key, value, mask, num_chunks)
+    length = max(1, max_scores * n // (b * per_example))
+    return _attend_queries(query, key, value, mask, length)
 
   def one(example):
     return _attend_whole(*jax.tree.map(lambda x: x[None], example))[0]
@@ -68,9 +67,8 @@ def _attend_whole(query, key, value, mask):
   return jnp.einsum('bhnm,bmhd->bnhd', weights, value)
 
 
-def _attend_queries(query, key, value, mask, num_chunks):
+def _attend_queries(query, key, value, mask, length):
   b, n, heads, d = query.shape
-  length = -(-n // min(num_chunks, n))
   padded = jnp.pad(query, [(0, 0), (0, -n % length), (0, 0), (0, 0)])
   chunks = jnp.moveaxis(padded.reshape(b, -1, length, heads, d), 1, 0)
 
