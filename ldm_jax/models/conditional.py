@@ -1,11 +1,12 @@
 """Denoisers steered by conditions: z_t (b,*space,c), t (b,), condition -> (b,*space,c).
 
-A condition is the encoded attributes (b,k), or a dict {'attributes' (b,k), 'text'
-(b,m,e), 'text_mask' (b,m)}. It reaches the network in any of three ways: as tokens that
-attention reads, as an embedding that joins the embedding of t, as channels beside z_t
-[Pinaya22, arXiv 2209.07162].
+A condition is one vector: the encoded attributes (k) and, where text is used, its
+embedded tokens (m e) behind them, NaN for whatever is missing. It reaches the network
+in any of three ways: as tokens that attention reads, as an embedding that joins the
+embedding of t, as channels beside z_t [Pinaya22, arXiv 2209.07162].
 """
 
+import math
 from collections.abc import Mapping
 
 import jax.numpy as jnp
@@ -32,7 +33,7 @@ class ConditionalDenoiser(Network):
       widths in which the two meet (embedding_dim, context_dim) follow from them.
     kind: of NETWORKS.
     by: how conditions reach the network, some of WAYS.
-    with_text: conditions hold embedded text.
+    text_shape: (m,e) of embedded text behind the attributes, None without.
   """
 
   num_categories: tuple
@@ -42,7 +43,7 @@ class ConditionalDenoiser(Network):
   unet_kwargs: Mapping = FrozenDict()
   kind: str = 'unet'
   by: tuple = ('attention', 'embedding')
-  with_text: bool = False
+  text_shape: tuple | None = None
 
   def setup(self):
     self._check()
@@ -64,7 +65,7 @@ class ConditionalDenoiser(Network):
         dtype=dtype,
         **self.conditioner_kwargs,
       )
-    if self.with_text:
+    if self.text_shape:
       self.text_conditioner = TextEncoder(width, embedding_dim, dtype)
 
   def __call__(self, z_t, t, attributes, drop=None):
@@ -72,28 +73,19 @@ class ConditionalDenoiser(Network):
 
     Args:
       z_t: (b,*space,in_channels). t: (b,) time steps.
-      attributes: (b,k) encoded, NaN where missing; or a dict, see the module.
+      attributes: (b,k) encoded, NaN where missing; or (b,k + m e) with text, NaN where
+        no token is. Without the text's part there is no text.
       drop: (b,) bool, True where the output must not depend on the condition; None for
         nowhere.
 
-    Raises: ValueError when text is given and not expected, or the reverse.
+    Raises: ValueError when the condition has another length.
     """
-    condition = attributes
-    if not isinstance(condition, Mapping):
-      condition = {'attributes': attributes}
-    if ('text' in condition) != self.with_text:
-      raise ValueError(
-        f'the condition holds {sorted(condition)}, but the network was made '
-        f'{"with" if self.with_text else "without"} text; see diffusion.text'
-      )
-    attributes = condition['attributes']
+    attributes, text, mask = self._split(attributes)
     context = embedding = None
     if self._has_tokens:
       context, embedding = self.conditioner(attributes, drop)
-    if self.with_text:
-      tokens, mask, of_text = self.text_conditioner(
-        condition['text'], condition.get('text_mask'), drop
-      )
+    if text is not None:
+      tokens, mask, of_text = self.text_conditioner(text, mask, drop)
       known = jnp.ones(context.shape[:2], bool)
       context = (
         jnp.concatenate([context, tokens], 1),
@@ -112,7 +104,26 @@ class ConditionalDenoiser(Network):
 
   @property
   def _has_tokens(self):
-    return self.with_text or bool({'attention', 'embedding'} & set(self.by))
+    return bool({'attention', 'embedding'} & set(self.by))
+
+  def _split(self, condition):
+    """Attributes (b,k), text (b,m,e) and which of its tokens are there (b,m)."""
+    k, shape = len(self.num_categories), self.text_shape
+    length = math.prod(shape) if shape else 0
+    if condition.ndim != 2 or condition.shape[1] not in (k, k + length):
+      raise ValueError(
+        f'conditions have shape {condition.shape}, (b, {k}) is required'
+        + (f' or, with text {shape}, (b, {k + length})' if shape else '')
+        + '; encode them with the schema this network was made for'
+        + (' and diffusion.text' if shape else '')
+      )
+    if not shape:
+      return condition, None, None
+    text = condition[:, k:]
+    if not text.shape[1]:
+      text = jnp.full((condition.shape[0], length), jnp.nan)
+    text = text.reshape(-1, *shape)
+    return condition[:, :k], text, ~jnp.isnan(text).any(-1)
 
   def _check(self):
     if self.kind not in NETWORKS:
@@ -124,7 +135,7 @@ class ConditionalDenoiser(Network):
       raise ValueError(
         f'by is {self.by}; choose at least one of {WAYS} in diffusion.conditioner.by'
       )
-    if self.with_text and 'attention' not in self.by and 'embedding' not in self.by:
+    if self.text_shape and not self._has_tokens:
       raise ValueError(
         f'text cannot become channels, but by is {self.by}; add attention or embedding '
         'to diffusion.conditioner.by'

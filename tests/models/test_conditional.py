@@ -122,22 +122,27 @@ def equations(jaxpr):
 
 
 def test_text_steers_and_its_padding_does_not():
-  module = make('dit', DIT, ('attention', 'embedding'), with_text=True)
+  module = make('dit', DIT, ('attention', 'embedding'), text_shape=(4, 5))
   text = RNG.normal(size=(3, 4, 5)).astype(np.float32)
-  mask = np.array([[True] * 4, [True, True, False, False], [False] * 4])
-  condition = {'attributes': ATTRIBUTES, 'text': text, 'text_mask': mask}
+  there = np.array([[True] * 4, [True, True, False, False], [False] * 4])
+
+  def conditions(text, there):
+    text = np.where(there[..., None], text, np.nan)
+    return np.concatenate([ATTRIBUTES, text.reshape(3, -1)], 1)
+
+  condition = conditions(text, there)
   variables = drawn(module, Z_T, T, condition, KEEP)
   apply = jax.jit(module.apply)
   y = apply(variables, Z_T, T, condition, KEEP)
-  garbage = np.where(mask[..., None], text, np.nan)
-  np.testing.assert_array_equal(
-    apply(variables, Z_T, T, {**condition, 'text': garbage}, KEEP), y
-  )
-  moved = apply(variables, Z_T, T, {**condition, 'text': text + 0.5}, KEEP)
+  assert jnp.isfinite(y).all()
+  moved = apply(variables, Z_T, T, conditions(text + 0.5, there), KEEP)
   change = jnp.abs(moved - y).max((1, 2, 3, 4))
   assert (change[:2] > 1e-4).all() and change[2] == 0, 'the third has no text'
+  without = apply(variables, Z_T, T, ATTRIBUTES, KEEP)
+  np.testing.assert_allclose(without[2], y[2], atol=1e-5)
+  assert jnp.abs(without - y)[:2].max() > 1e-4
   dropped = apply(variables, Z_T, T, condition, ~KEEP)
-  other = {**condition, 'text': text + 0.5, 'text_mask': mask[::-1]}
+  other = conditions(text + 0.5, there[::-1])
   np.testing.assert_array_equal(apply(variables, Z_T, T, other, ~KEEP), dropped)
 
 
@@ -146,9 +151,9 @@ def test_text_steers_and_its_padding_does_not():
   [
     ({'kind': 'vit'}, ATTRIBUTES, 'diffusion.model.kind'),
     ({'by': ('tokens',)}, ATTRIBUTES, 'diffusion.conditioner.by'),
-    ({'by': ('channels',), 'with_text': True}, ATTRIBUTES, 'cannot become channels'),
-    ({'with_text': True}, ATTRIBUTES, 'was made with text'),
-    ({}, {'attributes': ATTRIBUTES, 'text': Z_T}, 'was made without text'),
+    ({'by': ('channels',), 'text_shape': (1, 2)}, ATTRIBUTES, 'cannot become channels'),
+    ({'text_shape': (2, 2)}, ATTRIBUTES[:, :1], r'or, with text \(2, 2\), \(b, 7\)'),
+    ({}, ATTRIBUTES[:, :2], r'\(3, 2\), \(b, 3\) is required'),
   ],
 )
 def test_conditions_that_do_not_fit_are_named(options, condition, message):

@@ -1,0 +1,156 @@
+"""Sentences from attributes: {'AGE': 66, 'SEX': 1} -> 'a 66 year old male'.
+
+For text encoders, whose embeddings then condition the denoiser (`data/text.py`), with
+patient information as number, word or bin: [Yeganeh25] arXiv 2412.20651, "a <age> year
+old <sex> with <diagnosis>".
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ldm_jax.data.attributes import Attribute, Schema, is_missing
+
+STYLES = ('number', 'word', 'bin')
+YEARS = ('year', 'years', 'y')
+# Each word holds below its age in years.
+AGE_WORDS = (
+  (13, 'child'),
+  (20, 'teenage'),
+  (40, 'young'),
+  (65, 'middle-aged'),
+  (math.inf, 'elderly'),
+)
+# Thirds of an attribute's range.
+LEVEL_WORDS = ('low', 'medium', 'high')
+NUM_BINS = 10
+# The span of years that two scans of one patient lie apart. [Yeganeh25]
+SPAN_WORDS = ((5, 'slightly'), (10, 'moderately'), (math.inf, 'significantly'))
+
+
+def prompt(
+  template: str,
+  values: Mapping[str, Any],
+  schema: Schema,
+  style: str = 'number',
+  words: Mapping[str, Mapping] | None = None,
+) -> str:
+  """Fills a template such as 'a[ {AGE}][ {SEX}] patient[ with {diagnosis}]'.
+
+  Args:
+    template: {NAME} stands for an attribute; a part in brackets is left out when one
+      of its attributes is missing. 'a' becomes 'an' where the next word asks for it.
+    values: name -> value as in the table.
+    schema: of the attributes.
+    style: of continuous attributes, see `phrase`.
+    words: name -> category -> word, for categories that are codes ({'SEX': {0:
+      'female', 1: 'male'}}).
+
+  Raises:
+    ValueError: an unknown attribute or style, a value that cannot be, or a missing one
+      outside brackets.
+  """
+  words = words or {}
+
+  def fill(part: str) -> str | None:
+    """The part with its holes filled, None when a value is missing."""
+    pieces = []
+    for number, piece in enumerate(re.split(r'\{([^{}]*)\}', part)):
+      if number % 2:
+        piece = phrase(schema[piece], values.get(piece), style, words.get(piece))
+        if not piece:
+          return None
+      pieces.append(piece)
+    return ''.join(pieces)
+
+  sentence = ''
+  for number, part in enumerate(re.split(r'\[([^\[\]]*)\]', template)):
+    filled = fill(part)
+    if filled is None and not number % 2:
+      raise ValueError(
+        f'The prompt {part!r} needs an attribute that is missing in {dict(values)}; '
+        'put the part that may be left out in [brackets].'
+      )
+    sentence += filled or ''
+  return _articles(re.sub(r'\s+', ' ', sentence).strip())
+
+
+def phrase(
+  attribute: Attribute,
+  value: Any,
+  style: str = 'number',
+  words: Mapping[Any, str] | None = None,
+) -> str:
+  """One attribute in words, '' when it is missing.
+
+  Args:
+    attribute: continuous or categorical; one in years is an age.
+    value: as in the table.
+    style: 'number' ('66 year old', '142.9 ml'), 'word' ('elderly', 'high'), 'bin'
+      ('60-69 year old', '126-158 ml': decades of years, tenths of the range).
+    words: category -> word.
+
+  Raises:
+    ValueError: an unknown style, or a value that the attribute cannot have.
+  """
+  if style not in STYLES:
+    raise ValueError(f'The prompt style is {style!r}; required is one of {STYLES}.')
+  if is_missing(value):
+    return ''
+  code = attribute.encode(value)
+  if attribute.kind == 'categorical':
+    category = attribute.decode(code)
+    return str((words or {}).get(category, category))
+  number, is_age = float(value), attribute.unit.lower() in YEARS
+  unit = ' year old' if is_age else f' {attribute.unit}'.rstrip()
+  if style == 'number':
+    return f'{number:.4g}{unit}'
+  if style == 'word':
+    if is_age:
+      return next(word for below, word in AGE_WORDS if number < below)
+    third = math.floor((code + 1) / 2 * len(LEVEL_WORDS))
+    return LEVEL_WORDS[min(max(third, 0), len(LEVEL_WORDS) - 1)]
+  if is_age:
+    low = 10 * math.floor(number / 10)
+    return f'{low}-{low + 9}{unit}'
+  width = (attribute.high - attribute.low) / NUM_BINS
+  low = attribute.low + width * math.floor((number - attribute.low) / width)
+  return f'{low:.4g}-{low + width:.4g}{unit}'
+
+
+def ageing(years: float, style: str = 'word') -> str:
+  """How much older a patient becomes: '7 years', 'moderately', '5-10 years' + older.
+
+  Args:
+    years: at least 0, between two scans.
+    style: 'number', 'word' or 'bin'. [Yeganeh25]: slightly below 5 years, moderately
+      up to 10, significantly above.
+
+  Raises:
+    ValueError: an unknown style, or years below 0.
+  """
+  if style not in STYLES or not years >= 0:
+    raise ValueError(
+      f'{years} years in the style {style!r} came; required are years from 0 up and '
+      f'one of {STYLES}.'
+    )
+  if style == 'number':
+    return f'{years:.4g} year{"" if years == 1 else "s"} older'
+  # Ten years are still moderate.
+  index = int(years >= SPAN_WORDS[0][0]) + int(years > SPAN_WORDS[1][0])
+  high, word = SPAN_WORDS[index]
+  low = SPAN_WORDS[index - 1][0] if index else 0
+  if style == 'word':
+    return f'{word} older'
+  if high == math.inf:
+    return f'more than {low} years older'
+  return f'{low}-{high} years older'
+
+
+def _articles(sentence: str) -> str:
+  """'a elderly', 'a 80 year old' -> 'an elderly', 'an 80 year old'."""
+  vowel = r'(?=[aeioAEIO]|8\d?\b|11\b|18\b|8\d\D)'
+  return re.sub(rf'\b([aA]) {vowel}', r'\1n ', sentence)
