@@ -33,7 +33,7 @@ def fit_plainly(config, work, split, latents, losses, trained, frozen):
   section, mesh = config.adapt, make_mesh(**config.mesh)
   key = staging.key(config, 'adapt')
   record_unprotected(config, work)
-  examples = private.patient_arrays(split, latents)
+  examples = private.patient_arrays(split, latents, staging.conditions(config, split))
   optimizer = optax.adam(section.learning_rate)
   step = plain_step(
     denoising.patient_example_losses(denoising.patient_loss(losses, 1)),
@@ -66,7 +66,7 @@ def fit_privately(config, work, split, latents, losses, trained, frozen):
   sampler, sigma = plan_release(config, work, split.num_patients, secret_key)
   optimizer = optax.adam(section.learning_rate)
   loss = denoising.patient_loss(losses, privacy.noise_multiplicity)
-  examples = private.patient_arrays(split, latents)
+  examples = private.patient_arrays(split, latents, staging.conditions(config, split))
   step = adaptation.private_step(
     loss,
     optimizer,

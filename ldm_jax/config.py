@@ -193,6 +193,16 @@ def check(config):
   ways = config.diffusion.conditioner.by
   key = 'diffusion.conditioner.by'
   _require(len(ways) and set(ways) <= set(WAYS), key, ways, f'some of {WAYS}')
+  text = config.diffusion.text
+  for key in ('num_tokens', 'width'):
+    value = text[key]
+    _require(value > 0, f'diffusion.text.{key}', value, 'a positive whole number')
+  value = text.missing_probability
+  key = 'diffusion.text.missing_probability'
+  _require(0 <= value <= 1, key, value, 'a number from 0 to 1')
+  key = 'sample.text'
+  holds = text.files or not config.sample.text
+  _require(holds, key, config.sample.text, "'' where diffusion.text.files is ''")
   timesteps = config.diffusion.schedule.num_timesteps
   for key in ('sample.steps', 'counterfactual.steps'):
     value = flatten(config)[key]

@@ -145,6 +145,17 @@ def defaults():
           # beside the latent (Pinaya 2022); any of them together.
           'by': ('attention', 'embedding'),
         },
+        'text': {
+          # Token embeddings of any text encoder: 'text/{patient}.npy' or '{id}.npz',
+          # see data/text.py. '' for no text.
+          'files': '',
+          # Room for tokens and their width: CLIP's, as in Stable Diffusion 1.
+          'num_tokens': 77,
+          'width': 768,
+          # Share of examples trained with attributes only, so that requests without
+          # text are understood.
+          'missing_probability': 0.1,
+        },
         # Share of examples trained without condition, for classifier-free guidance.
         'drop_probability': 0.1,
         'steps': 1000,
@@ -200,6 +211,8 @@ def defaults():
         'requests': 'public',
         # 'adapt', or 'diffusion' to look at the public model.
         'model': 'adapt',
+        # File of token embeddings that all samples are given; '' for none.
+        'text': '',
         # Attributes that the report varies one at a time.
         'sweep': (),
       },

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from ldm_jax import config as configs
-from ldm_jax.data import sources, store
+from ldm_jax.data import sources, store, text
 from ldm_jax.data.augment import augment
 from ldm_jax.data.batching import chunks
 from ldm_jax.diffusion import grid, solvers
@@ -125,6 +125,9 @@ def check_requests(config, work):
   found = splits_of_store(config, work)
   schema = next(iter(found.values())).schema
   requests.draw(config, schema, found.get('public'))
+  for name in set(found) - {'test'}:
+    conditions(config, found[name])
+  trained.requested_text(config)
   known = {name.lower() for name in schema.names}
   for name in config.counterfactual.set:
     if name.lower() not in known:
@@ -186,15 +189,28 @@ def public_volumes(config, split, indices, *draw):
   return augment(volumes, np.random.default_rng((config.seed, *words)), **options)
 
 
+def conditions(config, split):
+  """Encoded attributes (n,k) of a split, its embedded text behind them if it is used.
+
+  Raises:
+    ValueError: text that is not there or does not fit.
+  """
+  section = config.diffusion.text
+  if not section.files:
+    return split.attributes
+  embedded = text.read(section.files, split, section.num_tokens, section.width)
+  return np.concatenate([split.attributes, embedded], 1)
+
+
 def pretraining_examples(config, work, split):
-  """Normalised latents (n,...,c) and attributes (n,k) of a public split.
+  """Normalised latents (n,...,c) and conditions (n,k) of a public split.
 
   With `augment.copies` = m, n is 1 + m times the number of volumes.
   """
   copies, batch_size = config.augment.copies, config.autoencoder.batch_size
   found = [latents(work, split)]
   if not copies:
-    return found[0], split.attributes
+    return found[0], conditions(config, split)
   statistics = work.read_json('checkpoints', 'encode', 'latent_statistics.json')
   encode, _ = encoder(config, work)
   with progress_bar('transform public', copies * len(split), 'volume') as advance:
@@ -204,7 +220,7 @@ def pretraining_examples(config, work, split):
         z = generate.normalise(encode(x), statistics['mean'], statistics['std'])
         found.append(np.asarray(z)[real])
         advance(copy * len(split) + int(indices[real][-1]) + 1)
-  return np.concatenate(found), np.tile(split.attributes, (1 + copies, 1))
+  return np.concatenate(found), np.tile(conditions(config, split), (1 + copies, 1))
 
 
 def encoder(config, work):

@@ -55,6 +55,14 @@ def read(files: str, split: Split, num_tokens: int, width: int) -> np.ndarray:
   return rows.reshape(len(split), -1)
 
 
+def read_one(file: str, num_tokens: int, width: int) -> np.ndarray:
+  """Returns (num_tokens * width,) float32 of one file, as `read` does for many."""
+  row = np.full((num_tokens, width), np.nan, np.float32)
+  tokens = _tokens(pathlib.Path(file).expanduser(), num_tokens, width)
+  row[: len(tokens)] = tokens
+  return row.ravel()
+
+
 def _tokens(path: pathlib.Path, num_tokens: int, width: int) -> np.ndarray:
   """(k,e) tokens of one file, padding left out."""
   try:

@@ -4,8 +4,10 @@ import dataclasses
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from ldm_jax.data import text
 from ldm_jax.data.attributes import Schema
 from ldm_jax.diffusion.schedules import Schedule
 from ldm_jax.training import checkpoint, networks
@@ -38,6 +40,18 @@ class Trained:
   drift: object
 
 
+def requested_text(config):
+  """Embedded text (m e,) that `sample.text` gives to all samples, or None.
+
+  Raises:
+    ValueError: a file that is not there or does not fit `diffusion.text`.
+  """
+  section = config.diffusion.text
+  if not config.sample.text:
+    return None
+  return text.read_one(config.sample.text, section.num_tokens, section.width)
+
+
 def load(config, work, schema, volume_shape):
   """Reads the autoencoder and the denoiser that `sample.model` names.
 
@@ -63,7 +77,7 @@ def load(config, work, schema, volume_shape):
     params=checkpoint.load_params(
       work.checkpoints('adapt' if adapted else 'diffusion')
     ),
-    apply_denoiser=lambda params, *args: denoiser.apply({'params': params}, *args),
+    apply_denoiser=_with_text(denoiser, requested_text(config)),
     encode=encode,
     decode=jax.jit(
       lambda z: autoencoder.apply({'params': weights}, z, method='decode')
@@ -77,3 +91,15 @@ def load(config, work, schema, volume_shape):
     prediction=config.diffusion.prediction,
     drift=config.adapt.drift if adapted and config.adapt.drift else None,
   )
+
+
+def _with_text(denoiser, embedded):
+  """apply_denoiser of the class, the same text behind every row of attributes."""
+
+  def apply(params, z_t, t, attributes, drop):
+    if embedded is not None:
+      rows = jnp.broadcast_to(embedded, (len(attributes), len(embedded)))
+      attributes = jnp.concatenate([attributes, rows], 1)
+    return denoiser.apply({'params': params}, z_t, t, attributes, drop)
+
+  return apply

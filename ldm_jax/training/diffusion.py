@@ -24,6 +24,8 @@ def denoising_losses(
   times=None,
   importance=False,
   min_snr_gamma=None,
+  hide_from=None,
+  hide_probability=0.0,
 ):
   """Builds (params, z_0, attributes, keys) -> (b,) mean squared errors, weighted.
 
@@ -41,6 +43,8 @@ def denoising_losses(
     importance: False lets `times` change the objective, to E over these times; True
       divides each loss by T p(t), which keeps the uniform objective and changes only
       the variance of its estimate (in private training also what clipping cuts).
+    hide_from, hide_probability: conditions from this column on (a text's) are missing
+      in this share of examples; None for never.
     min_snr_gamma: weights of [Hang23] (5 there); None weighs all times alike.
 
   Raises:
@@ -66,6 +70,8 @@ def denoising_losses(
     eps = jax.vmap(lambda key: jax.random.normal(key, z_0.shape[1:]))(key_eps)
     eps = drifting.shift_noise(eps, drift)
     drop = jax.vmap(lambda key: jax.random.bernoulli(key, drop_probability))(key_drop)
+    if hide_from is not None:
+      attributes = hide(attributes, hide_from, hide_probability, key_drop)
     level_t = schedule.at(t)
     z_t = process.add_noise(z_0, eps, level_t)
     output = module.apply({'params': params}, z_t, t, attributes, drop)
@@ -115,7 +121,16 @@ def configured_losses(config, module, schedule, drift=None, adapting=False):
     times=probabilities,
     importance=times.importance,
     min_snr_gamma=gamma,
+    hide_from=len(module.num_categories) if module and section.text.files else None,
+    hide_probability=section.text.missing_probability,
   )
+
+
+def hide(conditions, column, probability, keys):
+  """Conditions (b,k) with NaN from `column` on in this share of the rows."""
+  draw = lambda key: jax.random.bernoulli(jax.random.fold_in(key, 1), probability)
+  hidden = jax.vmap(draw)(keys)[:, None] & (jnp.arange(conditions.shape[1]) >= column)
+  return jnp.where(hidden, jnp.nan, conditions)
 
 
 def example_losses(losses):

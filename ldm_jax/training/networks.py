@@ -24,7 +24,7 @@ def denoiser(config, schema):
   """The conditional denoiser of `config.diffusion` over the schema's attributes."""
   latent_channels = config.autoencoder.model.latent_channels
   conditioner = _frozen(config.diffusion.conditioner)
-  by = conditioner.pop('by')
+  by, text = conditioner.pop('by'), config.diffusion.text
   return ConditionalDenoiser(
     num_categories=schema.num_categories,
     in_channels=latent_channels,
@@ -33,6 +33,7 @@ def denoiser(config, schema):
     unet_kwargs=_options(config.diffusion.model),
     kind=config.diffusion.model.kind,
     by=by,
+    text_shape=(text.num_tokens, text.width) if text.files else None,
   )
 
 

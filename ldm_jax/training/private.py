@@ -16,23 +16,25 @@ from ldm_jax.training.mesh import put_examples
 KEY_FILE = 'noise_key'
 
 
-def patient_arrays(split, latents):
+def patient_arrays(split, latents, conditions=None):
   """Entries -> patients: {'z' (p,m,...,c), 'attributes' (p,m,k), 'present' (p,m)}.
 
-  m is the largest number of volumes of a patient; the rest is zero and not present.
+  Conditions (n,k) of the entries are the split's attributes unless given. m is the
+  largest number of volumes of a patient; the rest is zero and not present.
   """
   groups = split.patient_entries
+  conditions = split.attributes if conditions is None else conditions
   volumes = max(map(len, groups))
   arrays = {
     'z': np.zeros((len(groups), volumes, *latents.shape[1:]), np.float32),
     'attributes': np.full(
-      (len(groups), volumes, split.attributes.shape[1]), np.nan, np.float32
+      (len(groups), volumes, conditions.shape[1]), np.nan, np.float32
     ),
     'present': np.zeros((len(groups), volumes), bool),
   }
   for patient, entries in enumerate(groups):
     arrays['z'][patient, : len(entries)] = latents[entries]
-    arrays['attributes'][patient, : len(entries)] = split.attributes[entries]
+    arrays['attributes'][patient, : len(entries)] = conditions[entries]
     arrays['present'][patient, : len(entries)] = True
   return arrays
 

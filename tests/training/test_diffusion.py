@@ -251,3 +251,14 @@ def test_frozen_and_trained_parameters_form_one_network():
   batch = {'z': Z_0, 'attributes': ATTRIBUTES}
   found, _ = wrapped({}, PARAMS, batch, KEYS, 0)
   np.testing.assert_array_equal(found, wrapped(PARAMS, {}, batch, KEYS, 0)[0])
+
+
+def test_text_is_hidden_in_its_share_and_attributes_never():
+  conditions = np.ones((4000, 5), np.float32)
+  keys = jax.random.split(jax.random.key(0), 4000)
+  hidden = np.isnan(jax.jit(diffusion.hide, static_argnums=1)(conditions, 2, 0.2, keys))
+  assert not hidden[:, :2].any()
+  assert (hidden[:, 2:] == hidden[:, 2:3]).all()
+  assert 0.17 < hidden[:, 2].mean() < 0.23
+  never = jax.jit(diffusion.hide, static_argnums=1)(conditions, 2, 0.0, keys)
+  np.testing.assert_array_equal(never, conditions)

@@ -35,6 +35,9 @@ def test_every_volume_stands_with_its_patient_and_the_rest_is_absent():
   np.testing.assert_array_equal(found['attributes'][0], split.attributes[[0, 3]])
   assert not found['z'][1, 1].any()
   assert np.isnan(found['attributes'][1, 1]).all()
+  wider = np.arange(20.0).reshape(5, 4)
+  found = private.patient_arrays(split, latents, wider)
+  np.testing.assert_array_equal(found['attributes'][2], wider[[4, 2]])
 
 
 def test_the_plan_keeps_the_budget_it_was_given(privacy):
