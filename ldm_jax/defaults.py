@@ -126,7 +126,7 @@ def defaults():
             'mlp_factor': 4,
           },
           # True computes each block again backwards: a third more work, much less
-          # memory.
+          # memory (on CPU with an XLA flag only, see models/levels.py).
           'remat': False,
           # Of products; 'bfloat16' pays on accelerators. Parameters, norms and softmax
           # stay float32.

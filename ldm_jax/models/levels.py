@@ -23,7 +23,9 @@ def timestep_embedding(t, dim, max_period=10000.0):
 def recomputed(maker):
   """A maker of the same module whose inner values are computed again backwards.
 
-  Memory holds its inputs instead, for the price of one more forward pass.
+  Memory holds its inputs instead, for the price of one more forward pass. XLA's default
+  schedule on CPU computes again too early to save any; there it takes
+  XLA_FLAGS=--xla_cpu_enable_concurrency_optimized_scheduler=false.
   """
   return functools.partial(nn.remat(maker.func), *maker.args, **maker.keywords)
 
