@@ -17,7 +17,9 @@ from ldm_jax.training.state import advance
 # Which parameter paths each method moves.
 METHODS = {
   'full': lambda path: True,
-  'attention': lambda path: path.startswith('conditioner/') or 'attention' in path,
+  'attention': lambda path: (
+    path.startswith(('conditioner/', 'text_conditioner/')) or 'attention' in path
+  ),
 }
 
 
