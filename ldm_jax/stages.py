@@ -17,7 +17,7 @@ from ldm_jax.synthesis import writer
 from ldm_jax.training import adaptation, checkpoint, loop, networks, private, state
 from ldm_jax.training import autoencoder as autoencoding
 from ldm_jax.training import diffusion as denoising
-from ldm_jax.training.mesh import make_mesh, put_examples
+from ldm_jax.training.mesh import make_mesh, put_examples, put_state
 from ldm_jax.training.step import plain_step
 from ldm_jax.workfolder import WorkFolder, progress_bar
 
@@ -179,6 +179,7 @@ def adapt(config, work):
     if section.init == 'diffusion':
       params = checkpoint.load_params(work.checkpoints('diffusion'))
     trained, frozen = state.partition(params, adaptation.METHODS[section.method])
+    frozen = put_state(make_mesh(**config.mesh), frozen)
     fit = adapting.fit_plainly if section.privacy is None else adapting.fit_privately
     final = fit(config, work, split, latents, losses, trained, frozen)
     checkpoint.save_params(folder, state.unflatten({**frozen, **final.ema}))
