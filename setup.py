@@ -25,6 +25,7 @@ setup(
     'ml-collections>=1.1',
     'nibabel>=5.3',
     'numpy>=1.26',
+    'safetensors>=0.4',
     'scipy>=1.11',
     'matplotlib>=3.8',
     'tensorboardX>=2.6',
@@ -33,7 +34,7 @@ setup(
   extras_require={
     'cuda': ['jax[cuda12]>=0.10,<0.13'],
     'tpu': ['jax[tpu]>=0.10,<0.13'],
-    'interop': ['torch==2.13.0'],
+    'interop': ['torch==2.13.0', 'monai==1.6.1', 'einops>=0.8', 'diffusers>=0.36'],
     'dev': [
       'pytest>=8',
       'pytest-timeout>=2.3',
@@ -45,6 +46,7 @@ setup(
   entry_points={
     'console_scripts': [
       'ldm-jax=ldm_jax.main:run',
+      'ldm-jax-convert=ldm_jax.converting:run',
       'ldm-jax-privacy=ldm_jax.privacy.command:main',
     ],
   },

@@ -18,12 +18,15 @@ FLOORS = (
   ('training',),
   ('synthesis', 'evaluation'),
   ('report',),
-  ('staging', 'adapting', 'stages'),
+  ('staging', 'adapting', 'stages', 'converting'),
   ('main',),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # These are single modules of one floor; folders of one floor do not know each other.
-MODULES = {'defaults', 'config', 'workfolder', 'staging', 'adapting', 'stages', 'main'}
+MODULES = {
+  *('defaults', 'config', 'workfolder', 'staging', 'adapting', 'stages', 'converting'),
+  'main',
+}
 # Packages that one room alone imports, and modules that a room does not import.
 ONLY = {'jax_privacy': 'privacy', 'dp_accounting': 'privacy'}
 NEVER = {
@@ -31,7 +34,7 @@ NEVER = {
   'diffusion': {'flax.linen', 'optax', 'ml_collections'},
 }
 # Optional: nothing at run time needs them, so no module imports them at its top.
-OPTIONAL = {'torch', 'tensorflow', 'tensorflow_datasets'}
+OPTIONAL = {'torch', 'monai', 'diffusers', 'tensorflow', 'tensorflow_datasets'}
 
 FILES = sorted(PACKAGE.rglob('*.py'))
 SOURCES = [

@@ -84,7 +84,7 @@ class Attention(nn.Module):
 
   A context may come as (tokens, mask): tokens whose mask (b,m) is False are padding.
   Parameters to_q, to_k, to_v (with biases if qkv_bias) and out_proj (zero at the start
-  if zero_init).
+  if zero_init; none if not projects).
   """
 
   num_heads: int
@@ -92,6 +92,7 @@ class Attention(nn.Module):
   qkv_bias: bool = False
   dtype: jnp.dtype | None = None
   zero_init: bool = False
+  projects: bool = True
 
   @nn.compact
   def __call__(self, x, context=None):
@@ -107,6 +108,8 @@ class Attention(nn.Module):
     key = heads(dense(name='to_k')(context))
     value = heads(dense(name='to_v')(context))
     y = attend(query, key, value, mask=mask).reshape(*x.shape[:-1], width)
+    if not self.projects:
+      return y
     last = {'kernel_init': ZEROS} if self.zero_init else {}
     return Dense(x.shape[-1], dtype=self.dtype, name='out_proj', **last)(y)
 
@@ -126,11 +129,15 @@ class FeedForward(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-  """Self-attention attn1, cross-attention attn2, feed-forward ff, each after a norm."""
+  """Self-attention attn1, cross-attention attn2, feed-forward ff, each after a norm.
+
+  projects: whether attn1 has an out_proj.
+  """
 
   num_heads: int
   head_dim: int
   dtype: jnp.dtype | None = None
+  projects: bool = True
 
   @nn.compact
   def __call__(self, x, context=None):
@@ -141,7 +148,8 @@ class TransformerBlock(nn.Module):
     def norm(x, name):
       return LayerNorm(dtype=self.dtype, name=name)(x)
 
-    x = x + attention(name='attn1')(norm(x, 'norm1'))
+    own = attention(projects=self.projects, name='attn1')
+    x = x + own(norm(x, 'norm1'))
     x = x + attention(name='attn2')(norm(x, 'norm2'), context)
     return x + FeedForward(dtype=self.dtype, name='ff')(norm(x, 'norm3'))
 
@@ -158,6 +166,7 @@ class SpatialTransformer(nn.Module):
   norm_eps: float = 1e-6
   num_layers: int = 1
   dtype: jnp.dtype | None = None
+  projects: bool = True
 
   @nn.compact
   def __call__(self, x, context=None):
@@ -168,7 +177,9 @@ class SpatialTransformer(nn.Module):
     h = h.reshape(x.shape[0], -1, width)
     for i in range(self.num_layers):
       name = f'transformer_blocks_{i}'
-      block = TransformerBlock(self.num_heads, self.head_dim, self.dtype, name=name)
+      block = TransformerBlock(
+        self.num_heads, self.head_dim, self.dtype, self.projects, name=name
+      )
       h = block(h, context)
     h = h.reshape(*x.shape[:-1], width)
     proj_out = Conv(
@@ -187,6 +198,7 @@ class AttentionBlock(nn.Module):
   norm_eps: float = 1e-6
   head_dim: int | None = None
   dtype: jnp.dtype | None = None
+  projects: bool = True
 
   @nn.compact
   def __call__(self, x, context=None):
@@ -196,6 +208,11 @@ class AttentionBlock(nn.Module):
     norm = GroupNorm(self.norm_groups, self.norm_eps, dtype=self.dtype, name='norm')
     h = norm(x).reshape(x.shape[0], -1, channels)
     attention = Attention(
-      channels // head_dim, head_dim, qkv_bias=True, dtype=self.dtype, name='attn'
+      channels // head_dim,
+      head_dim,
+      qkv_bias=True,
+      dtype=self.dtype,
+      projects=self.projects,
+      name='attn',
     )
     return x + attention(h).reshape(x.shape)

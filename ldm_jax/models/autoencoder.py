@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from ldm_jax.models.attention import AttentionBlock
 from ldm_jax.models.convolution import Conv
+from ldm_jax.models.deconvolution import TransposedUpsample
 from ldm_jax.models.layers import (
   Downsample,
   GroupNorm,
@@ -41,6 +42,14 @@ class Chain(nn.Module):
     return x
 
 
+class Silu(nn.Module):
+  """The activation as a link of a chain."""
+
+  @nn.compact
+  def __call__(self, x):
+    return nn.silu(x)
+
+
 class Autoencoder(Network):
   """Encoder, Gaussian latent and decoder.
 
@@ -52,13 +61,19 @@ class Autoencoder(Network):
     kernels: per level, or one kernel; two or three axes.
     strides: between two levels, or one for all; None halves every axis.
     attention_levels: per level, or one truth value: self-attention after each block.
-    nonlocal_attention: residual block, attention, residual block around the latent.
+    nonlocal_attention: residual block, attention, residual block around the latent; one
+      truth value, or one for the encoder and one for the decoder.
+    attention_projects: whether attention ends in an out_proj.
     norm_groups, norm_eps: of every group norm.
     pointwise_blocks: the second convolution of each residual block has kernel 1.
     down_kernel: of the strided convolutions; None takes the levels'.
     resample_to_next: the convolution between two levels changes the channels already,
       instead of the next level's first residual block.
-    head_channels: between the encoder or decoder and the latent; None: as the latent.
+    head_channels: between the encoder or decoder and the latent, one number or two;
+      None: as the latent.
+    decoder_extra_blocks: residual blocks per level that the decoder has more.
+    last_activation: silu between the last norm and the last convolution of both.
+    transposed_upsampling: transposed convolutions instead of repeated voxels.
     out_activation: None, 'sigmoid' or 'tanh' on the reconstruction.
     dtype: type of the products; parameters and norms stay float32.
   """
@@ -71,14 +86,18 @@ class Autoencoder(Network):
   strides: tuple | None = None
   norm_groups: int = 8
   attention_levels: tuple | bool | None = None
-  nonlocal_attention: bool = False
+  nonlocal_attention: bool | tuple = False
   out_activation: str | None = 'sigmoid'
   out_channels: int | None = None
   norm_eps: float = 1e-6
   pointwise_blocks: bool = False
   down_kernel: tuple | None = None
   resample_to_next: bool = False
-  head_channels: int | None = None
+  head_channels: int | tuple | None = None
+  attention_projects: bool = True
+  decoder_extra_blocks: int = 0
+  last_activation: bool = False
+  transposed_upsampling: bool = False
   dtype: jnp.dtype | None = None
 
   def setup(self):
@@ -92,7 +111,7 @@ class Autoencoder(Network):
     self.decoder = Chain(self._decoder())
     self.quant_conv_mu = self._conv(self.latent_channels, one)()
     self.quant_conv_log_sigma = self._conv(self.latent_channels, one)()
-    self.post_quant_conv = self._conv(self._head, one)()
+    self.post_quant_conv = self._conv(self._head(1), one)()
 
   def encode(self, x):
     """Mean and standard deviation (b,*space/s,latent_channels) of z given x."""
@@ -137,7 +156,7 @@ class Autoencoder(Network):
   def _plan(self):
     return kernels_and_strides(self.kernels, self.strides, len(self.channels))
 
-  def _levels(self, order, resample):
+  def _levels(self, order, resample, extra=0):
     """Makers of the levels' blocks in this order, resample(i, j) between two levels."""
     kernels, _ = self._plan()
     num = len(self.channels)
@@ -145,7 +164,7 @@ class Autoencoder(Network):
     attention = per_level(self.attention_levels, num, 'attention_levels')
     makers = []
     for i, following in zip(order, [*order[1:], None], strict=True):
-      for _ in range(num_res_blocks[i]):
+      for _ in range(num_res_blocks[i] + extra):
         makers.append(self._residual(self.channels[i], kernels[i]))
         makers += [self._attention()] if attention[i] else []
       makers += [] if following is None else [resample(i, following)]
@@ -164,9 +183,9 @@ class Autoencoder(Network):
     return (
       self._conv(self.channels[0], kernels[0]),
       *self._levels(range(len(self.channels)), down),
-      *self._nonlocal(),
-      self._norm(),
-      self._conv(self._head, kernels[-1]),
+      *self._nonlocal(0),
+      *self._norm(),
+      self._conv(self._head(0), kernels[-1]),
     )
 
   def _decoder(self):
@@ -174,26 +193,29 @@ class Autoencoder(Network):
 
     def up(i, j):
       features = self.channels[j if self.resample_to_next else i]
+      if self.transposed_upsampling:
+        return functools.partial(TransposedUpsample, features, strides[j], self.dtype)
       return functools.partial(Upsample, features, kernels[j], strides[j], self.dtype)
 
     return (
       self._conv(self.channels[-1], kernels[-1]),
-      *self._nonlocal(),
-      *self._levels(range(len(self.channels))[::-1], up),
-      self._norm(),
+      *self._nonlocal(1),
+      *self._levels(range(len(self.channels))[::-1], up, self.decoder_extra_blocks),
+      *self._norm(),
       self._conv(self.out_channels or self.in_channels, kernels[0]),
     )
 
-  def _nonlocal(self):
-    if not self.nonlocal_attention:
+  def _nonlocal(self, side):
+    if not _of_side(self.nonlocal_attention, side):
       return ()
     block = self._residual(self.channels[-1], self._plan()[0][-1])
     return block, self._attention(), block
 
   def _norm(self):
-    return functools.partial(
+    norm = functools.partial(
       GroupNorm, self.norm_groups, self.norm_eps, dtype=self.dtype
     )
+    return (norm, Silu) if self.last_activation else (norm,)
 
   def _conv(self, features, kernel_size):
     return functools.partial(Conv, features, kernel_size, dtype=self.dtype)
@@ -209,11 +231,19 @@ class Autoencoder(Network):
       dtype=self.dtype,
     )
 
-  @property
-  def _head(self):
-    return self.head_channels or self.latent_channels
+  def _head(self, side):
+    return _of_side(self.head_channels, side) or self.latent_channels
 
   def _attention(self):
     return functools.partial(
-      AttentionBlock, self.norm_groups, self.norm_eps, dtype=self.dtype
+      AttentionBlock,
+      self.norm_groups,
+      self.norm_eps,
+      dtype=self.dtype,
+      projects=self.attention_projects,
     )
+
+
+def _of_side(value, side):
+  """The encoder's (0) or the decoder's (1) entry of one value or two."""
+  return value[side] if isinstance(value, tuple) else value

@@ -47,6 +47,8 @@ class UNet(Network):
     num_head_channels: per level, or one number; features of one attention head.
     num_heads: of every attention; None takes channels / num_head_channels.
     norm_groups, norm_eps: of every group norm.
+    attention_norm_eps: of those before attention; None takes norm_eps.
+    attention_projects: whether self-attention ends in an out_proj.
     context_dim: channels of the context that attention reads; None for
       self-attention only.
     num_transformer_layers: per attention over a context.
@@ -74,6 +76,8 @@ class UNet(Network):
   attention: str = 'volume'
   num_heads: int | None = None
   remat: bool = False
+  attention_norm_eps: float | None = None
+  attention_projects: bool = True
   dtype: jnp.dtype | None = None
 
   @nn.compact
@@ -188,10 +192,11 @@ class UNet(Network):
     channels = self.channels[i]
     num = len(self.channels)
     head_dim = per_level(self.num_head_channels, num, 'num_head_channels')[i]
-    norm = {
+    shared = {
       'norm_groups': self.norm_groups,
-      'norm_eps': self.norm_eps,
+      'norm_eps': self.attention_norm_eps or self.norm_eps,
       'dtype': self.dtype,
+      'projects': self.attention_projects,
     }
     num_heads = self.num_heads or channels // head_dim
     plain = self.context_dim is None and self.attention == 'volume'
@@ -203,13 +208,13 @@ class UNet(Network):
     if self.attention == 'depth':
       return functools.partial(DepthTransformer, num_heads, head_dim, self.dtype)
     if plain:
-      return functools.partial(AttentionBlock, head_dim=head_dim, **norm)
+      return functools.partial(AttentionBlock, head_dim=head_dim, **shared)
     return functools.partial(
       SpatialTransformer,
       num_heads=num_heads,
       head_dim=head_dim,
       num_layers=self.num_transformer_layers,
-      **norm,
+      **shared,
     )
 
   def _check(self, x, context, class_labels):

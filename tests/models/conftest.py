@@ -1,27 +1,12 @@
-"""Reference networks' tensors under our names, and parameters without a compilation."""
+"""Reference networks under our names, and parameters without a compilation."""
 
 import json
-import re
 
 import jax
 import numpy as np
 import pytest
 
-RENAMED = {
-  'downsampler.op': 'downsampler.conv',
-  'postconv': 'conv',
-  'nin_shortcut': 'skip_connection',
-}
-
-
-def _path(name, value):
-  name = re.sub(r'\.conv\.(weight|bias)$', r'.\1', name)
-  for theirs, ours in RENAMED.items():
-    name = name.replace(theirs, ours)
-  *path, kind = re.sub(r'\.(\d+)\b', r'_\1', name).split('.')
-  weight = 'kernel' if value.ndim > 1 else 'scale'
-  return [*path, weight if kind == 'weight' else kind]
-
+from ldm_jax.models import convert, reference_monai
 
 @pytest.fixture
 def reference(golden):
@@ -29,20 +14,16 @@ def reference(golden):
 
   def load(name):
     config = json.loads((golden / f'{name}.json').read_text())['config']
-    arrays, params = np.load(golden / f'{name}.npz'), {}
-    found = {'in': {}, 'out': {}}
+    arrays = np.load(golden / f'{name}.npz')
+    found = {'w': {}, 'in': {}, 'out': {}}
     for key in arrays.files:
       group, key = key.split('/')
       value = arrays[f'{group}/{key}']
-      if group != 'w':
-        found[group][key] = np.moveaxis(value, 1, -1) if value.ndim == 5 else value
-        continue
-      *path, kind = _path(key, value)
-      node = params
-      for part in path:
-        node = node.setdefault(part, {})
-      moved = kind == 'kernel'
-      node[kind] = np.moveaxis(value, (0, 1), (-1, -2)) if moved else value
+      channels_last = group != 'w' and value.ndim == 5
+      found[group][key] = np.moveaxis(value, 1, -1) if channels_last else value
+    is_unet = 'latent_channels' not in config
+    build = reference_monai.unet if is_unet else reference_monai.autoencoder
+    params = convert.to_ours(build(config), found['w'])
     return config, params, found['in'], found['out']
 
   return load

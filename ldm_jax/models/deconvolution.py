@@ -1,0 +1,49 @@
+"""Transposed convolution whose kernel is its stride: (b,*space,c) -> (b,*space*s,f).
+
+[MONAI] `use_convtranspose` of its autoencoders. Blocks do not overlap, so it is one
+matrix product per voxel, with no loop over taps.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from ldm_jax.models.initial import fan_in
+
+
+class Deconv(nn.Module):
+  """Each voxel becomes a block of strides voxels.
+
+  Parameters kernel (*strides,c_in,features), bias (features,).
+  """
+
+  features: int
+  strides: tuple
+  dtype: jnp.dtype | None = None
+
+  @nn.compact
+  def __call__(self, x):
+    num = len(self.strides)
+    shape = (*self.strides, x.shape[-1], self.features)
+    kernel = self.param('kernel', fan_in, shape)
+    bias = self.param('bias', nn.initializers.zeros, (self.features,))
+    dtype = self.dtype or x.dtype
+    y = jnp.tensordot(x.astype(dtype), kernel.astype(dtype), [[-1], [num]])
+    # (b, *space, *strides, features): every axis beside its own stride.
+    order = [0]
+    for axis in range(num):
+      order += [1 + axis, 1 + num + axis]
+    size = [n * s for n, s in zip(x.shape[1:-1], self.strides, strict=True)]
+    y = y.transpose(*order, 1 + 2 * num).reshape(x.shape[0], *size, self.features)
+    return y + bias.astype(dtype)
+
+
+class TransposedUpsample(nn.Module):
+  """`Deconv` under the name `deconv`, where otherwise a `layers.Upsample` stands."""
+
+  features: int
+  strides: tuple
+  dtype: jnp.dtype | None = None
+
+  @nn.compact
+  def __call__(self, x):
+    return Deconv(self.features, self.strides, self.dtype, name='deconv')(x)
