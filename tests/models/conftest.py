@@ -8,6 +8,7 @@ import pytest
 
 from ldm_jax.models import convert, reference_monai
 
+
 @pytest.fixture
 def reference(golden):
   """Loads (config, parameters, inputs, outputs) of a reference network by its name."""
