@@ -125,8 +125,8 @@ def defaults():
             'num_head_channels': 32,
             'mlp_factor': 4,
           },
-          # True computes each block again backwards: a third more work, much less
-          # memory (on CPU with an XLA flag only, see models/levels.py).
+          # True computes each block again backwards: a third more work, less memory on
+          # GPU and TPU (none is saved on CPU).
           'remat': False,
           # Of products; 'bfloat16' pays on accelerators. Parameters, norms and softmax
           # stay float32.
