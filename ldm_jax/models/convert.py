@@ -8,6 +8,7 @@ share one tensor, one after the other along its first axis.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -35,6 +36,10 @@ class Reference:
 
   def shapes(self):
     """{path: shape} of our parameters; nothing is computed."""
+    return self._shapes
+
+  @functools.cached_property
+  def _shapes(self):
     variables = jax.eval_shape(self.module.init, jax.random.key(0), *self.inputs)
     flat = flatten_dict(variables['params'])
     return {path: leaf.shape for path, leaf in flat.items()}
