@@ -38,9 +38,10 @@ def get_config(arg=''):
   )
   with config.counterfactual.set.unlocked():
     config.counterfactual.set.anterior_mm3 = '+400'
-  # About 30 patients: noise this strong needs few, small steps.
-  config.adapt.privacy.batch_size = 8
-  config.adapt.privacy.chunk_size = 8
+  # About 30 patients: noise this strong needs few, small steps. Small enough for a
+  # cohort of a dozen.
+  config.adapt.privacy.batch_size = 4
+  config.adapt.privacy.chunk_size = 4
   config.adapt.steps = 20
   config.adapt.learning_rate = 1e-5
   return config
@@ -76,12 +77,24 @@ def _tiny(config):
 def _small(config):
   config.data.preprocess.shape = (28, 40, 28)
   config.data.preprocess.spacing_mm = (1.5, 1.5, 1.5)
-  config.autoencoder.model.channels = (8, 16)
-  _isotropic(config, channels=(16, 32, 64))
+  # A latent eight times smaller than the image; with one of half its size a few
+  # patients teach the denoiser their noise.
+  config.autoencoder.model.channels = (8, 32, 32)
+  config.autoencoder.model.latent_channels = 8
+  _isotropic(config, channels=(32, 64))
+  config.autoencoder.batch_size = 4
+  config.autoencoder.kl_weight = 3e-4
   config.autoencoder.steps = 600
-  config.diffusion.steps = 1000
+  config.diffusion.steps = 1500
+  # Thirty patients are soon known by heart.
+  config.augment.copies = 12
+  config.augment.shift = (1, 1, 1)
+  config.augment.rotation_deg = (10, 10, 10)
+  config.augment.gamma = 0.2
   config.sample.num = 32
+  config.sample.steps = 25
   config.sample.batch_size = 8
+  config.counterfactual.steps = 25
   config.evaluate.segmenter.steps = 200
 
 

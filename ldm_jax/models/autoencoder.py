@@ -14,7 +14,6 @@ import jax.numpy as jnp
 
 from ldm_jax.models.attention import AttentionBlock
 from ldm_jax.models.convolution import Conv
-from ldm_jax.models.deconvolution import TransposedUpsample
 from ldm_jax.models.layers import (
   Downsample,
   GroupNorm,
@@ -24,7 +23,9 @@ from ldm_jax.models.layers import (
   kernels_and_strides,
   per_level,
 )
+from ldm_jax.models.upsampling import LinearUpsample, TransposedUpsample
 
+UPSAMPLING = ('nearest', 'linear', 'transposed')
 ACTIVATIONS = {None: lambda x: x, 'sigmoid': nn.sigmoid, 'tanh': jnp.tanh}
 # exp(-15) .. exp(10): standard deviations outside are numerical accidents. [KL]
 LOG_VARIANCE_RANGE = (-30.0, 20.0)
@@ -73,7 +74,8 @@ class Autoencoder(Network):
       None: as the latent.
     decoder_extra_blocks: residual blocks per level that the decoder has more.
     last_activation: silu between the last norm and the last convolution of both.
-    transposed_upsampling: transposed convolutions instead of repeated voxels.
+    upsampling: 'nearest' repeats voxels, 'linear' interpolates, both before a
+      convolution; 'transposed' is a transposed convolution.
     out_activation: None, 'sigmoid' or 'tanh' on the reconstruction.
     dtype: type of the products; parameters and norms stay float32.
   """
@@ -97,7 +99,7 @@ class Autoencoder(Network):
   attention_projects: bool = True
   decoder_extra_blocks: int = 0
   last_activation: bool = False
-  transposed_upsampling: bool = False
+  upsampling: str = 'nearest'
   dtype: jnp.dtype | None = None
 
   def setup(self):
@@ -105,6 +107,8 @@ class Autoencoder(Network):
       raise ValueError(
         f'out_activation is {self.out_activation!r}; choose one of {tuple(ACTIVATIONS)}'
       )
+    if self.upsampling not in UPSAMPLING:
+      raise ValueError(f'upsampling is {self.upsampling!r}; choose one of {UPSAMPLING}')
     kernels, _ = self._plan()
     one = (1,) * len(kernels[0])
     self.encoder = Chain(self._encoder())
@@ -193,9 +197,10 @@ class Autoencoder(Network):
 
     def up(i, j):
       features = self.channels[j if self.resample_to_next else i]
-      if self.transposed_upsampling:
+      if self.upsampling == 'transposed':
         return functools.partial(TransposedUpsample, features, strides[j], self.dtype)
-      return functools.partial(Upsample, features, kernels[j], strides[j], self.dtype)
+      kind = LinearUpsample if self.upsampling == 'linear' else Upsample
+      return functools.partial(kind, features, kernels[j], strides[j], self.dtype)
 
     return (
       self._conv(self.channels[-1], kernels[-1]),

@@ -1,7 +1,8 @@
 """MONAI 1.6 AutoencoderKL and DiffusionModelUNet as our modules: config, tensor names.
 
 [MONAI] monai.networks.nets. A network of 2D or 3D; MAISI's networks are these with
-other wrappers around their convolutions (`maisi`) and, in its UNet, further inputs.
+other wrappers around their convolutions, interpolation in the decoder and, in the UNet,
+further inputs.
 """
 
 import functools
@@ -27,7 +28,8 @@ _CHECKPOINTS = {
   'dim_split': ((0, 1, 2), ''),
   'print_info': (_ANY, ''),
   'save_mem': (_ANY, ''),
-  'norm_float16': ((False,), 'norms compute in float32 here'),
+  # Theirs are rounded to half precision, to save memory.
+  'norm_float16': (_ANY, ''),
 }
 _MAISI_INPUTS = {
   key: ((False,), 'the extra inputs of MAISI have no place in our UNet')
@@ -62,6 +64,9 @@ def autoencoder(config, maisi=False):
     {'use_flash_attention': (_ANY, ''), **_CHECKPOINTS},
   )
   axes = _axes(options['spatial_dims'])
+  upsampling = 'transposed' if options['use_convtranspose'] else 'nearest'
+  if maisi:
+    upsampling = 'linear'
   module = Autoencoder(
     in_channels=options['in_channels'],
     out_channels=options['out_channels'],
@@ -77,15 +82,36 @@ def autoencoder(config, maisi=False):
     norm_groups=options['norm_num_groups'],
     norm_eps=options['norm_eps'],
     attention_projects=options['include_fc'],
-    transposed_upsampling=options['use_convtranspose'],
+    upsampling=upsampling,
     out_activation=None,
   )
   size = (2 ** (len(options['channels']) - 1),) * axes
   inputs = convert.examples((1, *size, options['in_channels']))
   name = functools.partial(
-    _name, combined=options['use_combined_linear'], autoencoder=True, maisi=maisi
+    _name,
+    combined=options['use_combined_linear'],
+    autoencoder=True,
+    double=_maisi_wraps(options) if maisi else lambda path: False,
   )
   return convert.Reference(module, inputs, name)
+
+
+def _maisi_wraps(options):
+  """Whether MAISI's own convolution, which wraps MONAI's, stands at one of our paths.
+
+  Those around the latent and in the non-local blocks are MONAI's.
+  """
+  num, levels = options['num_res_blocks'], len(options['channels'])
+  num = (num,) * levels if isinstance(num, int) else num
+  pairs = zip(num, options['attention_levels'], strict=True)
+  # The first convolution, blocks with attention, what lies between two levels.
+  length = levels + sum(n * (1 + bool(attends)) for n, attends in pairs)
+  plain = [('decoder', f'blocks_{i}') for i in (1, 3)]
+  if not options['with_decoder_nonlocal_attn']:
+    plain = []
+  if options['with_encoder_nonlocal_attn']:
+    plain += [('encoder', f'blocks_{length + i}') for i in (0, 2)]
+  return lambda path: path[0] in ('encoder', 'decoder') and tuple(path[:2]) not in plain
 
 
 def maisi_autoencoder(config):
@@ -169,17 +195,18 @@ def unet(config):
   return convert.Reference(module, (x, t, context, labels), name)
 
 
-def _name(path, kernel_axes, combined=False, autoencoder=False, maisi=False):
+def _name(
+  path, kernel_axes, combined=False, autoencoder=False, double=lambda path: False
+):
   """MONAI's name of one of our parameters."""
   *path, leaf = path
   words = [re.sub(rf'^({_LISTS})_(\d+)$', r'\1.\2', word) for word in path]
   # Convolutions stand in a wrapper, MAISI's in two.
   if kernel_axes > 2 and words[-1] != 'deconv':
-    wrapped = not autoencoder or not words[-1].startswith(('quant_conv', 'post_quant'))
-    words += ['conv'] * (1 + (maisi and wrapped))
+    words += ['conv'] * (1 + double(path))
   if autoencoder:
     words = ['nin_shortcut' if word == 'skip_connection' else word for word in words]
-    if words[0] == 'decoder' and words[2:4] == ['conv', 'conv'] and not maisi:
+    if words[0] == 'decoder' and words[2:] == ['conv', 'conv'] and not double(path):
       words[2] = 'postconv'
   # The convolution of a resampler: `op` when down, `postconv` when up.
   if 'downsampler' in words and words[words.index('downsampler') + 1] == 'conv':

@@ -1,19 +1,21 @@
-"""Transposed convolution whose kernel is its stride: (b,*space,c) -> (b,*space*s,f).
+"""Other ways to a finer grid than repeated voxels: (b,*space,c) -> (b,*space*s,f).
 
-[MONAI] `use_convtranspose` of its autoencoders. Blocks do not overlap, so it is one
-matrix product per voxel, with no loop over taps.
+[MONAI] `use_convtranspose` of its autoencoder, and MAISI's interpolation.
 """
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
+from ldm_jax.models.convolution import Conv
 from ldm_jax.models.initial import fan_in
 
 
 class Deconv(nn.Module):
-  """Each voxel becomes a block of strides voxels.
+  """Transposed convolution whose kernel is its stride: a voxel becomes a block.
 
-  Parameters kernel (*strides,c_in,features), bias (features,).
+  Blocks do not overlap, so it is one matrix product, with no loop over taps. Parameters
+  kernel (*strides,c_in,features), bias (features,).
   """
 
   features: int
@@ -47,3 +49,18 @@ class TransposedUpsample(nn.Module):
   @nn.compact
   def __call__(self, x):
     return Deconv(self.features, self.strides, self.dtype, name='deconv')(x)
+
+
+class LinearUpsample(nn.Module):
+  """Linear interpolation between voxel centres, then the convolution `conv`."""
+
+  features: int
+  kernel_size: tuple
+  strides: tuple
+  dtype: jnp.dtype | None = None
+
+  @nn.compact
+  def __call__(self, x):
+    size = [n * s for n, s in zip(x.shape[1:-1], self.strides, strict=True)]
+    x = jax.image.resize(x, (x.shape[0], *size, x.shape[-1]), 'linear')
+    return Conv(self.features, self.kernel_size, dtype=self.dtype, name='conv')(x)
