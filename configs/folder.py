@@ -11,6 +11,7 @@ Inspect first with --stages=doctor. `shape` and `spacing` are (slices x rows x c
 
 from ldm_jax.config import parse_arg
 from ldm_jax.defaults import defaults
+from ldm_jax.defaults_autoencoder import use_recipe
 
 
 def get_config(arg=''):
@@ -27,6 +28,7 @@ def get_config(arg=''):
     attributes='',
     shape='32x32x32',
     spacing='4x4x4',
+    autoencoder='kl',
   )
   if not args.root or not args.attributes:
     raise ValueError(
@@ -61,6 +63,7 @@ def get_config(arg=''):
     config.diffusion.model.channels = (64, 128)
     config.diffusion.steps = 50000
     config.sample.num = 500
+  use_recipe(config, args.autoencoder)
   return config
 
 

@@ -8,11 +8,12 @@ private and test parts. Requested: volume of the anterior and posterior part in 
 
 from ldm_jax.config import parse_arg
 from ldm_jax.defaults import defaults
+from ldm_jax.defaults_autoencoder import use_recipe
 
 
 def get_config(arg=''):
-  """Config for `preset[,root=FOLDER]`."""
-  args = parse_arg(arg, ('tiny', 'small', 'full'), root='')
+  """Config for `preset,root=FOLDER[,autoencoder=kl|vq|adversarial]`."""
+  args = parse_arg(arg, ('tiny', 'small', 'full'), root='', autoencoder='kl')
   if not args.root:
     raise ValueError(
       'configs/hippocampus.py needs the folder of the data set: '
@@ -24,6 +25,7 @@ def get_config(arg=''):
     section = config.data[name]
     section.layout, section.root = 'decathlon', args.root
   {'tiny': _tiny, 'small': _small, 'full': _full}[args.preset](config)
+  use_recipe(config, args.autoencoder)
   config.sample.sweep = ('anterior_mm3', 'posterior_mm3')
   config.evaluate.labels = (0, 1, 2)
   config.evaluate.measures = tuple(
@@ -75,21 +77,20 @@ def _tiny(config):
 
 
 def _small(config):
-  config.data.preprocess.shape = (28, 40, 28)
+  config.data.preprocess.shape = (24, 32, 24)
   config.data.preprocess.spacing_mm = (1.5, 1.5, 1.5)
   # A latent eight times smaller than the image; with one of half its size a few
   # patients teach the denoiser their noise.
   config.autoencoder.model.channels = (8, 32, 32)
   config.autoencoder.model.latent_channels = 8
-  _isotropic(config, channels=(32, 64))
+  _isotropic(config, channels=(48, 96))
   config.autoencoder.batch_size = 4
   config.autoencoder.kl_weight = 3e-4
   config.autoencoder.steps = 600
-  config.diffusion.steps = 1500
+  config.diffusion.steps = 2000
   # Thirty patients are soon known by heart.
-  config.augment.copies = 12
+  config.augment.copies = 8
   config.augment.shift = (1, 1, 1)
-  config.augment.rotation_deg = (10, 10, 10)
   config.augment.gamma = 0.2
   config.sample.num = 32
   config.sample.steps = 25

@@ -24,6 +24,7 @@ import shutil
 import subprocess
 import sys
 
+from ldm_jax import checks
 from ldm_jax import config as configs
 
 SHARED_STAGES = ('prepare', 'autoencoder', 'encode', 'diffusion')
@@ -72,7 +73,7 @@ def read_arms(spec):
     raise ValueError(f'{spec} has no function sweep(); see configs/cardiac.py for one.')
   arms = {}
   for overrides in found():
-    configs.check(configs.override(configs.load(spec), overrides))
+    checks.check(configs.override(configs.load(spec), overrides))
     text = ','.join(f'{key}={value}' for key, value in overrides.items())
     arms[re.sub(r'[^\w.,=+-]', '_', text)[:200]] = overrides
   return arms

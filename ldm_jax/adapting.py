@@ -14,6 +14,10 @@ from ldm_jax.training import diffusion as denoising
 from ldm_jax.training.mesh import check_divides, make_mesh, put_examples
 from ldm_jax.training.step import plain_step
 
+BROUGHT_IN = (
+  'the weights brought in from {}: they are taken as learned without the private '
+  'patients, which nobody here has checked'
+)
 UNPROTECTED = (
   'THE MODEL ITSELF: adapt.privacy is None, so the private cohort is used without any '
   'protection. Neither the model nor its samples may be shared.'
@@ -183,6 +187,7 @@ def write_statement(config, work):
   else:
     delta, randomness = privacy.delta, mechanism.describe_randomness(privacy.seed)
     not_covered = [LOGGED] if privacy.log_internal else []
+  not_covered += [BROUGHT_IN.format(path) for path in _brought_in(config)]
   content = private_ledger(work).statement(
     delta=delta,
     num_patients=num_patients,
@@ -191,6 +196,14 @@ def write_statement(config, work):
     not_covered=not_covered,
   )
   statement.write(work.path('privacy.json'), content)
+
+
+def _brought_in(config):
+  """Files of weights that this run did not learn."""
+  paths = [config.autoencoder.init, config.diffusion.init]
+  if config.autoencoder.perceptual.weight:
+    paths.append(config.autoencoder.perceptual.weights)
+  return [path for path in paths if path]
 
 
 def _plan(config, book, num_patients, secret):

@@ -2,6 +2,8 @@
 
 from ml_collections import ConfigDict
 
+from ldm_jax import defaults_autoencoder
+
 
 def defaults():
   """ConfigDict with every key; `configs/*.py` change what their data need."""
@@ -47,36 +49,7 @@ def defaults():
         # Intensities become x**exp(u), u uniform up to this.
         'gamma': 0.0,
       },
-      'autoencoder': {
-        'model': {
-          'channels': (8, 32),
-          'latent_channels': 4,
-          'num_res_blocks': 1,
-          # (1,3,3) and (1,2,2) never mix or shrink the 10 mm slices (Daum 2024).
-          'kernels': ((1, 3, 3), (1, 3, 3)),
-          'strides': ((1, 2, 2),),
-          'norm_groups': 8,
-          'out_activation': 'sigmoid',
-          # Residual blocks before the first stride; None: as on the other levels.
-          'num_finest_blocks': None,
-          # Kernel 1 in the second half of each residual block, strided convolutions
-          # with a kernel and a width of their own, channels before the latent: what
-          # Daum 2024's parameter count asks for.
-          'pointwise_blocks': False,
-          'down_kernel': None,
-          'resample_to_next': False,
-          'head_channels': None,
-        },
-        'steps': 500,
-        'batch_size': 8,
-        'learning_rate': 3e-3,
-        'l1_weight': 1.0,
-        'mse_weight': 10.0,
-        # Per latent element, reached after `kl_warmup` steps: no posterior collapse.
-        'kl_weight': 1e-4,
-        'kl_warmup': 100,
-        'ema_decay': 0.99,
-      },
+      'autoencoder': defaults_autoencoder.section(),
       'diffusion': {
         'schedule': {
           'name': 'linear',
@@ -162,6 +135,9 @@ def defaults():
         'batch_size': 16,
         'learning_rate': 1e-3,
         'ema_decay': 0.99,
+        # Folder of a UNet by `ldm-jax-convert`: its options replace `model`, its
+        # weights are where training starts. '' for random ones.
+        'init': '',
       },
       'adapt': {
         'method': 'full',

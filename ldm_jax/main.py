@@ -27,11 +27,11 @@ def main(argv=None):
   try:
     set_up_jax()
     # Imported late: jax reads the environment when it is first imported.
+    from ldm_jax import checks, stages
     from ldm_jax import config as configs
-    from ldm_jax import stages
 
     config = configs.override(configs.load(flags.config), _overrides(rest))
-    stages.run(configs.check(config), flags.workdir, flags.stages)
+    stages.run(checks.check(config), flags.workdir, flags.stages)
     return 0
   except KeyboardInterrupt:
     print('Interrupted; the same command goes on from here.', file=sys.stderr)

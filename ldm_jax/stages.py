@@ -5,7 +5,7 @@ command line calls it. It reads what earlier stages left in the work folder, nev
 their memory. Read from top to bottom.
 """
 
-from ldm_jax import adapting, staging
+from ldm_jax import adapting, autoencoding, staging
 from ldm_jax.config import digest, to_plain
 from ldm_jax.data import inspection, preprocess, sources, store
 from ldm_jax.data.batching import epoch_batch
@@ -15,7 +15,7 @@ from ldm_jax.report import content, model_card, page
 from ldm_jax.staging import splits, stage
 from ldm_jax.synthesis import writer
 from ldm_jax.training import adaptation, checkpoint, loop, networks, private, state
-from ldm_jax.training import autoencoder as autoencoding
+from ldm_jax.training import autoencoder as learning
 from ldm_jax.training import diffusion as denoising
 from ldm_jax.training.mesh import make_mesh, put_examples, put_state
 from ldm_jax.training.step import plain_step
@@ -82,43 +82,13 @@ def autoencoder(config, work):
       'data.public is empty, and an autoencoder fitted to data.private would leak it '
       'outside the privacy ledger: refused. Name a public cohort in data.public.'
     )
-  section = config.autoencoder
-  mesh = make_mesh(**config.mesh)
-  key = staging.key(config, 'autoencoder')
-  module = networks.autoencoder(section)
-  params = networks.initialise(module, key, split.volumes([0]), key)
-  optimizer = autoencoding.optimizer(section.learning_rate, section.steps)
-  step = plain_step(
-    autoencoding.example_losses(
-      module,
-      section.l1_weight,
-      section.mse_weight,
-      section.kl_weight,
-      section.kl_warmup,
-    ),
-    optimizer,
-    mesh,
-    section.ema_decay,
-  )
-
-  def take_step(current, number):
-    chosen = epoch_batch(len(split.ids), section.batch_size, config.seed, number, True)
-    x = staging.public_volumes(config, split, chosen, 'step', number)
-    return step(current, {}, put_examples(mesh, {'x': x}), key)
-
-  final = loop.train(
-    take_step,
-    state.create(state.flatten(params), optimizer),
-    section.steps,
-    mesh=mesh,
-    **staging.loop_arguments(config, work, 'autoencoder'),
-  )
-  checkpoint.save_params(work.checkpoints('autoencoder'), state.unflatten(final.ema))
+  params = autoencoding.fit(config, work, split)
+  checkpoint.save_params(work.checkpoints('autoencoder'), params)
 
 
 @stage
 def encode(config, work):
-  """Volumes -> posterior means in the store; latent statistics from public ones."""
+  """Volumes -> posterior means in the store; statistics and report of public ones."""
   encoder, params = staging.encoder(config, work)
   tag = measurement.parameter_hash(params)
   for name, split in splits(config, work).items():
@@ -130,8 +100,9 @@ def encode(config, work):
       )
     store.write_latents(work.store, split, tag, latents)
     if name == 'public':
-      statistics = autoencoding.latent_statistics(latents)
+      statistics = learning.latent_statistics(latents)
       work.write_json(statistics, 'checkpoints', 'encode', 'latent_statistics.json')
+      autoencoding.report(config, work, split, latents)
   return {'tag': tag}
 
 
@@ -144,6 +115,9 @@ def diffusion(config, work):
   key = staging.key(config, 'diffusion')
   latents, attributes = staging.pretraining_examples(config, work, split)
   losses, params = _denoiser(config, split, latents)
+  if section.init:
+    unet = checkpoint.load_into(section.init, params['unet'], 'diffusion.init')
+    params = {**params, 'unet': unet}
   optimizer = denoising.optimizer(section.learning_rate, section.steps)
   step = plain_step(
     denoising.example_losses(losses), optimizer, mesh, section.ema_decay

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from ldm_jax import checks
 from ldm_jax import config as configs
 from ldm_jax.defaults import defaults
 from ldm_jax.diffusion import grid, process, schedules, solvers
@@ -151,7 +152,7 @@ def test_a_value_of_another_type_is_refused(key, text):
 def test_a_check_names_the_key_what_came_and_what_is_required(key, value):
   config = configs.override(defaults(), {key: value})
   with pytest.raises(ValueError) as error:
-    configs.check(config)
+    checks.check(config)
   assert f'config.{key} is {value!r}' in str(error.value)
   assert 'must be' in str(error.value) and f'--config.{key}=' in str(error.value)
 
@@ -164,12 +165,12 @@ def test_the_choices_of_the_diffusion_are_those_that_its_room_offers():
     'sample.spacing': grid.SPACINGS,
   }
   for key, names in offered.items():
-    assert configs.CHOICES[key] == names
+    assert checks.CHOICES[key] == names
 
 
 def test_the_defaults_pass_the_checks_with_and_without_privacy():
-  configs.check(defaults())
-  configs.check(configs.override(defaults(), {'adapt.privacy': None}))
+  checks.check(defaults())
+  checks.check(configs.override(defaults(), {'adapt.privacy': None}))
 
 
 def test_the_digest_sees_every_value_and_only_values():

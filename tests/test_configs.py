@@ -6,6 +6,7 @@ import pathlib
 import pytest
 from ml_collections import ConfigDict
 
+from ldm_jax import checks
 from ldm_jax import config as configs
 from ldm_jax.defaults import defaults
 
@@ -19,7 +20,8 @@ NEEDED = {
   'hippocampus': 'root=/scans',
 }
 MORE = {
-  'cardiac': ('data=scd,root=/scans',),
+  'hippocampus': ('autoencoder=adversarial',),
+  'cardiac': ('data=scd,root=/scans', 'autoencoder=vq', 'autoencoder=adversarial'),
   'folder': (
     'table=t.csv,subject=id,image={id}.nii,label=seg,labels=0|3,spacing=-x1x1',
   ),
@@ -42,7 +44,7 @@ def load(file, arg=''):
 
 @each_case
 def test_a_preset_builds_and_passes_the_checks(file, arg):
-  config = configs.check(load(file, arg))
+  config = checks.check(load(file, arg))
   assert config.name
   configs.digest(configs.to_plain(config))
 
@@ -144,7 +146,7 @@ def test_the_arms_of_a_sweep_fit_the_config_and_differ(file):
   assert len({str(sorted(arm.items())) for arm in arms}) == len(arms) > 1
   for arm in arms:
     config = load(file, NEEDED.get(file.stem, ''))
-    assert isinstance(configs.check(configs.override(config, arm)), ConfigDict)
+    assert isinstance(checks.check(configs.override(config, arm)), ConfigDict)
 
 
 def test_the_tiny_phantom_is_the_default_of_the_launch_script():

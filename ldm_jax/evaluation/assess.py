@@ -64,7 +64,7 @@ def assess(
     },
     'baseline_real_real': _baseline(features_real, patients, mark),
     'features': {'name': measurer.name, 'sha256': measurer.sha256},
-    'reconstruction': _reconstruction(real, patients, reconstruct, mark),
+    'reconstruction': reconstruction(real, reconstruct(real), patients, mark),
     'memorisation': _memorisation(splits, measurer, features_synthetic),
   }
   pairs = {}
@@ -122,9 +122,14 @@ def _baseline(features, patients, mark):
   }
 
 
-def _reconstruction(real, patients, reconstruct, mark):
-  x, x_hat = real[..., 0], reconstruct(real)[..., 0]
-  figures = {}
+def reconstruction(x, x_hat, patients, mark=None):
+  """PSNR and SSIM of volumes (n,d,h,w,1), means over patients with intervals.
+
+  Args:
+    patients: (n,) patient of each volume.
+    mark: entries that every figure carries.
+  """
+  x, x_hat, figures = x[..., 0], x_hat[..., 0], {}
   for name, values in (
     ('psnr', similarity.psnr(x, x_hat)),
     ('ssim', similarity.ssim(x, x_hat)),
@@ -137,7 +142,7 @@ def _reconstruction(real, patients, reconstruct, mark):
       'low': low,
       'high': high,
       'n': len(means),
-      **mark,
+      **(mark or {}),
     }
   return figures
 

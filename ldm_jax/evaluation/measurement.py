@@ -201,6 +201,12 @@ def parameter_hash(params):
   return digest.hexdigest()
 
 
+def file_hash(path):
+  """sha256 of a file."""
+  with open(path, 'rb') as file:
+    return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
 def _lookup(label_values):
   table = np.zeros(256, np.int32)
   for index, value in enumerate(label_values):

@@ -1,4 +1,4 @@
-"""Autoencoder with a Gaussian latent: x (b,*space,c) <-> z (b,*space/s,latent).
+"""Autoencoder, Gaussian or with a codebook: x (b,*space,c) <-> z (b,*space/s,latent).
 
 [KL] Rombach et al. 2022, arXiv 2112.10752; the order of blocks is that of MONAI's
 AutoencoderKL. Kernels and strides are per level and axis: (1, 3, 3) with (1, 2, 2)
@@ -23,6 +23,7 @@ from ldm_jax.models.layers import (
   kernels_and_strides,
   per_level,
 )
+from ldm_jax.models.quantizer import Quantizer
 from ldm_jax.models.upsampling import LinearUpsample, TransposedUpsample
 
 UPSAMPLING = ('nearest', 'linear', 'transposed')
@@ -52,12 +53,13 @@ class Silu(nn.Module):
 
 
 class Autoencoder(Network):
-  """Encoder, Gaussian latent and decoder.
+  """Encoder, latent and decoder.
 
   Attributes:
     in_channels: of the volume; out_channels: of the reconstruction, default the same.
     channels: per level, finest first.
     latent_channels: of the latent.
+    num_codes: of a codebook that the decoder looks the latent up in; 0: a Gaussian.
     num_res_blocks: per level, or one number.
     kernels: per level, or one kernel; two or three axes.
     strides: between two levels, or one for all; None halves every axis.
@@ -100,6 +102,7 @@ class Autoencoder(Network):
   decoder_extra_blocks: int = 0
   last_activation: bool = False
   upsampling: str = 'nearest'
+  num_codes: int = 0
   dtype: jnp.dtype | None = None
 
   def setup(self):
@@ -114,17 +117,27 @@ class Autoencoder(Network):
     self.encoder = Chain(self._encoder())
     self.decoder = Chain(self._decoder())
     self.quant_conv_mu = self._conv(self.latent_channels, one)()
-    self.quant_conv_log_sigma = self._conv(self.latent_channels, one)()
+    if self.num_codes:
+      self.quantizer = Quantizer(self.num_codes, self.latent_channels)
+    else:
+      self.quant_conv_log_sigma = self._conv(self.latent_channels, one)()
     self.post_quant_conv = self._conv(self._head(1), one)()
 
   def encode(self, x):
-    """Mean and standard deviation (b,*space/s,latent_channels) of z given x."""
+    """Mean and standard deviation (b,*space/s,latent_channels) of z given x.
+
+    With a codebook: what comes before it, without deviation.
+    """
     h = self.encoder(x)
+    if self.num_codes:
+      z = self.quant_conv_mu(h)
+      return z, jnp.zeros_like(z)
     log_variance = jnp.clip(self.quant_conv_log_sigma(h), *LOG_VARIANCE_RANGE)
     return self.quant_conv_mu(h), jnp.exp(log_variance / 2)
 
   def decode(self, z):
     """Reconstruction (b,*space,out_channels) of latents (b,*space/s,latent)."""
+    z = self.quantizer(z) if self.num_codes else z
     x_hat = self.decoder(self.post_quant_conv(z))
     return ACTIVATIONS[self.out_activation](x_hat)
 
@@ -136,6 +149,14 @@ class Autoencoder(Network):
     if key is not None:
       z = mean + std * jax.random.normal(key, mean.shape, mean.dtype)
     return self.decode(z), mean, std
+
+  def codes(self, x):
+    """Index (b,*space/s) of each voxel's code."""
+    return self.quantizer.indices(self.encode(x)[0])
+
+  def codebook_losses(self, z, picked, keys, learned_by):
+    """`Quantizer.losses` of latents."""
+    return self.quantizer.losses(z, picked, keys, learned_by)
 
   def latent_size(self, size):
     """Spatial size of the latent of volumes of this size.

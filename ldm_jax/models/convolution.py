@@ -26,8 +26,8 @@ from ldm_jax.models.lowering import (
   correlate,
   input_gradient,
   pad,
+  planes_weight_gradient,
   subsample,
-  weight_gradient,
   xla_weight_gradient,
 )
 
@@ -134,7 +134,7 @@ def _num_untouched_axes(size, strides, pairs):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def _convolve(x, kernel, strides, pairs, lowering):
-  return correlate(pad(x, pairs), kernel, strides, lowering)
+  return correlate(x, kernel, strides, lowering, pairs)
 
 
 def _forward(x, kernel, strides, pairs, lowering):
@@ -146,12 +146,12 @@ def _backward(strides, pairs, lowering, residuals, g):
   if lowering == 'lax':
 
     def of_input(x):
-      return correlate(pad(x, pairs), kernel, strides, 'lax')
+      return correlate(x, kernel, strides, 'lax', pairs)
 
     (grad_x,) = jax.linear_transpose(of_input, x)(g)
   else:
     grad_x = input_gradient(g, kernel, strides, pairs, x.shape, lowering)
-  of_weight = xla_weight_gradient if lowering == 'lax' else weight_gradient
+  of_weight = xla_weight_gradient if lowering == 'lax' else planes_weight_gradient
   grad_kernel = of_weight(pad(x, pairs), g, kernel.shape[:-2], strides)
   return grad_x, grad_kernel.astype(kernel.dtype)
 

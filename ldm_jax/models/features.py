@@ -64,7 +64,7 @@ class Segmenter(Network):
 
   def __call__(self, x):
     """Logits (b,*space,num_classes) in float32, of any spatial size."""
-    states = self._states(x)
+    states = self.maps(x)
     h = states.pop()
     for i in reversed(range(len(states))):
       h = self.upsamplers[i](h, size=states[i].shape[1:-1])
@@ -80,7 +80,7 @@ class Segmenter(Network):
       mask: (b,*space) bool, the voxels that count; default all.
     """
     pooled = []
-    for h in self._states(x)[-2:]:
+    for h in self.maps(x)[-2:]:
       h = h.astype(jnp.float32)
       weights = jnp.ones((*h.shape[:-1], 1), jnp.float32)
       if mask is not None:
@@ -95,8 +95,8 @@ class Segmenter(Network):
       pooled += [mean, jnp.sqrt(variance + 1e-6)]
     return jnp.concatenate(pooled, -1)
 
-  def _states(self, x):
-    """Output of the blocks of every level, finest first."""
+  def maps(self, x):
+    """Output (b,*,f) of the blocks of every level, finest first."""
     h, states = self.conv_in(x), []
     for i, block in enumerate(self.down_blocks):
       h = block(h)

@@ -20,6 +20,8 @@ FOLDED_WIDTH = 96
 # Below this many input channels the weight gradient is one tall product per tap, from
 # here on one product per example, which the cores share (measured on two cores).
 CHANNELS_FOR_BATCHED_PRODUCTS = 32
+# Planes of fewer voxels make products too small for a loop over planes.
+SMALLEST_PLANE = 64
 
 
 def subsample(x, strides):
@@ -36,17 +38,21 @@ def _output_size(space, size, strides):
   return tuple((n - k) // s + 1 for n, k, s in zip(space, size, strides, strict=True))
 
 
-def correlate(x, kernel, strides, lowering):
-  """Convolution of the already padded x."""
+def correlate(x, kernel, strides, lowering, pairs=None):
+  """Convolution of x with pairs of zeros around it; None: x is padded already."""
   size, dims = kernel.shape[:-2], kernel.ndim - 2
+  pairs = ((0, 0),) * dims if pairs is None else pairs
+  if lowering == 'planar' and dims == 3:
+    return _correlate_planes(x, kernel, strides, pairs)
   if size == (1,) * dims:
-    return subsample(x, strides) @ kernel.reshape(kernel.shape[-2:])
+    return subsample(pad(x, pairs), strides) @ kernel.reshape(kernel.shape[-2:])
   if lowering != 'shifted':
     axes = 'DHW'[-dims:]
     numbers = (f'N{axes}C', f'{axes}IO', f'N{axes}C')
     return lax.conv_general_dilated(
-      x, kernel, strides, 'VALID', dimension_numbers=numbers
+      x, kernel, strides, pairs, dimension_numbers=numbers
     )
+  x = pad(x, pairs)
   out = _output_size(x.shape[1:-1], size, strides)
   x, kernel, strides = _fold(x, kernel, out, strides, FOLDED_WIDTH)
   size = kernel.shape[:-2]
@@ -66,6 +72,24 @@ def correlate(x, kernel, strides, lowering):
   # varying axes inside shard_map.
   y = lax.fori_loop(1, len(matrices), add, product(jnp.int32(0)))
   return y.astype(x.dtype)
+
+
+def _correlate_planes(x, kernel, strides, pairs):
+  """A 2D convolution of all planes for each tap of the leading axis, summed.
+
+  The planes' own borders are left to XLA: three times faster than planes that come
+  with them (measured on two cores).
+  """
+  x = pad(x, (pairs[0], (0, 0), (0, 0)))
+  (depth,) = _output_size(x.shape[1:2], kernel.shape[:1], strides[:1])
+  total = 0.0
+  for tap, plane in enumerate(kernel):
+    last = tap + 1 + (depth - 1) * strides[0]
+    planes = lax.slice_in_dim(x, tap, last, strides[0], 1)
+    planes = planes.reshape(-1, *planes.shape[2:])
+    y = correlate(planes, plane, strides[1:], 'planar', pairs[1:])
+    total = total + y.astype(jnp.float32)
+  return total.reshape(x.shape[0], depth, *total.shape[1:]).astype(x.dtype)
 
 
 def _fold(x, kernel, out, strides, width):
@@ -118,7 +142,7 @@ def input_gradient(g, kernel, strides, pairs, shape, lowering):
       (m - 1 - q, q + n - o)
       for m, q, n, o in zip(part.shape, first, count, g.shape[1:-1], strict=False)
     ]
-    phases.append(correlate(pad(g, margins), part, (1,) * len(strides), lowering))
+    phases.append(correlate(g, part, (1,) * len(strides), lowering, margins))
   if len(phases) == 1:
     return phases[0]
   return _interleave(phases, first, count, strides, pairs, shape)
@@ -169,6 +193,37 @@ def weight_gradient(x, g, size, strides):
 
   _, matrices = lax.scan(product, None, jnp.arange(math.prod(taps)))
   return matrices.reshape(*size, c_in, c_out)
+
+
+def planes_weight_gradient(x, g, size, strides):
+  """`weight_gradient` with all taps of one plane in one product, which stays in cache.
+
+  A padded input's plane meets the (k_0) planes of g that its leading taps lead to: a
+  product (k_1 k_2 c_in, voxels) (voxels, k_0 c_out) each.
+  """
+  out = g.shape[1:-1]
+  if len(size) != 3 or set(strides) != {1} or math.prod(out[1:]) < SMALLEST_PLANE:
+    return weight_gradient(x, g, size, strides)
+  b, depth, c_in = x.shape[0], x.shape[1], x.shape[-1]
+  c_out = g.shape[-1]
+  k = size[0]
+  g = pad(g, ((k - 1, k - 1), (0, 0), (0, 0)))
+  offsets = list(itertools.product(range(size[1]), range(size[2])))
+
+  def add(i, total):
+    example, plane = i // depth, i % depth
+    start = (example, plane, 0, 0, 0)
+    window = lax.dynamic_slice(x, start, (1, 1, *x.shape[2:]))
+    taps = [window[0, 0, j : j + out[1], m : m + out[2]] for j, m in offsets]
+    inputs = jnp.concatenate(taps, -1).reshape(-1, len(offsets) * c_in)
+    met = lax.dynamic_slice(g, start, (1, k, *g.shape[2:]))[0]
+    met = jnp.moveaxis(met.reshape(k, -1, c_out), 0, 1).reshape(-1, k * c_out)
+    return total + jnp.matmul(inputs.T, met, preferred_element_type=jnp.float32)
+
+  # The first term starts the sum, so that it carries the right varying axes.
+  total = lax.fori_loop(1, b * depth, add, add(jnp.int32(0), 0.0))
+  total = total.reshape(*size[1:], c_in, k, c_out)
+  return jnp.moveaxis(jnp.flip(total, -2), -2, 0)
 
 
 def xla_weight_gradient(x, g, size, strides):

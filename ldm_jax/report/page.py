@@ -3,12 +3,13 @@
 import os
 import pathlib
 
-from ldm_jax.report import evidence, pictures, sections, style
+from ldm_jax.report import evidence, pictures, style
+from ldm_jax.report import sections as parts
 from ldm_jax.report.statement import statement
 from ldm_jax.report.wording import escape
 
 SECTIONS = (
-  ('summary', 'Summary', sections.summary),
+  ('summary', 'Summary', parts.summary),
   ('samples', 'Samples', pictures.samples),
   ('control', 'Control', evidence.control),
   ('quality', 'Image quality', evidence.quality),
@@ -16,8 +17,8 @@ SECTIONS = (
   ('reconstruction', 'Reconstruction', evidence.reconstruction),
   ('counterfactuals', 'Counterfactuals', pictures.counterfactuals),
   ('training', 'Training', evidence.training),
-  ('privacy', 'Privacy statement', sections.privacy),
-  ('config', 'Settings', sections.config),
+  ('privacy', 'Privacy statement', parts.privacy),
+  ('config', 'Settings', parts.config),
 )
 # The browser itself refuses anything that is not part of the page.
 POLICY = (
@@ -26,7 +27,7 @@ POLICY = (
 )
 
 
-def write(path, content):
+def write(path, content, sections=SECTIONS):
   """Writes the report atomically and returns its path.
 
   Args:
@@ -40,6 +41,7 @@ def write(path, content):
         difference, text)] of (d,h,w); internal: names among these that show scans
         of private patients.
       control: {attribute: (requested (n,), measured (n,))}.
+    sections: (key, name, content -> HTML) of each section.
 
   Raises:
     OSError: when the file cannot be written.
@@ -49,24 +51,24 @@ def write(path, content):
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
   try:
-    temporary.write_text(page(content), encoding='utf-8')
+    temporary.write_text(page(content, sections), encoding='utf-8')
     os.replace(temporary, path)
   finally:
     temporary.unlink(missing_ok=True)
   return path
 
 
-def page(content):
+def page(content, sections=SECTIONS):
   """The report as text: content as in `write` -> HTML document."""
   content = {**content, 'statement': statement(content.get('privacy'))}
   title = escape(content.get('title') or 'ldm_jax report')
   subtitle = escape(
     content.get('subtitle') or 'Synthetic cohort: samples, evidence and privacy'
   )
-  links = ''.join(f'<li><a href="#{key}">{name}</a></li>' for key, name, _ in SECTIONS)
+  links = ''.join(f'<li><a href="#{key}">{name}</a></li>' for key, name, _ in sections)
   body = ''.join(
     f'<section id="{key}"><h2>{name}</h2>{render(content)}</section>'
-    for key, name, render in SECTIONS
+    for key, name, render in sections
   )
   return (
     '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'

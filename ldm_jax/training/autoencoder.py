@@ -1,45 +1,113 @@
 """Learning the autoencoder: (b,d,h,w,1) volumes of public patients -> latents.
 
-Tags: [Kingma14] auto-encoding variational Bayes; [Rombach22] latent diffusion.
+Tags: [Kingma14] auto-encoding variational Bayes; [Kingma16] inverse autoregressive
+flow, 1606.04934, App. C.8: free bits; [Rombach22] latent diffusion.
 """
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from ldm_jax.training.state import unflatten
+from ldm_jax.models.planes import per_example
+from ldm_jax.training import adversary, alarms, codebook
+from ldm_jax.training.state import (
+  by_prefix,
+  clipped_adam,
+  learning_rates,
+  unflatten,
+)
 
 
-def example_losses(module, l1_weight, mse_weight, kl_weight, kl_warmup):
-  """Builds the loss of `training.step`: weighted L1, MSE and KL an example.
+def example_losses(module, section, perceptual=None, discriminator=None):
+  """Builds the loss of `training.step`: reconstruction and latent, an example.
 
   The KL divergence to N(0, I) is per latent element ([Kingma14] Eq. 10, divided by the
   element count), so that its weight means the same at every size; it grows linearly
   over `kl_warmup` steps, which keeps the posterior from collapsing.
+
+  Args:
+    module: models.autoencoder.Autoencoder.
+    section: config.autoencoder.
+    perceptual: (x, x_hat, keys) -> (b,), or None.
+    discriminator: module whose parameters lie under 'discriminator', or None.
   """
+  latent = _discrete if module.num_codes else _gaussian
 
   def losses(trained, frozen, batch, keys, step):
-    x = batch['x']
-    params = {'params': unflatten({**frozen, **trained})}
-    mean, std = module.apply(params, x, method='encode')
-    eps = jax.vmap(lambda key: jax.random.normal(key, mean.shape[1:]))(keys)
-    x_hat = module.apply(params, mean + std * eps, method='decode')
-    l1 = _per_example(jnp.abs(x_hat - x))
-    mse = _per_example(jnp.square(x_hat - x))
-    kl = _per_example(0.5 * (mean**2 + std**2 - 1) - jnp.log(std))
-    ramp = jnp.minimum(step / max(kl_warmup, 1), 1.0)
-    loss = l1_weight * l1 + mse_weight * mse + kl_weight * ramp * kl
-    return loss, {'l1': l1, 'kl': kl}
+    x, params = batch['x'], unflatten({**frozen, **trained})
+    z, rate, metrics = latent(module, params, section, batch, keys, step)
+    x_hat = module.apply({'params': params}, z, method='decode')
+
+    def reconstruction(x_hat):
+      l1 = per_example(jnp.abs(x_hat - x), len(x))
+      mse = per_example(jnp.square(x_hat - x), len(x))
+      total = section.l1_weight * l1 + section.mse_weight * mse
+      if perceptual is not None:
+        total += section.perceptual.weight * perceptual(x, x_hat, keys)
+      return total
+
+    metrics['l1'] = per_example(jnp.abs(x_hat - x), len(x))
+    if discriminator is None:
+      return reconstruction(x_hat) + rate, metrics
+    options = section.adversarial
+    total, played = adversary.losses(
+      discriminator,
+      params['discriminator'],
+      x,
+      x_hat,
+      reconstruction,
+      options.weight,
+      options.adaptive,
+    )
+    return total + rate, {**metrics, **played}
 
   return losses
 
 
-def optimizer(learning_rate, num_steps):
-  """Adam with a short warm-up and a cosine decay; gradients clipped to norm 1."""
-  schedule = optax.warmup_cosine_decay_schedule(
-    0.0, learning_rate, min(50, num_steps // 10 + 1), num_steps, 0.05 * learning_rate
+def _gaussian(module, params, section, batch, keys, step):
+  """Latent drawn from the posterior, weighted divergence (b,), metrics."""
+  mean, std = module.apply({'params': params}, batch['x'], method='encode')
+  eps = jax.vmap(lambda key: jax.random.normal(key, mean.shape[1:]))(keys)
+  elements = 0.5 * (mean**2 + std**2 - 1) - jnp.log(std)
+  channels = elements.reshape(len(mean), -1, mean.shape[-1]).mean(1)
+  penalised = jnp.maximum(channels, section.free_bits).mean(1)
+  ramp = jnp.minimum(step / max(section.kl_warmup, 1), 1.0)
+  metrics = {'kl': channels.mean(1)}
+  return mean + std * eps, section.kl_weight * ramp * penalised, metrics
+
+
+def _discrete(module, params, section, batch, keys, step):
+  """Latent before its codebook (`decode` quantises), its losses (b,), metrics."""
+  del step
+  z, _ = module.apply({'params': params}, batch['x'], method='encode')
+  found = module.apply(
+    {'params': params},
+    z,
+    batch['picked'],
+    keys,
+    section.codebook.learned_by,
+    method='codebook_losses',
   )
-  return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
+  rate = found['codebook'] + section.codebook.commitment * found['commitment']
+  return z, rate, {name: found[name] for name in ('commitment', 'perplexity')}
+
+
+def optimizer(section):
+  """Adam; a codebook and a discriminator have transformations of their own."""
+  schedule = learning_rates(section.learning_rate, section.steps, warm_up=50)
+  network = clipped_adam(schedule)
+  special = {}
+  if section.adversarial.weight:
+    # Little momentum: the other player moves. [Esser21]
+    rate = section.adversarial.learning_rate
+    special[adversary.PREFIX] = clipped_adam(rate, b1=0.5, b2=0.9)
+  if section.model.num_codes:
+    options = section.codebook
+    learner = optax.adam(schedule) if options.learned_by == 'gradient' else None
+    special[codebook.PREFIX] = codebook.optimizer(
+      learner, options.decay, options.revive_below
+    )
+  return by_prefix(network, special) if special else network
 
 
 def latent_statistics(latents):
@@ -49,19 +117,16 @@ def latent_statistics(latents):
     Dict of lists of c floats, to be stored with the model and applied in one place.
 
   Raises:
-    ValueError: if a channel is constant or not finite: the autoencoder collapsed.
+    ValueError: if a channel is constant, huge or not finite: the autoencoder collapsed
+      or blew up.
   """
+  found = alarms.of_latents(latents)
+  if found:
+    raise ValueError(
+      f'Over the public cohort, {"; ".join(found)}. Nothing can be learned from such '
+      'latents: lower autoencoder.kl_weight or autoencoder.learning_rate, or train '
+      'longer (autoencoder.steps), and run again.'
+    )
   axes = tuple(range(latents.ndim - 1))
   mean, std = latents.mean(axes), latents.std(axes)
-  for channel, (m, s) in enumerate(zip(mean, std, strict=True)):
-    if not (jnp.isfinite(m) and jnp.isfinite(s)) or s < 1e-4:
-      raise ValueError(
-        f'Latent channel {channel} has mean {m:.3g} and standard deviation {s:.3g} '
-        'over the public cohort: the autoencoder collapsed or diverged. Lower '
-        'autoencoder.kl_weight or autoencoder.learning_rate and run again.'
-      )
   return {'mean': [float(m) for m in mean], 'std': [float(s) for s in std]}
-
-
-def _per_example(values):
-  return values.reshape(len(values), -1).mean(1)

@@ -2,8 +2,10 @@
 
 import contextlib
 import errno
+import json
 import logging
 import os
+import pathlib
 import re
 import shutil
 
@@ -85,6 +87,65 @@ def load_params(folder):
       lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), tree
     )
     return checkpointer.restore(path, abstract)
+
+
+def described(folder, kind, key):
+  """Options of the module in a checkpoint of ldm-jax-convert, None if it has none.
+
+  Args:
+    folder: the checkpoint, or ''.
+    kind: class that the module must have.
+    key: of the config, for the error.
+
+  Raises:
+    ValueError: if it is another module.
+  """
+  path = pathlib.Path(folder) / 'module.json'
+  if not folder or not path.is_file():
+    return None
+  module = json.loads(path.read_text(encoding='utf-8'))
+  if module['class'] != kind:
+    raise ValueError(
+      f'config.{key} is {str(folder)!r}, which holds a {module["class"]}; a {kind} is '
+      'required.'
+    )
+  return module['options']
+
+
+def load_into(folder, params, key):
+  """Parameters of another run or of a converted file, of the shapes of params.
+
+  Args:
+    folder: holds `params`, as checkpoints/<stage> and CHECKPOINT of ldm-jax-convert do.
+    params: nested parameters that they are to replace.
+    key: of the config, for the error.
+
+  Raises:
+    ValueError: if there are none, or if they do not fit, naming where.
+  """
+  folder = pathlib.Path(folder)
+  if not (folder / 'params').is_dir():
+    raise ValueError(
+      f'config.{key} is {str(folder)!r}, where there is no folder params; give a '
+      'checkpoint of ldm-jax-convert or checkpoints/<stage> of a work folder.'
+    )
+  found = load_params(folder)
+  theirs, ours = (
+    {jax.tree_util.keystr(path): leaf.shape for path, leaf in leaves}
+    for leaves in map(jax.tree_util.tree_leaves_with_path, (found, params))
+  )
+  wrong = [
+    f'{path} {theirs.get(path, "absent")} for {ours.get(path, "nothing")}'
+    for path in sorted(theirs.keys() | ours.keys())
+    if theirs.get(path) != ours.get(path)
+  ]
+  if wrong:
+    raise ValueError(
+      f'The parameters in {folder} (config.{key}) do not fit the network of the '
+      f'config: {"; ".join(wrong[:4])}{"; ..." if len(wrong) > 4 else ""}. Set the '
+      'options of its model to those it was trained with.'
+    )
+  return found
 
 
 @contextlib.contextmanager

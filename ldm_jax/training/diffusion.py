@@ -7,11 +7,10 @@ guidance; [Yeganeh25] latent drifting; [Hang23] min-SNR weights.
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from ldm_jax.diffusion import drift as drifting
 from ldm_jax.diffusion import process, weighting
-from ldm_jax.training.state import unflatten
+from ldm_jax.training.state import clipped_adam, learning_rates, unflatten
 
 
 def denoising_losses(
@@ -146,10 +145,7 @@ def example_losses(losses):
 
 def optimizer(learning_rate, num_steps):
   """Adam with a short warm-up and a cosine decay; gradients clipped to norm 1."""
-  schedule = optax.warmup_cosine_decay_schedule(
-    0.0, learning_rate, min(100, num_steps // 10 + 1), num_steps, 0.05 * learning_rate
-  )
-  return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
+  return clipped_adam(learning_rates(learning_rate, num_steps))
 
 
 def patient_example_losses(loss):

@@ -21,6 +21,7 @@ def train(
   title,
   log_every=20,
   checkpoint_every=100,
+  inspect=None,
 ):
   """Trains to `num_steps`, from the last checkpoint in `folder` if there is one.
 
@@ -35,6 +36,8 @@ def train(
     title: what the progress bar says.
     log_every: steps between log lines.
     checkpoint_every: steps between checkpoints.
+    inspect: (state, metrics) -> alarms, a list of words that are shown and logged with
+      each checkpoint; None for none.
 
   Returns:
     The state after `num_steps`.
@@ -64,6 +67,9 @@ def train(
         if (step + 1) % checkpoint_every == 0 or is_last:
           _guard_parameters(title, step, state)
           checkpoints.save(step + 1, state)
+          for alarm in inspect(state, metrics) if inspect else ():
+            bar.write(f'{title}: step {step + 1}: ALARM: {alarm}')
+            log(step=step + 1, alarm=alarm)
     return state
   finally:
     checkpoints.close()

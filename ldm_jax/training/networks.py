@@ -7,12 +7,17 @@ from ldm_jax.config import to_plain
 from ldm_jax.diffusion import schedules
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.conditional import ConditionalDenoiser
+from ldm_jax.models.discriminator import PatchDiscriminator
 from ldm_jax.models.features import Segmenter
 from ldm_jax.models.sliceunet import SliceUNet
+from ldm_jax.training import checkpoint
 
 
 def autoencoder(section):
   """The autoencoder of `config.autoencoder`."""
+  described = checkpoint.described(section.init, 'Autoencoder', 'autoencoder.init')
+  if described is not None:
+    return Autoencoder(**described)
   options = _frozen(section.model)
   finest, others = options.pop('num_finest_blocks'), options['num_res_blocks']
   if finest is not None:
@@ -20,9 +25,29 @@ def autoencoder(section):
   return Autoencoder(**options)
 
 
+def discriminator(section):
+  """The adversary of `config.autoencoder.adversarial`."""
+  options = _frozen(section.adversarial)
+  names = ('channels', 'strides', 'planes', 'num_scales')
+  return PatchDiscriminator(
+    kernels=options['kernel'], **{name: options[name] for name in names}
+  )
+
+
+def feature_network(section):
+  """The network of `config.autoencoder.perceptual`, if it is 'public'."""
+  options = _frozen(section.perceptual)
+  return Segmenter(
+    num_classes=1,
+    channels=options['channels'],
+    kernels=options['kernel'],
+    strides=options['strides'],
+  )
+
+
 def denoiser(config, schema):
   """The conditional denoiser of `config.diffusion` over the schema's attributes."""
-  latent_channels = config.autoencoder.model.latent_channels
+  latent_channels = autoencoder(config.autoencoder).latent_channels
   conditioner = _frozen(config.diffusion.conditioner)
   by, text = conditioner.pop('by'), config.diffusion.text
   return ConditionalDenoiser(
@@ -30,16 +55,21 @@ def denoiser(config, schema):
     in_channels=latent_channels,
     out_channels=latent_channels,
     conditioner_kwargs=conditioner,
-    unet_kwargs=_options(config.diffusion.model),
+    unet_kwargs=_denoiser_options(config.diffusion),
     kind=config.diffusion.model.kind,
     by=by,
     text_shape=(text.num_tokens, text.width) if text.files else None,
   )
 
 
-def _options(section):
-  """Options of the network that `config.diffusion.model` names."""
-  options = _frozen(section)
+def _denoiser_options(section):
+  """Options of the network that `config.diffusion` names."""
+  described = checkpoint.described(section.init, 'UNet', 'diffusion.init')
+  if described is not None:
+    # These follow from the latent and from the conditioner.
+    owned = ('in_channels', 'out_channels', 'context_dim')
+    return {name: v for name, v in described.items() if name not in owned}
+  options = _frozen(section.model)
   kind, transformer = options.pop('kind'), options.pop('dit')
   dtype = {'float32': None, 'bfloat16': jnp.bfloat16}[options.pop('dtype')]
   if kind == 'dit':

@@ -3,6 +3,7 @@
 import flax
 import jax
 import jax.numpy as jnp
+import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 
@@ -49,6 +50,51 @@ def advance(state, gradient, optimizer, ema_decay):
     lambda average, value: decay * average + (1 - decay) * value, state.ema, trained
   )
   return TrainState(step=state.step + 1, trained=trained, opt_state=opt_state, ema=ema)
+
+
+def learning_rates(peak, num_steps, warm_up=100):
+  """Schedule: linear over a short warm-up, then a cosine down to a twentieth."""
+  num_steps = max(num_steps, 2)
+  warm_up = min(warm_up, num_steps // 10 + 1)
+  return optax.warmup_cosine_decay_schedule(0.0, peak, warm_up, num_steps, 0.05 * peak)
+
+
+def clipped_adam(learning_rate, **options):
+  """Adam whose gradients are clipped to norm 1."""
+  return optax.chain(
+    optax.clip_by_global_norm(1.0), optax.adam(learning_rate, **options)
+  )
+
+
+def by_prefix(default, special):
+  """Optax transformation of a flat dict of parameters, one a prefix of their paths.
+
+  Args:
+    default: for paths that start with no prefix of `special`.
+    special: prefix -> transformation.
+  """
+  transformations = {'': default, **special}
+
+  def parts(flat):
+    found = {prefix: {} for prefix in transformations}
+    for path, leaf in flat.items():
+      prefix = next((p for p in special if path.startswith(p)), '')
+      found[prefix][path] = leaf
+    return found
+
+  def init(params):
+    return {p: transformations[p].init(part) for p, part in parts(params).items()}
+
+  def update(gradient, state, params):
+    gradients, values, moved, after = parts(gradient), parts(params), {}, {}
+    for prefix, transformation in transformations.items():
+      updates, after[prefix] = transformation.update(
+        gradients[prefix], state[prefix], values[prefix]
+      )
+      moved |= updates
+    return {path: moved[path] for path in gradient}, after
+
+  return optax.GradientTransformation(init, update)
 
 
 def flatten(params):

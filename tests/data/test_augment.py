@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from ldm_jax.config import check, override
+from ldm_jax.checks import check
+from ldm_jax.config import override
 from ldm_jax.data.augment import augment
 from tests import micro
 

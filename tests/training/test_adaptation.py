@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from ldm_jax.config import METHODS
+from ldm_jax.checks import METHODS
 from ldm_jax.data import batching
 from ldm_jax.privacy import gradients, mechanism
 from ldm_jax.training import adaptation, diffusion, state

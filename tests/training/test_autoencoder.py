@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ldm_jax.config import override
+from ldm_jax.defaults import defaults
 from ldm_jax.training import autoencoder
 
 KEYS = jax.random.split(jax.random.key(0), 3)
@@ -14,6 +16,8 @@ X = np.random.default_rng(0).random((3, 2, 4, 4, 1)).astype(np.float32)
 class Known:
   """Encodes everything to one (mean, std) and decodes everything to one volume."""
 
+  num_codes = 0
+
   def __init__(self, mean, std, x_hat):
     self.mean, self.std, self.x_hat = mean, std, x_hat
 
@@ -21,12 +25,22 @@ class Known:
     del params
     if method == 'encode':
       shape = (len(value), 2, 2, 2, 3)
-      return jnp.full(shape, self.mean), jnp.full(shape, self.std)
+      mean = jnp.broadcast_to(jnp.asarray(self.mean), shape)
+      return mean, jnp.broadcast_to(jnp.asarray(self.std), shape)
     return jnp.asarray(self.x_hat)
 
 
-def losses(module, step=100, l1=0.0, mse=0.0, kl=0.0, warmup=100):
-  build = autoencoder.example_losses(module, l1, mse, kl, warmup)
+def largest_error(x, x_hat, keys):
+  return jnp.abs(x_hat - x).max((1, 2, 3, 4))
+
+
+def losses(module, step=100, l1=0.0, mse=0.0, kl=0.0, warmup=100, **options):
+  section = defaults().autoencoder
+  weights = {'l1_weight': l1, 'mse_weight': mse, 'kl_weight': kl, 'kl_warmup': warmup}
+  override(section, {**weights, **options})
+  build = autoencoder.example_losses(
+    module, section, largest_error if section.perceptual.weight else None
+  )
   return build({}, {}, {'x': X}, KEYS, jnp.asarray(step))
 
 
@@ -62,6 +76,21 @@ def test_every_example_has_its_own_weighted_error():
   np.testing.assert_allclose(loss, [0.0, 2 * 0.5 + 10 * 0.25, 0.0], atol=1e-5)
 
 
+def test_free_bits_spare_a_channel_until_it_tells_more():
+  # Three channels: 0 nats, a little, a lot; the metric shows what there is.
+  mean, free = [0.0, 0.1, 2.0], 0.5
+  loss, metrics = losses(Known(mean, 1.0, X), kl=1.0, free_bits=free)
+  np.testing.assert_allclose(loss, (free + free + 2.0) / 3, rtol=1e-5)
+  np.testing.assert_allclose(metrics['kl'], (0 + 0.005 + 2.0) / 3, rtol=1e-5)
+
+
+def test_the_perceptual_distance_adds_with_its_weight():
+  x_hat = X.copy()
+  x_hat[1] += 0.5
+  loss, _ = losses(Known(0.0, 1.0, x_hat), **{'perceptual.weight': 3.0})
+  np.testing.assert_allclose(loss, [0.0, 1.5, 0.0], atol=1e-5)
+
+
 def test_the_statistics_are_those_of_each_channel():
   rng = np.random.default_rng(0)
   z = rng.normal([1.0, -2.0], [0.5, 3.0], (200, 2, 4, 4, 2)).astype(np.float32)
@@ -74,5 +103,5 @@ def test_the_statistics_are_those_of_each_channel():
 def test_a_collapsed_or_diverged_channel_is_refused_with_the_key_to_change(broken):
   z = np.random.default_rng(0).normal(size=(5, 2, 4, 4, 2)).astype(np.float32)
   z[..., 1] = broken
-  with pytest.raises(ValueError, match=r'channel 1 .*autoencoder\.kl_weight'):
+  with pytest.raises(ValueError, match=r'(?s)channel 1 .*autoencoder\.kl_weight'):
     autoencoder.latent_statistics(z)

@@ -1,0 +1,174 @@
+"""The stage `autoencoder` in parts: feature network, step, alarms and report."""
+
+import jax
+import numpy as np
+
+from ldm_jax import staging
+from ldm_jax.config import digest, to_plain
+from ldm_jax.data.batching import epoch_batch
+from ldm_jax.evaluation import assess, measurement
+from ldm_jax.models import perceptual, pretrained
+from ldm_jax.report import autoencoder as page
+from ldm_jax.training import alarms, checkpoint, codebook, loop, networks, restoration
+from ldm_jax.training import autoencoder as learning
+from ldm_jax.training.mesh import make_mesh, put_examples
+from ldm_jax.training.state import create, flatten, unflatten
+from ldm_jax.training.step import plain_step
+
+# Volumes that are looked at for alarms, and measured for the report.
+NUM_INSPECTED, NUM_MEASURED = 8, 64
+
+
+def fit(config, work, split):
+  """Trains the autoencoder on a public split; returns its parameters, averaged."""
+  section = config.autoencoder
+  mesh = make_mesh(**config.mesh)
+  key = staging.key(config, 'autoencoder')
+  module = networks.autoencoder(section)
+  features = _perceptual(config, work, split, mesh)
+  x = split.volumes(np.arange(min(NUM_INSPECTED, len(split))))
+  params = networks.initialise(module, key, x[:1], key)
+  if section.init:
+    params = checkpoint.load_into(section.init, params, 'autoencoder.init')
+  adversary = None
+  if section.adversarial.weight:
+    adversary = networks.discriminator(section)
+    params['discriminator'] = networks.initialise(adversary, key, x[:1])
+  optimizer = learning.optimizer(section)
+
+  def build(adversary):
+    losses = learning.example_losses(module, section, features, adversary)
+    return plain_step(losses, optimizer, mesh, section.ema_decay)
+
+  alone, together = build(None), build(adversary)
+
+  def take_step(current, number):
+    chosen = epoch_batch(len(split.ids), section.batch_size, config.seed, number, True)
+    batch = {'x': staging.public_volumes(config, split, chosen, 'step', number)}
+    if module.num_codes:
+      batch['picked'] = codebook.picks(
+        len(chosen), module.num_codes, config.seed, number
+      )
+    step = alone if number < section.adversarial.start else together
+    return step(current, {}, put_examples(mesh, batch), key)
+
+  final = loop.train(
+    take_step,
+    create(flatten(params), optimizer),
+    section.steps,
+    mesh=mesh,
+    inspect=_inspector(module, x),
+    **staging.loop_arguments(config, work, 'autoencoder'),
+  )
+  params = unflatten(final.ema)
+  params.pop('discriminator', None)
+  return params
+
+
+def report(config, work, split, latents):
+  """Writes report/autoencoder.html and reconstruction.json about a public split.
+
+  Args:
+    latents: (n,*space,c) posterior means of the split.
+  """
+  module = networks.autoencoder(config.autoencoder)
+  params = {'params': checkpoint.load_params(work.checkpoints('autoencoder'))}
+  decode = jax.jit(lambda z: module.apply(params, z, method='decode'))
+  num = min(NUM_MEASURED, len(split))
+  x = split.volumes(np.arange(num))
+  x_hat = measurement.apply_in_batches(
+    decode, np.asarray(latents[:num]), config.autoencoder.batch_size
+  )
+  figures = {
+    'reconstruction': assess.reconstruction(x, x_hat, split.patients[:num]),
+    'latent': learning.latent_statistics(latents),
+    'alarms': [e for e in work.events() if 'alarm' in e],
+  }
+  if module.num_codes:
+    quantise = jax.jit(
+      lambda z: module.apply(params, z, method=lambda m, z: m.quantizer.indices(z))
+    )
+    indices = measurement.apply_in_batches(
+      quantise, np.asarray(latents), config.autoencoder.batch_size
+    )
+    figures['codebook'] = codebook.usage_statistics(indices, module.num_codes)
+  work.write_json(figures, 'checkpoints', 'encode', 'reconstruction.json')
+  page.write(
+    work.path('report', 'autoencoder.html'),
+    config.name,
+    to_plain(config.autoencoder),
+    figures,
+    (x[..., 0], x_hat[..., 0]),
+    work.events(),
+  )
+
+
+def _inspector(module, x):
+  """(step, state, metrics) -> alarms, of some public volumes x."""
+
+  @jax.jit
+  def look(trained):
+    params = {'params': unflatten(trained)}
+    mean, std = module.apply(params, x, method='encode')
+    codes = module.apply(params, x, method='codes') if module.num_codes else None
+    return mean, std, module.apply(params, mean, method='decode'), codes
+
+  def inspect(state, metrics):
+    mean, std, x_hat, codes = look(state.trained)
+    found = alarms.of_parameters(state.trained)
+    found += alarms.of_latents(mean, None if module.num_codes else std)
+    found += alarms.of_reconstruction(x, x_hat)
+    if module.num_codes:
+      statistics = codebook.usage_statistics(codes, module.num_codes)
+      found += alarms.of_codebook(statistics)
+    if 'discriminator' in metrics:
+      found += alarms.of_discriminator(metrics['discriminator'])
+    return found
+
+  return inspect
+
+
+def _perceptual(config, work, split, mesh):
+  """(x, x_hat, keys) -> (b,) in the features that the config names, or None."""
+  section = config.autoencoder.perceptual
+  if not section.weight:
+    return None
+  if section.network == 'public':
+    features, mark = _public_features(config, work, split, mesh)
+  else:
+    features = pretrained.load(section.network, section.weights)
+    mark = measurement.file_hash(section.weights)
+  work.log('autoencoder', perceptual=section.network, sha256=mark)
+  planes = tuple(section.planes)
+
+  def distance(x, x_hat, keys):
+    return perceptual.distance(features, x, x_hat, planes, section.share, keys)
+
+  return distance
+
+
+def _public_features(config, work, split, mesh):
+  """The network learned from public volumes, and its hash; learned once and kept."""
+  section = config.autoencoder.perceptual
+  module, planes = networks.feature_network(config.autoencoder), tuple(section.planes)
+  name = 'perceptual'
+  mark = digest([split.digest(), to_plain(section), config.seed])
+  if work.finished(name) != mark:
+    work.restart(name, mark)
+    key = staging.key(config, name)
+    params = restoration.fit(
+      module,
+      networks.initialise(module, key, restoration.example(split.volumes([0]), planes)),
+      split.volumes,
+      section,
+      planes,
+      mesh=mesh,
+      key=key,
+      seed=config.seed,
+      num=len(split),
+      run=staging.loop_arguments(config, work, name),
+    )
+    checkpoint.save_params(work.checkpoints(name), params)
+    work.finish(name, mark)
+  params = checkpoint.load_params(work.checkpoints(name))
+  return restoration.feature_maps(module, params), measurement.parameter_hash(params)

@@ -1,0 +1,72 @@
+"""How a codebook learns: moving averages or a gradient, and the revival of dead codes.
+
+[Oord17] 1711.00937, Appendix A.1: averages. [Zeghidour21] SoundStream, 2107.03312,
+Sec. III.C: codes that are hardly used are replaced by encoder outputs.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+PREFIX = 'quantizer/'
+LEARNED_BY = ('averages', 'gradient')
+
+
+def optimizer(learner, decay, revive_below):
+  """Transformation of the parameters of `models.quantizer.Quantizer`.
+
+  Their gradients are statistics, see `Quantizer.losses`: with m and n the averages of a
+  code's voxels' sum and number, e = m / n. [Oord17] Eq. 6 to 8
+
+  Args:
+    learner: optax transformation of the codebook, or None for the averages.
+    decay: of the averages.
+    revive_below: a code whose average usage falls below this share of the uniform one
+      becomes an encoder output of the step.
+  """
+  book, usage, candidates = (
+    PREFIX + name for name in ('codebook', 'usage', 'candidates')
+  )
+
+  def init(params):
+    return learner.init({book: params[book]}) if learner else ()
+
+  def update(gradient, state, params):
+    before, old = params[usage], params[book]
+    now = decay * before + (1 - decay) * gradient[usage]
+    if learner:
+      moved, state = learner.update({book: gradient[book]}, state, {book: old})
+      codes = old + moved[book]
+    else:
+      sums = decay * before[:, None] * old + (1 - decay) * gradient[book]
+      codes = sums / jnp.maximum(now, 1e-12)[:, None]
+    uniform = 1 / len(now)
+    dead = now < revive_below * uniform
+    codes = jnp.where(dead[:, None], gradient[candidates], codes)
+    now = jnp.where(dead, uniform, now)
+    new = {book: codes, usage: now, candidates: gradient[candidates]}
+    return {name: new[name] - params[name] for name in params}, state
+
+  return optax.GradientTransformation(init, update)
+
+
+def picks(num_examples, num_codes, *draw):
+  """Which example of a global batch offers a candidate to which code.
+
+  Returns:
+    (num_examples, num_codes) float32: num_examples once in each column, else 0, so that
+    the mean over the batch is the one candidate.
+  """
+  chosen = np.random.default_rng(draw).integers(num_examples, size=num_codes)
+  return np.float32(num_examples) * np.eye(num_examples, dtype=np.float32)[:, chosen]
+
+
+def usage_statistics(indices, num_codes):
+  """Of code indices (n,...): dict codes, used (number), perplexity (of all of them)."""
+  counts = np.bincount(np.asarray(indices).ravel(), minlength=num_codes)
+  shares = counts[counts > 0] / counts.sum()
+  return {
+    'codes': num_codes,
+    'used': int((counts > 0).sum()),
+    'perplexity': float(np.exp(-(shares * np.log(shares)).sum())),
+  }
