@@ -6,7 +6,7 @@ lowerings compute the same function, and `choose_lowering` picks one per platfor
 `shifted`: a sum over the kernel's taps of a shifted slice times a matrix, in a loop
   that keeps one slice and one product alive. XLA's own 3D convolution on CPU is several
   times slower than this.
-`planar`: XLA's 2D convolution, fast on CPU, for kernels that act in planes only.
+`planar`: XLA's 2D convolution, fast on CPU; a 3D kernel is one for each of its planes.
 `lax`: XLA's convolution for everything; right on GPU and TPU.
 
 The weight gradient decides the cost of private training: `vmap` turns the gradient of
@@ -80,8 +80,8 @@ def choose_lowering(platform, space, size):
   if platform != 'cpu':
     return 'lax'
   # XLA's planar convolution collapses on grids narrower than the kernel.
-  wide = all(n >= k for n, k in zip(space, size, strict=True))
-  return 'planar' if len(size) == 2 and wide else 'shifted'
+  wide = all(n >= k for n, k in zip(space[-2:], size[-2:], strict=True))
+  return 'planar' if len(size) >= 2 and wide else 'shifted'
 
 
 def padding_pairs(padding, size):

@@ -22,6 +22,9 @@ CASES = [
   ((4, 5, 6), (1, 3, 3), (1, 8), (1, 1, 1), 'same'),
   ((7, 7, 7), (2, 4, 3), (3, 2), (3, 2, 1), 'same'),
   ((6, 6, 6), (1, 1, 1), (3, 2), (1, 2, 2), 'valid'),
+  # Planes large enough for a weight gradient plane by plane.
+  ((3, 9, 8), (3, 3, 3), (4, 6), (1, 1, 1), 'same'),
+  ((4, 10, 9), (2, 3, 2), (4, 3), (1, 1, 1), 'valid'),
 ]
 
 
@@ -50,7 +53,7 @@ def close(actual, expected, rtol=1e-5):
 @pytest.mark.parametrize(
   ('case', 'lowering'),
   [(case, 'shifted') for case in CASES]
-  + [(CASES[i], 'planar') for i in (2, 3)]
+  + [(CASES[i], 'planar') for i in (2, 3, 5, 6, 9, 11, 12)]
   + [(CASES[i], 'lax') for i in (6, 7)],
   ids=str,
 )
@@ -149,7 +152,8 @@ def test_the_lowering_follows_platform_and_shape():
   assert choose_lowering('tpu', (8, 8), (3, 3)) == 'lax'
   assert choose_lowering('cpu', (8, 8), (3, 3)) == 'planar'
   assert choose_lowering('cpu', (8, 2), (3, 3)) == 'shifted'
-  assert choose_lowering('cpu', (8, 8, 8), (3, 3, 3)) == 'shifted'
+  assert choose_lowering('cpu', (8, 8, 8), (3, 3, 3)) == 'planar'
+  assert choose_lowering('cpu', (8, 8, 2), (3, 3, 3)) == 'shifted'
 
 
 def test_a_layer_keeps_float32_parameters_and_names():
