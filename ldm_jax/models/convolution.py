@@ -181,10 +181,11 @@ class Conv(nn.Module):
     shape = (*self.kernel_size, x.shape[-1], self.features)
     kernel = self.param('kernel', self.kernel_init, shape, jnp.float32)
     dtype = self.dtype or x.dtype
-    y = convolve(
-      x.astype(dtype), kernel.astype(dtype), self.strides, self.padding, self.lowering
-    )
+    y = self.convolve(x.astype(dtype), kernel.astype(dtype))
     if self.use_bias:
       bias = self.param('bias', nn.initializers.zeros, (self.features,), jnp.float32)
       y = y + bias.astype(dtype)
     return y
+
+  def convolve(self, x, kernel):
+    return convolve(x, kernel, self.strides, self.padding, self.lowering)

@@ -19,6 +19,7 @@ from jax import lax
 
 from ldm_jax.models.convolution import Conv
 from ldm_jax.models.initial import fan_in
+from ldm_jax.models.repeated import RepeatedConv, nearest
 
 ZEROS = nn.initializers.zeros
 
@@ -66,16 +67,6 @@ def _hashable(value):
   if isinstance(value, Mapping):
     return FrozenDict({key: _hashable(v) for key, v in value.items()})
   return value
-
-
-def nearest(x, strides, size=None):
-  """Repeats every voxel strides times along each axis, then crops to size."""
-  for axis, s in enumerate(strides, start=1):
-    if s > 1:
-      x = jnp.repeat(x, s, axis, total_repeat_length=s * x.shape[axis])
-  if size is None:
-    return x
-  return x[(slice(None), *(slice(n) for n in size))]
 
 
 def average(x, strides):
@@ -254,5 +245,13 @@ class Upsample(nn.Module):
   @nn.compact
   def __call__(self, x, embedding=None, size=None):
     del embedding  # so that it can stand where a ResidualBlock resamples
-    conv = Conv(self.features, self.kernel_size, dtype=self.dtype, name='conv')
+    options = {'dtype': self.dtype, 'name': 'conv'}
+    whole = tuple(n * s for n, s in zip(x.shape[1:-1], self.strides, strict=True))
+    if size is None or tuple(size) == whole:
+      conv = RepeatedConv(
+        self.features, self.kernel_size, repeats=self.strides, **options
+      )
+      return conv(x)
+    # Cropped voxels must not be seen.
+    conv = Conv(self.features, self.kernel_size, **options)
     return conv(nearest(x, self.strides, size))

@@ -17,11 +17,13 @@ from jax.custom_batching import custom_vmap
 # Taps are folded into the contraction while it stays this narrow: products of fewer
 # columns leave the CPU's matrix units idle, wider ones only add copies.
 FOLDED_WIDTH = 96
-# Below this many input channels the weight gradient is one tall product per tap, from
-# here on one product per example, which the cores share (measured on two cores).
+# A weight gradient is one tall product per tap, or one product per example and tap,
+# which the cores share: the second from this many input channels on, unless the matrices
+# are larger than what each is summed from (measured on two cores).
 CHANNELS_FOR_BATCHED_PRODUCTS = 32
+MATRIX_PER_VOXEL = 64
 # Planes of fewer voxels make products too small for a loop over planes.
-SMALLEST_PLANE = 64
+SMALLEST_PLANE = 128
 
 
 def subsample(x, strides):
@@ -174,7 +176,8 @@ def weight_gradient(x, g, size, strides):
     taps = folded.shape[:-2]
   else:
     taps = size
-  batched = c_in >= CHANNELS_FOR_BATCHED_PRODUCTS
+  small = c_in * c_out <= MATRIX_PER_VOXEL * math.prod(out)
+  batched = c_in >= CHANNELS_FOR_BATCHED_PRODUCTS and small
   if batched:
     # Transposed once, before the loop: the barrier keeps it there.
     g = jnp.swapaxes(g.reshape(g.shape[0], -1, c_out), 1, 2)
