@@ -18,8 +18,8 @@ from jax.custom_batching import custom_vmap
 # columns leave the CPU's matrix units idle, wider ones only add copies.
 FOLDED_WIDTH = 96
 # A weight gradient is one tall product per tap, or one product per example and tap,
-# which the cores share: the second from this many input channels on, unless the matrices
-# are larger than what each is summed from (measured on two cores).
+# which the cores share: the second from this many input channels on, unless the
+# matrices are larger than what each is summed from (measured on two cores).
 CHANNELS_FOR_BATCHED_PRODUCTS = 32
 MATRIX_PER_VOXEL = 64
 # Planes of fewer voxels make products too small for a loop over planes.
