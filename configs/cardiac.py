@@ -134,6 +134,8 @@ def _scd(config, args):
   if args.preset != 'full':
     _few_patients(config)
   config.sample.num = 24
+  # By eye, the rings of muscle are clearer than with 1.
+  config.sample.guidance = 2.0
   config.evaluate.labels = (0, 1)
   config.evaluate.measures = (
     {
