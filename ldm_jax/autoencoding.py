@@ -65,11 +65,12 @@ def fit(config, work, split):
   return params
 
 
-def report(config, work, split, latents):
+def report(config, work, split, latents, statistics):
   """Writes report/autoencoder.html and reconstruction.json about a public split.
 
   Args:
     latents: (n,*space,c) posterior means of the split.
+    statistics: `training.autoencoder.latent_statistics` of them.
   """
   module = networks.autoencoder(config.autoencoder)
   params = {'params': checkpoint.load_params(work.checkpoints('autoencoder'))}
@@ -81,7 +82,7 @@ def report(config, work, split, latents):
   )
   figures = {
     'reconstruction': assess.reconstruction(x, x_hat, split.patients[:num]),
-    'latent': learning.latent_statistics(latents),
+    'latent': statistics,
     'alarms': [e for e in work.events() if 'alarm' in e],
   }
   if module.num_codes:
@@ -152,11 +153,10 @@ def _public_features(config, work, split, mesh):
   section = config.autoencoder.perceptual
   module, planes = networks.feature_network(config.autoencoder), tuple(section.planes)
   name = 'perceptual'
-  mark = digest([split.digest(), to_plain(section), config.seed])
-  if work.finished(name) != mark:
-    work.restart(name, mark)
-    key = staging.key(config, name)
-    params = restoration.fit(
+  key = staging.key(config, name)
+
+  def learn():
+    return restoration.fit(
       module,
       networks.initialise(module, key, restoration.example(split.volumes([0]), planes)),
       split.volumes,
@@ -168,7 +168,7 @@ def _public_features(config, work, split, mesh):
       num=len(split),
       run=staging.loop_arguments(config, work, name),
     )
-    checkpoint.save_params(work.checkpoints(name), params)
-    work.finish(name, mark)
-  params = checkpoint.load_params(work.checkpoints(name))
+
+  mark = digest([split.digest(), to_plain(section), config.seed])
+  params = staging.learned_once(work, name, mark, learn)
   return restoration.feature_maps(module, params), measurement.parameter_hash(params)

@@ -102,7 +102,7 @@ def encode(config, work):
     if name == 'public':
       statistics = learning.latent_statistics(latents)
       work.write_json(statistics, 'checkpoints', 'encode', 'latent_statistics.json')
-      autoencoding.report(config, work, split, latents)
+      autoencoding.report(config, work, split, latents, statistics)
   return {'tag': tag}
 
 
@@ -232,15 +232,14 @@ def _measurer(config, work, system, public):
   if public is None or public.labels(range(len(public))) is None:
     return measurement.LatentFeatures(system.encode, weights)
   module = networks.segmenter(config)
-  folder = work.checkpoints('measurement')
   section = config.evaluate.segmenter
   mark = digest(
     [public.digest(), to_plain(section), config.evaluate.labels, config.seed]
   )
-  if work.finished('measurement') != mark:
-    work.restart('measurement', mark)
-    key = staging.key(config, 'measurement')
-    params = measurement.fit(
+  key = staging.key(config, 'measurement')
+
+  def learn():
+    return measurement.fit(
       module,
       networks.initialise(module, key, public.volumes([0])),
       public,
@@ -251,9 +250,9 @@ def _measurer(config, work, system, public):
       seed=config.seed,
       run=staging.loop_arguments(config, work, 'measurement'),
     )
-    checkpoint.save_params(folder, params)
-    work.finish('measurement', mark)
-  return measurement.Measurer(module, checkpoint.load_params(folder))
+
+  params = staging.learned_once(work, 'measurement', mark, learn)
+  return measurement.Measurer(module, params)
 
 
 def _denoiser(config, split, latents, drift=None, adapting=False):

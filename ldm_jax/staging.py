@@ -54,6 +54,21 @@ def stage(function):
   return run
 
 
+def learned_once(work, name, mark, learn):
+  """Parameters of a network beside the stages, learned anew when its mark changes.
+
+  Args:
+    mark: digest of everything they are learned from.
+    learn: () -> nested parameters; it resumes from the folder of checkpoints of `name`.
+  """
+  folder = work.checkpoints(name)
+  if work.finished(name) != mark:
+    work.restart(name, mark)
+    checkpoint.save_params(folder, learn())
+    work.finish(name, mark)
+  return checkpoint.load_params(folder)
+
+
 def require(work, name):
   """Raises ValueError when the stage `name` has not been finished."""
   if work.finished(name) is None:

@@ -42,3 +42,19 @@ def drawn():
     )
 
   return draw
+
+
+@pytest.fixture
+def equations():
+  """jaxpr -> its equations, those of inner programs included."""
+
+  def walk(jaxpr):
+    for equation in jaxpr.eqns:
+      yield equation
+      for value in equation.params.values():
+        for inner in jax.tree.leaves(value, is_leaf=lambda v: hasattr(v, 'eqns')):
+          inner = getattr(inner, 'jaxpr', inner)
+          if hasattr(inner, 'eqns'):
+            yield from walk(inner)
+
+  return walk

@@ -16,21 +16,11 @@ MASK = np.array([[True] * 6 + [False] * 3, [True] + [False] * 8])
 LIMITS = (10**6, 2 * 13 * 9, 50)
 
 
-def equations(jaxpr):
-  for equation in jaxpr.eqns:
-    yield equation
-    for value in equation.params.values():
-      for inner in jax.tree.leaves(value, is_leaf=lambda v: hasattr(v, 'eqns')):
-        inner = getattr(inner, 'jaxpr', inner)
-        if hasattr(inner, 'eqns'):
-          yield from equations(inner)
-
-
-def largest_scores(jaxpr):
+def largest_scores(equations):
   """Most entries of any array of scores, inner programs included."""
   return max(
     equation.outvars[0].aval.size
-    for equation in equations(jaxpr)
+    for equation in equations
     if equation.primitive.name == 'exp'
   )
 
@@ -51,11 +41,11 @@ def test_chunks_of_any_size_give_the_same_values_and_gradients(limit, mask):
 
 
 @pytest.mark.parametrize('limit', LIMITS)
-def test_no_array_of_scores_is_larger_than_the_limit(limit):
+def test_no_array_of_scores_is_larger_than_the_limit(limit, equations):
   def total(query):
     return attend(query, KEY, VALUE, limit).sum()
 
-  found = largest_scores(jax.make_jaxpr(jax.grad(total))(QUERY).jaxpr)
+  found = largest_scores(equations(jax.make_jaxpr(jax.grad(total))(QUERY).jaxpr))
   assert 0 < found <= limit
 
 
@@ -81,7 +71,7 @@ def test_what_padding_holds_changes_nothing(limit):
   np.testing.assert_allclose(y[:1], short, rtol=1e-5, atol=1e-6)
 
 
-def test_scores_and_softmax_are_float32_whatever_the_products_are():
+def test_scores_and_softmax_are_float32_whatever_the_products_are(equations):
   half = [jnp.asarray(x, jnp.bfloat16) for x in (QUERY, KEY, VALUE)]
   program = jax.make_jaxpr(attend)(*half)
   types = {
@@ -96,7 +86,7 @@ def test_scores_and_softmax_are_float32_whatever_the_products_are():
   )
 
 
-def test_the_limit_is_the_platforms_when_none_is_given(monkeypatch):
+def test_the_limit_is_the_platforms_when_none_is_given(monkeypatch, equations):
   monkeypatch.setitem(attention.MAX_SCORES, jax.default_backend(), 50)
-  found = largest_scores(jax.make_jaxpr(attend)(QUERY, KEY, VALUE).jaxpr)
+  found = largest_scores(equations(jax.make_jaxpr(attend)(QUERY, KEY, VALUE).jaxpr))
   assert 0 < found <= 50

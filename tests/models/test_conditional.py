@@ -92,7 +92,7 @@ def test_gradients_stay_finite_where_attributes_are_missing():
 
 
 @pytest.mark.parametrize('case', ['the paper', 'patches'])
-def test_half_precision_is_close_and_parameters_and_norms_stay_float32(case):
+def test_half_precision_is_close_and_parameters_and_norms_stay_float32(case, equations):
   kind, options, by = CASES[case]
   module = make(kind, {**options, 'dtype': jnp.bfloat16}, by)
   variables = drawn(module, Z_T, T, ATTRIBUTES, KEEP)
@@ -109,16 +109,6 @@ def test_half_precision_is_close_and_parameters_and_norms_stay_float32(case):
   # Roots are taken by norms only, exponentials by softmax only.
   assert found['rsqrt'] == found['exp'] == {'float32'}
   assert 'bfloat16' in found['dot_general']
-
-
-def equations(jaxpr):
-  for equation in jaxpr.eqns:
-    yield equation
-    for value in equation.params.values():
-      for inner in jax.tree.leaves(value, is_leaf=lambda v: hasattr(v, 'eqns')):
-        inner = getattr(inner, 'jaxpr', inner)
-        if hasattr(inner, 'eqns'):
-          yield from equations(inner)
 
 
 def test_text_steers_and_its_padding_does_not():
