@@ -26,9 +26,8 @@ from ldm_jax.models.lowering import (
   correlate,
   input_gradient,
   pad,
-  planes_weight_gradient,
   subsample,
-  xla_weight_gradient,
+  weight_gradients,
 )
 
 LOWERINGS = ('auto', 'shifted', 'planar', 'lax')
@@ -151,8 +150,8 @@ def _backward(strides, pairs, lowering, residuals, g):
     (grad_x,) = jax.linear_transpose(of_input, x)(g)
   else:
     grad_x = input_gradient(g, kernel, strides, pairs, x.shape, lowering)
-  of_weight = xla_weight_gradient if lowering == 'lax' else planes_weight_gradient
-  grad_kernel = of_weight(pad(x, pairs), g, kernel.shape[:-2], strides)
+  size = kernel.shape[:-2]
+  grad_kernel = weight_gradients(pad(x, pairs), g, size, strides, lowering)
   return grad_x, grad_kernel.astype(kernel.dtype)
 
 

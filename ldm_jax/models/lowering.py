@@ -110,6 +110,13 @@ def _fold(x, kernel, out, strides, width):
   return x, kernel, strides
 
 
+def unfold(x, size, strides):
+  """Windows (b,*out,k_1 ... k_n c) of the padded input, the taps in row-major order."""
+  out = _output_size(x.shape[1:-1], size, strides)
+  kernel = jnp.zeros((*size, x.shape[-1], 1), x.dtype)
+  return _fold(x, kernel, out, strides, math.inf)[0]
+
+
 def _shifted(x, tap, size, out, strides):
   """The inputs (b, *out, c) that one tap, counted in row-major order, meets."""
   start = [jnp.zeros((), tap.dtype)]
@@ -205,7 +212,7 @@ def planes_weight_gradient(x, g, size, strides):
   product (k_1 k_2 c_in, voxels) (voxels, k_0 c_out) each.
   """
   out = g.shape[1:-1]
-  if len(size) != 3 or set(strides) != {1} or math.prod(out[1:]) < SMALLEST_PLANE:
+  if not _has_planes(out, size, strides):
     return weight_gradient(x, g, size, strides)
   b, depth, c_in = x.shape[0], x.shape[1], x.shape[-1]
   c_out = g.shape[-1]
@@ -229,11 +236,24 @@ def planes_weight_gradient(x, g, size, strides):
   return jnp.moveaxis(jnp.flip(total, -2), -2, 0)
 
 
-def xla_weight_gradient(x, g, size, strides):
-  """XLA's weight gradient; under vmap, products instead of a grouped convolution."""
+def _has_planes(out, size, strides):
+  whole = len(size) == 3 and set(strides) == {1}
+  return whole and math.prod(out[1:]) >= SMALLEST_PLANE
+
+
+def weight_gradients(x, g, size, strides, lowering):
+  """Weight gradient (*size, c_in, c_out) in float32 whose `vmap` costs no more.
+
+  `vmap` asks for one gradient per patient. XLA's own convolution would become a
+  grouped one, and the planes of all patients at once would leave the cache: instead
+  there are batched products, and planes patient by patient.
+  """
 
   @custom_vmap
   def gradient(x, g):
+    if lowering != 'lax':
+      return planes_weight_gradient(x, g, size, strides)
+
     def of_kernel(kernel):
       return correlate(x, kernel, strides, 'lax')
 
@@ -242,9 +262,14 @@ def xla_weight_gradient(x, g, size, strides):
 
   @gradient.def_vmap
   def _(axis_size, in_batched, x, g):
-    del axis_size
-    axes = [0 if batched else None for batched in in_batched]
+    x, g = (
+      a if batched else jnp.broadcast_to(a, (axis_size, *a.shape))
+      for a, batched in zip((x, g), in_batched, strict=True)
+    )
+    if lowering != 'lax' and _has_planes(g.shape[2:-1], size, strides):
+      one = lambda pair: planes_weight_gradient(*pair, size, strides)
+      return lax.map(one, (x, g)), True
     products = functools.partial(weight_gradient, size=size, strides=strides)
-    return jax.vmap(products, in_axes=axes)(x, g), True
+    return jax.vmap(products)(x, g), True
 
   return gradient(x, g)

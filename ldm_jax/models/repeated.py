@@ -6,8 +6,12 @@ is taken on the coarse grid, for both halves at once, with 2 taps in place of 3 
 each axis: less than a third of the arithmetic in 3D, and the same function.
 """
 
+import functools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.custom_batching import custom_vmap
 
 from ldm_jax.models.convolution import Conv, convolve, padding_pairs
 
@@ -34,9 +38,61 @@ def convolve_repeated(x, kernel, repeats, lowering='auto'):
     kernel: (*k,c_in,c_out); padding is 'same'.
     repeats: one per axis.
   """
-  axes = [axis for axis, r in enumerate(repeats) if r > 1]
-  if any(repeats[axis] != 2 or kernel.shape[axis] != 3 for axis in axes) or not axes:
+  twice = [kernel.shape[axis] for axis, r in enumerate(repeats) if r > 1]
+  if not twice or set(repeats) - {1, 2} or set(twice) != {3}:
     return convolve(nearest(x, repeats), kernel, lowering=lowering)
+  return _convolve_repeated(x, kernel, tuple(repeats), lowering)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _convolve_repeated(x, kernel, repeats, lowering):
+  return _on_coarse_grid(x, kernel, repeats, lowering)
+
+
+def _forward(x, kernel, repeats, lowering):
+  return _on_coarse_grid(x, kernel, repeats, lowering), (x, kernel)
+
+
+def _backward(repeats, lowering, residuals, g):
+  x, kernel = residuals
+  of_input = lambda x: _on_coarse_grid(x, kernel, repeats, lowering)
+  of_kernel = functools.partial(_kernel_gradient, size=kernel.shape[:-2])
+  grad_kernel = of_kernel(x, g, repeats=repeats, lowering=lowering)
+  return jax.vjp(of_input, x)[1](g)[0], grad_kernel.astype(kernel.dtype)
+
+
+_convolve_repeated.defvjp(_forward, _backward)
+
+
+def _kernel_gradient(x, g, size, repeats, lowering):
+  """Gradient of the kernel, from the coarse grid; one per patient, from the fine one.
+
+  The coarse grid's kernel holds several times the entries, which one patient's few
+  voxels do not repay.
+  """
+
+  @custom_vmap
+  def gradient(x, g):
+    shape = (*size, x.shape[-1], g.shape[-1])
+    of_kernel = lambda kernel: _on_coarse_grid(x, kernel, repeats, lowering)
+    return jax.vjp(of_kernel, jnp.zeros(shape, x.dtype))[1](g)[0]
+
+  @gradient.def_vmap
+  def _(axis_size, in_batched, x, g):
+    def one(x, g):
+      shape = (*size, x.shape[-1], g.shape[-1])
+      fine = nearest(x, repeats)
+      of_kernel = lambda kernel: convolve(fine, kernel, lowering=lowering)
+      return jax.vjp(of_kernel, jnp.zeros(shape, x.dtype))[1](g)[0]
+
+    axes = [0 if batched else None for batched in in_batched]
+    return jax.vmap(one, axes, axis_size=axis_size)(x, g), True
+
+  return gradient(x, g)
+
+
+def _on_coarse_grid(x, kernel, repeats, lowering):
+  axes = [axis for axis, r in enumerate(repeats) if r > 1]
   pairs = list(padding_pairs('same', kernel.shape[:-2]))
   for axis in axes:
     kernel = jnp.tensordot(kernel, HALVES.astype(kernel.dtype), ((axis,), (2,)))

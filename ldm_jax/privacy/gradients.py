@@ -12,12 +12,17 @@ Why the bound holds, row by row:
   choice depends on the patient's own data only, and zero is within the bound;
 - a padded row (mask False) counts as exactly zero, whatever it holds.
 
-The rows run by `scan` over microbatches of `vmap(grad)`, so memory grows with the
-microbatch, never with the batch, and masks of any pattern share one compilation.
-A microbatch of padding only is skipped. Under `shard_map` every device passes its own
-rows and the caller adds the results (`psum`); the noise comes after that sum, once.
-Devices skip independently, so the loss itself must hold no collective: gather sharded
-parameters before.
+Two methods compute the same sum. 'vmap' differentiates each patient; 'ghost' (see
+`ghost.py`) does not form the gradients of layers with few positions and large kernels,
+which on a CPU costs less time and memory; `METHOD` says which is used where.
+
+More rows than a microbatch run by `scan`, so memory grows with the microbatch, never
+with the batch, and masks of any pattern share one compilation. A microbatch of padding
+only is skipped. (XLA's convolutions are slow inside a loop on a CPU: there a
+microbatch of all rows, 0, is fastest, and fewer rows a call bound the memory.) Under
+`shard_map` every device passes its own rows and the caller adds the results (`psum`);
+the noise comes after that sum, once. Devices skip independently, so the loss itself
+must hold no collective: gather sharded parameters before.
 
 [Abadi16] Abadi et al., Deep Learning with Differential Privacy, CCS 2016, Alg. 1.
 """
@@ -28,12 +33,18 @@ import jax
 import jax.numpy as jnp
 import jax_privacy
 
+from ldm_jax.privacy import ghost
 from ldm_jax.privacy.checks import check_clip_norm
 
+# Measured on CPU only; elsewhere the method that needs no measurement to be right.
+METHOD = {'cpu': 'ghost'}
+METHODS = ('auto', 'vmap', 'ghost')
 MARGIN = 1e-6  # relative; the float32 norm of 3e7 entries errs by about 1e-7
 
 
-def clipped_sum(loss_fn, trained, batch, mask, keys, clip_norm, microbatch=1):
+def clipped_sum(
+  loss_fn, trained, batch, mask, keys, clip_norm, microbatch=1, method='auto'
+):
   """Sums the clipped gradients of the patients that the mask keeps. [Abadi16]
 
   Args:
@@ -46,17 +57,27 @@ def clipped_sum(loss_fn, trained, batch, mask, keys, clip_norm, microbatch=1):
     mask: (n,) bool, False for padded rows.
     keys: (n,) PRNG keys, one per row.
     clip_norm: C > 0, the largest L2 norm of one patient's contribution.
-    microbatch: rows differentiated at once; divides n.
+    microbatch: rows differentiated at once; divides n. 0 for all.
+    method: one of METHODS. 'ghost' needs a flat dict {'path/of/parameter': array} for
+      trained, as Flax names them; other trees, and layers that do not qualify, take
+      ordinary gradients.
 
   Returns:
     A tree like `trained` in float32: sum_i mask_i g_i min(1, C / ||g_i||).
 
   Raises:
-    ValueError: microbatch does not divide n, rows disagree in number, C is not > 0.
+    ValueError: microbatch does not divide n, rows disagree in number, C is not > 0, or
+      an unknown method.
   """
   if isinstance(clip_norm, numbers.Real):  # a traced norm is its maker's to check
     check_clip_norm(clip_norm)
+  if method not in METHODS:
+    raise ValueError(
+      f'the method of private gradients is {method!r}; it must be one of '
+      f'{", ".join(METHODS)}. Change adapt.privacy.gradients.'
+    )
   num_rows = _num_rows(batch, mask, keys)
+  microbatch = microbatch or num_rows
   if microbatch < 1 or num_rows % microbatch:
     raise ValueError(
       f'microbatch {microbatch} does not divide the chunk of {num_rows} patients; '
@@ -69,22 +90,49 @@ def clipped_sum(loss_fn, trained, batch, mask, keys, clip_norm, microbatch=1):
   zero = 0.0 * jnp.sum(jnp.asarray(mask, jnp.float32))
   local = jax.tree.map(lambda w: w + zero.astype(w.dtype), trained)
 
-  def contribution(example, keep, key):
-    gradient = jax.grad(loss_fn)(local, example, key)
-    return clip_to_norm(gradient, clip_norm, keep)
+  if method == 'auto':
+    method = METHOD.get(jax.default_backend(), 'vmap')
+  layers = {}
+  if method == 'ghost':
+    layers = ghost.find(loss_fn, trained, *jax.tree.map(lambda x: x[0], (batch, keys)))
+  whole, factored = _split(local, layers)
+
+  def gradients(example, key):
+    if not layers:
+      return jax.grad(loss_fn)(local, example, key), {}
+    return ghost.gradient_and_factors(loss_fn, layers, factored, whole, example, key)
 
   def add_group(total, group):
-    parts = jax.vmap(contribution)(*group)
-    return jax.tree.map(lambda t, p: t + jnp.sum(p, axis=0), total, parts), None
+    examples, keep, keys = group
+    gradient, factors = jax.vmap(gradients)(examples, keys)
+    squares = jax.vmap(squared_norm)(gradient)
+    for path, layer in layers.items():
+      squares += ghost.squared_norms(layer, factors[path])
+    scale, keep = clip_scale(jnp.sqrt(squares), clip_norm, keep)
+
+    def add(t, g):  # row by row: a reduction over rows is many times slower on a CPU
+      for row in range(microbatch):
+        t = t + jnp.where(keep[row], g[row].astype(jnp.float32) * scale[row], 0.0)
+      return t
+
+    of_whole, of_factored = _split(total, layers)
+    of_whole = jax.tree.map(add, of_whole, gradient)
+    if not layers:
+      return of_whole
+    for path, layer in layers.items():
+      of_factored[path] += ghost.weighted_sum(layer, factors[path], scale, keep)
+    return of_whole | of_factored
 
   def add_unless_padding(total, group):
     return jax.lax.cond(
-      jnp.any(group[1]), lambda: add_group(total, group)[0], lambda: total
+      jnp.any(group[1]), lambda: add_group(total, group), lambda: total
     ), None
 
   split = lambda x: x.reshape((num_rows // microbatch, microbatch, *x.shape[1:]))
   groups = jax.tree.map(split, (batch, jnp.asarray(mask, bool), keys))
   start = jax.tree.map(lambda w: jnp.zeros(w.shape, jnp.float32) + zero, trained)
+  if num_rows == microbatch:
+    return add_group(start, jax.tree.map(lambda x: x[0], groups))
   return jax.lax.scan(add_unless_padding, start, groups)[0]
 
 
@@ -99,12 +147,24 @@ def clip_to_norm(tree, clip_norm, keep=True):
   Returns:
     A float32 tree: tree * min(1, C / ||tree||), or zeros.
   """
-  tree = jax.tree.map(lambda g: g.astype(jnp.float32), tree)
-  norm = jnp.sqrt(sum(jnp.sum(g * g) for g in jax.tree.leaves(tree)))
+  scale, keep = clip_scale(jnp.sqrt(squared_norm(tree)), clip_norm, keep)
+  return jax.tree.map(
+    lambda g: jnp.where(keep, g.astype(jnp.float32) * scale, 0.0), tree
+  )
+
+
+def squared_norm(tree):
+  """Squared L2 norm of all arrays together, in float32."""
+  return sum(jnp.sum(jnp.square(g.astype(jnp.float32))) for g in jax.tree.leaves(tree))
+
+
+def clip_scale(norm, clip_norm, keep=True):
+  """Factors min(1, C / norm) and what is kept: rows that are wanted and finite."""
   # NaN and infinite entries (and overflow) all end in a norm that is not finite.
   keep = jnp.isfinite(norm) & keep
-  scale = jnp.minimum(1.0, (1 - MARGIN) * clip_norm / jnp.where(norm > 0, norm, 1.0))
-  return jax.tree.map(lambda g: jnp.where(keep, g * scale, 0.0), tree)
+  return jnp.minimum(
+    1.0, (1 - MARGIN) * clip_norm / jnp.where(norm > 0, norm, 1.0)
+  ), keep
 
 
 def reference_clipped_sum(loss_fn, trained, batch, mask, keys, clip_norm):
@@ -125,6 +185,14 @@ def reference_clipped_sum(loss_fn, trained, batch, mask, keys, clip_norm):
   )
   padding = ~jnp.asarray(mask, bool)
   return gradient(trained, (batch, keys), is_padding_example=padding)
+
+
+def _split(tree, layers):
+  """(what has whole gradients, {path: leaf} of the layers with factored ones)."""
+  if not layers:
+    return tree, {}
+  whole = {path: leaf for path, leaf in tree.items() if path not in layers}
+  return whole, {path: tree[path] for path in layers}
 
 
 def _num_rows(batch, mask, keys):

@@ -1,0 +1,209 @@
+"""Ghost norms: a layer's per-patient gradient norm without its per-patient gradient.
+
+A linear layer, dense or convolution, maps windows u_t to y_t = u_t W. One patient's
+gradient of W is sum_t u_t^T g_t with g_t the gradient of y_t, so its squared norm is
+sum_{t,s} (u_t . u_s) (g_t . g_s): two small matrices where the positions are few and W
+is large, as on the coarse grids that hold most parameters. The clipped sum over
+patients is then one product over all of them, with g_t scaled by each one's factor.
+[Li22] Large Language Models Can Be Strong Differentially Private Learners, ICLR 2022.
+
+u and g are read off the layers (`find`, `gradient_and_factors`): each layer found adds
+a zero, the tap, to its output, and the gradient with respect to the tap is g. No layer
+and no loss knows of it. A layer qualifies only if the loss knows its kernel through its
+own calls alone; all other parameters keep their ordinary per-patient gradients.
+"""
+
+import dataclasses
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Literal
+
+from ldm_jax.models.convolution import Conv, padding_pairs
+from ldm_jax.models.lowering import pad, planes_weight_gradient, unfold
+
+# Multiply-adds that cost what writing and reading one entry of a gradient costs
+# (measured on two cores).
+PRODUCTS_PER_ENTRY = 60
+# The sum over t, s cancels: its rounding error, relative to (sum_t |u_t| |g_t|)^2, is
+# added to the squared norm, so that a norm is never understated.
+ROUNDING = 2.0**-23
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+  """A linear layer whose gradient stays factored.
+
+  Attributes:
+    size, strides, pairs: of its kernel, one entry per axis; all () for a dense layer.
+    outputs: shape and type of the output of each of its calls, for one patient.
+  """
+
+  size: tuple
+  strides: tuple
+  pairs: tuple
+  outputs: tuple
+
+
+def find(loss_fn, trained, example, key):
+  """The layers for which ghost norms are right and worthwhile: {path: Layer}.
+
+  Args are those of the loss of one patient; trained is a flat dict. With the
+  candidates cut out, the loss must not use their kernels at all: whoever shares a
+  weight, recomputes (remat), or adds a penalty on it is left to ordinary gradients.
+  """
+  if not isinstance(trained, dict) or not all(
+    hasattr(w, 'dtype') for w in trained.values()
+  ):
+    return {}
+  found = {}
+
+  def cut(path, module, call, x):
+    if path not in trained:
+      return call(x)
+    y = jax.eval_shape(call, x)
+    found.setdefault(path, []).append((module, x.shape, y))
+    return jnp.zeros(y.shape, y.dtype)
+
+  def cut_loss(trained):
+    with nn.intercept_methods(_at_linear_layers(cut)):
+      return loss_fn(trained, example, key)
+
+  jaxpr = jax.make_jaxpr(cut_loss)(trained).jaxpr
+  used = {v for e in jaxpr.eqns for v in e.invars if not isinstance(v, Literal)}
+  used = {
+    path for path, v in zip(sorted(trained), jaxpr.invars, strict=True) if v in used
+  }
+  return {
+    path: _layer(calls)
+    for path, calls in found.items()
+    if path not in used and _is_worthwhile(calls)
+  }
+
+
+def gradient_and_factors(loss_fn, layers, kernels, others, example, key):
+  """One patient's gradient: of `others` itself, of the layers' kernels in factors.
+
+  Args:
+    loss_fn: (trained, example, key) -> ().
+    layers: from `find`.
+    kernels, others: trained = {**kernels, **others}, kernels those of the layers.
+
+  Returns:
+    (gradient of others, {path: ((x, g), ...)}), a pair for each call.
+  """
+
+  def loss(others, taps):
+    inputs = {path: [] for path in layers}
+
+    def tap(path, module, call, x):
+      if path not in layers:
+        return call(x)
+      y = call(x)
+      which = len(inputs[path])
+      inputs[path].append(x.astype(y.dtype))
+      return y + taps[path][which]
+
+    with nn.intercept_methods(_at_linear_layers(tap)):
+      value = loss_fn({**kernels, **others}, example, key)
+    return value, inputs
+
+  taps = {
+    path: [jnp.zeros(y.shape, y.dtype) for y in layer.outputs]
+    for path, layer in layers.items()
+  }
+  gradient = jax.grad(loss, argnums=(0, 1), has_aux=True)
+  (of_others, of_taps), inputs = gradient(others, taps)
+  factors = {
+    path: tuple(zip(inputs[path], of_taps[path], strict=True)) for path in layers
+  }
+  return of_others, factors
+
+
+def squared_norms(layer, factors):
+  """Squared norms (p,) of p patients' gradients of one kernel, never understated.
+
+  Args:
+    layer: a Layer.
+    factors: ((x (p,b,...,c_in), g (p,b,...,c_out)), ...), a pair for each call.
+  """
+  u, g = (
+    jnp.concatenate(parts, 1).astype(jnp.float32)
+    for parts in zip(*(_windows(layer, *pair) for pair in factors), strict=True)
+  )
+  with jax.default_matmul_precision('highest'):
+    of_u, of_g = (jnp.einsum('ptk,psk->pts', a, a) for a in (u, g))
+  diagonal = jnp.sqrt(jnp.sum(u * u, -1)) * jnp.sqrt(jnp.sum(g * g, -1))
+  rounding = ROUNDING * jnp.sum(diagonal, 1) ** 2
+  return jnp.maximum(jnp.sum(of_u * of_g, (1, 2)), 0.0) + rounding
+
+
+def weighted_sum(layer, factors, scale, keep):
+  """sum_i scale_i (gradient of patient i), float32, over the patients kept.
+
+  Args:
+    layer, factors: as in `squared_norms`.
+    scale: (p,) float32. keep: (p,) bool; what is not kept may hold anything.
+  """
+
+  def rows(a, factor=None):
+    broad = lambda v: v.reshape(-1, *(1,) * (a.ndim - 1))
+    a = a.astype(jnp.float32)
+    a = a if factor is None else a * broad(factor)
+    a = jnp.where(broad(keep), a, 0.0)
+    return a.reshape(-1, *a.shape[2:])
+
+  total = 0.0
+  with jax.default_matmul_precision('highest'):
+    for x, g in factors:
+      x, g = rows(x), rows(g, scale)
+      if layer.size:
+        x = pad(x, layer.pairs)
+        total += planes_weight_gradient(x, g, layer.size, layer.strides)
+      else:
+        total += x.reshape(-1, x.shape[-1]).T @ g.reshape(-1, g.shape[-1])
+  return total
+
+
+def _windows(layer, x, g):
+  """u (p,t,k) and g (p,t,c_out) of one call."""
+  p = x.shape[0]
+  if layer.size:
+    x = x.reshape(-1, *x.shape[2:])
+    x = unfold(pad(x, layer.pairs), layer.size, layer.strides)
+  return x.reshape(p, -1, x.shape[-1]), g.reshape(p, -1, g.shape[-1])
+
+
+def _layer(calls):
+  module = calls[0][0]
+  outputs = tuple(y for *_, y in calls)
+  if not isinstance(module, Conv):
+    return Layer((), (), (), outputs)
+  size = tuple(module.kernel_size)
+  strides = module.strides
+  strides = (strides,) * len(size) if isinstance(strides, int) else tuple(strides)
+  return Layer(size, strides, padding_pairs(module.padding, size), outputs)
+
+
+def _is_worthwhile(calls):
+  size = getattr(calls[0][0], 'kernel_size', ())
+  c_out = calls[0][2].shape[-1]
+  width = math.prod(size) * calls[0][1][-1]
+  positions = sum(math.prod(y.shape[:-1]) for *_, y in calls)
+  products = positions**2 * (width + c_out)
+  return products < PRODUCTS_PER_ENTRY * width * c_out
+
+
+def _at_linear_layers(handle):
+  """Interceptor: handle(path of the kernel, module, call, x) at our linear layers."""
+
+  def intercept(next_fun, args, kwargs, context):
+    module = context.module
+    exact = type(module) in (Conv, nn.Dense)  # a subclass may compute anything
+    if not exact or context.method_name != '__call__' or kwargs or len(args) != 1:
+      return next_fun(*args, **kwargs)
+    return handle('/'.join((*module.path, 'kernel')), module, next_fun, args[0])
+
+  return intercept

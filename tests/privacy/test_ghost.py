@@ -1,0 +1,166 @@
+"""Laws of factored gradients: the ordinary sum, and norms that are never too small."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ldm_jax.diffusion import schedules
+from ldm_jax.models.conditional import ConditionalDenoiser
+from ldm_jax.models.convolution import Conv
+from ldm_jax.privacy import ghost
+from ldm_jax.privacy.gradients import clipped_sum
+from ldm_jax.training import diffusion
+from ldm_jax.training.state import flatten, unflatten
+
+NUM_PATIENTS, NUM_VOLUMES = 3, 2
+SMALL = {'channels': (8, 32), 'norm_groups': 4, 'num_head_channels': 8}
+# kind, options, space of the latents
+DENOISERS = {
+  'unet': ('unet', SMALL | {'attention_levels': (False, True)}, (4, 4, 4)),
+  'image': ('unet', SMALL | {'kernels': (3, 3), 'resblock_updown': True}, (8, 8)),
+  'dit': ('dit', {'width': 32, 'num_blocks': 1, 'num_head_channels': 16}, (2, 4, 4)),
+  'daum24': ('daum24', SMALL | {'attention_levels': (False, True)}, (3, 8, 8)),
+}
+
+
+class Twice(nn.Module):
+  """One convolution met twice, then a dense layer."""
+
+  remat: bool = False
+
+  @nn.compact
+  def __call__(self, x):
+    conv = (nn.remat(Conv) if self.remat else Conv)(8, (3, 3), name='conv')
+    return nn.Dense(4, name='dense')(conv(nn.silu(conv(x))).mean((1, 2)))
+
+
+def drawn(module, *inputs):
+  rng = np.random.default_rng(0)
+  shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs)['params']
+  draw = lambda leaf: jnp.asarray(rng.normal(0, 0.2, leaf.shape), leaf.dtype)
+  return {path: draw(leaf) for path, leaf in flatten(shapes).items()}
+
+
+def toy(module=None, penalty=0.0):
+  """(parameters, patients, loss) of `Twice` on images (n,3,3,8)."""
+  module = module or Twice()
+  x = jnp.asarray(np.random.default_rng(1).normal(size=(NUM_PATIENTS, 3, 3, 8)), 'f4')
+
+  def loss(trained, example, key):
+    del key
+    y = module.apply({'params': unflatten(trained)}, example[None])
+    return jnp.sum(y**2) + penalty * jnp.sum(trained['conv/kernel'] ** 2)
+
+  return drawn(module, x[:1]), x, loss
+
+
+def denoiser(kind, options, space):
+  """(parameters, patients with two volumes, loss with two draws of noise)."""
+  module = ConditionalDenoiser(
+    (0, 2), 2, 2, {'width': 8}, options, kind, by=('attention', 'embedding')
+  )
+  rng = np.random.default_rng(0)
+  shape = (NUM_PATIENTS, NUM_VOLUMES)
+  patients = {
+    'z': jnp.asarray(rng.normal(size=(*shape, *space, 2)), jnp.float32),
+    'attributes': jnp.asarray(rng.integers(0, 2, (*shape, 2)), jnp.float32),
+    'present': jnp.asarray([[True, True], [True, True], [True, False]]),
+  }
+  z, attributes = patients['z'][0], patients['attributes'][0]
+  t, drop = jnp.zeros(2, jnp.int32), jnp.zeros(2, bool)
+  losses = diffusion.denoising_losses(
+    module, schedules.schedule('linear', 10, 1e-3, 0.1), 'epsilon', 0.1
+  )
+  loss = diffusion.patient_loss(losses, 2)
+  return (
+    drawn(module, z, t, attributes, drop),
+    patients,
+    lambda trained, example, key: loss(trained, {}, example, key),
+  )
+
+
+def summed(params, patients, loss, method, clip_norm=0.05, keep=(True, False, True)):
+  keys = jax.random.split(jax.random.key(1), NUM_PATIENTS)
+  call = lambda p, b: clipped_sum(
+    loss, p, b, np.array(keep), keys, clip_norm, 0, method
+  )
+  return jax.tree.map(np.asarray, jax.jit(call)(params, patients))
+
+
+def found(params, patients, loss):
+  one = jax.tree.map(lambda leaf: leaf[0], patients)
+  return ghost.find(loss, params, one, jax.random.key(0))
+
+
+def assert_equal(ours, reference):
+  whole = max(np.abs(value).max() for value in reference.values())
+  for path, value in reference.items():
+    scale = max(np.abs(value).max(), 1e-3 * whole)
+    np.testing.assert_allclose(ours[path], value, rtol=0, atol=1e-5 * scale)
+
+
+@pytest.mark.parametrize('name', DENOISERS)
+def test_the_ghost_sum_is_the_ordinary_one_on_every_denoiser(name):
+  case = denoiser(*DENOISERS[name])
+  assert found(*case)
+  assert_equal(summed(*case, 'ghost'), summed(*case, 'vmap'))
+
+
+def test_a_layer_met_twice_counts_with_both_its_calls():
+  case = toy()
+  assert len(found(*case)['conv/kernel'].outputs) == 2
+  assert_equal(summed(*case, 'ghost'), summed(*case, 'vmap'))
+
+
+def test_a_kernel_that_the_loss_knows_otherwise_keeps_its_whole_gradient():
+  case = toy(penalty=0.5)
+  assert set(found(*case)) == {'dense/kernel'}
+  assert_equal(summed(*case, 'ghost'), summed(*case, 'vmap'))
+
+
+def test_recomputed_layers_keep_their_whole_gradients():
+  case = toy(Twice(remat=True))
+  assert set(found(*case)) == {'dense/kernel'}
+  assert_equal(summed(*case, 'ghost'), summed(*case, 'vmap'))
+
+
+def test_frozen_layers_have_no_factors():
+  params, patients, loss = toy()
+  bias = {'dense/bias': params['dense/bias']}
+  rest = lambda trained, example, key: loss({**params, **trained}, example, key)
+  assert found(bias, patients, rest) == {}
+  assert set(summed(bias, patients, rest, 'ghost')) == {'dense/bias'}
+
+
+@pytest.mark.parametrize('bad', [np.nan, np.inf])
+def test_a_patient_with_a_gradient_that_is_not_finite_contributes_zero(bad):
+  params, patients, loss = toy()
+  poisoned = patients.at[2, 0, 0, 0].set(bad)
+  ours = summed(params, poisoned, loss, 'ghost')
+  alone = summed(params, patients, loss, 'ghost', keep=(True, False, False))
+  assert all(np.array_equal(ours[path], alone[path]) for path in params)
+
+
+@pytest.mark.parametrize('spread', [1.0, 1e-2, 1e-4])
+def test_a_squared_norm_is_never_understated_however_much_cancels(spread):
+  """Rows of one direction whose gradients sum to nearly nothing."""
+  rng = np.random.default_rng(0)
+  x = 1 + spread * rng.normal(size=(64, 1, 16, 96))
+  g = rng.normal(size=(64, 1, 16, 32))
+  g -= (1 - spread) * g.mean(2, keepdims=True)
+  x, g = x.astype(np.float32), g.astype(np.float32)
+  layer = ghost.Layer((), (), (), ())
+  ours = np.asarray(ghost.squared_norms(layer, ((x, g),)), np.float64)
+  wide = np.einsum('pbtk,pbto->pko', x.astype(np.float64), g.astype(np.float64))
+  exact = np.square(wide).sum((1, 2))
+  assert np.all(ours >= exact)
+  # and overstated by rounding only, so that little is clipped in vain
+  size = np.linalg.norm(x, axis=-1) * np.linalg.norm(g, axis=-1)
+  assert np.all(ours <= exact + 2**-21 * size.sum((1, 2)) ** 2)
+
+
+def test_an_unknown_method_is_refused():
+  with pytest.raises(ValueError, match=r'adapt\.privacy\.gradients'):
+    summed(*toy(), 'fast')
