@@ -191,8 +191,8 @@ class Banded(Poisson):
   strategy: tuple = ()
 
   def __post_init__(self):
-    super().__post_init__()
     checks.check_count('num_bands', self.num_bands)
+    super().__post_init__()
     if self.num_bands > self.steps:
       raise ValueError(
         f'num_bands is {self.num_bands}, but there are {self.steps} steps; required '

@@ -11,12 +11,19 @@ import pytest
 
 from ldm_jax.checks import METHODS
 from ldm_jax.data import batching
-from ldm_jax.privacy import gradients, mechanism
+from ldm_jax.privacy import gradients, mechanism, schemes
 from ldm_jax.training import adaptation, diffusion, state
 from ldm_jax.training.mesh import make_mesh, put_examples
 
 KEY, NOISE_KEY = jax.random.key(0), mechanism.new_noise_key(0)
 CLIP_NORM, SIGMA, EXPECTED, CHUNK = 0.5, 1.3, 6.0, 4
+
+COMMON = {
+  'num_patients': 12,
+  'batch_size': EXPECTED,
+  'steps': 20,
+  'clip_norm': CLIP_NORM,
+}
 
 
 def build(loss, mesh, optimizer, sigma=SIGMA, microbatch=1):
@@ -25,9 +32,7 @@ def build(loss, mesh, optimizer, sigma=SIGMA, microbatch=1):
     optimizer,
     mesh,
     0.9,
-    clip_norm=CLIP_NORM,
-    noise_multiplier=sigma,
-    expected_batch=EXPECTED,
+    schemes.Poisson(**COMMON, noise_multiplier=sigma),
     microbatch=microbatch,
   )
 
@@ -91,14 +96,15 @@ def test_an_empty_batch_still_takes_a_noisy_step(toy, start, params, patients):
 
 
 def test_a_run_compiles_once_whatever_is_drawn(toy, start, params, patients, caplog):
-  """One program sums a chunk and one takes the step, the empty draw included."""
+  """One program each sums a chunk, adds noise, takes the step; empty draws too."""
   sampler = batching.PoissonSampler(12, 0.3, b'secret')
   draws = [(), *(sampler.draw(step) for step in range(12)), (), tuple(range(12))]
   assert len({len(drawn) for drawn in draws}) > 4
   with caplog.at_level(logging.WARNING), jax.log_compiles():
     after(toy, start, params, patients, make_mesh(4), draws)
   compiled = re.findall(r'Compiling (?:jit\()?(\w+)', caplog.text)
-  assert compiled.count('accumulate') == compiled.count('update') == 1
+  for name in ('accumulate', 'privatise', 'update'):
+    assert compiled.count(name) == 1, name
 
 
 @pytest.mark.parametrize('devices', [1, 4])
