@@ -100,8 +100,7 @@ def private_ledger(config, work):
     ValueError: if the store holds a ledger whose releases ledger.path does not know.
   """
   own = ledger.Ledger(work.path('store', 'ledger-private.jsonl'))
-  split = staging.splits_of_store(config, work)['private']
-  patients = {split.record(index)['patient'] for index in range(len(split))}
+  patients = staging.splits_of_store(config, work)['private'].patient_names
   section = config.ledger
   book = ledger.Ledger(
     section.path or own.path, None if section.any_cohort else patients

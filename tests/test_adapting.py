@@ -4,6 +4,7 @@ Only the planning of `adapt` runs here; nothing is trained.
 """
 
 import json
+import types
 
 import pytest
 
@@ -24,27 +25,15 @@ def plan(tmp_path, monkeypatch):
     # A full batch: the accountants answer at once.
     flags = {'adapt.privacy.mechanism': 'full_batch', **dict(flags)}
     config = checks.check(override(defaults(), flags))
-    split = Split(patients)
+    split = types.SimpleNamespace(
+      num_patients=len(patients), patient_names=list(patients)
+    )
     monkeypatch.setattr(staging, 'splits_of_store', lambda *_: {'private': split})
     work = WorkFolder(tmp_path / folder)
     work.restart('adapt', mark)
     return adapting.plan_release(config, work, len(patients))
 
   return plan
-
-
-class Split:
-  """Stands for the prepared cohort."""
-
-  def __init__(self, patients):
-    self._patients = patients
-    self.num_patients = len(patients)
-
-  def __len__(self):
-    return len(self._patients)
-
-  def record(self, index):
-    return {'patient': self._patients[index]}
 
 
 def stated(tmp_path, folder):
