@@ -85,7 +85,7 @@ class PoissonSampler:
 
   def draw(self, step: int) -> np.ndarray:
     """Returns the sorted patients of one step, possibly none."""
-    generator = self._generator('poisson', step)
+    generator = self._generator('poisson', int(step))
     return np.flatnonzero(
       generator.random(self.num_patients) < self.sampling_probability
     )
@@ -128,7 +128,7 @@ class TruncatedPoissonSampler(PoissonSampler):
     drawn = super().draw(step)
     if drawn.size <= self.max_batch_size:
       return drawn
-    generator = self._generator('truncated', step)
+    generator = self._generator('truncated', int(step))
     return np.sort(generator.choice(drawn, self.max_batch_size, replace=False))
 
 
