@@ -97,7 +97,8 @@ def private_ledger(config, work):
   """The ledger of the private cohort, in ledger.path or else beside the store.
 
   Raises:
-    ValueError: if the store holds a ledger whose releases ledger.path does not know.
+    ValueError: if the store holds a ledger whose releases ledger.path does not know,
+      or privacy.json lists more releases than the ledger.
   """
   own = ledger.Ledger(work.path('store', 'ledger-private.jsonl'))
   patients = staging.splits_of_store(config, work)['private'].patient_names
@@ -114,6 +115,13 @@ def private_ledger(config, work):
         f'ledger.path={section.path!r} does not: they would be forgotten. Begin that '
         "ledger as a copy of this one, or leave ledger.path at ''."
       )
+  stated = (work.read_json('privacy.json') or {}).get('releases') or ()
+  if len(stated) > len(book.releases()):
+    raise ValueError(
+      f'privacy.json in {work.root} lists {len(stated)} releases on these patients, '
+      f'the ledger {book.path} only {len(book.releases())}. A ledger only grows: set '
+      'ledger.path back to the one that was used, or restore the file.'
+    )
   return book
 
 

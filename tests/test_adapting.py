@@ -127,6 +127,13 @@ def test_releases_beside_the_store_are_not_forgotten_for_a_shared_ledger(
   assert len(Ledger(tmp_path / 'cohort.jsonl').releases()) == 2
 
 
+def test_a_ledger_that_lacks_what_was_stated_is_refused(plan, tmp_path):
+  plan('one', shared(tmp_path, 1, 99))
+  for forget in ({}, {'ledger.path': str(tmp_path / 'another.jsonl')}):
+    with pytest.raises(ValueError, match=r'lists 1 releases.*only 0.*ledger\.path'):
+      plan('one', forget, mark='again')
+
+
 def test_an_unprotected_run_spends_the_shared_ledger_for_good(plan, tmp_path):
   flags = shared(tmp_path, 1, 9)
   plan('one', flags)

@@ -142,7 +142,8 @@ def test_a_killed_run_with_correlated_noise_repeats_it_bit_by_bit(
   finished, tmp_path, monkeypatch
 ):
   """Killed twice: the memory of the noise is in no file and is computed again."""
-  ignore = shutil.ignore_patterns('ledger-private*', 'adapt', 'tensorboard')
+  names = 'ledger-private*', 'adapt', 'tensorboard', 'privacy.json'
+  ignore = shutil.ignore_patterns(*names)
   work, unbroken = tmp_path / 'work', tmp_path / 'unbroken'
   for folder in (work, unbroken):
     shutil.copytree(finished, folder, ignore=ignore)

@@ -51,7 +51,7 @@ RELATIONS = {
   'add_or_remove_one': dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE,
   'substitute_one': dp_accounting.NeighboringRelation.REPLACE_ONE,
 }
-# Of the divergences integrated here; beyond 64 they decide nothing at usual epsilon.
+# dp_accounting's own.
 ORDERS = (*(1 + x / 10 for x in range(1, 100)), *range(11, 64), 128, 256, 512, 1024)
 
 
