@@ -152,8 +152,16 @@ def defaults():
         # Patients a step without privacy.
         'batch_size': 16,
         'privacy': {
+          # Of all releases on these patients together, or of this run alone where
+          # ledger.total_epsilon bounds the total.
           'epsilon': 10.0,
           'delta': 1e-5,
+          # 'poisson'; 'truncated_poisson' keeps at most max_batch_size patients of a
+          # draw; 'banded' correlates the noise of num_bands steps; 'full_batch' takes
+          # every patient in every step, whatever batch_size. See docs/privacy.md.
+          'mechanism': 'poisson',
+          'max_batch_size': None,
+          'num_bands': 1,
           'clip_norm': 1.0,
           # Expected patients a step; each is drawn with probability
           # batch_size / num_patients.
@@ -217,6 +225,19 @@ def defaults():
         # What is measured on a volume and which requested attribute it answers.
         'measures': (),
         'num_bootstrap': 200,
+      },
+      # What the private patients have spent. A section of its own: moving the ledger or
+      # raising the total must not train anything again.
+      'ledger': {
+        # A file that several work folders share, when they use the same patients; ''
+        # is store/ledger-private.jsonl of the work folder.
+        'path': '',
+        # The most epsilon, at adapt.privacy.delta, of all releases in the ledger; None
+        # makes adapt.privacy.epsilon that total.
+        'total_epsilon': None,
+        # True counts on in a ledger of other patients: needed where two cohorts share
+        # some, and never less than the truth.
+        'any_cohort': False,
       },
       'mesh': {
         # -1: all devices. fsdp > 1 shards parameters and optimiser state at rest.

@@ -66,7 +66,7 @@ def copy(finished, tmp_path):
 @pytest.fixture
 def unspent(finished, tmp_path):
   """A copy before the stage `adapt`, with an empty ledger."""
-  ignore = shutil.ignore_patterns(f'{LEDGER}*', 'adapt')
+  ignore = shutil.ignore_patterns(f'{LEDGER}*', 'adapt', 'privacy.json')
   return shutil.copytree(finished, tmp_path / 'work', ignore=ignore)
 
 
