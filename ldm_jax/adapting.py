@@ -6,7 +6,7 @@ import jax
 import optax
 
 from ldm_jax import config as configs
-from ldm_jax import staging
+from ldm_jax import releasing, staging
 from ldm_jax.data.batching import epoch_batch
 from ldm_jax.privacy import accounting, checks, ledger, mechanism, statement
 from ldm_jax.training import adaptation, loop, private, state
@@ -68,6 +68,7 @@ def fit_privately(config, work, split, latents, losses, trained, frozen):
   folder, key = work.checkpoints('adapt'), staging.key(config, 'adapt')
   secret_key = private.noise_key(folder, privacy, (folder / 'state').is_dir())
   sampler, sigma = plan_release(config, work, split.num_patients, secret_key)
+  releasing.publish(config, work, split, private_ledger(work), _run(work), secret_key)
   optimizer = optax.adam(section.learning_rate)
   loss = denoising.patient_loss(losses, privacy.noise_multiplicity)
   examples = private.patient_arrays(split, latents, staging.conditions(config, split))
@@ -103,7 +104,9 @@ def private_ledger(work):
 
 
 def plan_release(config, work, num_patients, secret_key):
-  """Calibrates the noise of the stage `adapt` and records its release, once.
+  """Calibrates the noise of the stage `adapt` and records its releases, once.
+
+  What is published beside the model (`releasing`) counts as spent before training.
 
   Returns:
     (PoissonSampler, noise multiplier).
@@ -116,7 +119,10 @@ def plan_release(config, work, num_patients, secret_key):
   if mine:
     sampler = private.sampler(privacy, num_patients, secret)
     return sampler, mine['noise_multiplier']
-  sampler, sigma = _plan(config, book, num_patients, secret)
+  beside = releasing.planned(config, work, book, run)
+  sampler, sigma = _plan(config, book, num_patients, secret, beside)
+  for release in beside:
+    book.record(release, (privacy.epsilon, privacy.delta))
   release = accounting.training_release(
     f'adapt: {section.method} fine-tuning',
     sampler,
@@ -173,7 +179,9 @@ def check_plan(config, work):
   checks.check_delta(privacy.delta, num_patients)
   private.sampler(privacy, num_patients, b'')
   if staging.will_start_anew('adapt', config, work):
-    _plan(config, private_ledger(work), num_patients, b'')
+    book = private_ledger(work)
+    beside = releasing.planned(config, work, book, None)
+    _plan(config, book, num_patients, b'', beside)
 
 
 def write_statement(config, work):
@@ -206,8 +214,8 @@ def _brought_in(config):
   return [path for path in paths if path]
 
 
-def _plan(config, book, num_patients, secret):
-  """(PoissonSampler, noise multiplier) within what the ledger leaves to spend."""
+def _plan(config, book, num_patients, secret, beside):
+  """(PoissonSampler, noise multiplier) within what ledger and `beside` leave."""
   for release in book.releases():
     if release['noise_multiplier'] == 0:
       raise ValueError(
@@ -217,7 +225,8 @@ def _plan(config, book, num_patients, secret):
         'samples and start in a new --workdir, or set --config.adapt.privacy=None.'
       )
   privacy, steps = config.adapt.privacy, config.adapt.steps
-  return private.plan(privacy, steps, num_patients, secret, book.events())
+  spent = [*book.events(), *map(accounting.event, beside)]
+  return private.plan(privacy, steps, num_patients, secret, spent)
 
 
 def _run(work):

@@ -164,6 +164,20 @@ def defaults():
           'chunk_size': 16,
           'microbatch': 1,
           'log_internal': False,
+          # What else is published of the private cohort, within the same epsilon.
+          'releases': {
+            # Histograms of the attributes, for sample.requests='private_prior'.
+            'attributes': {
+              # Epsilon of this release alone, at adapt.privacy.delta; training has what
+              # remains. None releases nothing. Histograms need little beside images.
+              'epsilon': None,
+              # Bins of a continuous attribute: more bins, more noise in each share.
+              'num_bins': 8,
+              # ((parent, child), ...): the child is drawn given its parent. Without
+              # pairs the attributes are drawn independently.
+              'pairs': (),
+            },
+          },
           # None: noise key from the operating system. A number makes the noise
           # predictable: for demonstrations only, and the statement says so.
           'seed': None,
@@ -183,7 +197,8 @@ def defaults():
         'decode_tile': (),
         'decode_overlap': 4,
         # 'population': the layout's documented population; 'public': rows of the
-        # public cohort; or a table with one column per attribute.
+        # public cohort; 'private_prior': drawn from adapt.privacy.releases.attributes;
+        # or a table with one column per attribute.
         'requests': 'public',
         # 'adapt', or 'diffusion' to look at the public model.
         'model': 'adapt',
