@@ -50,6 +50,7 @@ def check(config):
     'evaluate.segmenter.batch_size',
     'run.log_every',
     'run.checkpoint_every',
+    'audit.participations',
   ):
     value = flatten(config)[key]
     _require(value > 0, key, value, 'a positive whole number')
@@ -94,6 +95,10 @@ def check(config):
     _check_privacy(config.adapt.privacy)
     _check_releases(config.adapt.privacy)
   _check_private_prior(config)
+  value = config.audit.num_canaries
+  _require(value >= 8, 'audit.num_canaries', value, 'at least 8')
+  value = config.audit.confidence
+  _require(0 < value < 1, 'audit.confidence', value, 'a number between 0 and 1')
   return config
 
 

@@ -233,6 +233,15 @@ def defaults():
         'measures': (),
         'num_bootstrap': 200,
       },
+      # --stages=audit: attacks on the private step, tried on public patients.
+      'audit': {
+        # Half of them take part; each costs a patient's gradient at every second step.
+        'num_canaries': 64,
+        # Steps that draw everybody; there are twice as many in all.
+        'participations': 4,
+        # Chance that all its bounds are true.
+        'confidence': 0.95,
+      },
       'mesh': {
         # -1: all devices. fsdp > 1 shards parameters and optimiser state at rest.
         'data': -1,

@@ -101,13 +101,13 @@ def chosen(stages):
     ValueError: for a name that is no stage.
   """
   names = [name for name in stages.split(',') if name] or list(configs.STAGES)
-  unknown = set(names) - set(configs.STAGES) - {'doctor'}
+  unknown = set(names) - set(configs.STAGES) - {'doctor', 'audit'}
   if unknown:
     raise ValueError(
       f'--stages names {", ".join(sorted(unknown))}; stages are '
-      f'{", ".join(configs.STAGES)} and doctor.'
+      f'{", ".join(configs.STAGES)}; and doctor and audit, which train nothing.'
     )
-  return [name for name in ('doctor', *configs.STAGES) if name in names]
+  return [name for name in ('doctor', *configs.STAGES, 'audit') if name in names]
 
 
 def will_start_anew(name, config, work):

@@ -47,9 +47,9 @@ def with_canaries(loss, clip_norm):
   return wrapped
 
 
-def coins(num_canaries, seed):
+def coins(num_canaries, *seed):
   """Fair coins, (n,) bool: who takes part. The seed is the audit's, not a secret."""
-  return np.random.default_rng((seed, 0xCA)).random(num_canaries) < 0.5
+  return np.random.default_rng((*seed, 0xCA)).random(num_canaries) < 0.5
 
 
 def trace(take_step, state, num_steps):
