@@ -15,8 +15,6 @@ norm, noise multiplier, microbatch and devices. Four attacks, see `privacy.canar
 Passing proves nothing about what was not attacked; failing shows a broken step.
 """
 
-import functools
-
 import jax
 import numpy as np
 import optax
@@ -66,7 +64,16 @@ def run(config, work):
     'loss_canaries': stand.compare_losses(final, inside, 2 * times, each),
     'influence': stand.influence(secret),
   }
-  found['holds'] = holds(found)
+  return conclude(found, work)
+
+
+def conclude(found, work):
+  """Writes and prints the findings and whether the claim holds.
+
+  Raises:
+    RuntimeError: it does not.
+  """
+  found = {**found, 'holds': holds(found)}
   work.write_json(_finite(found), 'audit.json')
   print(text(found))
   if not found['holds']:
@@ -163,10 +170,10 @@ class _Stand:
     )
 
   def start(self, optimizer):
+    """State at step 0, on the host: a step donates the copy that it is given."""
     marks = np.zeros(self.config.audit.num_canaries, np.float32)
     trained = {**self.trained, canaries.LEAF: marks}
-    fresh = jax.tree.map(np.array, trained)  # steps donate what they are given
-    return put_state(self.mesh, state.create(fresh, optimizer))
+    return jax.tree.map(np.asarray, state.create(trained, optimizer))
 
   def chunks(self, drawn):
     for chosen, mask in batching.chunks(drawn, self.privacy.chunk_size):
@@ -185,7 +192,8 @@ class _Stand:
       drawn = self.chunks(patients if number % 2 else joined)
       return step(current, self.frozen, drawn, self.key, secret)
 
-    return canaries.trace(take_step, self.start(optimizer), num_steps)
+    start = put_state(self.mesh, self.start(optimizer))
+    return canaries.trace(take_step, start, num_steps)
 
   def compare_losses(self, final, inside, times, confidence):
     """Bound from losses before less after, of patients inside and outside."""
@@ -217,27 +225,27 @@ class _Stand:
 
   def influence(self, secret):
     """Largest move of the step by one patient, in clip norms, under equal noise."""
-    step = self.step(self.plain)
+    step, start = self.step(self.plain), self.start(self.plain)
     volumes = self.examples['present'][: self.num_patients].sum(axis=1)
     # Padding repeats row 0; a canary's gradient is the largest there is.
     probed = [0, *np.argsort(-volumes)[: NUM_PROBED - 2], self.num_patients]
     probed = sorted({int(patient) for patient in probed})
-    run = functools.partial(self._moved, step, secret)
-    everyone = run(probed)
-    largest = 0.0
+
+    def moved(drawn):
+      current = put_state(self.mesh, jax.tree.map(np.copy, start))
+      chosen = self.chunks(np.asarray(drawn))
+      final = step(current, self.frozen, chosen, self.key, secret)
+      return jax.tree.map(np.asarray, final.trained)
+
+    everyone, largest = moved(probed), 0.0
     for patient in probed:
-      without = run([other for other in probed if other != patient])
+      without = moved([other for other in probed if other != patient])
       parts = jax.tree.map(lambda a, b: float(np.sum((a - b) ** 2)), everyone, without)
       largest = max(largest, float(np.sqrt(sum(parts.values()))))
     size = sum(leaf.size for leaf in everyone.values())
     # The noise is subtracted in float32: what is lost grows with its norm.
     limit = 1 + max(1e-3, 1e-6 * self.sigma * float(np.sqrt(size)))
     return {'largest': largest, 'limit': limit, 'patients': len(probed)}
-
-  def _moved(self, step, secret, drawn):
-    drawn = self.chunks(np.asarray(drawn))
-    final = step(self.start(self.plain), self.frozen, drawn, self.key, secret)
-    return jax.tree.map(np.asarray, final.trained)
 
 
 def networks_of(config, work, split, latents):

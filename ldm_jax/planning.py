@@ -102,6 +102,10 @@ def _price(flags):
 def _plan(flags):
   if flags.epsilon is None or flags.noise_multiplier is not None:
     raise ValueError('--plan starts from --epsilon, and finds the noise multipliers.')
+  if flags.curves and not pathlib.Path(flags.curves).resolve().parent.is_dir():
+    raise ValueError(
+      f'--curves={flags.curves} lies in no folder that exists; create it first.'
+    )
   return budget.plan(
     epsilon=flags.epsilon,
     delta=flags.delta,

@@ -183,9 +183,10 @@ def curves(planned, num_points=9):
   """
   chosen, delta, steps = planned['suggested'], planned['delta'], planned['steps']
   sigma, probability = chosen['noise_multiplier'], chosen['sampling_probability']
-  counts = sorted({max(1, round(s)) for s in np.geomspace(steps / 20, 2 * steps, 9)})
+  counts = np.geomspace(steps / 20, 2 * steps, num_points)
+  counts = sorted({max(1, round(count)) for count in counts})
   spent = {}
-  for factor in (0.7, 1.0, 1.4, 2.0):
+  for factor in (0.6, 1.0, 1.7, 3.0):
     spent[sigma * factor] = [
       (count, epsilon_of(sigma * factor, delta, probability, count)) for count in counts
     ]

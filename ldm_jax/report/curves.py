@@ -4,7 +4,7 @@ import io
 import math
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from ldm_jax.report.figures import ACCENT, INK, MUTED, WARM
 
@@ -26,7 +26,7 @@ def budget(planned, lines):
   _ratio(ratio, planned)
   figure.suptitle(
     f'{planned["num_patients"]:,} patients, ε = {planned["epsilon"]:g} at '
-    f'δ = {planned["delta"]:g}, {planned["steps"]:,} steps: batch of '
+    f'δ = {_plain(planned["delta"])}, {planned["steps"]:,} steps: batch of '
     f'{chosen["batch_size"]:,} patients with σ = {chosen["noise_multiplier"]:.3g}',
     fontsize=11,
     color=INK,
@@ -48,7 +48,7 @@ def _spent(axis, planned, lines):
     axis,
     f'What steps spend (batch of {size:,})',
     'noisy steps',
-    f'ε at δ = {planned["delta"]:g}',
+    f'ε at δ = {_plain(planned["delta"])}',
   )
 
 
@@ -63,7 +63,7 @@ def _needed(axis, planned, lines):
   _dress(
     axis,
     f'What a budget needs ({planned["steps"]:,} steps)',
-    f'budget ε at δ = {planned["delta"]:g}',
+    f'budget ε at δ = {_plain(planned["delta"])}',
     'noise multiplier σ (noise deviation / clip norm)',
   )
 
@@ -78,9 +78,8 @@ def _ratio(axis, planned):
   axis.annotate(
     f'suggested: {chosen["batch_size"]:,}',
     place,
-    xytext=(0, 12),
+    xytext=(6, 8),
     textcoords='offset points',
-    ha='center',
     fontsize=9,
     color=WARM,
   )
@@ -93,6 +92,10 @@ def _ratio(axis, planned):
     'noise norm / largest gradient norm',
   )
   axis.margins(y=0.15)
+
+
+def _plain(number):
+  return f'{number:g}'.replace('e-0', 'e-')
 
 
 def _label(axis, place, text, colour):
@@ -114,11 +117,14 @@ def _dress(axis, title, across, up):
   axis.tick_params(labelsize=8.5, colors=INK, length=3, which='both')
   axis.grid(color='#e5e9ee', lw=0.6, which='major')
   axis.set_axisbelow(True)
-  for line in (axis.xaxis, axis.yaxis):
-    line.set_major_formatter(FuncFormatter(lambda value, _: f'{value:,.10g}'))
-    line.set_minor_formatter(NullFormatter())
   left, right = axis.get_xlim()
   axis.set_xlim(left, right * (right / left) ** 0.18)  # room for the labels
+  for line in (axis.xaxis, axis.yaxis):
+    low, high = line.get_view_interval()
+    few = high / low < 300  # room for 2 and 5 between the powers of ten
+    line.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
+    line.set_major_formatter(FuncFormatter(lambda value, _: f'{value:,.10g}'))
+    line.set_minor_formatter(NullFormatter())
   for side, spine in axis.spines.items():
     spine.set_visible(side in ('left', 'bottom'))
     spine.set_color('#c3ccd5')
