@@ -8,9 +8,12 @@ whose overrides touch one of these stages does it again by itself. The table sta
 WORKDIR/sweep.md and sweep.csv. The same command again resumes. DRY_RUN=1 prints the
 commands.
 
-Privacy: every arm is one more release on the same patients, so each arm starts with the
-ledger of all arms before it, and its budget must leave room for them. Only where the
-private cohort is a phantom, which protects nobody, does each arm begin a ledger.
+Privacy: every arm is one more release on the same patients, so all arms share one
+ledger, WORKDIR/ledger-private.jsonl (or that of --config.ledger.path), and the sweep
+stops at the arm that would exceed the total: give --config.ledger.total_epsilon, of
+which each arm spends adapt.privacy.epsilon. Only where the private cohort is a phantom,
+which protects nobody, does each arm begin a ledger of its own, unless
+--config.ledger.path names one.
 """
 
 import csv
@@ -42,14 +45,13 @@ def main(argv):
     arms = read_arms(spec)
     fresh = configs.load(spec).data.private.layout.startswith('phantom_')
     base = root / 'base'
-    run(spec, base, {}, [*flags, f'--stages={",".join(SHARED_STAGES)}'], dry)
     if not fresh:
-      print('sweep: the private cohort is no phantom; the ledger goes from arm to arm')
+      flags = [f'--config.ledger.path={shared_ledger(root)}', *flags]
+      print('sweep: the private cohort is no phantom; its arms share one ledger')
+    run(spec, base, {}, [*flags, f'--stages={",".join(SHARED_STAGES)}'], dry)
     for name, overrides in arms.items():
       if not dry:
         share(base, root / name)
-        if not fresh:
-          carry_ledger(root, root / name)
       run(spec, root / name, overrides, flags, dry)
   except subprocess.CalledProcessError as error:
     print(f'sweep: this arm failed: {shlex.join(error.cmd)}', file=sys.stderr)
@@ -107,26 +109,20 @@ def share(base, arm):
       os.rename(part, arm / folder)
 
 
-def carry_ledger(root, arm):
-  """Puts the ledger of all arms so far into the store of the next one.
+def shared_ledger(root):
+  """The ledger of all arms of a sweep on real patients.
 
   Raises:
-    ValueError: if two arms hold releases that the other lacks, which happens when arms
-      were run by hand beside each other.
+    ValueError: if arms of an earlier version hold ledgers and there is no shared one.
   """
-  books = [path.read_bytes() for path in root.glob(f'*/store/{LEDGER}')]
-  longest = max(books, key=len, default=b'')
-  if not all(longest.startswith(book) for book in books):
+  path = root / LEDGER
+  found = sorted(root.glob(f'*/store/{LEDGER}'))
+  if found and not path.exists():
     raise ValueError(
-      f'the ledgers {root}/*/store/{LEDGER} have diverged, so none holds everything '
-      'that was spent on these patients. Start the sweep in a new folder with a '
-      'ledger that lists all releases in base/store.'
+      f'{len(found)} arms in {root} have ledgers of their own, but there is no {path}, '
+      f'which would forget them. Copy the longest of them there: {found[-1]}, ...'
     )
-  if longest:
-    target = arm / 'store' / LEDGER
-    temporary = target.with_suffix('.tmp')
-    temporary.write_bytes(longest)
-    os.replace(temporary, target)
+  return path
 
 
 def figures(arm):

@@ -67,8 +67,9 @@ def fit_privately(config, work, split, latents, losses, trained, frozen):
   section, privacy, mesh = config.adapt, config.adapt.privacy, make_mesh(**config.mesh)
   folder, key = work.checkpoints('adapt'), staging.key(config, 'adapt')
   secret_key = private.noise_key(folder, privacy, (folder / 'state').is_dir())
-  sampler, sigma = plan_release(config, work, split.num_patients, secret_key)
-  releasing.publish(config, work, split, private_ledger(work), _run(work), secret_key)
+  scheme = plan_release(config, work, split.num_patients)
+  book = private_ledger(config, work)
+  releasing.publish(config, work, split, book, _run(work), secret_key)
   optimizer = optax.adam(section.learning_rate)
   loss = denoising.patient_loss(losses, privacy.noise_multiplicity)
   examples = private.patient_arrays(split, latents, staging.conditions(config, split))
@@ -77,62 +78,71 @@ def fit_privately(config, work, split, latents, losses, trained, frozen):
     optimizer,
     mesh,
     section.ema_decay,
-    clip_norm=privacy.clip_norm,
-    noise_multiplier=sigma,
-    expected_batch=privacy.batch_size,
+    scheme,
     microbatch=privacy.microbatch,
   )
   return private.take_steps(
     step,
     examples,
-    sampler,
     privacy.chunk_size,
     state.create(trained, optimizer),
     frozen,
     key=key,
     secret_key=secret_key,
     mesh=mesh,
-    num_steps=section.steps,
     observe=private.internal_loss(loss, examples) if privacy.log_internal else None,
     **_marked_internal(staging.loop_arguments(config, work, 'adapt'), privacy),
   )
 
 
-def private_ledger(work):
-  """The ledger of the private cohort; it lies beside the store and only grows."""
-  return ledger.Ledger(work.path('store', 'ledger-private.jsonl'))
+def private_ledger(config, work):
+  """The ledger of the private cohort, in ledger.path or else beside the store.
+
+  Raises:
+    ValueError: if the store holds a ledger whose releases ledger.path does not know.
+  """
+  own = ledger.Ledger(work.path('store', 'ledger-private.jsonl'))
+  patients = staging.splits_of_store(config, work)['private'].patient_names
+  section = config.ledger
+  book = ledger.Ledger(
+    section.path or own.path, None if section.any_cohort else patients
+  )
+  if section.path:
+    known = {release['id'] for release in book.releases()}
+    missing = [release for release in own.releases() if release['id'] not in known]
+    if missing:
+      raise ValueError(
+        f'{own.path} lists {len(missing)} releases on these patients that '
+        f'ledger.path={section.path!r} does not: they would be forgotten. Begin that '
+        "ledger as a copy of this one, or leave ledger.path at ''."
+      )
+  return book
 
 
-def plan_release(config, work, num_patients, secret_key):
+def plan_release(config, work, num_patients):
   """Calibrates the noise of the stage `adapt` and records its releases, once.
 
   What is published beside the model (`releasing`) counts as spent before training.
 
   Returns:
-    (PoissonSampler, noise multiplier).
+    The scheme (`privacy.schemes`), calibrated; of a resumed run, as it was recorded.
   """
   section, privacy = config.adapt, config.adapt.privacy
-  book, run = private_ledger(work), _run(work)
+  book, run = private_ledger(config, work), _run(work)
   checks.check_delta(privacy.delta, num_patients)
-  secret = mechanism.sampling_secret(secret_key)
   mine = _recorded(book, run)
   if mine:
-    sampler = private.sampler(privacy, num_patients, secret)
-    return sampler, mine['noise_multiplier']
+    scheme = private.configured(privacy, num_patients, section.steps)
+    return private.as_recorded(scheme, mine)
   beside = releasing.planned(config, work, book, run)
-  sampler, sigma = _plan(config, book, num_patients, secret, beside)
+  scheme = _plan(config, book, num_patients, beside).prepared()
+  budget = (_total(config), privacy.delta)
   for release in beside:
-    book.record(release, (privacy.epsilon, privacy.delta))
-  release = accounting.training_release(
-    f'adapt: {section.method} fine-tuning',
-    sampler,
-    sigma,
-    section.steps,
-    privacy.clip_norm,
-  )
-  _record(book, run, release, budget=(privacy.epsilon, privacy.delta))
+    book.record(release, budget)
+  release = scheme.release(f'adapt: {section.method} fine-tuning')
+  _record(book, run, release, budget)
   write_statement(config, work)
-  return sampler, sigma
+  return scheme
 
 
 def record_unprotected(config, work):
@@ -140,7 +150,7 @@ def record_unprotected(config, work):
 
   From then on the ledger's epsilon is infinite, whatever is added to it.
   """
-  book, run = private_ledger(work), _run(work)
+  book, run = private_ledger(config, work), _run(work)
   if _recorded(book, run) is None:
     release = {
       'name': f'adapt: {config.adapt.method} fine-tuning without privacy',
@@ -177,11 +187,12 @@ def check_plan(config, work):
     return
   num_patients = staging.splits_of_store(config, work)['private'].num_patients
   checks.check_delta(privacy.delta, num_patients)
-  private.sampler(privacy, num_patients, b'')
+  private.configured(privacy, num_patients, config.adapt.steps)
+  book = private_ledger(config, work)
   if staging.will_start_anew('adapt', config, work):
-    book = private_ledger(work)
     beside = releasing.planned(config, work, book, None)
-    _plan(config, book, num_patients, b'', beside)
+    event = _plan(config, book, num_patients, beside).event()
+    book.check_budget('this run', event, _total(config), privacy.delta)
 
 
 def write_statement(config, work):
@@ -196,7 +207,7 @@ def write_statement(config, work):
     delta, randomness = privacy.delta, mechanism.describe_randomness(privacy.seed)
     not_covered = [LOGGED] if privacy.log_internal else []
   not_covered += [BROUGHT_IN.format(path) for path in _brought_in(config)]
-  content = private_ledger(work).statement(
+  content = private_ledger(config, work).statement(
     delta=delta,
     num_patients=num_patients,
     randomness=randomness,
@@ -214,8 +225,13 @@ def _brought_in(config):
   return [path for path in paths if path]
 
 
-def _plan(config, book, num_patients, secret, beside):
-  """(PoissonSampler, noise multiplier) within what ledger and `beside` leave."""
+def _plan(config, book, num_patients, beside):
+  """The calibrated scheme, within what the ledger and `beside` leave to spend.
+
+  Without ledger.total_epsilon, adapt.privacy.epsilon is the total of all releases on
+  these patients; with it, adapt.privacy.epsilon is the part of this run alone, its
+  releases `beside` the model included, and the total is checked when they are recorded.
+  """
   for release in book.releases():
     if release['noise_multiplier'] == 0:
       raise ValueError(
@@ -224,9 +240,19 @@ def _plan(config, book, num_patients, secret, beside):
         'so no finite epsilon can be claimed on this store. Delete that model and its '
         'samples and start in a new --workdir, or set --config.adapt.privacy=None.'
       )
-  privacy, steps = config.adapt.privacy, config.adapt.steps
-  spent = [*book.events(), *map(accounting.event, beside)]
-  return private.plan(privacy, steps, num_patients, secret, spent)
+  privacy = config.adapt.privacy
+  scheme = private.configured(privacy, num_patients, config.adapt.steps)
+  spent = [accounting.event(release) for release in beside]
+  if config.ledger.total_epsilon is None:
+    mine = {release['id'] for release in beside}
+    spent += [accounting.event(r) for r in book.releases() if r['id'] not in mine]
+  return scheme.calibrated(privacy.epsilon, privacy.delta, spent)
+
+
+def _total(config):
+  """The most epsilon that all releases on these patients together may spend."""
+  total = config.ledger.total_epsilon
+  return config.adapt.privacy.epsilon if total is None else total
 
 
 def _run(work):

@@ -50,16 +50,20 @@ def run(config, work):
       f'{"empty" if split is None else "there"}. Set both.'
     )
   times = section.participations
-  claim = planned(config, work, split)
-  stand = _Stand(config, work, split, claim['noise_multiplier'])
+  scheme = planned(config, work, split)
+  stand = _Stand(config, work, split, scheme)
   inside = canaries.coins(split.num_patients, config.seed)
   included = canaries.coins(section.num_canaries, config.seed, 1)
   secret = mechanism.new_noise_key(privacy.seed)
   final, updates = stand.train(inside, included, 2 * times, secret)
   each = 1 - (1 - section.confidence) / 2  # two kinds of bounds share the error
-  sigma = claim['noise_multiplier']
+  sigma = scheme.noise_multiplier
   found = {
-    'claim': claim,
+    'claim': {
+      **scheme.release('the run under audit'),
+      'epsilon': accounting.epsilon([scheme.event()], privacy.delta)['pld'],
+      'delta': privacy.delta,
+    },
     'confidence': section.confidence,
     'gradient_canaries': canaries.report(updates, included, sigma, privacy.delta, each),
     'loss_canaries': stand.compare_losses(final, inside, 2 * times, each),
@@ -86,23 +90,22 @@ def conclude(found, work):
 
 
 def planned(config, work, split):
-  """What `adapt` would claim with an empty ledger: sigma, q, steps and epsilon.
+  """The scheme of `adapt` as calibrated with an empty ledger.
 
   The size of the private cohort is public; without one, the public cohort's counts.
+
+  Raises:
+    ValueError: noise that is correlated over steps, which these canaries do not model.
   """
   privacy = config.adapt.privacy
+  if privacy.mechanism == 'banded':
+    raise ValueError(
+      'audit measures noise that is drawn anew in each step; adapt.privacy.mechanism '
+      "is 'banded', whose noise is correlated. Audit the same config with 'poisson'."
+    )
   cohort = staging.splits(config, work).get('private', split)
-  sampler, sigma = private.plan(
-    privacy, config.adapt.steps, cohort.num_patients, b'never drawn from'
-  )
-  event = accounting.training_event(sampler, sigma, config.adapt.steps)
-  return {
-    'noise_multiplier': sigma,
-    'sampling_probability': sampler.sampling_probability,
-    'steps': config.adapt.steps,
-    'epsilon': accounting.epsilon([event], privacy.delta)['pld'],
-    'delta': privacy.delta,
-  }
+  scheme = private.configured(privacy, cohort.num_patients, config.adapt.steps)
+  return scheme.calibrated(privacy.epsilon, privacy.delta).prepared()
 
 
 def holds(found):
@@ -142,7 +145,7 @@ def text(found):
 class _Stand:
   """The step under audit, and the public patients and canaries that it is tried on."""
 
-  def __init__(self, config, work, split, sigma):
+  def __init__(self, config, work, split, scheme):
     self.config, self.num_patients = config, split.num_patients
     self.privacy, self.mesh = config.adapt.privacy, make_mesh(**config.mesh)
     self.key = staging.key(config, 'audit')
@@ -153,21 +156,18 @@ class _Stand:
     self.loss = denoising.patient_loss(losses, self.privacy.noise_multiplicity)
     patients = private.patient_arrays(split, latents, staging.conditions(config, split))
     self.examples = _with_canaries(patients, config.audit.num_canaries)
-    self.sigma = sigma
+    self.scheme, self.sigma = scheme, scheme.noise_multiplier
     # A step of this rate moves a coordinate by its private sum in units of C.
-    self.plain = optax.sgd(self.privacy.batch_size / self.privacy.clip_norm)
+    self.plain = optax.sgd(scheme.expected_batch / scheme.clip_norm)
 
   def step(self, optimizer):
-    privacy = self.privacy
     return adaptation.private_step(
-      canaries.with_canaries(self.loss, privacy.clip_norm),
+      canaries.with_canaries(self.loss, self.scheme.clip_norm),
       optimizer,
       self.mesh,
       self.config.adapt.ema_decay,
-      clip_norm=privacy.clip_norm,
-      noise_multiplier=self.sigma,
-      expected_batch=privacy.batch_size,
-      microbatch=privacy.microbatch,
+      self.scheme,
+      microbatch=self.privacy.microbatch,
     )
 
   def start(self, optimizer):

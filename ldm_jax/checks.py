@@ -5,6 +5,8 @@ import math
 from ldm_jax.config import flatten
 
 METHODS = ('full', 'attention')
+# Who is drawn and how noise is added in private training: privacy.schemes.
+MECHANISMS = ('poisson', 'truncated_poisson', 'banded', 'full_batch')
 # How attributes reach the denoiser, any of them together.
 WAYS = ('attention', 'embedding', 'channels')
 CHOICES = {
@@ -91,9 +93,16 @@ def check(config):
     value = config.augment[key]
     _require(value >= 0, f'augment.{key}', value, 'a number from 0 up')
   _check_autoencoder(config.autoencoder)
+  total = config.ledger.total_epsilon
+  holds = total is None or 0 < total < math.inf
+  _require(holds, 'ledger.total_epsilon', total, 'a positive number, or None')
   if config.adapt.privacy is not None:
     _check_privacy(config.adapt.privacy)
     _check_releases(config.adapt.privacy)
+    _check_mechanism(config.adapt.privacy, config.adapt.steps)
+    holds = total is None or config.adapt.privacy.epsilon <= total
+    required = f'at least adapt.privacy.epsilon = {config.adapt.privacy.epsilon}'
+    _require(holds, 'ledger.total_epsilon', total, required)
   _check_private_prior(config)
   value = config.audit.num_canaries
   _require(value >= 8, 'audit.num_canaries', value, 'at least 8')
@@ -167,6 +176,29 @@ def _check_private_prior(config):
     'epsilon is None, or there is no private cohort or no privacy)'
   )
   _require(holds, 'sample.requests', 'private_prior', required)
+
+
+def _check_mechanism(privacy, steps):
+  name, limit, bands = privacy.mechanism, privacy.max_batch_size, privacy.num_bands
+  key = 'adapt.privacy.mechanism'
+  _require(name in MECHANISMS, key, name, f'one of {", ".join(MECHANISMS)}')
+  key = 'adapt.privacy.max_batch_size'
+  if name == 'truncated_poisson':
+    holds = _is_whole(limit) and limit >= privacy.batch_size
+    required = f'a whole number from batch_size = {privacy.batch_size} up'
+    _require(holds, key, limit, required)
+  else:
+    _require(limit is None, key, limit, 'None, unless mechanism=truncated_poisson')
+  key = 'adapt.privacy.num_bands'
+  if name == 'banded':
+    holds = _is_whole(bands) and 1 <= bands <= steps
+    _require(holds, key, bands, f'a whole number from 1 to adapt.steps = {steps}')
+  else:
+    _require(bands == 1, key, bands, '1, unless mechanism=banded')
+
+
+def _is_whole(value):
+  return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _require(holds, key, value, required):

@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from ldm_jax import defaults_autoencoder
+from ldm_jax import defaults_autoencoder, defaults_privacy
 
 
 def defaults():
@@ -151,37 +151,7 @@ def defaults():
         'ema_decay': 0.9,
         # Patients a step without privacy.
         'batch_size': 16,
-        'privacy': {
-          'epsilon': 10.0,
-          'delta': 1e-5,
-          'clip_norm': 1.0,
-          # Expected patients a step; each is drawn with probability
-          # batch_size / num_patients.
-          'batch_size': 32,
-          # Draws of (t, noise) a patient, averaged before clipping (DPDM 2023).
-          'noise_multiplicity': 1,
-          # Patients a compiled call; any drawn batch is a number of these.
-          'chunk_size': 16,
-          'microbatch': 1,
-          'log_internal': False,
-          # What else is published of the private cohort, within the same epsilon.
-          'releases': {
-            # Histograms of the attributes, for sample.requests='private_prior'.
-            'attributes': {
-              # Epsilon of this release alone, at adapt.privacy.delta; training has what
-              # remains. None releases nothing. Histograms need little beside images.
-              'epsilon': None,
-              # Bins of a continuous attribute: more bins, more noise in each share.
-              'num_bins': 8,
-              # ((parent, child), ...): the child is drawn given its parent. Without
-              # pairs the attributes are drawn independently.
-              'pairs': (),
-            },
-          },
-          # None: noise key from the operating system. A number makes the noise
-          # predictable: for demonstrations only, and the statement says so.
-          'seed': None,
-        },
+        'privacy': defaults_privacy.section(),
       },
       'sample': {
         'num': 32,
@@ -241,6 +211,19 @@ def defaults():
         'participations': 4,
         # Chance that all its bounds are true.
         'confidence': 0.95,
+      },
+      # What the private patients have spent. A section of its own: moving the ledger or
+      # raising the total must not train anything again.
+      'ledger': {
+        # A file that several work folders share, when they use the same patients; ''
+        # is store/ledger-private.jsonl of the work folder.
+        'path': '',
+        # The most epsilon, at adapt.privacy.delta, of all releases in the ledger; None
+        # makes adapt.privacy.epsilon that total.
+        'total_epsilon': None,
+        # True counts on in a ledger of other patients: needed where two cohorts share
+        # some, and never less than the truth.
+        'any_cohort': False,
       },
       'mesh': {
         # -1: all devices. fsdp > 1 shards parameters and optimiser state at rest.

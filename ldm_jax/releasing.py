@@ -15,7 +15,7 @@ NAME = 'attribute marginals'
 
 
 def planned(config, work, book, run):
-  """Releases that this config asks for and the ledger does not hold yet.
+  """Releases that belong to this run, in the ledger already or not.
 
   Args:
     config, work: of the run; its cohorts are prepared.
@@ -23,14 +23,16 @@ def planned(config, work, book, run):
     run: the run's random name, None before it has begun.
 
   Returns:
-    List of release dicts for `Ledger.record`, empty when nothing is to be spent.
+    List of release dicts for `Ledger.record` (which adds none twice), empty when the
+    numbers of an earlier run answer the same question.
   """
   split = staging.splits_of_store(config, work)['private']
   wanted = _wanted(config, split.schema, run)
   known = {entry['id'] for entry in book.releases()}
-  if wanted is None or wanted['id'] in known or _kept(wanted, work, split, known):
+  if wanted is None:
     return []
-  return [wanted]
+  kept = _kept(wanted, work, split, known)
+  return [wanted] if wanted['id'] in known or not kept else []
 
 
 def publish(config, work, split, book, run, secret_key):

@@ -10,7 +10,10 @@ PACKAGE = ROOT / 'ldm_jax'
 MAX_LINES = 300
 # From the ground up. A room imports from rooms of lower floors and from itself.
 FLOORS = (
-  ('defaults_autoencoder', 'defaults', 'config', 'checks', 'workfolder'),
+  (
+    *('defaults_autoencoder', 'defaults_privacy', 'defaults'),
+    *('config', 'checks', 'workfolder'),
+  ),
   ('data',),
   ('diffusion',),
   ('models',),
@@ -25,7 +28,8 @@ FLOORS = (
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # These are single modules of one floor; folders of one floor do not know each other.
 MODULES = {
-  *('defaults_autoencoder', 'defaults', 'config', 'checks', 'workfolder', 'staging'),
+  *('defaults_autoencoder', 'defaults_privacy', 'defaults', 'config', 'checks'),
+  *('workfolder', 'staging'),
   *('releasing', 'adapting', 'auditing', 'autoencoding', 'stages', 'converting'),
   *('planning', 'main'),
 }

@@ -52,7 +52,7 @@ def test_the_prior_is_released_once_within_the_budget_and_drawn_from(
   unspent, monkeypatch
 ):
   work, config = WorkFolder(unspent), asked()
-  book = adapting.private_ledger(work)
+  book = adapting.private_ledger(config, work)
 
   def killed(*args):
     assert len(book.releases()) == 2, 'computed before both releases were recorded'

@@ -7,6 +7,7 @@ and once from outside. The unbroken run is the session's `finished`.
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,9 @@ import time
 
 import jax
 import numpy as np
+import pytest
 
+from ldm_jax import main
 from ldm_jax.training import checkpoint
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -69,7 +72,7 @@ def flags(work):
 def ledger(work):
   path = work / 'store' / 'ledger-private.jsonl'
   lines = path.read_text().splitlines() if path.exists() else []
-  return [json.loads(line) for line in lines]
+  return [line for line in map(json.loads, lines) if 'cohort' not in line]
 
 
 def without_names(release):
@@ -126,3 +129,51 @@ def test_a_run_killed_from_outside_ends_like_the_unbroken_one(finished, tmp_path
   assert process.returncode == -signal.SIGKILL, 'the run was over before it was killed'
   subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
   assert_same_end(work, finished)
+
+
+BANDED = (
+  '--config.adapt.privacy.mechanism=banded',
+  '--config.adapt.privacy.num_bands=2',
+  '--config.adapt.privacy.batch_size=2',
+)
+
+
+def test_a_killed_run_with_correlated_noise_repeats_it_bit_by_bit(
+  finished, tmp_path, monkeypatch
+):
+  """Killed twice: the memory of the noise is in no file and is computed again."""
+  ignore = shutil.ignore_patterns('ledger-private*', 'adapt', 'tensorboard')
+  work, unbroken = tmp_path / 'work', tmp_path / 'unbroken'
+  for folder in (work, unbroken):
+    shutil.copytree(finished, folder, ignore=ignore)
+  adapt = [*BANDED, '--stages=adapt']
+  command = [sys.executable, '-c', SUICIDAL]
+  place = 'ldm_jax.data.batching:CyclicPoissonSampler.draw'
+  done = subprocess.run(
+    [*command, place, '4', 'after', *flags(work), *adapt], capture_output=True, cwd=ROOT
+  )
+  assert done.returncode == -signal.SIGKILL, done.stderr.decode()[-2000:]
+  (mine,) = ledger(work)
+  assert sorted((work / 'checkpoints/adapt/state').iterdir())[-1].name == '2'
+
+  def forget(steps, bands):
+    raise AssertionError('a resumed run looked for another strategy')
+
+  with monkeypatch.context() as patch:
+    patch.setattr('ldm_jax.privacy.strategies.optimal', forget)
+    assert main.main([*flags(work), *adapt, '--debug']) == 0
+  assert ledger(work) == [mine]
+  # Another machine might find another strategy: the unbroken run is given this one.
+  strategy = tuple(mine['strategy'])
+  monkeypatch.setattr('ldm_jax.privacy.strategies.optimal', lambda *_: strategy)
+  assert main.main([*flags(unbroken), *adapt, '--debug']) == 0
+  params = [
+    checkpoint.load_params(folder / 'checkpoints' / 'adapt')
+    for folder in (work, unbroken)
+  ]
+  jax.tree.map(np.testing.assert_array_equal, *params)
+  (release,) = json.loads((work / 'privacy.json').read_text())['releases']
+  assert release['mechanism'] == 'banded_gaussian' and release['num_bands'] == 2
+  assert release['sampling_probability'] == pytest.approx(2 * 2 / 6)
+  assert tuple(release['strategy']) == strategy
+  assert 9.9 < release['epsilon'] <= 10

@@ -23,7 +23,7 @@ def get_config(arg=''):
 def sweep():
   return [{'adapt.init': 'scratch'}, {'adapt.privacy': None}]
 """
-# Stands for ldm_jax.main: each arm adds one line to the ledger it finds.
+# Stands for ldm_jax.main: each arm adds one line to the ledger it is given.
 RUN = """
 import json, pathlib, sys
 words = dict(word.lstrip('-').split('=', 1) for word in sys.argv[1:])
@@ -33,7 +33,8 @@ for folder in ('store', 'checkpoints/prepare', 'checkpoints/autoencoder',
   (work / folder).mkdir(parents=True, exist_ok=True)
 (work / 'store' / 'volume.npz').touch()
 if 'stages' not in words:
-  with open(work / 'store' / 'ledger-private.jsonl', 'a') as file:
+  own = work / 'store' / 'ledger-private.jsonl'
+  with open(words.get('config.ledger.path', own), 'a') as file:
     file.write(work.name + chr(10))
   (work / 'metrics.json').write_text(json.dumps(METRICS))
 """
@@ -58,38 +59,38 @@ def config(tmp_path, monkeypatch):
   return str(tmp_path / 'config.py')
 
 
-def ledgers(root):
-  return {
-    path.parent.parent.name: path.read_text().split()
-    for path in root.glob('*/store/ledger-private.jsonl')
-  }
+ARMS = ['adapt.init=scratch', 'adapt.privacy=None']
 
 
-def test_on_real_patients_each_arm_knows_all_releases_before_it(config, tmp_path):
-  assert sweep.main([config, str(tmp_path / 'w')]) == 0
-  first, second = 'adapt.init=scratch', 'adapt.privacy=None'
-  assert ledgers(tmp_path / 'w') == {first: [first], second: [first, second]}
+def test_on_real_patients_all_arms_share_one_ledger(config, tmp_path):
+  for count in (1, 2):  # a sweep that runs again finds what the first one spent
+    assert sweep.main([config, str(tmp_path / 'w')]) == 0
+    assert (tmp_path / 'w' / sweep.LEDGER).read_text().split() == count * ARMS
+  assert not list((tmp_path / 'w').glob(f'*/store/{sweep.LEDGER}'))
 
 
 def test_on_phantoms_each_arm_begins_a_ledger(config, tmp_path):
   assert sweep.main([f'{config}:phantom_cardiac', str(tmp_path / 'w')]) == 0
-  assert all(book == [name] for name, book in ledgers(tmp_path / 'w').items())
-  assert len(ledgers(tmp_path / 'w')) == 2
+  for arm in ARMS:
+    assert (tmp_path / 'w' / arm / 'store' / sweep.LEDGER).read_text().split() == [arm]
+  assert not (tmp_path / 'w' / sweep.LEDGER).exists()
 
 
-def test_an_earlier_arm_that_runs_again_sees_the_later_ones(config, tmp_path):
-  arguments = [config, str(tmp_path / 'w')]
-  assert sweep.main(arguments) == sweep.main(arguments) == 0
-  books = ledgers(tmp_path / 'w')
-  assert sorted(map(len, books.values())) == [3, 4]
+def test_arms_add_up_in_the_ledger_that_the_user_names(config, tmp_path):
+  shared = tmp_path / 'mine.jsonl'
+  flag = f'--config.ledger.path={shared}'
+  for spec in (config, f'{config}:phantom_cardiac'):
+    assert sweep.main([spec, str(tmp_path / spec[-5:]), flag]) == 0
+  assert shared.read_text().split() == 2 * ARMS
 
 
-def test_ledgers_that_diverged_are_refused(tmp_path):
-  for name in ('a', 'b'):
-    (tmp_path / name / 'store').mkdir(parents=True)
-    (tmp_path / name / 'store' / sweep.LEDGER).write_text(f'{name}\n')
-  with pytest.raises(ValueError, match='diverged'):
-    sweep.carry_ledger(tmp_path, tmp_path / 'c')
+def test_ledgers_of_single_arms_are_not_forgotten(config, tmp_path, capsys):
+  (tmp_path / 'a' / 'store').mkdir(parents=True)
+  (tmp_path / 'a' / 'store' / sweep.LEDGER).write_text('a\n')
+  assert sweep.main([config, str(tmp_path)]) == 2
+  assert 'would forget them' in capsys.readouterr().err
+  (tmp_path / sweep.LEDGER).write_text('a\n')
+  assert sweep.shared_ledger(tmp_path) == tmp_path / sweep.LEDGER
 
 
 def test_an_arm_gets_networks_and_store_but_no_ledger_and_no_adaptation(tmp_path):

@@ -85,13 +85,91 @@ class PoissonSampler:
 
   def draw(self, step: int) -> np.ndarray:
     """Returns the sorted patients of one step, possibly none."""
-    secret = self.secret
-    if isinstance(secret, int):
-      secret = str(secret).encode()
-    generator = _generator(b'poisson:' + secret + b':' + str(int(step)).encode())
+    generator = self._generator('poisson', int(step))
     return np.flatnonzero(
       generator.random(self.num_patients) < self.sampling_probability
     )
+
+  def _generator(self, purpose: str, step: int | str) -> np.random.Generator:
+    secret = self.secret
+    if isinstance(secret, int):
+      secret = str(secret).encode()
+    return _generator(purpose.encode() + b':' + secret + b':' + str(step).encode())
+
+
+@dataclasses.dataclass(frozen=True)
+class TruncatedPoissonSampler(PoissonSampler):
+  """Poisson draws of which at most `max_batch_size` patients are kept.
+
+  A larger draw is replaced by a uniformly random subset of it of exactly that size. The
+  rule looks at the size alone, never at the data. Being in the batch then depends on
+  how many others were drawn, so this is another mechanism with an accounting of its
+  own (`privacy.schemes.TruncatedPoisson`).
+
+  Attributes:
+    max_batch_size: the most patients that a step may hold.
+
+  Raises:
+    ValueError: a batch size below 1, or as PoissonSampler.
+  """
+
+  max_batch_size: int
+
+  def __post_init__(self):
+    super().__post_init__()
+    if self.max_batch_size < 1:
+      raise ValueError(
+        f'max_batch_size is {self.max_batch_size}; required is at least 1. Change '
+        'adapt.privacy.max_batch_size.'
+      )
+
+  def draw(self, step: int) -> np.ndarray:
+    """Returns the sorted patients of one step, at most max_batch_size of them."""
+    drawn = super().draw(step)
+    if drawn.size <= self.max_batch_size:
+      return drawn
+    generator = self._generator('truncated', int(step))
+    return np.sort(generator.choice(drawn, self.max_batch_size, replace=False))
+
+
+@dataclasses.dataclass(frozen=True)
+class CyclicPoissonSampler(PoissonSampler):
+  """Poisson draws from one of `num_groups` groups at a time, in turn.
+
+  Each patient belongs to one group for the whole run, chosen uniformly, independently
+  of all other patients and of the data, by the secret; so a patient more or less
+  changes nobody else's group. Step t draws each patient of group t mod num_groups with
+  the sampling probability, and nobody else: two steps that may hold one patient lie
+  num_groups apart or more.
+
+  Attributes:
+    sampling_probability: of a patient whose group's turn it is.
+    num_groups: 1 draws exactly what PoissonSampler draws.
+
+  Raises:
+    ValueError: fewer than one group, or as PoissonSampler.
+  """
+
+  num_groups: int
+
+  def __post_init__(self):
+    super().__post_init__()
+    if self.num_groups < 1:
+      raise ValueError(
+        f'num_groups is {self.num_groups}; required is at least 1. Change '
+        'adapt.privacy.num_bands.'
+      )
+
+  def groups(self) -> np.ndarray:
+    """The group of each patient, (num_patients,) int; as secret as the draws."""
+    return self._generator('groups', 'all').integers(
+      self.num_groups, size=self.num_patients
+    )
+
+  def draw(self, step: int) -> np.ndarray:
+    """Returns the sorted patients of one step, possibly none."""
+    drawn = super().draw(step)
+    return drawn[self.groups()[drawn] == int(step) % self.num_groups]
 
 
 def chunks(

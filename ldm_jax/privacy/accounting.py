@@ -1,50 +1,57 @@
 """Privacy accounting: releases -> events -> epsilon, and epsilon -> noise multiplier.
 
 A release is a JSON-able dict (the lines of the ledger and of privacy.json); `event` is
-the only place that turns one into the accountant's event, and `training_release` builds
-it from the sampler object itself, so the sampling that runs is the sampling that is
-accounted for.
+the only place that turns one into the accountant's event, and `privacy.schemes` builds
+it from the object that also draws the patients and the noise, so that the sampling
+that runs is the sampling that is accounted for.
 
 The claim is the PLD accountant's (privacy loss distributions, pessimistic rounding:
 never below the truth); the RDP accountant confirms it. RDP is the looser of two valid
 upper bounds, so a PLD figure above it reveals a numerical fault and is refused. The
-relation is add-or-remove one patient: the number of patients N is a public constant.
+relation of the claim is add-or-remove one patient: the number of patients N is a public
+constant. Substituting one patient by another is reported beside it.
 
 [Abadi16] Deep Learning with Differential Privacy, CCS 2016 (Poisson-sampled Gaussian).
-[Mironov19] Rényi DP of the Sampled Gaussian Mechanism, arXiv:1908.10530.
+[Choquette23] Choquette-Choo et al., (Amplified) Banded Matrix Factorization, NeurIPS
+  2023, arXiv:2306.08153.
 [Doroshenko22] Connect the Dots: Tighter Discrete Approximations of PLD, PETS 2022.
 """
 
-import contextlib
-import logging
 import math
-import warnings
 
 import dp_accounting
-from dp_accounting import pld, rdp
+from scipy import optimize
 
 from ldm_jax.data.batching import PoissonSampler
+from ldm_jax.privacy import accountants
 from ldm_jax.privacy.checks import (
   LARGEST_EPSILON,
   check_clip_norm,
+  check_count,
   check_epsilon,
   check_noise_multiplier,
   check_sampling_probability,
   check_steps,
 )
 
-RELATION = dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE
-RELATION_NAME = 'add_or_remove_one'
+RELATION_NAME = 'add_or_remove_one'  # of the claim
 SMALLEST_REST = 0.01  # of the budget; with less, the noise would drown all learning
 SMALLEST_NOISE = 0.05  # multipliers below it protect nobody; calibration stops there
+# Mechanism of a release -> the fields it needs beside those that every release needs.
+MECHANISMS = {
+  'gaussian': (),
+  'truncated_gaussian': ('num_patients', 'max_batch_size'),
+  'banded_gaussian': ('num_bands',),
+}
+NEEDED = ('mechanism', 'noise_multiplier', 'sampling_probability', 'steps')
 
 
 def training_release(name, sampler, noise_multiplier, steps, clip_norm):
-  """Describes a planned private training run, as the ledger records it.
+  """Describes a planned run of plain DP-SGD, as the ledger records it. [Abadi16]
 
   Args:
     name: what is released, for people ('adapt: full fine-tuning').
-    sampler: the PoissonSampler that the training loop draws from.
+    sampler: the PoissonSampler that the batches come from, and of no derived class.
     noise_multiplier: sigma, noise standard deviation over clip norm; 0 = clip only.
     steps: number of noisy steps, empty batches included.
     clip_norm: C.
@@ -54,12 +61,12 @@ def training_release(name, sampler, noise_multiplier, steps, clip_norm):
     clip_norm.
 
   Raises:
-    ValueError: another sampler than Poisson, or numbers out of range.
+    ValueError: another sampler than plain Poisson, or numbers out of range.
   """
-  if not isinstance(sampler, PoissonSampler):
+  if type(sampler) is not PoissonSampler:
     raise ValueError(
-      f'the batches come from a {type(sampler).__name__}; the accounting holds for '
-      'PoissonSampler only. Draw private batches from data.batching.PoissonSampler.'
+      f'the batches come from a {type(sampler).__name__}; this accounting holds for '
+      'PoissonSampler only. Describe other sampling by its object in privacy.schemes.'
     )
   release = {
     'name': str(name),
@@ -77,28 +84,49 @@ def training_release(name, sampler, noise_multiplier, steps, clip_norm):
 def event(release):
   """The accountant's event of one release dict.
 
+  'gaussian': `steps` sums over Poisson draws, or over all patients where the sampling
+    probability q is 1. [Abadi16]
+  'truncated_gaussian': the same where a draw of more than `max_batch_size` patients is
+    replaced by a uniform subset of that size; `num_patients` is the public N.
+  'banded_gaussian': noise correlated by a strategy of `num_bands` = b bands and columns
+    of norm 1, patients in b groups that take turns, q within the group whose turn it
+    is. A patient can take part in every b-th step only, and those columns of the
+    strategy have no row in common: ceil(steps / b) Poisson-sampled Gaussian releases
+    of sensitivity 1. [Choquette23; the proof is in schemes.Banded]
+
   Raises:
     ValueError: a field is missing, out of range, or the mechanism is unknown.
   """
-  needed = ('mechanism', 'noise_multiplier', 'sampling_probability', 'steps')
+  mechanism = release.get('mechanism', 'gaussian')
+  if mechanism not in MECHANISMS:
+    raise ValueError(
+      f'mechanism {mechanism!r} is unknown to the accountant; it must be one of '
+      f'{", ".join(MECHANISMS)}. Where a newer version wrote it, use that version.'
+    )
+  needed = (*NEEDED, *MECHANISMS[mechanism])
   missing = [name for name in needed if name not in release]
   if missing:
     raise ValueError(
       f'a release lacks {", ".join(missing)}; every release needs {", ".join(needed)}.'
     )
-  if release['mechanism'] != 'gaussian':
-    raise ValueError(
-      f'mechanism {release["mechanism"]!r} is unknown to the accountant; '
-      "it must be 'gaussian'."
-    )
-  probability = release['sampling_probability']
-  check_noise_multiplier(release['noise_multiplier'], clip_only=True)
+  noise, probability = release['noise_multiplier'], release['sampling_probability']
+  check_noise_multiplier(noise, clip_only=True)
   check_sampling_probability(probability)
   check_steps(release['steps'])
-  one = dp_accounting.GaussianDpEvent(release['noise_multiplier'])
+  for name in MECHANISMS[mechanism]:
+    check_count(name, release[name])
+  count = release['steps']
+  if mechanism == 'truncated_gaussian':
+    one = dp_accounting.TruncatedSubsampledGaussianDpEvent(
+      release['num_patients'], probability, release['max_batch_size'], noise
+    )
+    return dp_accounting.SelfComposedDpEvent(one, count)
+  one = dp_accounting.GaussianDpEvent(noise)
   if probability < 1:
     one = dp_accounting.PoissonSampledDpEvent(probability, one)
-  return dp_accounting.SelfComposedDpEvent(one, release['steps'])
+  if mechanism == 'banded_gaussian':
+    count = -(-count // release['num_bands'])
+  return dp_accounting.SelfComposedDpEvent(one, count)
 
 
 def training_event(sampler, noise_multiplier, steps):
@@ -118,37 +146,42 @@ def gaussian_event(noise_multiplier, count=1):
   )
 
 
-def epsilon(events, delta):
+def epsilon(events, delta, relation=RELATION_NAME):
   """Composes events on the same patients and returns epsilon at delta, twice.
 
   Args:
     events: list of events (`event`, `training_event`, `gaussian_event`).
     delta: in (0, 1).
+    relation: 'add_or_remove_one', or 'substitute_one': one patient's data are
+      exchanged for any other's, N stays.
 
   Returns:
     {'pld': the claim, 'rdp': its looser confirmation}; inf without noise, and 'pld' is
     inf where epsilon is too large (above about 600) to be computed or to mean anything.
 
   Raises:
-    ValueError: delta out of range.
+    ValueError: delta out of range, or an unknown relation.
     ArithmeticError: PLD above RDP, a numerical fault: no figure may be claimed.
   """
   if not 0 < delta < 1:
     raise ValueError(
       f'delta is {delta}; it must lie between 0 and 1. Change adapt.privacy.delta.'
     )
+  if relation not in accountants.RELATIONS:
+    raise ValueError(
+      f'the relation {relation!r} is unknown; it must be one of '
+      f'{", ".join(accountants.RELATIONS)}.'
+    )
   events = list(events)
   if not events:
     return {'pld': 0.0, 'rdp': 0.0}
-  by_rdp = _accountant_epsilon(
-    rdp.RdpAccountant(neighboring_relation=RELATION), events, delta
-  )
+  by_rdp = accountants.rdp_epsilon(events, delta, relation)
   if not by_rdp < 4 * LARGEST_EPSILON:
     return {'pld': math.inf, 'rdp': by_rdp}
-  interval = _interval(events, by_rdp)
-  by_pld = _pld_epsilon(events, delta, interval)
+  interval = accountants.interval(events, by_rdp)
+  by_pld = _pld_epsilon(events, delta, relation, interval)
   if _disagree(by_pld, by_rdp):  # coarse rounding is the harmless cause: refine once
-    by_pld = _pld_epsilon(events, delta, interval / 10)
+    by_pld = _pld_epsilon(events, delta, relation, interval / 10)
   if _disagree(by_pld, by_rdp):
     raise ArithmeticError(
       f'the accountants disagree: PLD gives epsilon {by_pld}, above the RDP bound '
@@ -158,13 +191,27 @@ def epsilon(events, delta):
 
 
 def calibrate(epsilon_target, delta, sampling_probability, steps, other_events=()):
+  """The smallest noise multiplier of plain DP-SGD; see `calibrate_release`.
+
+  Args:
+    sampling_probability: q of each step, in (0, 1].
+    steps: number of noisy steps.
+  """
+  release = {
+    'mechanism': 'gaussian',
+    'sampling_probability': sampling_probability,
+    'steps': steps,
+  }
+  return calibrate_release(epsilon_target, delta, release, other_events)
+
+
+def calibrate_release(epsilon_target, delta, release, other_events=()):
   """Finds the smallest noise multiplier that keeps the total within the target.
 
   Args:
-    epsilon_target: total epsilon, over these steps and the other events together.
+    epsilon_target: total epsilon, over this release and the other events together.
     delta: of the total.
-    sampling_probability: q of each step, in (0, 1].
-    steps: number of noisy steps.
+    release: dict of any mechanism; its noise multiplier, if any, is ignored.
     other_events: events already spent on the same patients (`Ledger.events()`).
 
   Returns:
@@ -184,18 +231,11 @@ def calibrate(epsilon_target, delta, sampling_probability, steps, other_events=(
       'Raise adapt.privacy.epsilon, or work with other patients.'
     )
 
-  def training(noise_multiplier):
-    return event(
-      {
-        'mechanism': 'gaussian',
-        'noise_multiplier': noise_multiplier,
-        'sampling_probability': sampling_probability,
-        'steps': steps,
-      }
-    )
+  def events(noise_multiplier):
+    return [*other_events, event({**release, 'noise_multiplier': noise_multiplier})]
 
   def total(noise_multiplier):
-    return epsilon([*other_events, training(noise_multiplier)], delta)['pld']
+    return epsilon(events(noise_multiplier), delta)['pld']
 
   high = 1.0
   while total(high) > epsilon_target:
@@ -210,70 +250,34 @@ def calibrate(epsilon_target, delta, sampling_probability, steps, other_events=(
     high, low = low, low / 2
     if high <= SMALLEST_NOISE:
       return SMALLEST_NOISE
-  events = [*other_events, training(high)]
-  interval = _interval(events, epsilon(events, delta)['rdp'])
+  interval = accountants.interval(events(high), epsilon(events(high), delta)['rdp'])
   tolerance = 1e-5 * high
-  with _quiet():
-    sigma = dp_accounting.calibrate_dp_mechanism(
-      lambda: pld.PLDAccountant(RELATION, value_discretization_interval=interval),
-      lambda value: dp_accounting.ComposedDpEvent([*other_events, training(value)]),
-      epsilon_target,
-      delta,
-      dp_accounting.ExplicitBracketInterval(low, high),
-      tol=tolerance,
+
+  def excess(noise_multiplier):
+    return (
+      _pld_epsilon(events(noise_multiplier), delta, RELATION_NAME, interval)
+      - epsilon_target
     )
+
+  sigma = _root(excess, low, high, tolerance)
   while total(sigma) > epsilon_target:  # another rounding grid may read a hair higher
     sigma += tolerance
   return float(sigma)
 
 
-def _accountant_epsilon(accountant, events, delta):
-  with _quiet():
-    for each in events:
-      accountant.compose(each)
-    return float(accountant.get_epsilon(delta))
+def _root(excess, low, high, tolerance):
+  """The least value, up to the tolerance, where a falling function is at most 0."""
+  clamped = lambda value: min(excess(value), 1e3)  # an infinity has no secant
+  if clamped(low) <= 0:
+    return low
+  found = optimize.brentq(clamped, low, high, xtol=tolerance / 2)
+  return found if excess(found) <= 0 else min(found + tolerance, high)
 
 
-def _pld_epsilon(events, delta, interval):
-  accountant = pld.PLDAccountant(RELATION, value_discretization_interval=interval)
-  result = _accountant_epsilon(accountant, events, delta)
+def _pld_epsilon(events, delta, relation, interval):
+  result = accountants.pld_epsilon(events, delta, relation, interval)
   return result if result <= 1.2 * LARGEST_EPSILON else math.inf
 
 
 def _disagree(by_pld, by_rdp):
   return math.isfinite(by_pld) and by_pld > 1.01 * by_rdp + 1e-4
-
-
-def _interval(events, by_rdp):
-  """Width of the PLD's grid: fine enough for the result, coarse enough for memory.
-
-  Rounding adds at most interval^2 / 4 to the variance of a step's privacy loss, whose
-  own variance is about (q / sigma)^2; the sum may grow by a thousandth.
-  """
-  variance, steps = 0.0, 0
-  for each in events:
-    one, probability = each.event, 1.0
-    if isinstance(one, dp_accounting.PoissonSampledDpEvent):
-      one, probability = one.event, one.sampling_probability
-    else:
-      variance += each.count * (1 / one.noise_multiplier) ** 2
-      steps += 1  # the accountant composes unsampled Gaussians in closed form
-      continue
-    variance += each.count * (probability / one.noise_multiplier) ** 2
-    steps += each.count
-  width = min(0.06 * math.sqrt(variance / steps), 1e-3)
-  return max(width, 1e-6 * by_rdp, 1e-9)
-
-
-@contextlib.contextmanager
-def _quiet():
-  """Silences dp_accounting's notes on orders it leaves out (the bound only loosens)."""
-  logger = logging.getLogger('absl')
-  level = logger.level
-  logger.setLevel(logging.ERROR)
-  try:
-    with warnings.catch_warnings():
-      warnings.simplefilter('ignore', RuntimeWarning)
-      yield
-  finally:
-    logger.setLevel(level)

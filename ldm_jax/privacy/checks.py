@@ -85,6 +85,15 @@ def check_steps(steps):
     )
 
 
+def check_count(name, value):
+  """Raises ValueError unless the value of a release's field is a whole number >= 1."""
+  if not _is_whole(value) or value < 1:
+    raise ValueError(
+      f'{name} is {value!r}; it must be a whole number of at least 1. Change '
+      f'adapt.privacy.{name}.'
+    )
+
+
 def check_clip_norm(clip_norm):
   """Raises ValueError unless the clip norm is finite and at least 1e-12."""
   if not _is_number(clip_norm) or not 1e-12 <= clip_norm < math.inf:

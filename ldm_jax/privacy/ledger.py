@@ -1,9 +1,15 @@
 """The ledger: every private release that ever touched one cohort's patients.
 
-One JSONL file per private cohort, beside its store and not inside a run's folder, so
-that a second run on the same patients adds to the first. A release is recorded before
-its first private step, with all the steps it plans: a run that is killed has spent at
-most what the ledger says, and a resumed one finds its own id and adds nothing.
+One JSONL file per private cohort, beside its store or wherever several work folders
+share it, so that a second run on the same patients adds to the first. A release is
+recorded before its first private step, with all the steps it plans: a run that is
+killed has spent at most what the ledger says, and a resumed one finds its own id and
+adds nothing.
+
+A line without a release says whose ledger it is: a random salt, and the SHA-256 of salt
+and all patient identifiers together. A run on other patients is refused, and nobody
+reads an identifier from it: to check a guess one must guess the whole cohort. Ledgers
+from before this line are bound to the cohort by the next release.
 
 Lines are only ever added. Each carries a hash over its content and the line before: an
 edited, reordered or torn file is noticed and refused instead of undercounting. (Lines
@@ -16,6 +22,7 @@ import hashlib
 import json
 import os
 import pathlib
+import secrets
 
 from ldm_jax.data import atomic
 from ldm_jax.privacy import accounting, statement
@@ -34,21 +41,31 @@ def release_id(run, release):
   return hashlib.sha256(f'{run}\n{_canonical(content)}'.encode()).hexdigest()[:16]
 
 
+def cohort_mark(salt, patients):
+  """Names a cohort: SHA-256 of a salt and its sorted patient identifiers together."""
+  words = sorted({str(patient) for patient in patients})
+  return hashlib.sha256(f'{salt}\n{_canonical(words)}'.encode()).hexdigest()
+
+
 class Ledger:
   """The releases of one private cohort, in one file.
 
   Attributes:
     path: the JSONL file; it need not exist yet.
+    patients: identifiers of the cohort's patients, or None where nothing is to be
+      checked (reading alone).
   """
 
-  def __init__(self, path):
-    self.path = pathlib.Path(path)
+  def __init__(self, path, patients=None):
+    self.path = pathlib.Path(path).expanduser()
+    self.patients = None if patients is None else tuple(patients)
 
   def releases(self):
     """All recorded releases, oldest first: list of dicts.
 
     Raises:
-      ValueError: the file is damaged; the message names the line.
+      ValueError: the file is damaged (the message names the line), or it is the ledger
+        of other patients.
     """
     return self._read()[0]
 
@@ -84,10 +101,12 @@ class Ledger:
     for name in ('id', 'name'):
       if not isinstance(release.get(name), str) or not release[name]:
         raise ValueError(f'a release needs a text {name!r}; got {release.get(name)!r}.')
+    if 'cohort' in release:
+      raise ValueError("a release has no field 'cohort': that names the ledger's line.")
     accounting.event(release)
     release = json.loads(_canonical({**release, 'steps': int(release['steps'])}))
     with self._locked():
-      known, chain, text = self._read()
+      known, chain, text, cohort = self._read()
       for other in known:
         if other['id'] == release['id']:
           if _canonical(other) == _canonical(release):
@@ -97,9 +116,17 @@ class Ledger:
             'changed run is a new release: name it with release_id.'
           )
       if budget is not None:
-        self._check_budget([*known, release], *budget)
-      line = {**release, 'chain': _link(chain, release)}
-      atomic.write_bytes(self.path, (text + _canonical(line) + '\n').encode())
+        events = [accounting.event(each) for each in known]
+        event = accounting.event(release)
+        self._check_budget(events, release['name'], event, *budget)
+      lines = [release]
+      if cohort is None and self.patients is not None:
+        salt = secrets.token_hex(16)
+        lines = [{'cohort': cohort_mark(salt, self.patients), 'salt': salt}, release]
+      for line in lines:
+        chain = _link(chain, line)
+        text += _canonical({**line, 'chain': chain}) + '\n'
+      atomic.write_bytes(self.path, text.encode())
       _sync_folder(self.path.parent)
     return True
 
@@ -107,35 +134,49 @@ class Ledger:
     """The content of privacy.json for this ledger; see `statement.build`."""
     return statement.build(self.releases(), **details)
 
-  def _check_budget(self, releases, epsilon, delta):
-    total = accounting.epsilon([accounting.event(r) for r in releases], delta)['pld']
+  def check_budget(self, name, event, epsilon, delta):
+    """Raises ValueError where an event would bring the total above epsilon at delta.
+
+    A look ahead; `record` checks again, under the lock.
+    """
+    self._check_budget(self.events(), name, event, epsilon, delta)
+
+  def _check_budget(self, known, name, event, epsilon, delta):
+    total = accounting.epsilon([*known, event], delta)['pld']
     if not total <= epsilon * (1 + 1e-9):
+      spent = accounting.epsilon(known, delta)['pld']
       raise ValueError(
-        f'{releases[-1]["name"]!r} would bring these patients to epsilon {total:.4g} '
-        f'at delta {delta:g}; the total allowed is {epsilon:g}. Raise '
-        f'adapt.privacy.epsilon, or plan fewer steps or more noise. Spent so far: see '
-        f'{self.path}.'
+        f'{name!r} would bring these patients to epsilon {total:.4g} at delta '
+        f'{delta:g}; the total allowed is {epsilon:g}, and {spent:.4g} of it is spent '
+        f'(see {self.path}). Plan fewer steps or a smaller adapt.privacy.epsilon, or '
+        'raise ledger.total_epsilon (adapt.privacy.epsilon where that is None).'
       )
 
   def _read(self):
-    """Returns (releases, hash of the last line, text of the whole file)."""
+    """Returns (releases, hash of the last line, text of the file, cohort's line)."""
     try:
       text = self.path.read_bytes().decode('utf-8', errors='replace')
     except FileNotFoundError:
-      return [], '', ''
+      return [], '', '', None
     except OSError as error:
       raise ValueError(
         f'the privacy ledger {self.path} cannot be read ({error.strerror}); without it '
         'nothing private may run. Restore the file or its permissions.'
       ) from error
-    releases, chain = [], ''
+    releases, chain, cohort = [], '', None
     for number, line in enumerate(text.splitlines(keepends=True), 1):
       try:
-        release = json.loads(line)
-        chain_found = release.pop('chain')
-        accounting.event(release)
-        chain = _link(chain, release)
-        damaged = not line.endswith('\n') or chain_found != chain or 'id' not in release
+        content = json.loads(line)
+        chain_found = content.pop('chain')
+        chain = _link(chain, content)
+        damaged = not line.endswith('\n') or chain_found != chain
+        if 'cohort' in content:
+          damaged = damaged or cohort is not None or set(content) != {'cohort', 'salt'}
+          cohort = content
+        else:
+          accounting.event(content)
+          damaged = damaged or 'id' not in content
+          releases.append(content)
       except (ValueError, KeyError, AttributeError, TypeError):
         damaged = True
       if damaged:
@@ -144,8 +185,19 @@ class Ledger:
           'what these patients have spent is unknown, so nothing private may run. '
           'Restore the file from a backup.'
         )
-      releases.append(release)
-    return releases, chain, text
+    self._check_cohort(cohort)
+    return releases, chain, text, cohort
+
+  def _check_cohort(self, cohort):
+    if cohort is None or self.patients is None:
+      return
+    if cohort['cohort'] != cohort_mark(cohort['salt'], self.patients):
+      raise ValueError(
+        f'the privacy ledger {self.path} belongs to other patients than the '
+        f'{len(self.patients)} of data.private. Set ledger.path to the ledger of these '
+        'patients, or to a new file if nothing was ever released about any of them. '
+        'If some are the same people, count on here with ledger.any_cohort=True.'
+      )
 
   @contextlib.contextmanager
   def _locked(self):

@@ -47,16 +47,29 @@ def add_noise(clipped_sum, key, step, noise_multiplier, clip_norm, *, clip_only=
     ValueError: noise_multiplier negative, not finite, or 0 without clip_only.
   """
   check_noise_multiplier(noise_multiplier, clip_only)
-  leaves, structure = jax.tree.flatten(clipped_sum)
-  leaves = [leaf.astype(jnp.float32) for leaf in leaves]
-  if noise_multiplier > 0:
-    ends = np.cumsum([leaf.size for leaf in leaves], dtype=int)
-    eps = jax.random.normal(jax.random.fold_in(key, step), (int(ends[-1]),))
-    parts = jnp.split(noise_multiplier * clip_norm * eps, ends[:-1])
-    leaves = [
-      leaf + part.reshape(leaf.shape) for leaf, part in zip(leaves, parts, strict=True)
-    ]
-  return jax.tree.unflatten(structure, leaves)
+  if noise_multiplier == 0:
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), clipped_sum)
+  size = sum(leaf.size for leaf in jax.tree.leaves(clipped_sum))
+  return add_vector(
+    clipped_sum, noise_multiplier * clip_norm * normals(key, step, size)
+  )
+
+
+def normals(key, step, size):
+  """The standard normals (size,) of one step; no other step or use draws them."""
+  return jax.random.normal(jax.random.fold_in(key, step), (size,))
+
+
+def add_vector(tree, vector):
+  """Adds a vector over all coordinates, in the order of the leaves; float32 tree."""
+  leaves, structure = jax.tree.flatten(tree)
+  ends = np.cumsum([leaf.size for leaf in leaves], dtype=int)
+  parts = jnp.split(vector, ends[:-1])
+  sums = [
+    leaf.astype(jnp.float32) + part.reshape(leaf.shape)
+    for leaf, part in zip(leaves, parts, strict=True)
+  ]
+  return jax.tree.unflatten(structure, sums)
 
 
 def privatise(
@@ -79,15 +92,20 @@ def privatise(
   Raises:
     ValueError: as `add_noise`, or expected_batch not > 0.
   """
+  check_expected_batch(expected_batch)
+  noisy = add_noise(
+    clipped_sum, key, step, noise_multiplier, clip_norm, clip_only=clip_only
+  )
+  return jax.tree.map(lambda leaf: leaf / expected_batch, noisy)
+
+
+def check_expected_batch(expected_batch):
+  """Raises ValueError unless the expected batch is above 0."""
   if not expected_batch > 0:
     raise ValueError(
       f'the expected batch is {expected_batch}; it must be positive. '
       'Change adapt.privacy.batch_size.'
     )
-  noisy = add_noise(
-    clipped_sum, key, step, noise_multiplier, clip_norm, clip_only=clip_only
-  )
-  return jax.tree.map(lambda leaf: leaf / expected_batch, noisy)
 
 
 def new_noise_key(seed=None):

@@ -1,7 +1,8 @@
 """The privacy statement: releases -> the dict that privacy.json holds.
 
 Any reader can recompute epsilon from it: each release carries its mechanism, noise
-multiplier (noise deviation over the clip norm), sampling probability and steps.
+multiplier (noise deviation over the clip norm), sampling probability, steps and what
+else its mechanism needs; `sampling` says in words which privacy loss they stand for.
 """
 
 import importlib.metadata
@@ -15,7 +16,7 @@ from ldm_jax.privacy import accounting, checks
 ASSUMPTIONS = (
   'the unit is the patient: all volumes of a patient enter one clipped contribution',
   'the number of private patients is public and fixed before training',
-  'each patient is drawn independently in each step, and the draws stay secret',
+  'patients are drawn as each release says under sampling, and the draws stay secret',
   'the noise key is unpredictable and is known to nobody who sees the results',
   'the autoencoder, its latent scale and the attribute ranges come from public data or '
   'constants',
@@ -41,6 +42,8 @@ RELEASE_FIELDS = (
   'steps',
   'clip_norm',
 )
+# What some mechanisms need beside them.
+MORE_FIELDS = ('num_patients', 'max_batch_size', 'num_bands', 'strategy')
 
 
 def build(
@@ -64,8 +67,10 @@ def build(
     assumptions, not_covered: sentences of this run, added to the standing ones.
 
   Returns:
-    A JSON-able dict with the keys of the contract; 'epsilon' is the PLD figure. An
-    infinite epsilon (clipping without noise) is the text 'inf': JSON has no infinity.
+    A JSON-able dict with the keys of the contract, and 'relations': epsilon by both
+    accountants for one patient added or removed (the claim), and for one exchanged for
+    another. 'epsilon' is the PLD figure of the claim. An infinite epsilon (clipping
+    without noise) is the text 'inf': JSON has no infinity.
 
   Raises:
     ValueError: releases exist and delta is not in (0, 1 / num_patients).
@@ -73,10 +78,16 @@ def build(
   if releases:
     checks.check_delta(delta, num_patients)
   events = [accounting.event(release) for release in releases]
-  total = accounting.epsilon(events, delta) if events else {'pld': 0.0, 'rdp': 0.0}
+  total = accounting.epsilon(events, delta)
+  relations = {
+    accounting.RELATION_NAME: total,
+    'substitute_one': accounting.epsilon(events, delta, 'substitute_one'),
+  }
   entries = [
     {
       **{field: release.get(field) for field in RELEASE_FIELDS},
+      **{field: release[field] for field in MORE_FIELDS if field in release},
+      'sampling': sampling(release),
       'epsilon': finite(accounting.epsilon([event], delta)['pld']),
     }
     for release, event in zip(releases, events, strict=True)
@@ -89,12 +100,41 @@ def build(
     'num_patients': num_patients,
     'releases': entries,
     'accountants': {name: finite(value) for name, value in total.items()},
+    'relations': {
+      relation: {name: finite(value) for name, value in figures.items()}
+      for relation, figures in relations.items()
+    },
     'randomness': randomness,
     'assumptions': [*ASSUMPTIONS, *assumptions],
     'not_covered': [*NOT_COVERED, *not_covered],
     'code_version': code_version(),
     'config_sha256': config_sha256,
   }
+
+
+def sampling(release):
+  """One sentence: who takes part in a step of this release, and what it amounts to."""
+  probability, steps = release['sampling_probability'], release['steps']
+  gaussian = f'Gaussian releases of noise multiplier {release["noise_multiplier"]:.6g}'
+  if release['mechanism'] == 'truncated_gaussian':
+    return (
+      f'each of the {release["num_patients"]} patients by a coin of probability '
+      f'{probability:.6g} a step; of a draw above {release["max_batch_size"]} a '
+      f'uniform subset of that size: {steps} truncated Poisson-sampled {gaussian}'
+    )
+  if release['mechanism'] == 'banded_gaussian':
+    bands = release['num_bands']
+    return (
+      f'{bands} random groups take turns; each patient of the group whose turn it is, '
+      f'by a coin of probability {probability:.6g}; noise correlated by the banded '
+      f'strategy, of column norm 1: {-(-steps // bands)} Poisson-sampled {gaussian}'
+    )
+  if probability == 1:
+    return f'all patients in every step: {steps} {gaussian}'
+  return (
+    f'each patient by a coin of probability {probability:.6g} a step: {steps} '
+    f'Poisson-sampled {gaussian}'
+  )
 
 
 def write(path, statement):

@@ -233,10 +233,23 @@ def _released(privacy):
     'added (table below). From the table any reader can '
     'recompute ε.'
   ]
+  sampled = [release for release in privacy['releases'] if release.get('sampling')]
+  paragraphs += [f'{each.get("name")}: {each["sampling"]}.' for each in sampled]
   accountants = privacy.get('accountants') or {}
   if accountants:
     listed = ', '.join(f'{k.upper()}: {number(v)}' for k, v in accountants.items())
     paragraphs.append(f'Total ε by independent accountants: {listed}.')
+  figures = (privacy.get('relations') or {}).get('substitute_one') or {}
+  if figures:
+    listed = ', '.join(
+      f'{name.upper()}: {number(float(value))}' for name, value in figures.items()
+    )
+    unit = privacy.get('unit', 'patient')
+    paragraphs.append(
+      f'Under the stricter relation that one {unit} is exchanged for another, the '
+      f'number staying the same, ε at the same δ is {listed}. The claim above is for '
+      f'one {unit} added or removed.'
+    )
   return tuple(paragraphs)
 
 

@@ -8,9 +8,11 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import PartitionSpec as P
 
 from ldm_jax.privacy import gradients, mechanism
+from ldm_jax.privacy.noise import Replay
 from ldm_jax.training.mesh import EXAMPLES, state_shardings
 from ldm_jax.training.state import advance
 
@@ -28,10 +30,8 @@ def private_step(
   optimizer,
   mesh,
   ema_decay,
+  scheme,
   *,
-  clip_norm,
-  noise_multiplier,
-  expected_batch,
   microbatch=1,
 ):
   """Builds the DP-SGD step [Abadi16, Algorithm 1] with the patient as the unit.
@@ -46,16 +46,18 @@ def private_step(
     optimizer: optax transformation.
     mesh: devices; a chunk's patients are split over all of them.
     ema_decay: decay of the parameter average (post-processing).
-    clip_norm: largest L2 norm of one patient's gradient.
-    noise_multiplier: noise standard deviation over `clip_norm`.
-    expected_batch: expected number of patients in a Poisson draw.
+    scheme: of `privacy.schemes`: clip norm, noise, expected batch. The step carries it
+      as its attribute `scheme`, so that the loop draws what this noise is for.
     microbatch: patients whose gradients are alive at once on a device.
 
   Returns:
     (state, frozen, chunks, key, noise_key) -> state, where chunks yields
-    (examples, mask (n,), patients (n,)) with a fixed n: two compilations serve every
+    (examples, mask (n,), patients (n,)) with a fixed n: three compilations serve every
     batch, the empty one too.
   """
+  clip_norm, expected_batch = scheme.clip_norm, scheme.expected_batch
+  mechanism.check_expected_batch(expected_batch)
+  noise = scheme.noise()
 
   def local_sum(trained, frozen, examples, mask, keys):
     loss = lambda trained, example, key: patient_loss(trained, frozen, example, key)
@@ -79,17 +81,40 @@ def private_step(
     chunk_sum = global_sum(trained, frozen, examples, mask, keys)
     return jax.tree.map(jnp.add, total, chunk_sum)
 
+  @functools.partial(jax.jit, donate_argnums=(0, 1))
+  def privatise(total, memory, step, noise_key):
+    noisy, memory = noise.add(total, memory, noise_key, step, clip_norm)
+    gradient = jax.tree.map(lambda leaf: leaf / expected_batch, noisy)
+    return jax.lax.with_sharding_constraint((gradient, memory), replicated)
+
   @functools.partial(jax.jit, donate_argnums=0)
-  def update(state, total, noise_key):
-    gradient = mechanism.privatise(
-      total, noise_key, state.step, noise_multiplier, clip_norm, expected_batch
-    )
+  def update(state, gradient):
     state = advance(state, gradient, optimizer, ema_decay)
     return jax.lax.with_sharding_constraint(state, state_shardings(mesh, state))
 
-  @functools.partial(jax.jit, out_shardings=jax.NamedSharding(mesh, P()))
+  replicated = jax.NamedSharding(mesh, P())
+
+  @functools.partial(jax.jit, out_shardings=replicated)
   def zeros(trained):
     return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), trained)
+
+  @functools.partial(jax.jit, out_shardings=replicated)
+  def start(total):
+    return noise.start(total)
+
+  replay = Replay()
+
+  def earlier_noise(state, noise_key):
+    """The memory of the noise before this step; nothing is computed where none is."""
+    if not noise.remembers:
+      return ()
+
+    def again(memory, step):
+      number = jax.device_put(np.int32(step), state.step.sharding)
+      return privatise(zeros(state.trained), memory, number, noise_key)[1]
+
+    begin = lambda: start(zeros(state.trained))
+    return replay.before(int(state.step), noise_key, begin, again)
 
   def step(state, frozen, chunks, key, noise_key):
     total = zeros(state.trained)
@@ -97,6 +122,11 @@ def private_step(
       total = accumulate(
         total, state.trained, frozen, examples, mask, patients, state.step, key
       )
-    return update(state, total, noise_key)
+    memory = earlier_noise(state, noise_key)
+    gradient, memory = privatise(total, memory, state.step, noise_key)
+    if noise.remembers:
+      replay.keep(int(state.step) + 1, noise_key, memory)
+    return update(state, gradient)
 
+  step.scheme = scheme
   return step

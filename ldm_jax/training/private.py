@@ -5,11 +5,13 @@ killed has spent what it planned to spend and never less. The noise key lives in
 file beside the checkpoints (mode 600) from the first step to the last.
 """
 
+import dataclasses
+
 import jax
 import numpy as np
 
 from ldm_jax.data import batching
-from ldm_jax.privacy import accounting, mechanism
+from ldm_jax.privacy import mechanism, schemes
 from ldm_jax.training import loop
 from ldm_jax.training.mesh import put_examples
 
@@ -60,50 +62,55 @@ def noise_key(folder, privacy, resuming):
   return key
 
 
-def plan(privacy, steps, num_patients, secret, spent=()):
-  """The sampler and the noise multiplier that keep the total within the budget.
+def configured(privacy, num_patients, steps):
+  """The run that config.adapt.privacy asks for, its noise not yet calibrated.
 
   Args:
     privacy: config.adapt.privacy.
-    steps: planned number of steps.
     num_patients: patients of the private cohort, a public number.
-    secret: bytes that seed the Poisson draws.
-    spent: events of earlier releases on these patients.
-
-  Returns:
-    (PoissonSampler, noise multiplier).
+    steps: config.adapt.steps.
 
   Raises:
-    ValueError: for an expected batch larger than the cohort or an impossible budget.
+    ValueError: numbers that do not fit the cohort or each other.
   """
-  draws = sampler(privacy, num_patients, secret)
-  sigma = accounting.calibrate(
-    privacy.epsilon, privacy.delta, draws.sampling_probability, steps, spent
-  )
-  return draws, sigma
+  common = {
+    'num_patients': num_patients,
+    'steps': steps,
+    'clip_norm': privacy.clip_norm,
+  }
+  if privacy.mechanism == 'full_batch':
+    return schemes.FullBatch(**common)
+  common['batch_size'] = privacy.batch_size
+  if privacy.mechanism == 'truncated_poisson':
+    return schemes.TruncatedPoisson(**common, max_batch_size=privacy.max_batch_size)
+  if privacy.mechanism == 'banded':
+    return schemes.Banded(**common, num_bands=privacy.num_bands)
+  return schemes.Poisson(**common)
 
 
-def sampler(privacy, num_patients, secret):
-  """The Poisson draws of a run: each patient with probability batch_size / patients.
+def as_recorded(scheme, release):
+  """The scheme with the noise and strategy that its release in the ledger holds.
 
   Raises:
-    ValueError: for an expected batch larger than the cohort.
+    ValueError: where the two describe different runs.
   """
-  if privacy.batch_size > num_patients:
+  fields = {'noise_multiplier': release['noise_multiplier']}
+  if release.get('strategy'):
+    fields['strategy'] = tuple(release['strategy'])
+  result = dataclasses.replace(scheme, **fields)
+  mine = result.release(release['name'])
+  if any(release.get(key) != value for key, value in mine.items()):
     raise ValueError(
-      f'config.adapt.privacy.batch_size is {privacy.batch_size}, but the private '
-      f'cohort has {num_patients} patients: each would be drawn with probability '
-      'above 1. Lower the batch size or add patients.'
+      f'the ledger holds this run as {release}, but the config now asks for {mine}. '
+      'Put the config back, or start again in another --workdir: that is a new '
+      'release and adds up.'
     )
-  return batching.PoissonSampler(
-    num_patients, privacy.batch_size / num_patients, secret
-  )
+  return result
 
 
 def take_steps(
   private_step,
   examples,
-  sampler,
   chunk_size,
   state,
   frozen,
@@ -114,25 +121,37 @@ def take_steps(
   observe=None,
   **run,
 ):
-  """Trains to `num_steps`; nothing about the private data is logged.
+  """Takes all steps of the step's scheme; nothing about the private data is logged.
+
+  Who is drawn, how often and with what noise come from `private_step.scheme` alone.
 
   Args:
     private_step: from `adaptation.private_step`.
     examples: from `patient_arrays`.
-    sampler: the PoissonSampler that the accounting was made from.
     chunk_size: patients a compiled call.
     state: TrainState at step 0.
     frozen: flat dict of the parameters that do not move.
     mesh: devices.
     key: PRNG key of times, training noise and drops (not secret).
-    secret_key: PRNG key of the protecting noise.
+    secret_key: PRNG key of the protecting noise and of the draws.
     observe: None, or (state, frozen, key) -> figures of the private data to log, which
       the caller marks as internal.
-    **run: arguments of `loop.train`.
+    **run: arguments of `loop.train`, except the number of steps.
 
   Returns:
     The final TrainState.
+
+  Raises:
+    ValueError: other patients than the scheme counts.
   """
+  scheme = private_step.scheme
+  found = len(next(iter(examples.values())))
+  if found != scheme.num_patients:
+    raise ValueError(
+      f'{found} patients came, but the plan that the ledger holds counts '
+      f'{scheme.num_patients}. Prepare the cohort again and start in a new --workdir.'
+    )
+  sampler = scheme.sampler(mechanism.sampling_secret(secret_key))
 
   def take_step(current, step):
     chunks = _chunks(examples, sampler.draw(step), chunk_size, mesh)
@@ -140,7 +159,7 @@ def take_steps(
     is_observed = observe is not None and (step + 1) % run['log_every'] == 0
     return current, observe(current, frozen, key) if is_observed else {}
 
-  return loop.train(take_step, state, mesh=mesh, **run)
+  return loop.train(take_step, state, scheme.steps, mesh=mesh, **run)
 
 
 def _chunks(examples, drawn, chunk_size, mesh):

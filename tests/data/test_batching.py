@@ -5,7 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ldm_jax.data.batching import PoissonSampler, chunks, epoch_batch
+from ldm_jax.data.batching import (
+  CyclicPoissonSampler,
+  PoissonSampler,
+  TruncatedPoissonSampler,
+  chunks,
+  epoch_batch,
+)
 
 
 @settings(max_examples=30, deadline=None)
@@ -69,6 +75,54 @@ def test_adding_a_patient_changes_no_draw_of_the_others():
   for step in range(20):
     drawn = large.draw(step)
     assert np.array_equal(small.draw(step), drawn[drawn < 50])
+
+
+def test_a_truncated_draw_is_a_uniform_part_of_the_poisson_draw():
+  num, q, limit, steps = 20, 0.4, 8, 4000
+  sampler = TruncatedPoissonSampler(num, q, 1, limit)
+  plain, seen, cut = PoissonSampler(num, q, 1), np.zeros(num), 0
+  for step in range(steps):
+    drawn, whole = sampler.draw(step), plain.draw(step)
+    assert drawn.size == min(whole.size, limit)
+    assert np.isin(drawn, whole).all() and np.all(np.diff(drawn) > 0)
+    if whole.size <= limit:
+      assert np.array_equal(drawn, whole)
+    else:
+      cut += 1
+      # a patient's chance to stay is the same whoever it is
+      seen[whole] -= limit / whole.size
+      seen[drawn] += 1
+  assert cut > steps / 4
+  assert np.abs(seen).max() < 5 * np.sqrt(cut / 4)
+  assert np.array_equal(sampler.draw(3), TruncatedPoissonSampler(num, q, 1, 8).draw(3))
+
+
+def test_groups_take_turns_and_a_patient_stays_in_its_group():
+  num, q, groups, steps = 60, 0.5, 3, 1500
+  sampler = CyclicPoissonSampler(num, q, 1, groups)
+  mine, drawn = sampler.groups(), np.zeros((steps, num))
+  for step in range(steps):
+    drawn[step, sampler.draw(step)] = 1
+  for group in range(groups):
+    turn = drawn[group::groups]
+    assert not turn[:, mine != group].any()
+    rates = turn[:, mine == group].mean(axis=0)
+    assert np.abs(rates - q).max() < 5 * np.sqrt(q * (1 - q) / len(turn))
+  many = CyclicPoissonSampler(30_000, q, 2, groups).groups()
+  assert np.abs(np.bincount(many) - 10_000).max() < 5 * np.sqrt(30_000 * 2 / 9)
+  assert not np.array_equal(mine, CyclicPoissonSampler(num, q, 9, groups).groups())
+
+
+def test_a_patient_more_changes_nobody_elses_group():
+  small, large = (CyclicPoissonSampler(n, 0.4, 1, 4) for n in (50, 51))
+  assert np.array_equal(small.groups(), large.groups()[:50])
+
+
+def test_samplers_without_room_or_groups_are_errors():
+  with pytest.raises(ValueError, match='max_batch_size is 0'):
+    TruncatedPoissonSampler(5, 0.5, 0, 0)
+  with pytest.raises(ValueError, match='num_groups is 0'):
+    CyclicPoissonSampler(5, 0.5, 0, 0)
 
 
 def test_probability_one_draws_everybody():

@@ -14,7 +14,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from ldm_jax.data import batching
-from ldm_jax.privacy import canaries, gradients, mechanism
+from ldm_jax.privacy import canaries, gradients, mechanism, schemes
 from ldm_jax.training import adaptation, state
 from ldm_jax.training.mesh import EXAMPLES, make_mesh, put_examples
 
@@ -39,9 +39,13 @@ def real_step(mesh, optimizer):
     optimizer,
     mesh,
     0.9,
-    clip_norm=CLIP_NORM,
-    noise_multiplier=SIGMA,
-    expected_batch=EXPECTED,
+    schemes.Poisson(
+      num_patients=PATIENTS + CANARIES,
+      batch_size=EXPECTED,
+      steps=STEPS,
+      clip_norm=CLIP_NORM,
+      noise_multiplier=SIGMA,
+    ),
     microbatch=MICROBATCH,
   )
 

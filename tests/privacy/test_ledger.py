@@ -142,3 +142,68 @@ def test_every_line_is_plain_json_with_the_release_in_words(tmp_path):
   assert line['mechanism'] == 'gaussian'
   assert line['noise_multiplier'] == 2.0
   assert line['steps'] == 100
+
+
+# One ledger, several work folders
+
+
+def test_a_ledger_belongs_to_its_patients_and_names_none_of_them(tmp_path):
+  path, patients = tmp_path / 'private.jsonl', ['anna-1', 'berta-2', 'carla-3']
+  Ledger(path, patients).record(make_release('a'))
+  Ledger(path, reversed(patients)).record(make_release('b'))
+  assert len(Ledger(path, patients).releases()) == 2
+  for others in (patients[:2], [*patients, 'dora-4'], ['x']):
+    for use in (
+      Ledger(path, others).releases,
+      lambda others=others: Ledger(path, others).record(make_release('c')),
+    ):
+      with pytest.raises(ValueError, match=r'other patients.*ledger\.path'):
+        use()
+  assert len(Ledger(path).releases()) == 2
+  text = path.read_text()
+  assert not any(
+    word in text for patient in patients for word in patient.split('-')[:1]
+  )
+  again = tmp_path / 'again.jsonl'
+  Ledger(again, patients).record(make_release('a'))
+  first, second = (json.loads(p.read_text().splitlines()[0]) for p in (path, again))
+  assert set(first) == {'cohort', 'salt', 'chain'}
+  assert first['cohort'] != second['cohort'], 'without a salt, ledgers can be matched'
+
+
+def test_a_ledger_from_before_cohorts_is_read_and_bound_by_the_next_release(tmp_path):
+  path = tmp_path / 'private.jsonl'
+  Ledger(path).record(make_release('old'))
+  before = path.read_text()
+  assert 'cohort' not in before
+  book = Ledger(path, ['a', 'b'])
+  assert len(book.releases()) == 1
+  book.record(make_release('new'))
+  assert path.read_text().startswith(before)
+  assert [release['id'] for release in book.releases()] == [
+    make_release('old')['id'],
+    make_release('new')['id'],
+  ]
+  with pytest.raises(ValueError, match='other patients'):
+    Ledger(path, ['a']).releases()
+
+
+@pytest.mark.parametrize('damage', ['salt', 'twice', 'gone'])
+def test_a_changed_line_of_the_cohort_stops_everything(tmp_path, damage):
+  path = tmp_path / 'private.jsonl'
+  Ledger(path, ['a', 'b']).record(make_release())
+  first, second = path.read_text().splitlines(keepends=True)
+  content = json.loads(first)
+  changed = {
+    'salt': first.replace(content['salt'], '0' * 32) + second,
+    'twice': first + first + second,
+    'gone': second,
+  }[damage]
+  path.write_text(changed)
+  with pytest.raises(ValueError, match='damaged'):
+    Ledger(path, ['a', 'b']).releases()
+
+
+def test_a_release_cannot_pass_for_the_line_of_the_cohort(tmp_path):
+  with pytest.raises(ValueError, match='cohort'):
+    Ledger(tmp_path / 'private.jsonl').record({**make_release(), 'cohort': 'x'})

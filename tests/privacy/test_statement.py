@@ -18,6 +18,7 @@ KEYS = {
   'num_patients',
   'releases',
   'accountants',
+  'relations',
   'randomness',
   'assumptions',
   'not_covered',
@@ -31,6 +32,7 @@ RELEASE_KEYS = {
   'sampling_probability',
   'steps',
   'clip_norm',
+  'sampling',
   'epsilon',
 }
 
@@ -65,6 +67,10 @@ def test_the_statement_has_the_keys_of_the_contract(tmp_path):
   assert made['epsilon'] == made['accountants']['pld'] <= made['accountants']['rdp']
   assert 'x' in made['assumptions'] and 'y' in made['not_covered']
   assert made['code_version'].startswith('0.')
+  assert set(made['relations']) == {'add_or_remove_one', 'substitute_one'}
+  exchanged = made['relations']['substitute_one']
+  assert made['epsilon'] < exchanged['pld'] <= exchanged['rdp']
+  assert 'probability 0.1' in made['releases'][0]['sampling']
 
 
 def test_any_reader_recomputes_epsilon_from_the_file(tmp_path):

@@ -115,3 +115,12 @@ def test_a_delta_as_large_as_one_in_the_cohort_is_warned_of():
 def test_an_epsilon_below_the_accountants_is_warned_of():
   said = s.statement(privacy(epsilon=1.0))
   assert any('larger ε' in w for w in said.warnings)
+
+
+def test_the_mechanism_and_the_exchange_of_patients_are_put_into_words():
+  banded = {**RELEASE, 'sampling': '4 random groups take turns'}
+  relations = {'substitute_one': {'pld': 7.25, 'rdp': 'inf'}}
+  said = words(s.statement(privacy(releases=[banded], relations=relations)))
+  assert '4 random groups take turns' in said
+  assert 'exchanged for another' in said
+  assert 'PLD: 7.25, RDP: ∞' in said

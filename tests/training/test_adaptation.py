@@ -11,12 +11,19 @@ import pytest
 
 from ldm_jax.checks import METHODS
 from ldm_jax.data import batching
-from ldm_jax.privacy import gradients, mechanism
-from ldm_jax.training import adaptation, diffusion, state
-from ldm_jax.training.mesh import make_mesh, put_examples
+from ldm_jax.privacy import gradients, mechanism, schemes
+from ldm_jax.training import adaptation, diffusion, private, state
+from ldm_jax.training.mesh import make_mesh, put_examples, state_shardings
 
 KEY, NOISE_KEY = jax.random.key(0), mechanism.new_noise_key(0)
 CLIP_NORM, SIGMA, EXPECTED, CHUNK = 0.5, 1.3, 6.0, 4
+
+COMMON = {
+  'num_patients': 12,
+  'batch_size': EXPECTED,
+  'steps': 20,
+  'clip_norm': CLIP_NORM,
+}
 
 
 def build(loss, mesh, optimizer, sigma=SIGMA, microbatch=1):
@@ -25,9 +32,7 @@ def build(loss, mesh, optimizer, sigma=SIGMA, microbatch=1):
     optimizer,
     mesh,
     0.9,
-    clip_norm=CLIP_NORM,
-    noise_multiplier=sigma,
-    expected_batch=EXPECTED,
+    schemes.Poisson(**COMMON, noise_multiplier=sigma),
     microbatch=microbatch,
   )
 
@@ -91,14 +96,65 @@ def test_an_empty_batch_still_takes_a_noisy_step(toy, start, params, patients):
 
 
 def test_a_run_compiles_once_whatever_is_drawn(toy, start, params, patients, caplog):
-  """One program sums a chunk and one takes the step, the empty draw included."""
+  """One program each sums a chunk, adds noise, takes the step; empty draws too."""
   sampler = batching.PoissonSampler(12, 0.3, b'secret')
   draws = [(), *(sampler.draw(step) for step in range(12)), (), tuple(range(12))]
   assert len({len(drawn) for drawn in draws}) > 4
   with caplog.at_level(logging.WARNING), jax.log_compiles():
     after(toy, start, params, patients, make_mesh(4), draws)
   compiled = re.findall(r'Compiling (?:jit\()?(\w+)', caplog.text)
-  assert compiled.count('accumulate') == compiled.count('update') == 1
+  for name in ('accumulate', 'privatise', 'update'):
+    assert compiled.count(name) == 1, name
+
+
+def banded_run(toy, start, params, patients, steps, step=None, first=0):
+  """Steps of a run with three bands on two devices, from `first` on: (state, step)."""
+  mesh, optimizer = make_mesh(2), optax.sgd(1.0)
+  common = {**COMMON, 'batch_size': 4, 'steps': 6, 'noise_multiplier': SIGMA}
+  scheme = schemes.Banded(**common, num_bands=3, strategy=(0.8, 0.48, 0.36))
+  step = step or adaptation.private_step(toy[0], optimizer, mesh, 0.9, scheme)
+  current = start(params, optimizer, mesh).replace(step=jnp.int32(first))
+  current = jax.device_put(current, state_shardings(mesh, current))
+  for _ in range(steps):
+    current = step(current, {}, (), KEY, NOISE_KEY)
+  return current, step
+
+
+def test_correlated_noise_resumes_in_the_same_bits_with_one_compilation(
+  toy, start, params, patients, caplog
+):
+  """Empty draws: parameters move by noise alone. Step 3 alone, then after 0, 1, 2."""
+  arguments = toy, start, params, patients
+  with caplog.at_level(logging.WARNING), jax.log_compiles():
+    _, step = banded_run(*arguments, 3)
+    unbroken, _ = banded_run(*arguments, 1, step, first=3)
+    other, _ = banded_run(*arguments, 1, step, first=2)
+    back, _ = banded_run(*arguments, 1, step, first=3)
+  fresh, _ = banded_run(*arguments, 1, first=3)
+  jax.tree.map(np.testing.assert_array_equal, unbroken, back)
+  jax.tree.map(np.testing.assert_array_equal, unbroken, fresh)
+  assert not np.array_equal(
+    other.trained['conditioner/w'], back.trained['conditioner/w']
+  )
+  compiled = re.findall(r'Compiling (?:jit\()?(\w+)', caplog.text)
+  assert compiled.count('privatise') == compiled.count('update') == 1
+
+
+def test_the_memory_of_the_noise_is_no_part_of_the_state(toy, start, params, patients):
+  state_, _ = banded_run(toy, start, params, patients, 3)
+  plain = start(params, optax.sgd(1.0), make_mesh(2))
+  assert jax.tree.structure(state_) == jax.tree.structure(plain)
+  shapes = lambda tree: [leaf.shape for leaf in jax.tree.leaves(tree)]
+  assert shapes(state_) == shapes(plain)
+
+
+def test_a_step_draws_the_patients_it_counts_and_no_others(toy, patients, tmp_path):
+  step = build(toy[0], make_mesh(1), optax.sgd(1.0))
+  fewer = {name: leaf[:11] for name, leaf in patients.items()}
+  with pytest.raises(ValueError, match=r'11 patients came.*counts 12'):
+    private.take_steps(
+      step, fewer, CHUNK, None, {}, mesh=None, key=KEY, secret_key=NOISE_KEY
+    )
 
 
 @pytest.mark.parametrize('devices', [1, 4])

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from ldm_jax.data.batching import PoissonSampler, epoch_batch
-from ldm_jax.privacy import mechanism
+from ldm_jax.privacy import mechanism, schemes
 from ldm_jax.training import adaptation, checkpoint, loop, private, state
 from ldm_jax.training.mesh import make_mesh, put_examples
 from ldm_jax.training.step import plain_step
@@ -27,16 +27,27 @@ def plain(example_losses):
   return plain_step(example_losses, OPTIMIZER, make_mesh(2), 0.9)
 
 
+COMMON = {
+  'num_patients': 12,
+  'batch_size': 4,
+  'steps': 7,
+  'clip_norm': 1.0,
+  'noise_multiplier': 1.1,
+}
+SCHEMES = {
+  'poisson': schemes.Poisson(**COMMON),
+  'banded': schemes.Banded(**COMMON, num_bands=3, strategy=(0.8, 0.48, 0.36)),
+}
+
+
 @functools.cache
-def private_(patient_loss):
+def private_(patient_loss, scheme):
   return adaptation.private_step(
     patient_loss,
     OPTIMIZER,
     make_mesh(2),
     0.9,
-    clip_norm=1.0,
-    noise_multiplier=1.1,
-    expected_batch=4,
+    scheme,
   )
 
 
@@ -69,7 +80,7 @@ def train_plainly(toy, patients, params):
 
 @pytest.fixture
 def train_privately(toy, patients, params, monkeypatch):
-  def train(folder, num_steps=7, break_at=None, log=lambda **event: None):
+  def train(folder, break_at=None, log=lambda **event: None, scheme=SCHEMES['poisson']):
     draw = PoissonSampler.draw
 
     def broken(sampler, number):
@@ -80,16 +91,14 @@ def train_privately(toy, patients, params, monkeypatch):
     monkeypatch.setattr(PoissonSampler, 'draw', broken)
     try:
       return private.take_steps(
-        private_(toy[0]),
+        private_(toy[0], scheme),
         patients,
-        PoissonSampler(12, 4 / 12, b'secret'),
         4,
         state.create(jax.tree.map(jnp.copy, params), OPTIMIZER),
         {},
         mesh=make_mesh(2),
         key=KEY,
         secret_key=mechanism.new_noise_key(0),
-        num_steps=num_steps,
         folder=folder,
         log=log,
         title='test',
@@ -102,11 +111,13 @@ def train_privately(toy, patients, params, monkeypatch):
   return train
 
 
-@pytest.fixture(params=['plain', 'private'])
+@pytest.fixture(params=['plain', *SCHEMES])
 def train(request):
   """Runs 7 steps with a checkpoint every 2, plain or private."""
-  name = {'plain': 'train_plainly', 'private': 'train_privately'}[request.param]
-  return request.getfixturevalue(name)
+  if request.param == 'plain':
+    return request.getfixturevalue('train_plainly')
+  train = request.getfixturevalue('train_privately')
+  return functools.partial(train, scheme=SCHEMES[request.param])
 
 
 @pytest.mark.parametrize('breaks', [(1,), (2, 5), (4, 4, 6)])

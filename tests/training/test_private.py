@@ -1,11 +1,15 @@
 """Laws of a private run's surroundings: patients, plan, key, silence."""
 
+import dataclasses
+import json
+import math
 import types
 
 import jax
 import numpy as np
 import pytest
 
+from ldm_jax import checks
 from ldm_jax.config import override
 from ldm_jax.defaults import defaults
 from ldm_jax.privacy import accounting, mechanism
@@ -41,26 +45,57 @@ def test_every_volume_stands_with_its_patient_and_the_rest_is_absent():
 
 
 def test_the_plan_keeps_the_budget_it_was_given(privacy):
-  sampler, sigma = private.plan(privacy, 50, 200, b'secret')
-  assert sampler.sampling_probability == privacy.batch_size / 200
-  event = accounting.training_event(sampler, sigma, 50)
-  epsilon = accounting.epsilon([event], privacy.delta)['pld']
+  plan = private.configured(privacy, 200, 50).calibrated(privacy.epsilon, privacy.delta)
+  assert plan.sampling_probability == privacy.batch_size / 200
+  epsilon = accounting.epsilon([plan.event()], privacy.delta)['pld']
   assert 0.99 * privacy.epsilon < epsilon <= privacy.epsilon
 
 
 def test_what_was_spent_before_makes_the_noise_larger(privacy):
-  _, fresh = private.plan(privacy, 50, 200, b'secret')
-  spent = [accounting.gaussian_event(1.0)]
-  sampler, sigma = private.plan(privacy, 50, 200, b'secret', spent)
-  assert sigma > fresh
-  events = [*spent, accounting.training_event(sampler, sigma, 50)]
-  assert accounting.epsilon(events, privacy.delta)['pld'] <= privacy.epsilon
+  plan, spent = private.configured(privacy, 200, 50), [accounting.gaussian_event(1.0)]
+  alone = plan.calibrated(privacy.epsilon, privacy.delta)
+  after = plan.calibrated(privacy.epsilon, privacy.delta, spent)
+  assert after.noise_multiplier > alone.noise_multiplier
+  figures = accounting.epsilon([*spent, after.event()], privacy.delta)
+  assert figures['pld'] <= privacy.epsilon
 
 
 def test_a_batch_larger_than_the_cohort_is_refused(privacy):
-  with pytest.raises(ValueError, match=r'batch_size is 32.* 31 patients.*Lower'):
-    private.plan(privacy, 50, 31, b'secret')
-  assert private.sampler(privacy, 32, b'secret').sampling_probability == 1.0
+  with pytest.raises(ValueError, match=r'batch size is 32.* 31.*Lower'):
+    private.configured(privacy, 31, 50)
+  assert private.configured(privacy, 32, 50).sampling_probability == 1.0
+
+
+@pytest.mark.parametrize(
+  ('flags', 'kind', 'fields'),
+  [
+    ({}, 'Poisson', {'batch_size': 32}),
+    ({'mechanism': 'full_batch'}, 'FullBatch', {'batch_size': 200}),
+    ({'mechanism': 'banded', 'num_bands': 3}, 'Banded', {'num_bands': 3}),
+    (
+      {'mechanism': 'truncated_poisson', 'max_batch_size': 64},
+      'TruncatedPoisson',
+      {'max_batch_size': 64, 'batch_size': 32},
+    ),
+  ],
+)
+def test_the_config_chooses_the_mechanism(flags, kind, fields):
+  flags = {f'adapt.privacy.{key}': value for key, value in flags.items()}
+  config = checks.check(override(defaults(), flags))
+  plan = private.configured(config.adapt.privacy, 200, 50)
+  assert type(plan).__name__ == kind
+  assert {key: getattr(plan, key) for key in fields} == fields
+
+
+def test_a_resumed_run_takes_noise_and_strategy_from_the_ledger(privacy):
+  privacy.mechanism, privacy.num_bands = 'banded', 2
+  plan = private.configured(privacy, 200, 50)
+  coefficients = (math.sqrt(0.9), math.sqrt(0.1))  # not what optimising would find
+  ran = dataclasses.replace(plan, noise_multiplier=1.7, strategy=coefficients)
+  recorded = json.loads(json.dumps({**ran.release('adapt'), 'run': 'r', 'id': 'i'}))
+  assert private.as_recorded(plan, recorded) == ran
+  with pytest.raises(ValueError, match='the config now asks for'):
+    private.as_recorded(private.configured(privacy, 200, 51), recorded)
 
 
 def test_a_new_run_writes_its_key_before_using_it(privacy, tmp_path):

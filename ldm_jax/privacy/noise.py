@@ -1,0 +1,129 @@
+"""The noise of a private run, as objects: a clipped sum -> the sum with noise.
+
+`add` is a pure function of (sum, memory, key, step); `memory` holds earlier noise that
+the next step refers to, and is a secret: who knows it can subtract the noise. It lives
+in `Replay`, inside the process, and never in a checkpoint: since every step's normals
+come from (key, step), a resumed run computes it again, bit for bit, from step 0.
+
+[Choquette23] (Amplified) Banded Matrix Factorization, arXiv:2306.08153, Algorithm 9.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ldm_jax.privacy import mechanism, strategies
+from ldm_jax.privacy.checks import check_noise_multiplier
+
+
+@dataclasses.dataclass(frozen=True)
+class Independent:
+  """N(0, (noise_multiplier * clip_norm)^2) on every coordinate, anew in each step.
+
+  Raises:
+    ValueError: a noise multiplier that is not a finite number above 0.
+  """
+
+  noise_multiplier: float
+  remembers = False
+
+  def __post_init__(self):
+    check_noise_multiplier(self.noise_multiplier)
+
+  def start(self, total):
+    """The memory before step 0: none."""
+    return ()
+
+  def add(self, total, memory, key, step, clip_norm):
+    """(clipped sum, (), key, step, C) -> (float32 tree with noise, ())."""
+    noisy = mechanism.add_noise(total, key, step, self.noise_multiplier, clip_norm)
+    return noisy, memory
+
+
+@dataclasses.dataclass(frozen=True)
+class Correlated:
+  """noise_multiplier * clip_norm * C^{-1} z, for the strategy C of `strategies.matrix`.
+
+  With z_t standard normal, x = T^{-1} z of the unscaled Toeplitz matrix T follows
+  c_0 x_t = z_t - sum_{k=1}^{b-1} c_k x_{t-k}, and C = T D^{-1} with D the column norms,
+  so step t gets D_t x_t. The memory is the last b - 1 of the x: (b-1, coordinates).
+
+  Attributes:
+    noise_multiplier: sigma.
+    coefficients: tuple (b,), b >= 2.
+    steps: of the whole run; the noise of its last steps depends on it.
+
+  Raises:
+    ValueError: a bad noise multiplier, or what `strategies.check` refuses.
+  """
+
+  noise_multiplier: float
+  coefficients: tuple
+  steps: int
+  remembers = True
+
+  def __post_init__(self):
+    check_noise_multiplier(self.noise_multiplier)
+    strategies.check(self.coefficients, self.steps)
+
+  def start(self, total):
+    """The memory before step 0: zeros (b-1, number of coordinates)."""
+    size = sum(leaf.size for leaf in jax.tree.leaves(total))
+    return jnp.zeros((len(self.coefficients) - 1, size), jnp.float32)
+
+  def add(self, total, memory, key, step, clip_norm):
+    """(clipped sum, memory, key, step, C) -> (float32 tree with noise, memory)."""
+    coefficients = jnp.asarray(self.coefficients, jnp.float32)
+    slots, size = memory.shape
+    x = mechanism.normals(key, step, size)
+    for slot in range(slots):  # x_{t-k} stands in slot (t - k) mod (b - 1)
+      behind = (step - 1 - slot) % slots + 1
+      x -= coefficients[behind] * memory[slot]
+    x /= coefficients[0]
+    memory = memory.at[step % slots].set(x)
+    norms = strategies.column_norms(self.coefficients, self.steps)
+    scale = jnp.asarray(norms, jnp.float32)[step]
+    noise = self.noise_multiplier * clip_norm * scale * x
+    return mechanism.add_vector(total, noise), memory
+
+
+class Replay:
+  """Keeps the memory of a run's noise between steps and computes it where it lacks.
+
+  What it holds is secret and is never written.
+  """
+
+  def __init__(self):
+    self._known = None
+
+  def __repr__(self):
+    return 'Replay(secret)'
+
+  def before(self, step, key, start, again):
+    """The memory as it is before a step; to be given back by `keep`.
+
+    Args:
+      step: int.
+      key: the run's noise key; another key's memory is not used.
+      start: () -> memory before step 0.
+      again: (memory, step) -> memory after that step. It must run the program that adds
+        the noise of training, or rounding might differ.
+    """
+    known, self._known = self._known, None
+    done, memory = 0, None
+    if known is not None and known[1] == _bits(key) and known[0] <= step:
+      done, _, memory = known
+    memory = start() if memory is None else memory
+    for earlier in range(done, step):
+      memory = again(memory, earlier)
+    return memory
+
+  def keep(self, step, key, memory):
+    """Keeps the memory as it is before a step."""
+    self._known = step, _bits(key), memory
+
+
+def _bits(key):
+  return np.asarray(jax.random.key_data(key)).tobytes()
