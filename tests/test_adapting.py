@@ -72,6 +72,19 @@ def test_the_total_stops_the_run_that_would_exceed_it(plan, tmp_path):
   assert stated(tmp_path, 'three')['epsilon'] <= 3
 
 
+def test_the_total_is_checked_before_the_stages_that_come_first(
+  plan, tmp_path, monkeypatch
+):
+  flags = {**shared(tmp_path, 2, 3.0), 'adapt.privacy.mechanism': 'full_batch'}
+  flags['data.private.layout'] = 'phantom_cardiac'
+  config = checks.check(override(defaults(), flags))
+  monkeypatch.setattr(staging, 'will_start_anew', lambda *_: True)
+  for folder in ('one', 'two'):
+    plan(folder, flags)
+  with pytest.raises(ValueError, match=r"'this run'.*total allowed is 3"):
+    adapting.check_plan(config, WorkFolder(tmp_path / 'three'))
+
+
 def test_without_a_total_the_epsilon_of_a_run_is_the_total(plan, tmp_path):
   path = {'ledger.path': str(tmp_path / 'cohort.jsonl')}
   plan('one', {**path, 'adapt.privacy.epsilon': '1'})
