@@ -25,10 +25,12 @@ def planned(config, work, book, run):
   Returns:
     List of release dicts for `Ledger.record`, empty when nothing is to be spent.
   """
+  if not _asked(config):
+    return []
   split = staging.splits_of_store(config, work)['private']
   wanted = _wanted(config, split.schema, run)
   known = {entry['id'] for entry in book.releases()}
-  if wanted is None or wanted['id'] in known or _kept(wanted, work, split, known):
+  if wanted['id'] in known or _kept(wanted, work, split, known):
     return []
   return [wanted]
 
@@ -46,9 +48,11 @@ def publish(config, work, split, book, run, secret_key):
   Raises:
     ValueError: the release stands in no ledger.
   """
+  if not _asked(config):
+    return
   wanted = _wanted(config, split.schema, run)
   known = {entry['id'] for entry in book.releases()}
-  if wanted is None or _kept(wanted, work, split, known):
+  if _kept(wanted, work, split, known):
     return
   if wanted['id'] not in known:
     raise ValueError(
@@ -69,12 +73,14 @@ def publish(config, work, split, book, run, secret_key):
   work.write_json({**kept, 'prior': prior}, *PRIOR)  # the digest stays in the store
 
 
+def _asked(config):
+  return config.adapt.privacy.releases.attributes.epsilon is not None
+
+
 def _wanted(config, schema, run):
-  """The release dict of the attributes' histograms, or None where none is asked for."""
+  """The release dict of the attributes' histograms."""
   privacy = config.adapt.privacy
   section = privacy.releases.attributes
-  if section.epsilon is None:
-    return None
   sigma = accounting.calibrate(section.epsilon, privacy.delta, 1.0, 1)
   num_blocks = len(schema) + len(section.pairs)
   made = release.planned(NAME, sigma, release.histograms_norm(num_blocks))
