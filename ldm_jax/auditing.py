@@ -199,10 +199,13 @@ class _Stand:
   def compare_losses(self, final, inside, times, confidence):
     """Bound from losses before less after, of patients inside and outside."""
     one = jax.jit(self.loss)
-    after = {path: leaf for path, leaf in final.trained.items() if path in self.trained}
+    # From the host: parameters before and after rest on different sets of devices.
+    before, after = jax.device_get((self.trained, dict(final.trained)))
+    del after[canaries.LEAF]
+    frozen = jax.device_get(self.frozen)
     scores = np.array(
       [
-        float(one(self.trained, *seen) - one(after, *seen))
+        float(one(before, frozen, *seen)) - float(one(after, frozen, *seen))
         for seen in map(self._seen, range(self.num_patients))
       ]
     )
@@ -222,7 +225,7 @@ class _Stand:
   def _seen(self, patient):
     example = {name: leaf[patient] for name, leaf in self.examples.items()}
     del example[canaries.LEAF]
-    return self.frozen, example, jax.random.fold_in(self.key, patient)
+    return example, jax.random.fold_in(self.key, patient)
 
   def influence(self, secret):
     """Largest move of the step by one patient, in clip norms, under equal noise."""

@@ -15,7 +15,12 @@ from ldm_jax import auditing, main
 from ldm_jax.workfolder import WorkFolder
 
 MICRO = pathlib.Path(__file__).with_name('micro.py')
-FEW = ('--config.audit.num_canaries=8', '--config.audit.participations=2')
+# Two devices, so that what rests on one does not meet what rests on both unnoticed.
+FEW = (
+  '--config.audit.num_canaries=8',
+  '--config.audit.participations=2',
+  '--config.mesh.data=2',
+)
 SOUND = {
   'claim': {'noise_multiplier': 1.2},
   'confidence': 0.95,
