@@ -47,7 +47,7 @@ setup(
     'console_scripts': [
       'ldm-jax=ldm_jax.main:run',
       'ldm-jax-convert=ldm_jax.converting:run',
-      'ldm-jax-privacy=ldm_jax.privacy.command:main',
+      'ldm-jax-privacy=ldm_jax.planning:main',
     ],
   },
 )

@@ -6,9 +6,9 @@ import jax
 import optax
 
 from ldm_jax import config as configs
-from ldm_jax import staging
+from ldm_jax import releasing, staging
 from ldm_jax.data.batching import epoch_batch
-from ldm_jax.privacy import checks, ledger, mechanism, statement
+from ldm_jax.privacy import accounting, checks, ledger, mechanism, statement
 from ldm_jax.training import adaptation, loop, private, state
 from ldm_jax.training import diffusion as denoising
 from ldm_jax.training.mesh import check_divides, make_mesh, put_examples
@@ -68,6 +68,8 @@ def fit_privately(config, work, split, latents, losses, trained, frozen):
   folder, key = work.checkpoints('adapt'), staging.key(config, 'adapt')
   secret_key = private.noise_key(folder, privacy, (folder / 'state').is_dir())
   scheme = plan_release(config, work, split.num_patients)
+  book = private_ledger(config, work)
+  releasing.publish(config, work, split, book, _run(work), secret_key)
   optimizer = optax.adam(section.learning_rate)
   loss = denoising.patient_loss(losses, privacy.noise_multiplicity)
   examples = private.patient_arrays(split, latents, staging.conditions(config, split))
@@ -126,7 +128,9 @@ def private_ledger(config, work):
 
 
 def plan_release(config, work, num_patients):
-  """Calibrates the noise of the stage `adapt` and records its release, once.
+  """Calibrates the noise of the stage `adapt` and records its releases, once.
+
+  What is published beside the model (`releasing`) counts as spent before training.
 
   Returns:
     The scheme (`privacy.schemes`), calibrated; of a resumed run, as it was recorded.
@@ -138,9 +142,13 @@ def plan_release(config, work, num_patients):
   if mine:
     scheme = private.configured(privacy, num_patients, section.steps)
     return private.as_recorded(scheme, mine)
-  scheme = _plan(config, book, num_patients).prepared()
+  beside = releasing.planned(config, work, book, run)
+  scheme = _plan(config, book, num_patients, beside).prepared()
+  budget = (_total(config), privacy.delta)
+  for release in beside:
+    book.record(release, budget)
   release = scheme.release(f'adapt: {section.method} fine-tuning')
-  _record(book, run, release, budget=(_total(config), privacy.delta))
+  _record(book, run, release, budget)
   write_statement(config, work)
   return scheme
 
@@ -190,7 +198,8 @@ def check_plan(config, work):
   private.configured(privacy, num_patients, config.adapt.steps)
   book = private_ledger(config, work)
   if staging.will_start_anew('adapt', config, work):
-    event = _plan(config, book, num_patients).event()
+    beside = releasing.planned(config, work, book, None)
+    event = _plan(config, book, num_patients, beside).event()
     book.check_budget('this run', event, _total(config), privacy.delta)
 
 
@@ -224,12 +233,12 @@ def _brought_in(config):
   return [path for path in paths if path]
 
 
-def _plan(config, book, num_patients):
-  """The calibrated scheme, within what the ledger leaves to spend.
+def _plan(config, book, num_patients, beside):
+  """The calibrated scheme, within what the ledger and `beside` leave to spend.
 
   Without ledger.total_epsilon, adapt.privacy.epsilon is the total of all releases on
-  these patients; with it, adapt.privacy.epsilon is the part of this run alone, and the
-  total is checked when the release is recorded.
+  these patients; with it, adapt.privacy.epsilon is the part of this run alone, its
+  releases `beside` the model included, and the total is checked when they are recorded.
   """
   for release in book.releases():
     if release['noise_multiplier'] == 0:
@@ -241,7 +250,10 @@ def _plan(config, book, num_patients):
       )
   privacy = config.adapt.privacy
   scheme = private.configured(privacy, num_patients, config.adapt.steps)
-  spent = book.events() if config.ledger.total_epsilon is None else ()
+  spent = [accounting.event(release) for release in beside]
+  if config.ledger.total_epsilon is None:
+    mine = {release['id'] for release in beside}
+    spent += [accounting.event(r) for r in book.releases() if r['id'] not in mine]
   return scheme.calibrated(privacy.epsilon, privacy.delta, spent)
 
 

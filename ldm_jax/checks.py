@@ -52,6 +52,7 @@ def check(config):
     'evaluate.segmenter.batch_size',
     'run.log_every',
     'run.checkpoint_every',
+    'audit.participations',
   ):
     value = flatten(config)[key]
     _require(value > 0, key, value, 'a positive whole number')
@@ -97,10 +98,16 @@ def check(config):
   _require(holds, 'ledger.total_epsilon', total, 'a positive number, or None')
   if config.adapt.privacy is not None:
     _check_privacy(config.adapt.privacy)
+    _check_releases(config.adapt.privacy)
     _check_mechanism(config.adapt.privacy, config.adapt.steps)
     holds = total is None or config.adapt.privacy.epsilon <= total
     required = f'at least adapt.privacy.epsilon = {config.adapt.privacy.epsilon}'
     _require(holds, 'ledger.total_epsilon', total, required)
+  _check_private_prior(config)
+  value = config.audit.num_canaries
+  _require(value >= 8, 'audit.num_canaries', value, 'at least 8')
+  value = config.audit.confidence
+  _require(0 < value < 1, 'audit.confidence', value, 'a number between 0 and 1')
   return config
 
 
@@ -142,6 +149,33 @@ def _check_privacy(privacy):
   names = ('clip_norm', 'batch_size', 'noise_multiplicity', 'chunk_size', 'microbatch')
   for key in names:
     _require(privacy[key] > 0, f'{prefix}.{key}', privacy[key], 'a positive number')
+
+
+def _check_releases(privacy):
+  prefix, section = 'adapt.privacy.releases.attributes', privacy.releases.attributes
+  value = section.epsilon
+  holds = value is None or (
+    isinstance(value, int | float)
+    and not isinstance(value, bool)
+    and 0 < value < privacy.epsilon
+  )
+  required = f'None, or above 0 and below adapt.privacy.epsilon = {privacy.epsilon:g}'
+  _require(holds, f'{prefix}.epsilon', value, required)
+  value = section.num_bins
+  _require(value > 0, f'{prefix}.num_bins', value, 'a positive whole number')
+
+
+def _check_private_prior(config):
+  if config.sample.requests != 'private_prior':
+    return
+  privacy = config.adapt.privacy
+  released = privacy is not None and privacy.releases.attributes.epsilon is not None
+  holds = released and config.data.private.layout
+  required = (
+    'another source where no prior is released (adapt.privacy.releases.attributes.'
+    'epsilon is None, or there is no private cohort or no privacy)'
+  )
+  _require(holds, 'sample.requests', 'private_prior', required)
 
 
 def _check_mechanism(privacy, steps):

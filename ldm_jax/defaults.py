@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from ldm_jax import defaults_autoencoder
+from ldm_jax import defaults_autoencoder, defaults_privacy
 
 
 def defaults():
@@ -151,31 +151,7 @@ def defaults():
         'ema_decay': 0.9,
         # Patients a step without privacy.
         'batch_size': 16,
-        'privacy': {
-          # Of all releases on these patients together, or of this run alone where
-          # ledger.total_epsilon bounds the total.
-          'epsilon': 10.0,
-          'delta': 1e-5,
-          # 'poisson'; 'truncated_poisson' keeps at most max_batch_size patients of a
-          # draw; 'banded' correlates the noise of num_bands steps; 'full_batch' takes
-          # every patient in every step, whatever batch_size. See docs/privacy.md.
-          'mechanism': 'poisson',
-          'max_batch_size': None,
-          'num_bands': 1,
-          'clip_norm': 1.0,
-          # Expected patients a step; each is drawn with probability
-          # batch_size / num_patients.
-          'batch_size': 32,
-          # Draws of (t, noise) a patient, averaged before clipping (DPDM 2023).
-          'noise_multiplicity': 1,
-          # Patients a compiled call; any drawn batch is a number of these.
-          'chunk_size': 16,
-          'microbatch': 1,
-          'log_internal': False,
-          # None: noise key from the operating system. A number makes the noise
-          # predictable: for demonstrations only, and the statement says so.
-          'seed': None,
-        },
+        'privacy': defaults_privacy.section(),
       },
       'sample': {
         'num': 32,
@@ -191,7 +167,8 @@ def defaults():
         'decode_tile': (),
         'decode_overlap': 4,
         # 'population': the layout's documented population; 'public': rows of the
-        # public cohort; or a table with one column per attribute.
+        # public cohort; 'private_prior': drawn from adapt.privacy.releases.attributes;
+        # or a table with one column per attribute.
         'requests': 'public',
         # 'adapt', or 'diffusion' to look at the public model.
         'model': 'adapt',
@@ -225,6 +202,15 @@ def defaults():
         # What is measured on a volume and which requested attribute it answers.
         'measures': (),
         'num_bootstrap': 200,
+      },
+      # --stages=audit: attacks on the private step, tried on public patients.
+      'audit': {
+        # Half of them take part; each costs a patient's gradient at every second step.
+        'num_canaries': 64,
+        # Steps that draw everybody; there are twice as many in all.
+        'participations': 4,
+        # Chance that all its bounds are true.
+        'confidence': 0.95,
       },
       # What the private patients have spent. A section of its own: moving the ledger or
       # raising the total must not train anything again.

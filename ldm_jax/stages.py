@@ -5,7 +5,7 @@ command line calls it. It reads what earlier stages left in the work folder, nev
 their memory. Read from top to bottom.
 """
 
-from ldm_jax import adapting, autoencoding, staging
+from ldm_jax import adapting, auditing, autoencoding, staging
 from ldm_jax.config import digest, to_plain
 from ldm_jax.data import inspection, preprocess, sources, store
 from ldm_jax.data.batching import epoch_batch
@@ -46,6 +46,11 @@ def doctor(config, workdir):
     findings = inspection.inspect(cohort, spec=_spec(config))
     work.write_json(findings, 'doctor', f'{name}.json')
     print(inspection.text(findings))
+
+
+def audit(config, workdir):
+  """Attacks the private step with canaries among public patients; spends nothing."""
+  auditing.run(config, WorkFolder(workdir))
 
 
 @stage

@@ -11,6 +11,7 @@ from ldm_jax.data import sources, store, text
 from ldm_jax.data.augment import augment
 from ldm_jax.data.batching import chunks
 from ldm_jax.diffusion import grid, solvers
+from ldm_jax.privacy import marginals
 from ldm_jax.synthesis import generate, requests, tiling, trained
 from ldm_jax.training import checkpoint, networks
 from ldm_jax.training import diffusion as denoising
@@ -100,13 +101,13 @@ def chosen(stages):
     ValueError: for a name that is no stage.
   """
   names = [name for name in stages.split(',') if name] or list(configs.STAGES)
-  unknown = set(names) - set(configs.STAGES) - {'doctor'}
+  unknown = set(names) - set(configs.STAGES) - {'doctor', 'audit'}
   if unknown:
     raise ValueError(
       f'--stages names {", ".join(sorted(unknown))}; stages are '
-      f'{", ".join(configs.STAGES)} and doctor.'
+      f'{", ".join(configs.STAGES)}; and doctor and audit, which train nothing.'
     )
-  return [name for name in ('doctor', *configs.STAGES) if name in names]
+  return [name for name in ('doctor', *configs.STAGES, 'audit') if name in names]
 
 
 def will_start_anew(name, config, work):
@@ -139,7 +140,11 @@ def check_requests(config, work):
   """
   found = splits_of_store(config, work)
   schema = next(iter(found.values())).schema
-  requests.draw(config, schema, found.get('public'))
+  prior = None
+  if config.sample.requests == 'private_prior':
+    section = config.adapt.privacy.releases.attributes
+    prior = marginals.uniform(schema, section.num_bins, section.pairs)
+  requests.draw(config, schema, found.get('public'), prior)
   for name in set(found) - {'test'}:
     conditions(config, found[name])
   trained.requested_text(config)

@@ -4,7 +4,9 @@
 a copy of it.
 """
 
+import base64
 import csv
+import gzip
 import importlib.util
 import json
 import pathlib
@@ -24,6 +26,7 @@ from ldm_jax.config import STAGES
 from ldm_jax.data import sources
 from ldm_jax.privacy import mechanism
 from ldm_jax.report import statement
+from ldm_jax.training import checkpoint
 
 MICRO = pathlib.Path(__file__).with_name('micro.py')
 LEDGER = 'ledger-private.jsonl'
@@ -250,19 +253,65 @@ def test_nothing_about_private_patients_is_logged(finished):
   assert all(b'loss' in board.read_bytes() for board in public)
 
 
-def test_the_noise_key_is_gone_and_its_bytes_are_nowhere(finished):
-  assert not list(finished.rglob('*noise_key*'))
-  data = np.asarray(
-    jax.random.key_data(
-      mechanism.new_noise_key(micro().get_config().adapt.privacy.seed)
-    ),
-    '<u4',
-  ).tobytes()
-  secret = mechanism.sampling_secret(mechanism.new_noise_key(0))
-  for path in files(finished):
+def contents(work):
+  """(path, bytes) of every file, those inside compressed files and checkpoints too."""
+  for path in files(work):
     content = path.read_bytes()
-    for word in (data, data.hex().encode(), secret, secret.hex().encode()):
-      assert word not in content, path
+    yield path, content
+    if path.suffix == '.gz':
+      yield path, gzip.decompress(content)
+    elif path.suffix == '.npz':
+      with np.load(path) as arrays:
+        yield from ((path, arrays[name].tobytes()) for name in arrays.files)
+  for stage in ('autoencoder', 'diffusion', 'adapt'):
+    folder = work / 'checkpoints' / stage
+    for leaf in jax.tree.leaves(checkpoint.load_params(folder)):
+      yield folder, np.asarray(leaf).tobytes()
+
+
+def spellings(words):
+  """How a key of 32-bit words may stand in a file: raw, hexadecimal, base64."""
+  words, found = np.asarray(words, np.uint32), set()
+  for raw in (words.astype('<u4').tobytes(), words.astype('>u4').tobytes()):
+    texts = (raw.hex(), raw.hex().upper(), base64.b64encode(raw).decode())
+    found |= {raw, *(text.encode() for text in texts)}
+  return found
+
+
+def numbers(words):
+  """How it may stand as decimal numbers: each word, signed too, and all together."""
+  words = np.asarray(words, np.uint32)
+  found = {*words.tolist(), *(words.astype(np.int64) - 2**32).tolist()}
+  for kind in ('<u4', '>u4'):
+    raw = words.astype(kind).tobytes()
+    found |= {int.from_bytes(raw, 'little'), int.from_bytes(raw, 'big')}
+  return {str(number).encode() for number in found}
+
+
+def test_the_noise_key_is_gone_and_no_file_holds_it_in_any_spelling(finished):
+  assert not list(finished.rglob('*noise_key*'))
+  config = micro().get_config().adapt
+  key = mechanism.new_noise_key(config.privacy.seed)
+  words = numbers(jax.random.key_data(key))
+  steps = [jax.random.fold_in(key, step) for step in range(config.steps)]
+  for each in (key, *steps):  # who has a step's key removes the noise of that step
+    words |= spellings(jax.random.key_data(each))
+  words |= spellings(np.frombuffer(mechanism.sampling_secret(key), '<u4'))
+  pattern = re.compile(b'|'.join(map(re.escape, words)))
+  num = 0
+  for path, content in contents(finished):
+    assert not pattern.search(content), path
+    num += 1
+  assert num > 100
+
+
+def test_the_search_for_the_key_finds_it_where_it_is(tmp_path):
+  words = jax.random.key_data(mechanism.new_noise_key(0)).tolist()
+  for number, text in enumerate((json.dumps(words), bytes(np.uint32(words)).hex())):
+    with gzip.open(tmp_path / f'{number}.gz', 'wt') as file:
+      file.write(text)
+    content = gzip.decompress((tmp_path / f'{number}.gz').read_bytes())
+    assert any(word in content for word in spellings(words) | numbers(words))
 
 
 def test_the_key_file_is_for_its_owner_alone_while_it_is_needed(unspent, monkeypatch):

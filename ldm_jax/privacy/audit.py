@@ -135,6 +135,44 @@ def epsilon_one_run(num_correct, num_guesses, num_canaries, delta, confidence=0.
   return optimize.brentq(lambda epsilon: chance(epsilon) - error, 0.0, high)
 
 
+def epsilon_from_coins(
+  scores, included, delta, confidence=0.95, guessed=(0.05, 0.2, 0.5, 1.0)
+):
+  """Lower bound on epsilon from one run's canaries and their coins. [Steinke23]
+
+  The attacker calls the highest scores "in" and the lowest "out", as many of each, and
+  abstains from the rest. How many to guess is fixed beforehand: each share has its part
+  of the error, and the best bound counts. Nothing is assumed about the mechanism, so
+  scores may depend on each other: losses after training, distances to the nearest
+  sample (`evaluation.memorisation.nearest`), or traces of gradient canaries.
+
+  Args:
+    scores: (m,), higher = more like a member.
+    included: (m,) bool, thrown by independent fair coins before the run.
+    delta, confidence: as in `epsilon_from_rates`.
+    guessed: shares of the canaries that are guessed.
+
+  Returns:
+    epsilon >= 0.
+
+  Raises:
+    ValueError: scores and coins of different shapes, or scores that are not finite.
+  """
+  scores, included = _scores(scores), np.asarray(included, bool).ravel()
+  if scores.shape != included.shape:
+    raise ValueError(
+      f'{scores.size} scores and {included.size} coins came; one each is needed.'
+    )
+  order, bounds = np.argsort(scores, kind='stable'), [0.0]
+  each = 1 - (1 - confidence) / len(guessed)
+  for share in guessed:
+    side = max(1, round(share * scores.size / 2))
+    side = min(side, scores.size // 2)
+    correct = np.sum(~included[order[:side]]) + np.sum(included[order[-side:]])
+    bounds.append(epsilon_one_run(int(correct), 2 * side, scores.size, delta, each))
+  return max(bounds)
+
+
 def membership_auc(member_scores, other_scores, confidence=0.95):
   """Area under the ROC curve of a membership test, with a score interval. [Newcombe06]
 

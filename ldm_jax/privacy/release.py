@@ -1,9 +1,20 @@
-"""Private releases besides training: means of per-patient vectors.
+"""Private releases besides training: means, moments and histograms over patients.
 
 One release touches every patient once (no sampling), and belongs in the ledger like a
-training run: the function returns the release dict next to the result.
+training run: record `planned` there first, then compute. All of them are one sum of
+per-patient vectors clipped to an L2 norm, so `private_mean` alone adds noise; what the
+others do before is a public function of one patient's data, what they do after is
+post-processing. `privacy/marginals.py` builds the prior of the attributes on them.
+
+[Wang20] Wang et al., Locally Differentially Private Frequency Estimation with
+Consistency, NDSS 2020 (norm-sub: the nearest histogram that can be).
+[Duchi08] Duchi et al., Efficient Projections onto the l1-Ball, ICML 2008, Fig. 1.
 """
 
+import hashlib
+import math
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -73,15 +84,7 @@ def private_mean(
     clip_norm,
     num_patients,
   )['mean']
-  release = {
-    'name': name,
-    'mechanism': 'gaussian',
-    'noise_multiplier': float(noise_multiplier),
-    'sampling_probability': 1.0,
-    'steps': 1,
-    'clip_norm': float(clip_norm),
-  }
-  accounting.event(release)
+  release = planned(name, noise_multiplier, clip_norm)
   return np.asarray(mean + centre, np.float32), release
 
 
@@ -95,3 +98,177 @@ def clip_rows(values, clip_norm):
   norm = np.linalg.norm(unit, axis=1, keepdims=True) * largest
   with np.errstate(over='ignore'):
     return values * np.minimum(1.0, clip_norm / np.where(norm > 0, norm, 1.0))
+
+
+def planned(name, noise_multiplier, clip_norm):
+  """The ledger's dict of one release over all patients; add its 'id' and record it.
+
+  Raises:
+    ValueError: a number out of range.
+  """
+  checks.check_clip_norm(clip_norm)
+  checks.check_noise_multiplier(noise_multiplier)
+  release = {
+    'name': name,
+    'mechanism': 'gaussian',
+    'noise_multiplier': float(noise_multiplier),
+    'sampling_probability': 1.0,
+    'steps': 1,
+    'clip_norm': float(clip_norm),
+  }
+  accounting.event(release)
+  return release
+
+
+def release_key(secret_key, name):
+  """The secret key of one named release, derived one way from a run's noise key.
+
+  A run that resumes computes the same noise, so a release that was interrupted is not
+  made twice; SHA-256 keeps it apart from the streams of training and of sampling.
+  """
+  data = np.asarray(jax.random.key_data(secret_key), '<u4')
+  material = b'ldm_jax release ' + name.encode() + b' ' + data.tobytes()
+  words = np.frombuffer(hashlib.sha256(material).digest(), '<u4')[: data.size]
+  words = jnp.asarray(words.reshape(data.shape), jnp.uint32)
+  return jax.random.wrap_key_data(words, impl=jax.random.key_impl(secret_key))
+
+
+def latent_moments(z, present):
+  """Means of z and of z^2 over each patient's volumes and voxels.
+
+  Args:
+    z: (p,m,...,c), present: (p,m), of `training.private.patient_arrays`.
+
+  Returns:
+    (first, second), each (p,c) float64. A patient without volumes has zeros.
+  """
+  z, present = np.asarray(z, np.float64), np.asarray(present, bool)
+  z = z.reshape(*present.shape, -1, z.shape[-1])
+  share = present / np.maximum(present.sum(axis=1, keepdims=True), 1)
+  sums = [
+    np.einsum('pm,pmc->pc', share, np.mean(np.power(z, power), axis=2))
+    for power in (1, 2)
+  ]
+  return sums[0], sums[1]
+
+
+def private_moments(
+  first,
+  second,
+  clip_norm,
+  noise_multiplier,
+  num_patients,
+  key,
+  *,
+  name='private moments',
+  centre=(0.0, 1.0),
+  smallest_std=1e-3,
+):
+  """Releases mean and standard deviation of a quantity per channel, jointly.
+
+  Sensitivity. Patient i enters by one vector v_i = (first_i, second_i) of 2c numbers,
+  which depends on no other patient. Less the public centre and clipped to L2 norm C as
+  one vector, adding or removing a patient moves the sum by at most C, so both moments
+  together are one Gaussian release of noise multiplier sigma (`private_mean`). Mean and
+  deviation are then post-processing: std^2 = max(second - mean^2, smallest_std^2).
+  (Two releases of c numbers each would cost sqrt(2) times the noise at equal C.)
+
+  Args:
+    first, second: (n,c), mean of the quantity and of its square for each patient, for
+      instance of `latent_moments`.
+    clip_norm: C > 0, for the 2c centred numbers together.
+    noise_multiplier, num_patients, key, name: as in `private_mean`.
+    centre: public guess (mean, std), numbers or (c,); (0, 1) suits latents that were
+      normalised by public statistics.
+    smallest_std: least deviation that is returned.
+
+  Returns:
+    (mean, std, release): (c,) and (c,) float32, and the dict for the ledger.
+
+  Raises:
+    ValueError: as `private_mean`, or first and second of different shapes.
+  """
+  first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
+  if first.ndim != 2 or first.shape != second.shape:
+    raise ValueError(
+      f'first and second moments have shapes {first.shape} and {second.shape}; both '
+      'must be (n, c), one row per patient.'
+    )
+  channels = first.shape[1]
+  middle, width = (np.broadcast_to(np.asarray(v, float), channels) for v in centre)
+  moments, release = private_mean(
+    np.concatenate([first, second], axis=1),
+    clip_norm,
+    noise_multiplier,
+    num_patients,
+    key,
+    name=name,
+    centre=np.concatenate([middle, width**2 + middle**2]),
+  )
+  mean = moments[:channels]
+  variance = np.maximum(moments[channels:] - mean**2, smallest_std**2)
+  return mean, np.sqrt(variance), release
+
+
+def private_histograms(
+  blocks, noise_multiplier, num_patients, key, *, name='private histograms'
+):
+  """Releases several histograms over the same patients at once.
+
+  Sensitivity. In block b patient i has a row of shares >= 0 that sum to 1 (one record:
+  a single 1; several records: their shares), so its L2 norm is at most its L1 norm, 1,
+  and that of the k rows together at most sqrt(k). Adding or removing a patient changes
+  the concatenated sums by that patient's rows alone, so C = sqrt(k), with equality
+  for one record a patient. The rows are clipped to it nevertheless, so that a mistake
+  before cannot break the bound. The bins must be public.
+
+  Args:
+    blocks: list of (n, num_bins of the block); see `shares`.
+    noise_multiplier, num_patients, key, name: as in `private_mean`.
+
+  Returns:
+    (histograms, release): list of (num_bins,) float64 that are >= 0 and sum to 1 (the
+    nearest such point, [Wang20]), and the dict for the ledger.
+
+  Raises:
+    ValueError: as `private_mean`.
+  """
+  widths = [np.shape(block)[1] for block in blocks]
+  noisy, release = private_mean(
+    np.concatenate(blocks, axis=1),
+    histograms_norm(len(blocks)),
+    noise_multiplier,
+    num_patients,
+    key,
+    name=name,
+  )
+  parts = np.split(noisy, np.cumsum(widths)[:-1])
+  return [onto_simplex(part) for part in parts], release
+
+
+def histograms_norm(num_blocks):
+  """L2 norm of one patient's rows in `private_histograms`: sqrt(k)."""
+  return math.sqrt(num_blocks)
+
+
+def shares(bins, groups, num_bins):
+  """Each patient's share of records in each bin: (v,) int, groups -> (n, num_bins).
+
+  Args:
+    bins: (v,) bin of each record, in 0 ... num_bins - 1.
+    groups: n index arrays, the records of each patient (`Split.patient_entries`).
+  """
+  one_hot = np.eye(num_bins)[np.asarray(bins, int)]
+  return np.stack([one_hot[group].mean(axis=0) for group in groups])
+
+
+def onto_simplex(values):
+  """The nearest point (L2) that is >= 0 and sums to 1: (n,) -> (n,). [Duchi08]
+
+  Setting negative counts to zero and dividing by the sum would favour rare bins.
+  """
+  values = np.asarray(values, np.float64)
+  falling = np.sort(values)[::-1]
+  excess = (np.cumsum(falling) - 1) / np.arange(1, values.size + 1)
+  last = np.flatnonzero(falling > excess)[-1]
+  return np.maximum(values - excess[last], 0.0)

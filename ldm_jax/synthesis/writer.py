@@ -31,7 +31,8 @@ def write_samples(config, work, trained, public, affine, key):
   Returns:
     Summary dict for the stage.
   """
-  vectors = requests.draw(config, trained.schema, public)
+  released = work.read_json(*requests.PRIOR) or {}
+  vectors = requests.draw(config, trained.schema, public, released.get('prior'))
   mesh = make_mesh(**config.mesh)
   with progress_bar('sample', len(vectors), 'volume') as advance:
     volumes = generate.generate(

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from jax_privacy import auditing
 
-from ldm_jax.privacy import accounting, audit, mechanism
+from ldm_jax.evaluation import memorisation
+from ldm_jax.privacy import accounting, audit, canaries, gaussian_audit, mechanism
 
 DELTA = 1e-5
 CLAIMED = 1.0
@@ -148,3 +149,66 @@ def test_counts_and_scores_that_make_no_sense_are_refused():
     audit.membership_auc([1.0], [0.0, 1.0])
   with pytest.raises(ValueError, match='scores'):
     audit.epsilon_from_scores([1.0, np.nan], [0.0, 1.0], DELTA)
+
+
+# Coins, and scores that are known to be Gaussian
+
+
+def test_scores_with_coins_never_exceed_the_truth_and_catch_broken_noise():
+  rng = np.random.default_rng(0)
+  for seed in range(10):
+    included = canaries.coins(1000, seed)
+    scores = included + rng.normal(0, SIGMA, 1000)
+    assert audit.epsilon_from_coins(scores, included, DELTA, 0.99) <= CLAIMED
+  scores = included + rng.normal(0, SIGMA / 5, 1000)
+  assert audit.epsilon_from_coins(scores, included, DELTA, 0.99) > CLAIMED
+
+
+def test_distances_to_samples_are_scores_a_copying_generator_is_caught_by():
+  """The link to evaluation.memorisation: minus the distance to the nearest sample."""
+  rng = np.random.default_rng(0)
+  included = canaries.coins(400, 0)
+  patients = rng.normal(size=(400, 6))
+  copies = patients[included] + 0.01 * rng.normal(size=(included.sum(), 6))
+  fresh = rng.normal(size=(200, 6))
+  bounds = [
+    audit.epsilon_from_coins(
+      -memorisation.nearest(patients, samples)[0], included, DELTA
+    )
+    for samples in (copies, fresh)
+  ]
+  assert bounds[0] > 2
+  assert bounds[1] == 0
+
+
+def test_gaussian_scores_bound_the_truth_from_below_and_closely():
+  bounds = [
+    gaussian_audit.epsilon_from_gaussian_scores(
+      *gaussian_scores(SIGMA, 2000, seed), DELTA, 0.99
+    )
+    for seed in range(20)
+  ]
+  assert max(bounds) <= CLAIMED
+  assert np.mean(bounds) > 0.6 * CLAIMED
+  halved = gaussian_scores(SIGMA / 2, 2000, 0)
+  found = gaussian_audit.epsilon_from_gaussian_scores(*halved, DELTA, 0.99)
+  assert found > CLAIMED
+  same = np.random.default_rng(0).normal(size=(2, 50))
+  assert gaussian_audit.epsilon_from_gaussian_scores(*same, DELTA) < 0.5
+  certain = gaussian_audit.epsilon_from_gaussian_scores([1.0] * 9, [0.0] * 9, DELTA)
+  assert certain == np.inf
+
+
+def test_the_interval_of_a_deviation_covers_it_as_often_as_it_says():
+  rng, covered = np.random.default_rng(0), 0
+  for _ in range(400):
+    found = gaussian_audit.deviation(rng.normal(0, 2.5, 30), 0.9)
+    covered += found['low'] <= 2.5 <= found['high']
+  assert 0.86 < covered / 400 < 0.94
+
+
+def test_coins_and_scores_that_do_not_belong_together_are_refused():
+  with pytest.raises(ValueError, match='coins'):
+    audit.epsilon_from_coins(np.zeros(5), np.zeros(4, bool), DELTA)
+  with pytest.raises(ValueError, match='scores'):
+    gaussian_audit.deviation([np.inf, 1.0])

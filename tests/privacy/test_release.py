@@ -1,12 +1,23 @@
-"""Laws of the private mean: bounded influence, the right noise, its own release."""
+"""Laws of private releases: bounded influence, the right noise, one line each."""
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ldm_jax.privacy import accounting, mechanism
-from ldm_jax.privacy.release import clip_rows, private_mean
+from ldm_jax.privacy.release import (
+  clip_rows,
+  histograms_norm,
+  latent_moments,
+  onto_simplex,
+  private_histograms,
+  private_mean,
+  private_moments,
+  release_key,
+  shares,
+)
 
 
 @settings(max_examples=100, deadline=None)
@@ -73,3 +84,105 @@ def test_bad_arguments_are_refused():
     private_mean(np.zeros((3, 2)), 1.0, 1.0, 0, key)
   with pytest.raises(ValueError, match='centre'):
     private_mean(np.zeros((3, 2)), 1.0, 1.0, 3, key, centre=np.zeros(3))
+
+
+# Moments
+
+
+def test_private_moments_approach_mean_and_deviation_of_a_large_cohort():
+  rng = np.random.default_rng(0)
+  truth = np.array([0.2, -0.1, 0.0]), np.array([0.9, 1.1, 1.0])
+  z = truth[0] + truth[1] * rng.normal(size=(4000, 2, 2, 3, 3))
+  present = rng.random((4000, 2)) < 0.7
+  present[:, 0] = True
+  z[~present] = 1e9  # what is not present does not count
+  moments = latent_moments(z, present)
+  mean, std, made = private_moments(
+    *moments, 2.0, 1.0, 4000, mechanism.new_noise_key(0)
+  )
+  np.testing.assert_allclose(mean, truth[0], atol=0.02)
+  np.testing.assert_allclose(std, truth[1], atol=0.03)
+  assert (made['steps'], made['clip_norm']) == (1, 2.0)
+
+
+def test_one_patient_moves_both_moments_together_by_at_most_the_clip_norm():
+  rng = np.random.default_rng(1)
+  first, second = rng.normal(size=(6, 2)), 1e3 * rng.random((6, 2))
+  key = mechanism.new_noise_key(3)
+  released = lambda rows: private_mean(
+    np.concatenate([first, second], 1)[rows], 0.5, 1e-6, 1, key, centre=[0, 0, 1, 1]
+  )[0]
+  moved = np.linalg.norm(released(slice(6)) - released(slice(5)))
+  assert moved == pytest.approx(0.5, rel=1e-4)
+
+
+def test_a_deviation_is_returned_even_where_the_noise_makes_the_variance_negative():
+  first, second = np.zeros((3, 40)), np.zeros((3, 40))
+  _, std, _ = private_moments(first, second, 1.0, 9.0, 3, mechanism.new_noise_key(0))
+  assert np.all(std >= 1e-3) and np.any(std == np.float32(1e-3))
+
+
+def test_moments_of_different_shapes_are_refused():
+  with pytest.raises(ValueError, match='moments have shapes'):
+    private_moments(
+      np.zeros((3, 2)), np.zeros((3, 1)), 1.0, 1.0, 3, mechanism.new_noise_key(0)
+    )
+
+
+# Histograms
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 2**16), num_blocks=st.integers(1, 4))
+def test_one_patient_moves_all_histograms_together_by_at_most_root_k(seed, num_blocks):
+  rng = np.random.default_rng(seed)
+  groups = [[0], [1, 2], [3, 4, 5]]
+  rows = np.concatenate(
+    [shares(rng.integers(0, 5, 6), groups, 5) for _ in range(num_blocks)], axis=1
+  )
+  np.testing.assert_allclose(rows.sum(axis=1), num_blocks)
+  norms = np.linalg.norm(rows, axis=1)
+  assert np.all(norms <= histograms_norm(num_blocks) * (1 + 1e-12))
+  assert norms[0] == pytest.approx(histograms_norm(num_blocks))  # one record: tight
+
+
+def test_histograms_come_out_as_shares_near_the_truth():
+  rng = np.random.default_rng(0)
+  bins = rng.choice(4, 20_000, p=[0.5, 0.3, 0.2, 0.0])
+  groups = np.arange(20_000).reshape(10_000, 2)
+  block = shares(bins, groups, 4)
+  found, made = private_histograms(
+    [block, block], 5.0, 10_000, mechanism.new_noise_key(0)
+  )
+  for histogram in found:
+    assert np.all(histogram >= 0)
+    assert histogram.sum() == pytest.approx(1)
+    np.testing.assert_allclose(histogram, block.mean(axis=0), atol=5e-3)
+  assert made['clip_norm'] == pytest.approx(np.sqrt(2))
+
+
+def test_the_projection_is_the_nearest_point_of_the_simplex():
+  rng = np.random.default_rng(0)
+  np.testing.assert_allclose(onto_simplex([0.2, 0.3, 0.5]), [0.2, 0.3, 0.5])
+  np.testing.assert_allclose(onto_simplex([2.0, -1.0, 0.0]), [1, 0, 0])
+  for _ in range(20):
+    values = rng.normal(size=5)
+    found = onto_simplex(values)
+    assert np.all(found >= 0)
+    assert found.sum() == pytest.approx(1)
+    others = rng.dirichlet(np.full(5, 0.5), size=2000)
+    assert np.min(np.linalg.norm(others - values, axis=1)) >= np.linalg.norm(
+      found - values
+    )
+
+
+def test_releases_of_one_run_have_keys_of_their_own():
+  key = mechanism.new_noise_key(0)
+  derived = [
+    *(jax.random.key_data(release_key(key, name)).tolist() for name in ('a', 'b')),
+    *(jax.random.key_data(jax.random.fold_in(key, step)).tolist() for step in range(9)),
+    jax.random.key_data(key).tolist(),
+  ]
+  assert len({tuple(words) for words in derived}) == len(derived)
+  again = jax.random.key_data(release_key(key, 'a')).tolist()
+  assert again == derived[0]

@@ -190,6 +190,37 @@ def test_one_patient_moves_the_sum_by_at_most_the_clip_norm(
   assert norm == pytest.approx(CLIP_NORM, rel=1e-3)
 
 
+def test_no_two_draws_of_a_run_share_a_key_or_a_number(
+  start, params, patients, monkeypatch
+):
+  """Instruments every normal draw of the compiled step; its loss draws none."""
+  normal, keys = jax.random.normal, []
+
+  def recorded(key, shape=(), *args, **kwargs):
+    seen = lambda words: keys.append((*np.asarray(words).tolist(), shape))
+    jax.debug.callback(seen, jax.random.key_data(key))
+    return normal(key, shape, *args, **kwargs)
+
+  monkeypatch.setattr(jax.random, 'normal', recorded)
+  mesh, optimizer = make_mesh(4), optax.sgd(1.0)
+  loss = lambda trained, frozen, example, key: 0.0 * trained['unet/conv/s']
+  step, current = build(loss, mesh, optimizer), start(params, optimizer, mesh)
+  vectors = []
+  for drawn in DRAWS * 3:
+    before = jax.tree.map(np.array, current.trained)
+    current = step(current, {}, chunks(patients, drawn, mesh), KEY, NOISE_KEY)
+    moved = jax.tree.map(lambda a, b: np.ravel(a - b), current.trained, before)
+    vectors.append(np.concatenate(jax.tree.leaves(moved)))
+  jax.effects_barrier()
+  # A device may tell of its copy of the one draw; a step has one key and no other has.
+  assert len(set(keys)) == len(DRAWS) * 3
+  # Within a step and between steps, leaf by leaf, no number comes twice.
+  numbers = np.round(np.concatenate(vectors), 7)
+  assert len(np.unique(numbers)) > 0.99 * numbers.size
+  correlations = np.corrcoef(vectors) - np.eye(len(vectors))
+  assert np.max(np.abs(correlations)) < 5 / np.sqrt(vectors[0].size)
+
+
 # All volumes of a patient
 
 

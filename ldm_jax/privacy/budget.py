@@ -1,0 +1,207 @@
+"""What a privacy budget buys: noise for a budget, tables and curves to plan with.
+
+The noise-to-signal ratio of a step is the L2 norm of its noise over the largest norm
+that the clipped mean gradient can have: (sigma C sqrt(d) / B) / C = sigma sqrt(d) / B,
+for d trained parameters and B expected patients. At a fixed number of steps sigma
+grows slowly with B while B is small, so larger batches drown less; once sigma grows in
+proportion to B, more patients a step cost time and buy nothing [Ponomareva23, 5.3].
+
+[Ponomareva23] Ponomareva et al., How to DP-fy ML, JAIR 2023.
+"""
+
+import math
+
+import numpy as np
+
+from ldm_jax.data.batching import PoissonSampler
+from ldm_jax.privacy import accounting, checks, statement
+
+# The suggestion: the smallest batch this close to the least noise there is.
+NEAR_BEST = 1.1
+SMALLEST_BATCH, SMALLEST_SHARE = 16, 1 / 1024
+PRECISION = 1.005  # of multipliers in tables and curves, on the safe side
+
+
+def price(
+  *, epsilon=None, noise_multiplier=None, delta, num_patients, batch_size, steps
+):
+  """Calibrates the noise for a budget, or prices a noise multiplier.
+
+  Args:
+    epsilon, noise_multiplier: exactly one of them; the other is computed.
+    delta: below 1 / num_patients.
+    num_patients, batch_size, steps: public size of the cohort, expected patients per
+      step, number of steps.
+
+  Returns:
+    A JSON-able dict: noise_multiplier, epsilon (PLD), accountants, and the inputs.
+
+  Raises:
+    ValueError: a value out of range.
+  """
+  if (epsilon is None) == (noise_multiplier is None):
+    raise ValueError(
+      'exactly one of --epsilon and --noise_multiplier is needed: the one that is '
+      'given is fixed, the other is computed.'
+    )
+  checks.check_delta(delta, num_patients)
+  probability = checks.sampling_probability(num_patients, batch_size)
+  checks.check_steps(steps)
+  if noise_multiplier is None:
+    checks.check_epsilon(epsilon)
+    noise_multiplier = accounting.calibrate(epsilon, delta, probability, steps)
+  checks.check_noise_multiplier(noise_multiplier)
+  sampler = PoissonSampler(num_patients, probability, secret=0)  # never drawn from
+  event = accounting.training_event(sampler, noise_multiplier, steps)
+  figures = accounting.epsilon([event], delta)
+  return {
+    'noise_multiplier': noise_multiplier,
+    'epsilon': statement.finite(figures['pld']),
+    'delta': delta,
+    'accountants': {name: statement.finite(value) for name, value in figures.items()},
+    'num_patients': num_patients,
+    'batch_size': batch_size,
+    'sampling_probability': probability,
+    'steps': steps,
+    'unit': 'patient',
+    'relation': accounting.RELATION_NAME,
+  }
+
+
+def plan(*, epsilon, delta, num_patients, steps, num_parameters=1, batch_size=None):
+  """Noise and noise-to-signal for a range of batch sizes, and which one to take.
+
+  Args:
+    epsilon, delta, num_patients, steps: of the budget and the run.
+    num_parameters: trained parameters d; 1 gives the ratio of a single coordinate.
+    batch_size: None, or one more batch size for the table.
+
+  Returns:
+    A JSON-able dict: the inputs; 'table', a list of {batch_size, sampling_probability,
+    noise_multiplier (at most 0.5 % above the least), noise_to_signal}, by batch size;
+    'suggested', the row of the smallest batch whose noise-to-signal is within 10 % of
+    the least in the table.
+
+  Raises:
+    ValueError: a value out of range.
+  """
+  checks.check_epsilon(epsilon)
+  checks.check_delta(delta, num_patients)
+  checks.check_steps(steps)
+  if not 1 <= num_parameters < math.inf:
+    raise ValueError(
+      f'the number of trained parameters is {num_parameters}; it must be finite and at '
+      'least 1. Change --num_parameters.'
+    )
+  rows, guess = [], 1.0
+  for size in reversed(batch_sizes(num_patients, batch_size)):
+    probability = checks.sampling_probability(num_patients, size)
+    guess = multiplier(epsilon, delta, probability, steps, guess)
+    rows.append(
+      {
+        'batch_size': size,
+        'sampling_probability': probability,
+        'noise_multiplier': guess,
+        'noise_to_signal': guess * math.sqrt(num_parameters) / size,
+      }
+    )
+  rows.reverse()
+  least = min(row['noise_to_signal'] for row in rows)
+  near = (row for row in rows if row['noise_to_signal'] <= NEAR_BEST * least)
+  return {
+    'epsilon': epsilon,
+    'delta': delta,
+    'num_patients': num_patients,
+    'steps': steps,
+    'num_parameters': num_parameters,
+    'table': rows,
+    'suggested': next(near),
+    'unit': 'patient',
+    'relation': accounting.RELATION_NAME,
+  }
+
+
+def batch_sizes(num_patients, also=None):
+  """Powers of two up to the cohort, the whole cohort, and `also`: ascending list."""
+  checks.check_num_patients(num_patients)
+  least = max(SMALLEST_BATCH, num_patients * SMALLEST_SHARE)
+  powers = [2**power for power in range(40) if least <= 2**power < num_patients]
+  return sorted({*powers, num_patients, *([] if also is None else [also])})
+
+
+def multiplier(epsilon, delta, probability, steps, guess=1.0):
+  """A noise multiplier within the budget, at most 0.5 % above the least.
+
+  Faster than `accounting.calibrate`, which the run itself uses: by false position on
+  the logarithms, since epsilon falls about like a power of sigma.
+  """
+  target, below, above = math.log(epsilon), None, None  # (log sigma, log epsilon)
+  value = math.log(guess)
+  while True:
+    spent = epsilon_of(math.exp(value), delta, probability, steps)
+    point = (value, math.log(max(spent, 1e-12)) if math.isfinite(spent) else 9.0)
+    if point[1] <= target:
+      above = point
+    else:
+      below = point
+    if above and above[0] <= math.log(accounting.SMALLEST_NOISE):
+      return accounting.SMALLEST_NOISE
+    if above and below and above[0] - below[0] <= math.log(PRECISION):
+      return math.exp(above[0])
+    if not (above and below):
+      value += 0.3 if below else -0.3
+      continue
+    share = (below[1] - target) / (below[1] - above[1])
+    guessed = below[0] + share * (above[0] - below[0])
+    # A little to either side of the guess brackets the answer closely.
+    nudge = 0.4 * math.log(PRECISION)
+    guessed += nudge if abs(above[0] - guessed) > 2 * nudge else -nudge
+    inner = 0.02 * (above[0] - below[0])
+    value = min(max(guessed, below[0] + inner), above[0] - inner)
+
+
+def epsilon_of(noise_multiplier, delta, probability, steps):
+  """Epsilon (PLD) of a run of DP-SGD."""
+  event = accounting.event(
+    {
+      'mechanism': 'gaussian',
+      'noise_multiplier': noise_multiplier,
+      'sampling_probability': probability,
+      'steps': steps,
+    }
+  )
+  return accounting.epsilon([event], delta)['pld']
+
+
+def curves(planned, num_points=9):
+  """Lines to draw around the suggested row of `plan`.
+
+  Returns:
+    dict
+      spent: {noise multiplier: [(steps, epsilon), ...]} at the suggested batch size.
+      needed: {batch size: [(epsilon, noise multiplier), ...]} at the planned steps.
+  """
+  chosen, delta, steps = planned['suggested'], planned['delta'], planned['steps']
+  sigma, probability = chosen['noise_multiplier'], chosen['sampling_probability']
+  counts = np.geomspace(steps / 20, 2 * steps, num_points)
+  counts = sorted({max(1, round(count)) for count in counts})
+  spent = {}
+  for factor in (0.6, 1.0, 1.7, 3.0):
+    spent[sigma * factor] = [
+      (count, epsilon_of(sigma * factor, delta, probability, count)) for count in counts
+    ]
+  needed = {}
+  for row in _spread(planned['table'], chosen):
+    q, middle = row['sampling_probability'], row['noise_multiplier']
+    needed[row['batch_size']] = [
+      (epsilon_of(s, delta, q, steps), s)
+      for s in np.geomspace(0.6 * middle, 6 * middle, num_points).tolist()
+    ]
+  return {'spent': spent, 'needed': needed}
+
+
+def _spread(table, chosen, num=4):
+  """Some rows of the table, evenly spread, the chosen one among them."""
+  places = np.unique(np.linspace(0, len(table) - 1, num).round().astype(int))
+  rows = [table[place] for place in places if table[place] != chosen]
+  return sorted([*rows[: num - 1], chosen], key=lambda row: row['batch_size'])
