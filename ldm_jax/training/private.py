@@ -19,12 +19,16 @@ KEY_FILE = 'noise_key'
 def patient_arrays(split, latents, conditions=None):
   """Entries -> patients: {'z' (p,m,...,c), 'attributes' (p,m,k), 'present' (p,m)}.
 
-  Conditions (n,k) of the entries are the split's attributes unless given. m is the
-  largest number of volumes of a patient; the rest is zero and not present.
+  Conditions (n,k) of the entries are the split's attributes unless given. Latents
+  (v n,...,c) are v versions of the entries, one after the other, and all of a patient's
+  stand together. m is the largest number of volumes of a patient; the rest is zero and
+  not present.
   """
   groups = split.patient_entries
   conditions = split.attributes if conditions is None else conditions
-  volumes = max(map(len, groups))
+  count = len(conditions)
+  first = np.arange(0, len(latents), count)[:, None]
+  volumes = len(first) * max(map(len, groups))
   arrays = {
     'z': np.zeros((len(groups), volumes, *latents.shape[1:]), np.float32),
     'attributes': np.full(
@@ -33,9 +37,10 @@ def patient_arrays(split, latents, conditions=None):
     'present': np.zeros((len(groups), volumes), bool),
   }
   for patient, entries in enumerate(groups):
-    arrays['z'][patient, : len(entries)] = latents[entries]
-    arrays['attributes'][patient, : len(entries)] = conditions[entries]
-    arrays['present'][patient, : len(entries)] = True
+    versions = (first + np.asarray(entries)).ravel()
+    arrays['z'][patient, : len(versions)] = latents[versions]
+    arrays['attributes'][patient, : len(versions)] = conditions[versions % count]
+    arrays['present'][patient, : len(versions)] = True
   return arrays
 
 

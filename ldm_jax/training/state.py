@@ -53,7 +53,9 @@ def advance(state, gradient, optimizer, ema_decay):
 
   def averaged(average, ema_decay):
     decay = jnp.minimum(ema_decay, (1 + step) / (10 + step))
-    return jax.tree.map(lambda a, value: decay * a + (1 - decay) * value, average, trained)
+    return jax.tree.map(
+      lambda a, value: decay * a + (1 - decay) * value, average, trained
+    )
 
   if isinstance(ema_decay, tuple | list):
     ema = tuple(map(averaged, state.ema, ema_decay))
@@ -118,7 +120,7 @@ def unflatten(flat):
 
 
 def partition(params, is_trained):
-  """Nested parameters -> flat (trained, frozen), by a predicate over paths.
+  """Parameters, nested or flat -> flat (trained, frozen), by a predicate over paths.
 
   Raises:
     ValueError: if nothing would be trained.
