@@ -10,7 +10,7 @@ PACKAGE = ROOT / 'ldm_jax'
 MAX_LINES = 300
 # From the ground up. A room imports from rooms of lower floors and from itself.
 FLOORS = (
-  ('defaults_autoencoder', 'defaults', 'config', 'checks', 'workfolder'),
+  ('defaults_autoencoder', 'defaults', 'config', 'ablations', 'checks', 'workfolder'),
   ('data',),
   ('diffusion',),
   ('models',),
@@ -24,8 +24,8 @@ FLOORS = (
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # These are single modules of one floor; folders of one floor do not know each other.
 MODULES = {
-  *('defaults_autoencoder', 'defaults', 'config', 'checks', 'workfolder', 'staging'),
-  *('readying', 'adapting', 'autoencoding', 'stages', 'converting', 'main'),
+  *('defaults_autoencoder', 'defaults', 'config', 'ablations', 'checks', 'workfolder'),
+  *('staging', 'readying', 'adapting', 'autoencoding', 'stages', 'converting', 'main'),
 }
 # Packages that one room alone imports, and modules that a room does not import.
 ONLY = {'jax_privacy': 'privacy', 'dp_accounting': 'privacy'}
