@@ -7,6 +7,7 @@ file beside the checkpoints (mode 600) from the first step to the last.
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from ldm_jax.data import batching
 from ldm_jax.privacy import accounting, mechanism
@@ -47,9 +48,21 @@ def patient_arrays(split, latents, conditions=None):
 def noise_key(folder, privacy, resuming):
   """The run's secret: from its file when resuming, else new and written first.
 
+  Of several processes the first has it and gives it to the others: with keys of their
+  own they would draw other patients and add other noise to what they hold together.
+
   Raises:
     ValueError: if a checkpoint is there but its key is not.
   """
+  if jax.process_count() == 1:
+    return _own_noise_key(folder, privacy, resuming)
+  is_first = jax.process_index() == 0
+  key = _own_noise_key(folder, privacy, resuming) if is_first else jax.random.key(0)
+  data = multihost_utils.broadcast_one_to_all(jax.random.key_data(key))
+  return jax.random.wrap_key_data(data, impl=mechanism.GENERATOR)
+
+
+def _own_noise_key(folder, privacy, resuming):
   path = folder / KEY_FILE
   if path.exists():
     return mechanism.load_key(path)
