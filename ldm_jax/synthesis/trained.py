@@ -74,7 +74,7 @@ def load(config, work, schema, volume_shape):
   z = jax.eval_shape(encode, jax.ShapeDtypeStruct((1, *volume_shape, 1), np.float32))
   return Trained(
     schema=schema,
-    params=_params(config, work, is_adapted),
+    params=denoiser_params(config, work, is_adapted),
     apply_denoiser=_with_text(denoiser, requested_text(config)),
     encode=encode,
     decode=jax.jit(
@@ -91,7 +91,7 @@ def load(config, work, schema, volume_shape):
   )
 
 
-def _params(config, work, is_adapted):
+def denoiser_params(config, work, is_adapted):
   """The denoiser's nested parameters, those of the adapted network as chosen."""
   public = work.checkpoints('diffusion')
   if not is_adapted:

@@ -87,10 +87,10 @@ def on_host(tree):
   """NumPy arrays of a tree, whole, also where other processes hold parts of them."""
 
   def whole(leaf):
-    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
-      if not leaf.is_fully_replicated:
-        return multihost_utils.process_allgather(leaf, tiled=True)
-    return np.asarray(leaf)
+    is_here = not isinstance(leaf, jax.Array) or leaf.is_fully_addressable
+    if is_here or leaf.is_fully_replicated:
+      return np.asarray(leaf)
+    return multihost_utils.process_allgather(leaf, tiled=True)
 
   return jax.tree.map(whole, tree)
 
