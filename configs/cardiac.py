@@ -8,6 +8,7 @@ Every slice is 8-10 mm thick, so kernels and strides leave depth alone except in
 denoiser's lower level, which makes neighbouring slices agree.
 """
 
+from ldm_jax import ablations
 from ldm_jax.config import parse_arg
 from ldm_jax.defaults import defaults
 from ldm_jax.defaults_autoencoder import use_recipe
@@ -48,16 +49,21 @@ def get_config(arg=''):
 
 
 def sweep():
-  """Overrides whose comparison the README shows: does public pre-training pay?
+  """Groups of overrides: `launch/sweep.py configs/cardiac.py:small W --group=NAME`.
 
-  The arm from scratch has the larger learning rate that an untrained network needs,
-  the arm without privacy may take more steps: each at its best, the budget equal.
+  'pretraining', which the README shows: does public pre-training pay? The arm from
+  scratch has the larger learning rate that an untrained network needs, the arm without
+  privacy may take more steps: each at its best, the budget equal. 'noise': what each
+  means against the noise of private training buys at epsilon 1, 3 and 10.
   """
-  return [
-    {'adapt.init': 'diffusion'},
-    {'adapt.init': 'scratch', 'adapt.learning_rate': 1e-3},
-    {'adapt.privacy': None, 'adapt.steps': 100, 'adapt.learning_rate': 5e-4},
-  ]
+  return {
+    'pretraining': [
+      {'adapt.init': 'diffusion'},
+      {'adapt.init': 'scratch', 'adapt.learning_rate': 1e-3},
+      {'adapt.privacy': None, 'adapt.steps': 100, 'adapt.learning_rate': 5e-4},
+    ],
+    'noise': ablations.lower_noise(lora_learning_rate=1e-3),
+  }
 
 
 def _phantom(config, preset):

@@ -121,7 +121,7 @@ def _adapt(section, num_patients):
   privacy = section.privacy
   privacy.epsilon, privacy.delta, privacy.clip_norm = 10.0, 1e-5, 1.0
   privacy.batch_size, privacy.chunk_size, privacy.microbatch = 256, 64, 1
-  section.learning_rate, section.ema_decay = 1e-5, 0.0
+  section.learning_rate, section.ema_decay = 1e-5, (0.0,)
   section.steps = EPOCHS * num_patients // 256
 
 

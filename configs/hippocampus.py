@@ -6,6 +6,7 @@ FOLDER holds participants.tsv, images/ and labels/; the patients are split into 
 private and test parts. Requested: volume of the anterior and posterior part in mm3.
 """
 
+from ldm_jax import ablations
 from ldm_jax.config import parse_arg
 from ldm_jax.defaults import defaults
 from ldm_jax.defaults_autoencoder import use_recipe
@@ -47,6 +48,11 @@ def get_config(arg=''):
   config.adapt.steps = 20
   config.adapt.learning_rate = 1e-5
   return config
+
+
+def sweep():
+  """What each means against the noise of private training buys at epsilon 1, 3, 10."""
+  return {'noise': ablations.lower_noise(lora_learning_rate=1e-4)}
 
 
 def _isotropic(config, channels):

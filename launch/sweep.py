@@ -1,23 +1,27 @@
 """Runs the arms of a config's sweep() one after another and tabulates their metrics.
 
-  .venv/bin/python launch/sweep.py CONFIG[:ARGS] WORKDIR [FLAGS...]
+  .venv/bin/python launch/sweep.py CONFIG[:ARGS] WORKDIR [--group=NAME] [--arms=REGEX] \
+    [--each_arm_alone] [FLAGS...]
 
-Each arm is a run in WORKDIR/<its overrides>. What no arm repeats (prepare, autoencoder,
-encode, diffusion) is learned once in WORKDIR/base and given to every arm; an arm
-whose overrides touch one of these stages does it again by itself. The table stands in
-WORKDIR/sweep.md and sweep.csv. The same command again resumes. DRY_RUN=1 prints the
-commands.
+Each arm is a run in WORKDIR/<its name or overrides>. What no arm repeats (prepare,
+autoencoder, encode, diffusion, the measuring network) is learned once in WORKDIR/base
+and given to every arm; an arm whose overrides touch one of these does it again by
+itself. Arms that differ in seeds only are one row of the table, with their mean and
+interval: WORKDIR/sweep.md, sweep.json; all figures of all arms: sweep.csv. The same
+command again resumes. DRY_RUN=1 prints the commands.
+
+Where sweep() has several groups of arms, --group names one; the first is the default.
+--arms runs those whose name the regular expression matches.
 
 Privacy: every arm is one more release on the same patients, so all arms share one
 ledger, WORKDIR/ledger-private.jsonl (or that of --config.ledger.path), and the sweep
 stops at the arm that would exceed the total: give --config.ledger.total_epsilon, of
 which each arm spends adapt.privacy.epsilon. Only where the private cohort is a phantom,
 which protects nobody, does each arm begin a ledger of its own, unless
---config.ledger.path names one.
+--config.ledger.path names one; or with --each_arm_alone, for open data that play the
+part of private ones. Such a table shows what one arm would give if no other had been run.
 """
 
-import csv
-import json
 import os
 import pathlib
 import re
@@ -29,9 +33,17 @@ import sys
 
 from ldm_jax import checks
 from ldm_jax import config as configs
+from ldm_jax.report import arms as table
 
 SHARED_STAGES = ('prepare', 'autoencoder', 'encode', 'diffusion')
+# Learned by the stage evaluate, from public volumes; it knows what it was learned from.
+MEASURING = 'checkpoints/measurement'
 LEDGER = 'ledger-private.jsonl'
+ALONE = (
+  'Each arm is accounted for by itself, as if no other had been run on these patients. '
+  'On patients who need protection the epsilons of all arms add up.'
+)
+TOGETHER = 'The epsilon of an arm counts all arms that were run before it.'
 
 
 def main(argv):
@@ -39,11 +51,13 @@ def main(argv):
   if len(argv) < 2 or argv[0].startswith('-'):
     print(__doc__, file=sys.stderr)
     return 2
-  spec, root, flags = argv[0], pathlib.Path(argv[1]), argv[2:]
+  spec, root = argv[0], pathlib.Path(argv[1])
+  flags, group, pattern, fresh = options(argv[2:])
   dry = os.environ.get('DRY_RUN') == '1'
   try:
-    arms = read_arms(spec)
-    fresh = configs.load(spec).data.private.layout.startswith('phantom_')
+    arms = read_arms(spec, group, pattern)
+    fresh = fresh or configs.load(spec).data.private.layout.startswith('phantom_')
+    print(f'sweep: {ALONE if fresh else TOGETHER}', flush=True)
     base = root / 'base'
     if not fresh:
       flags = [f'--config.ledger.path={shared_ledger(root)}', *flags]
@@ -53,6 +67,8 @@ def main(argv):
       if not dry:
         share(base, root / name)
       run(spec, root / name, overrides, flags, dry)
+      if not dry:
+        give(root / name, base, MEASURING)
   except subprocess.CalledProcessError as error:
     print(f'sweep: this arm failed: {shlex.join(error.cmd)}', file=sys.stderr)
     return error.returncode
@@ -60,25 +76,62 @@ def main(argv):
     print(f'sweep: {error}', file=sys.stderr)
     return 2
   if not dry:
-    print(write_tables(root, {name: figures(root / name) for name in arms}))
+    found = {name: table.figures(root / name) for name in arms}
+    print(table.write(root, found, arms, ALONE if fresh else TOGETHER))
   return 0
 
 
-def read_arms(spec):
+def options(words):
+  """(flags for every arm, group, pattern of names, whether each arm stands alone)."""
+  flags, found = [], {'--group': '', '--arms': ''}
+  for word in words:
+    key, _, value = word.partition('=')
+    if key in found:
+      found[key] = value
+    elif word != '--each_arm_alone':
+      flags.append(word)
+  return flags, found['--group'], found['--arms'], '--each_arm_alone' in words
+
+
+def read_arms(spec, group='', pattern=''):
   """Name of each arm, usable as a folder -> its overrides.
 
+  Args:
+    spec: CONFIG[:ARGS]; its sweep() returns arms, or groups of arms by name. Arms are a
+      list of overrides, or a dict of them by name.
+    group: '' for the first.
+    pattern: regular expression that the names of the wanted arms match.
+
   Raises:
-    ValueError: if the config has no sweep(), or an override does not fit the config.
+    ValueError: if the config has no sweep(), no such group or arm, or an override does
+      not fit the config.
   """
   found = runpy.run_path(spec.partition(':')[0]).get('sweep')
   if found is None:
     raise ValueError(f'{spec} has no function sweep(); see configs/cardiac.py for one.')
+  groups = found()
+  if isinstance(groups, list):
+    groups = {'': groups}
+  if group not in groups and group:
+    raise ValueError(
+      f'{spec} has no group {group!r} of arms; --group is one of {", ".join(groups)}.'
+    )
   arms = {}
-  for overrides in found():
-    checks.check(configs.override(configs.load(spec), overrides))
-    text = ','.join(f'{key}={value}' for key, value in overrides.items())
-    arms[re.sub(r'[^\w.,=+-]', '_', text)[:200]] = overrides
+  for name, overrides in _named(groups[group or next(iter(groups))]):
+    if re.search(pattern, name):
+      checks.check(configs.override(configs.load(spec), overrides))
+      arms[re.sub(r'[^\w.,=+-]', '_', name)[:200]] = overrides
+  if not arms:
+    raise ValueError(f'{spec} has no arm whose name matches --arms={pattern}.')
   return arms
+
+
+def _named(arms):
+  """(name, overrides) of a list or a dict of arms."""
+  if isinstance(arms, dict):
+    return arms.items()
+  text = lambda overrides: ','.join(f'{key}={v}' for key, v in overrides.items())
+  return [(text(overrides), overrides) for overrides in arms]
 
 
 def run(spec, workdir, overrides, flags, dry):
@@ -96,17 +149,25 @@ def run(spec, workdir, overrides, flags, dry):
 def share(base, arm):
   """Gives an arm that has not begun the store and the public networks of `base`."""
   for folder in ('store', *(f'checkpoints/{stage}' for stage in SHARED_STAGES)):
-    if not (arm / folder).exists():
-      part = arm / f'{folder}.part'
-      shutil.rmtree(part, ignore_errors=True)
-      # Files of the store are never changed in place, so links to them are safe.
-      shutil.copytree(
-        base / folder,
-        part,
-        copy_function=_link if folder == 'store' else shutil.copy2,
-        ignore=shutil.ignore_patterns('ledger-*'),
-      )
-      os.rename(part, arm / folder)
+    give(base, arm, folder)
+  give(base, arm, MEASURING)
+
+
+def give(source, target, folder):
+  """Copies a finished folder of one run to another that has none."""
+  finished = folder != MEASURING or (source / folder / 'done.json').is_file()
+  if (target / folder).exists() or not finished:
+    return
+  part = target / f'{folder}.part'
+  shutil.rmtree(part, ignore_errors=True)
+  # Files of the store are never changed in place, so links to them are safe.
+  shutil.copytree(
+    source / folder,
+    part,
+    copy_function=_link if folder == 'store' else shutil.copy2,
+    ignore=shutil.ignore_patterns('ledger-*'),
+  )
+  os.rename(part, target / folder)
 
 
 def shared_ledger(root):
@@ -123,54 +184,6 @@ def shared_ledger(root):
       f'which would forget them. Copy the longest of them there: {found[-1]}, ...'
     )
   return path
-
-
-def figures(arm):
-  """{'control.LV_volume.pearson_r': value} of an arm's metrics and its epsilon."""
-  found = {}
-  statement = arm / 'privacy.json'
-  if statement.is_file():
-    found['epsilon'] = json.loads(statement.read_text())['epsilon']
-  metrics = json.loads((arm / 'metrics.json').read_text())
-  return found | dict(_leaves(metrics, ''))
-
-
-def write_tables(root, columns):
-  """Writes sweep.csv (all figures) and sweep.md (those with intervals); returns it."""
-  names = list(dict.fromkeys(key for column in columns.values() for key in column))
-  with open(root / 'sweep.csv', 'w', encoding='utf-8', newline='') as file:
-    writer = csv.writer(file)
-    writer.writerow(['figure', *columns])
-    for name in names:
-      writer.writerow([name, *(column.get(name) for column in columns.values())])
-  lines = [['figure', *columns], ['---'] * (len(columns) + 1)]
-  for name in names:
-    if not re.search(r'([._]low|[._]high|\.n|\.n(um)?_\w+)$', name):
-      lines.append([name, *(_cell(column, name) for column in columns.values())])
-  table = '\n'.join(f'| {" | ".join(line)} |' for line in lines) + '\n'
-  (root / 'sweep.md').write_text(table, encoding='utf-8')
-  return table
-
-
-def _leaves(node, path):
-  for key, value in node.items() if isinstance(node, dict) else ():
-    name = f'{path}.{key}' if path else key
-    if isinstance(value, dict):
-      yield from _leaves(value, name)
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-      yield name.removesuffix('.value'), value
-
-
-def _cell(column, name):
-  """'0.912 [0.88, 0.94]', without brackets where there is no interval."""
-  value = column.get(name)
-  if value is None or isinstance(value, str):
-    return value or ''
-  for separator in '._':
-    low, high = (column.get(f'{name}{separator}{end}') for end in ('low', 'high'))
-    if low is not None and high is not None:
-      return f'{value:.4g} [{low:.4g}, {high:.4g}]'
-  return f'{value:.4g}'
 
 
 def _link(source, target):

@@ -3,7 +3,6 @@
 import functools
 
 import jax
-import optax
 
 from ldm_jax import config as configs
 from ldm_jax import releasing, staging
@@ -38,7 +37,7 @@ def fit_plainly(config, work, split, latents, losses, trained, frozen):
   key = staging.key(config, 'adapt')
   record_unprotected(config, work)
   examples = private.patient_arrays(split, latents, staging.conditions(config, split))
-  optimizer = optax.adam(section.learning_rate)
+  optimizer = adaptation.optimizer(section)
   step = plain_step(
     denoising.patient_example_losses(denoising.patient_loss(losses, 1)),
     optimizer,
@@ -48,14 +47,14 @@ def fit_plainly(config, work, split, latents, losses, trained, frozen):
 
   def take_step(current, number):
     chosen = epoch_batch(
-      split.num_patients, section.batch_size, config.seed, number, True
+      split.num_patients, section.batch_size, config.seed + section.seed, number, True
     )
     batch = jax.tree.map(lambda leaf: leaf[chosen], examples)
     return step(current, frozen, put_examples(mesh, batch), key)
 
   return loop.train(
     take_step,
-    state.create(trained, optimizer),
+    state.create(trained, optimizer, section.ema_decay),
     section.steps,
     mesh=mesh,
     **_marked_internal(staging.loop_arguments(config, work, 'adapt'), None),
@@ -70,7 +69,7 @@ def fit_privately(config, work, split, latents, losses, trained, frozen):
   scheme = plan_release(config, work, split.num_patients)
   book = private_ledger(config, work)
   releasing.publish(config, work, split, book, _run(work), secret_key)
-  optimizer = optax.adam(section.learning_rate)
+  optimizer = adaptation.optimizer(section)
   loss = denoising.patient_loss(losses, privacy.noise_multiplicity)
   examples = private.patient_arrays(split, latents, staging.conditions(config, split))
   step = adaptation.private_step(
@@ -80,12 +79,13 @@ def fit_privately(config, work, split, latents, losses, trained, frozen):
     section.ema_decay,
     scheme,
     microbatch=privacy.microbatch,
+    method=privacy.gradients,
   )
   return private.take_steps(
     step,
     examples,
     privacy.chunk_size,
-    state.create(trained, optimizer),
+    state.create(trained, optimizer, section.ema_decay),
     frozen,
     key=key,
     secret_key=secret_key,

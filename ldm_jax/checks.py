@@ -4,8 +4,9 @@ import math
 
 from ldm_jax.config import flatten
 
-METHODS = ('full', 'attention')
+METHODS = ('full', 'attention', 'lora')
 # Who is drawn and how noise is added in private training: privacy.schemes.
+GRADIENTS = ('auto', 'vmap', 'ghost')
 MECHANISMS = ('poisson', 'truncated_poisson', 'banded', 'full_batch')
 # How attributes reach the denoiser, any of them together.
 WAYS = ('attention', 'embedding', 'channels')
@@ -20,6 +21,7 @@ CHOICES = {
   'adapt.method': METHODS,
   # From the public pre-training, or from random weights.
   'adapt.init': ('diffusion', 'scratch'),
+  'adapt.optimizer': ('adam', 'sgd'),
   'sample.solver': ('ddim', 'ddpm', 'euler', 'heun', 'dpmpp_2m', 'unipc'),
   'sample.spacing': ('linspace', 'leading', 'trailing', 'monai'),
   'sample.model': ('adapt', 'diffusion'),
@@ -85,17 +87,14 @@ def check(config):
       value,
       f'at most diffusion.schedule.num_timesteps = {timesteps}',
     )
-  for key in ('shift', 'rotation_deg'):
-    value = config.augment[key]
-    holds = len(value) == 3 and min(value) >= 0
-    _require(holds, f'augment.{key}', value, 'three numbers from 0 up: axes d, h and w')
-  for key in ('copies', 'gamma'):
-    value = config.augment[key]
-    _require(value >= 0, f'augment.{key}', value, 'a number from 0 up')
+  _check_transformations(config.augment, 'augment')
+  value = config.augment.copies
+  _require(value >= 0, 'augment.copies', value, 'a number from 0 up')
   _check_autoencoder(config.autoencoder)
   total = config.ledger.total_epsilon
   holds = total is None or 0 < total < math.inf
   _require(holds, 'ledger.total_epsilon', total, 'a positive number, or None')
+  _check_adaptation(config)
   if config.adapt.privacy is not None:
     _check_privacy(config.adapt.privacy)
     _check_releases(config.adapt.privacy)
@@ -136,6 +135,37 @@ def _check_autoencoder(section):
     _require(len(value), key, value, f'some of the axes (0, 1, 2): {network} is 2D')
 
 
+def _check_transformations(section, prefix):
+  for key in ('shift', 'rotation_deg'):
+    value = section[key]
+    holds = len(value) == 3 and min(value) >= 0
+    _require(
+      holds, f'{prefix}.{key}', value, 'three numbers from 0 up: axes d, h and w'
+    )
+  value = section.gamma
+  _require(value >= 0, f'{prefix}.gamma', value, 'a number from 0 up')
+
+
+def _check_adaptation(config):
+  section = config.adapt
+  for key in ('rank', 'alpha'):
+    _require(section.lora[key] > 0, f'adapt.lora.{key}', section.lora[key], 'above 0')
+  key, value = 'adapt.lora.targets', section.lora.targets
+  _require(len(value), key, value, 'at least one regular expression')
+  key, value = 'adapt.ema_decay', section.ema_decay
+  holds = len(value) and all(0 <= decay < 1 for decay in value)
+  _require(holds and len(set(value)) == len(value), key, value, 'decays in [0, 1)')
+  key, chosen = 'sample.ema_decay', config.sample.ema_decay
+  holds = chosen is None or chosen in value
+  _require(holds, key, chosen, f'None or one of adapt.ema_decay, {tuple(value)}')
+  _check_transformations(section.augment, 'adapt.augment')
+  key, value = 'adapt.augment.multiplicity', section.augment.multiplicity
+  _require(value >= 1, key, value, 'a whole number from 1 up')
+  moves = [*section.augment.shift, *section.augment.rotation_deg, section.augment.gamma]
+  required = '1, or a transformation (shift, rotation_deg, gamma) above 0 beside it'
+  _require(value == 1 or any(moves), key, value, required)
+
+
 def _check_privacy(privacy):
   prefix = 'adapt.privacy'
   epsilon, delta = privacy.epsilon, privacy.delta
@@ -146,9 +176,12 @@ def _check_privacy(privacy):
     'a positive finite number; for training without privacy set adapt.privacy=None',
   )
   _require(0 < delta < 1, f'{prefix}.delta', delta, 'a number between 0 and 1')
-  names = ('clip_norm', 'batch_size', 'noise_multiplicity', 'chunk_size', 'microbatch')
-  for key in names:
+  for key in ('clip_norm', 'batch_size', 'noise_multiplicity', 'chunk_size'):
     _require(privacy[key] > 0, f'{prefix}.{key}', privacy[key], 'a positive number')
+  key, value = 'microbatch', privacy.microbatch
+  _require(value >= 0, f'{prefix}.{key}', value, '0 (all of a chunk) or more')
+  key, value = 'gradients', privacy.gradients
+  _require(value in GRADIENTS, f'{prefix}.{key}', value, f'one of {GRADIENTS}')
 
 
 def _check_releases(privacy):

@@ -164,6 +164,8 @@ def _convert(value, default, name):
   elif isinstance(default, int):
     fits = isinstance(value, int) and not isinstance(value, bool)
   elif isinstance(default, tuple):
+    if isinstance(value, float) and len(default) == 1 and type(default[0]) is float:
+      value = (value,)  # one decay, say, where several may stand
     fits = isinstance(value, tuple | list)
     value = tuple(value) if fits else value
   else:

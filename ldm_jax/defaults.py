@@ -140,21 +140,53 @@ def defaults():
         'init': '',
       },
       'adapt': {
+        # Which parameters move; 'lora' adds some and moves only these.
         'method': 'full',
+        'lora': {
+          # Numbers in an adapter grow with the rank; few carry what a fine-tuning
+          # changes (Hu 2021), and few gather little privacy noise.
+          'rank': 4,
+          # The adapters' product is scaled by alpha / rank.
+          'alpha': 4.0,
+          # Regular expressions over paths of layers: linear or convolution.
+          'targets': (r'/to_[qkv]$', r'/out_proj$'),
+        },
         # 'scratch' ignores the public pre-training: the ablation of Daum 2024.
         'init': 'diffusion',
         'drift': 0.0,
         # '' draws times as pre-training does.
         'times': _times(''),
         'steps': 100,
+        # 'adam', or 'sgd' (plain descent).
+        'optimizer': 'adam',
         'learning_rate': 2e-4,
-        'ema_decay': 0.9,
+        # One average of the parameters for each decay, at no cost in privacy: the
+        # first is what `sample` takes unless sample.ema_decay names another.
+        'ema_decay': (0.9,),
         # Patients a step without privacy.
         'batch_size': 16,
+        # Another number repeats this stage alone with other draws, as `seed` would
+        # all of them.
+        'seed': 0,
+        # Transformed copies of each volume of a patient, averaged with the volume
+        # before anything is clipped. Only what leaves the attributes true belongs
+        # here: no rotation where an attribute is an angle.
+        'augment': {
+          # Versions of a volume, itself included (De 2022).
+          'multiplicity': 1,
+          # As in the section `augment`.
+          'shift': (0, 1, 1),
+          'rotation_deg': (0, 0, 0),
+          'gamma': 0.1,
+        },
         'privacy': defaults_privacy.section(),
       },
       'sample': {
         'num': 32,
+        # Another number draws other samples of the same model.
+        'seed': 0,
+        # One of adapt.ema_decay; None for the first of them.
+        'ema_decay': None,
         'steps': 50,
         'solver': 'ddim',
         'eta': 0.0,
@@ -253,8 +285,8 @@ def _cohort(part):
 def _times(density):
   return {
     # How often a training step draws each time: 'uniform', 'logit_normal' (Esser
-    # 2024), 'beta' (with b = 1 a power), or 'piecewise' (Ghalebikesabi 2023, for
-    # private training). x = 0 is clean, x = 1 noise.
+    # 2024), 'beta' (with b = 1 a power), 'piecewise', or 'private', the pieces of
+    # Ghalebikesabi 2023 for private training. x = 0 is clean, x = 1 noise.
     'density': density,
     'logit_mean': 0.0,
     'logit_std': 1.0,

@@ -15,6 +15,9 @@ def section():
     'max_batch_size': None,
     'num_bands': 1,
     'clip_norm': 1.0,
+    # Divides the private mean gradient by clip_norm, after the noise, so that the
+    # learning rate need not follow it (De 2022).
+    'normalize': True,
     # Expected patients a step; each is drawn with probability
     # batch_size / num_patients.
     'batch_size': 32,
@@ -22,7 +25,11 @@ def section():
     'noise_multiplicity': 1,
     # Patients a compiled call; any drawn batch is a number of these.
     'chunk_size': 16,
-    'microbatch': 1,
+    # Of a chunk, patients differentiated at once; 0 for all, which a CPU needs.
+    'microbatch': 0,
+    # How: 'ghost' forms no gradient per patient of a coarse layer, 'vmap' forms all,
+    # 'auto' takes what is faster. The numbers are the same.
+    'gradients': 'auto',
     'log_internal': False,
     # What else is published of the private cohort, within the same epsilon.
     'releases': {

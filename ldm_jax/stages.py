@@ -5,7 +5,7 @@ command line calls it. It reads what earlier stages left in the work folder, nev
 their memory. Read from top to bottom.
 """
 
-from ldm_jax import adapting, auditing, autoencoding, staging
+from ldm_jax import adapting, auditing, autoencoding, readying, staging
 from ldm_jax.config import digest, to_plain
 from ldm_jax.data import inspection, preprocess, sources, store
 from ldm_jax.data.batching import epoch_batch
@@ -14,7 +14,15 @@ from ldm_jax.privacy import mechanism
 from ldm_jax.report import content, model_card, page
 from ldm_jax.staging import splits, stage
 from ldm_jax.synthesis import writer
-from ldm_jax.training import adaptation, checkpoint, loop, networks, private, state
+from ldm_jax.training import (
+  adaptation,
+  adapted,
+  checkpoint,
+  loop,
+  networks,
+  private,
+  state,
+)
 from ldm_jax.training import autoencoder as learning
 from ldm_jax.training import diffusion as denoising
 from ldm_jax.training.mesh import make_mesh, put_examples, put_state
@@ -153,18 +161,27 @@ def adapt(config, work):
   section = config.adapt
   folder = work.checkpoints('adapt')
   if not (folder / 'params').is_dir():
-    latents = staging.latents(work, split)
+    latents = readying.latents(config, work, split)
     losses, params = _denoiser(config, split, latents, section.drift, adapting=True)
     if section.init == 'diffusion':
       params = checkpoint.load_params(work.checkpoints('diffusion'))
-    trained, frozen = state.partition(params, adaptation.METHODS[section.method])
+    params = state.flatten(params)
+    base = params if section.init == 'diffusion' else {}
+    added = adaptation.added(section, params, staging.key(config, 'adapters'))
+    trained, frozen = state.partition(
+      {**params, **added}, adaptation.METHODS[section.method]
+    )
+    if section.privacy is not None:
+      trained, frozen = readying.leave_out_idle(
+        config, work, split, latents.shape[1:], trained, frozen
+      )
     frozen = put_state(make_mesh(**config.mesh), frozen)
     fit = adapting.fit_plainly if section.privacy is None else adapting.fit_privately
     final = fit(config, work, split, latents, losses, trained, frozen)
-    checkpoint.save_params(folder, state.unflatten({**frozen, **final.ema}))
+    adapted.save(folder, final.ema, section.ema_decay, frozen, base)
   mechanism.destroy_key(folder / private.KEY_FILE)
   adapting.write_statement(config, work)
-  return {'adapted': True}
+  return {'adapted': True, 'base': work.finished('diffusion')}
 
 
 @stage

@@ -25,7 +25,7 @@ DEPENDENCIES = {
   'diffusion': (('diffusion', 'augment', 'seed'), ('encode',)),
   'adapt': (('diffusion', 'adapt', 'seed'), ('encode', 'diffusion')),
   'sample': (('sample', 'seed'), ('adapt',)),
-  'counterfactual': (('counterfactual', 'seed'), ('adapt',)),
+  'counterfactual': (('counterfactual', 'sample', 'seed'), ('adapt',)),
   'evaluate': (('evaluate', 'seed'), ('sample', 'counterfactual')),
   'report': ((), ('evaluate',)),
 }
@@ -159,7 +159,9 @@ def check_requests(config, work):
 
 def key(config, purpose):
   """PRNG key of one purpose; public, unlike the noise key of private training."""
-  return jax.random.fold_in(jax.random.key(config.seed), zlib.crc32(purpose.encode()))
+  key = jax.random.fold_in(jax.random.key(config.seed), zlib.crc32(purpose.encode()))
+  own = {'adapt': config.adapt.seed, 'sample': config.sample.seed}.get(purpose)
+  return jax.random.fold_in(key, own) if own else key
 
 
 def loop_arguments(config, work, name):

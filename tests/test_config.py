@@ -179,3 +179,10 @@ def test_the_digest_sees_every_value_and_only_values():
   for key, value in (('adapt.privacy.delta', '1e-6'), ('sample.eta', '0.5')):
     other = configs.to_plain(configs.override(defaults(), {key: value}))
     assert configs.digest(other) != configs.digest(plain)
+
+
+def test_one_decay_stands_for_a_series_of_one():
+  config = configs.override(defaults(), {'adapt.ema_decay': '0.5'})
+  assert config.adapt.ema_decay == (0.5,)
+  config = configs.override(config, {'adapt.ema_decay': '(0.5, 0.9)'})
+  assert config.adapt.ema_decay == (0.5, 0.9)

@@ -142,11 +142,13 @@ def test_the_arms_of_a_sweep_fit_the_config_and_differ(file):
   spec.loader.exec_module(module)
   if not hasattr(module, 'sweep'):
     pytest.skip('no sweep')
-  arms = module.sweep()
-  assert len({str(sorted(arm.items())) for arm in arms}) == len(arms) > 1
-  for arm in arms:
-    config = load(file, NEEDED.get(file.stem, ''))
-    assert isinstance(checks.check(configs.override(config, arm)), ConfigDict)
+  groups = module.sweep()
+  for group in groups.values() if isinstance(groups, dict) else [groups]:
+    arms = list(group.values()) if isinstance(group, dict) else group
+    assert len({str(sorted(arm.items())) for arm in arms}) == len(arms) > 1
+    for arm in arms:
+      config = load(file, NEEDED.get(file.stem, ''))
+      assert isinstance(checks.check(configs.override(config, arm)), ConfigDict)
 
 
 def test_the_tiny_phantom_is_the_default_of_the_launch_script():

@@ -106,7 +106,7 @@ def test_a_value_of_another_type_is_refused(fails):
   [
     ('--config.sample.solver=dimm', ('sample.solver', "'dimm'", 'ddim, ddpm')),
     ('--config.run.log_every=0', ('run.log_every', '0', 'positive')),
-    ('--config.adapt.privacy.microbatch=0', ('adapt.privacy.microbatch', 'positive')),
+    ('--config.adapt.privacy.microbatch=-1', ('adapt.privacy.microbatch', '0 (all')),
     ('--config.sample.steps=21', ('sample.steps', '21', 'at most', '20')),
     ('--config.sample.eta=-0.5', ('sample.eta', '-0.5')),
     ('--config.diffusion.schedule.name=flow', ('diffusion.prediction', "'flow'")),

@@ -12,7 +12,7 @@ MAX_LINES = 300
 FLOORS = (
   (
     *('defaults_autoencoder', 'defaults_privacy', 'defaults'),
-    *('config', 'checks', 'workfolder'),
+    *('config', 'ablations', 'checks', 'workfolder'),
   ),
   ('data',),
   ('diffusion',),
@@ -21,17 +21,19 @@ FLOORS = (
   ('training',),
   ('synthesis', 'evaluation'),
   ('report',),
-  ('staging', 'releasing', 'adapting', 'auditing', 'autoencoding', 'stages'),
+  (
+    *('staging', 'releasing', 'readying', 'adapting', 'auditing', 'autoencoding'),
+    'stages',
+  ),
   ('converting', 'planning'),
   ('main',),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # These are single modules of one floor; folders of one floor do not know each other.
 MODULES = {
-  *('defaults_autoencoder', 'defaults_privacy', 'defaults', 'config', 'checks'),
-  *('workfolder', 'staging'),
-  *('releasing', 'adapting', 'auditing', 'autoencoding', 'stages', 'converting'),
-  *('planning', 'main'),
+  *('defaults_autoencoder', 'defaults_privacy', 'defaults', 'config', 'ablations'),
+  *('checks', 'workfolder', 'staging', 'releasing', 'readying', 'adapting'),
+  *('auditing', 'autoencoding', 'stages', 'converting', 'planning', 'main'),
 }
 # Packages that one room alone imports, and modules that a room does not import.
 ONLY = {'jax_privacy': 'privacy', 'dp_accounting': 'privacy'}

@@ -5,7 +5,12 @@ import json
 import os
 import pathlib
 
+import numpy as np
 import pytest
+from scipy import stats
+
+from ldm_jax import ablations
+from ldm_jax.report import arms as table
 
 PATH = pathlib.Path(__file__).resolve().parent.parent / 'launch' / 'sweep.py'
 SPEC = importlib.util.spec_from_file_location('sweep', PATH)
@@ -37,6 +42,10 @@ if 'stages' not in words:
   with open(words.get('config.ledger.path', own), 'a') as file:
     file.write(work.name + chr(10))
   (work / 'metrics.json').write_text(json.dumps(METRICS))
+  network = work / 'checkpoints' / 'measurement'
+  if not network.exists():
+    network.mkdir()
+    (network / 'done.json').write_text(work.name)
 """
 METRICS = {
   'frechet': {'value': 2.5, 'low': 2.0, 'high': 3.0, 'n_real': 8, 'internal': True},
@@ -102,6 +111,7 @@ def test_an_arm_gets_networks_and_store_but_no_ledger_and_no_adaptation(tmp_path
     (base / 'checkpoints' / stage).mkdir(parents=True)
     (base / 'checkpoints' / stage / 'done.json').write_text(stage)
   (arm / 'store.part').mkdir(parents=True)  # left by a kill
+  (base / 'checkpoints' / 'measurement').mkdir()  # interrupted, so not given
   sweep.share(base, arm)
   files = {str(p.relative_to(arm)) for p in arm.rglob('*') if p.is_file()}
   assert files == {
@@ -112,18 +122,76 @@ def test_an_arm_gets_networks_and_store_but_no_ledger_and_no_adaptation(tmp_path
   assert os.stat(arm / 'checkpoints/prepare/done.json').st_nlink == 1
 
 
-def test_the_table_has_a_row_a_figure_with_its_interval(tmp_path):
+def test_the_table_has_a_row_an_arm_with_its_intervals(tmp_path):
   (tmp_path / 'metrics.json').write_text(json.dumps(METRICS))
   (tmp_path / 'privacy.json').write_text(json.dumps({'epsilon': 'inf'}))
-  table = sweep.write_tables(tmp_path, {'arm': sweep.figures(tmp_path), 'other': {}})
-  assert table.splitlines() == [
-    '| figure | arm | other |',
-    '| --- | --- | --- |',
-    '| epsilon | inf |  |',
-    '| frechet | 2.5 [2, 3] |  |',
-    '| control.LV.pearson_r | 0.9 [0.8, 0.95] |  |',
+  columns = {'arm': table.figures(tmp_path), 'other': {}}
+  found = table.write(tmp_path, columns, {'arm': {'a': 1}, 'other': {'a': 2}}, 'Note.')
+  assert found.splitlines()[:4] == [
+    '| arm | runs | epsilon | frechet | control.LV.pearson_r |',
+    '| --- | --- | --- | --- | --- |',
+    '| arm | 1 | inf | 2.5 [2, 3] | 0.9 [0.8, 0.95] |',
+    '| other | 1 |  |  |  |',
   ]
+  assert found.endswith('Note.\n')
   assert 'frechet.low,2.0,' in (tmp_path / 'sweep.csv').read_text()
+
+
+def test_runs_that_differ_in_seeds_are_one_row_with_their_mean_and_interval(tmp_path):
+  arms = {
+    f'{name},epsilon=3,seed={seed}': {
+      'b': name,
+      'adapt.seed': seed,
+      'sample.seed': seed,
+    }
+    for name in ('x', 'y')
+    for seed in range(3)
+  }
+  values = {name: float(number) for number, name in enumerate(arms)}
+  columns = {name: {'frechet': value} for name, value in values.items()}
+  found = table.write(tmp_path, columns, arms, '').splitlines()
+  half = stats.t.ppf(0.975, 2) / np.sqrt(3)  # the deviation of 0, 1, 2 is 1
+  assert found[2] == f'| x,epsilon=3 | 3 | 1 [{1 - half:.4g}, {1 + half:.4g}] |'
+  assert found[3].startswith('| y,epsilon=3 | 3 | 4 [')
+  rows = json.loads((tmp_path / 'sweep.json').read_text())['rows']
+  assert [row['runs'] for row in rows] == [3, 3]
+  assert rows[0]['figures']['frechet']['values'] == [0.0, 1.0, 2.0]
+
+
+def test_the_measuring_network_is_learned_by_the_first_arm_only(config, tmp_path):
+  assert sweep.main([config, str(tmp_path / 'w')]) == 0
+  learned = {
+    path.parents[2].name: path.read_text()
+    for path in tmp_path.glob('w/*/checkpoints/measurement/done.json')
+  }
+  assert set(learned) == {'base', 'adapt.init=scratch', 'adapt.privacy=None'}
+  assert set(learned.values()) == {'adapt.init=scratch'}
+
+
+def test_a_group_and_a_pattern_choose_the_arms(config, tmp_path):
+  text = CONFIG.replace("return [{'adapt.init'", "return {'g': [{'adapt.init'")
+  text = text.replace('None}]', "None}], 'h': {'k': {'adapt.steps': 5}}}")
+  pathlib.Path(config).write_text(text)
+  assert list(sweep.read_arms(config)) == ['adapt.init=scratch', 'adapt.privacy=None']
+  assert sweep.read_arms(config, 'h') == {'k': {'adapt.steps': 5}}
+  assert list(sweep.read_arms(config, 'g', 'scratch')) == ['adapt.init=scratch']
+  with pytest.raises(ValueError, match='no group'):
+    sweep.read_arms(config, 'i')
+  with pytest.raises(ValueError, match='no arm'):
+    sweep.read_arms(config, 'g', 'nothing')
+
+
+def test_on_patients_arms_stand_alone_only_where_that_is_asked_for(
+  config, tmp_path, capsys
+):
+  assert sweep.main([config, str(tmp_path / 'w'), '--each_arm_alone']) == 0
+  assert all(book == [name] for name, book in ledgers(tmp_path / 'w').items())
+  assert 'epsilons of all arms add up' in (tmp_path / 'w' / 'sweep.md').read_text()
+
+
+def test_the_arms_against_noise_repeat_nothing_before_adapt():
+  for overrides in ablations.lower_noise(1e-3).values():
+    assert all(key.startswith(('adapt.', 'sample.')) for key in overrides)
 
 
 @pytest.mark.parametrize(

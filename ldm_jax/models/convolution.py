@@ -21,6 +21,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ldm_jax.models import adapters
 from ldm_jax.models.initial import fan_in
 from ldm_jax.models.lowering import (
   correlate,
@@ -180,7 +181,9 @@ class Conv(nn.Module):
     shape = (*self.kernel_size, x.shape[-1], self.features)
     kernel = self.param('kernel', self.kernel_init, shape, jnp.float32)
     dtype = self.dtype or x.dtype
-    y = self.convolve(x.astype(dtype), kernel.astype(dtype))
+    x = x.astype(dtype)
+    y = self.convolve(x, kernel.astype(dtype))
+    y = adapters.beside(self, y, lambda kernel: self.convolve(x, kernel))
     if self.use_bias:
       bias = self.param('bias', nn.initializers.zeros, (self.features,), jnp.float32)
       y = y + bias.astype(dtype)

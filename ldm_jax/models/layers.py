@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from flax.core import FrozenDict
 from jax import lax
 
+from ldm_jax.models import adapters
 from ldm_jax.models.convolution import Conv
 from ldm_jax.models.initial import fan_in
 from ldm_jax.models.repeated import RepeatedConv, nearest
@@ -92,8 +93,15 @@ class Network(nn.Module):
     super().__post_init__()
 
 
-# A linear layer; its kernel starts as a convolution's does.
-Dense = functools.partial(nn.Dense, kernel_init=fan_in)
+class Dense(nn.Dense):
+  """A linear layer; its kernel starts as a convolution's does, and may be adapted."""
+
+  kernel_init: nn.initializers.Initializer = fan_in
+
+  @nn.compact
+  def __call__(self, x):
+    y = super().__call__(x)
+    return adapters.beside(self, y, lambda kernel: x.astype(y.dtype) @ kernel)
 
 
 class GroupNorm(nn.Module):

@@ -57,7 +57,9 @@ def add_noise(clipped_sum, key, step, noise_multiplier, clip_norm, *, clip_only=
 
 def normals(key, step, size):
   """The standard normals (size,) of one step; no other step or use draws them."""
-  return jax.random.normal(jax.random.fold_in(key, step), (size,))
+  # A hash makes two words, of which the partitionable counter would throw one away.
+  with jax.threefry_partitionable(False):
+    return jax.random.normal(jax.random.fold_in(key, step), (size,))
 
 
 def add_vector(tree, vector):

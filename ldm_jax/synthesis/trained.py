@@ -10,7 +10,7 @@ import numpy as np
 from ldm_jax.data import text
 from ldm_jax.data.attributes import Schema
 from ldm_jax.diffusion.schedules import Schedule
-from ldm_jax.training import checkpoint, networks
+from ldm_jax.training import adapted, checkpoint, networks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +63,7 @@ def load(config, work, schema, volume_shape):
   Raises:
     ValueError: if a stage has not finished.
   """
-  adapted = config.sample.model == 'adapt' and config.data.private.layout
+  is_adapted = config.sample.model == 'adapt' and config.data.private.layout
   autoencoder = networks.autoencoder(config.autoencoder)
   weights = checkpoint.load_params(work.checkpoints('autoencoder'))
   denoiser = networks.denoiser(config, schema)
@@ -74,9 +74,7 @@ def load(config, work, schema, volume_shape):
   z = jax.eval_shape(encode, jax.ShapeDtypeStruct((1, *volume_shape, 1), np.float32))
   return Trained(
     schema=schema,
-    params=checkpoint.load_params(
-      work.checkpoints('adapt' if adapted else 'diffusion')
-    ),
+    params=denoiser_params(config, work, is_adapted),
     apply_denoiser=_with_text(denoiser, requested_text(config)),
     encode=encode,
     decode=jax.jit(
@@ -89,8 +87,26 @@ def load(config, work, schema, volume_shape):
     },
     schedule=networks.schedule(config),
     prediction=config.diffusion.prediction,
-    drift=config.adapt.drift if adapted and config.adapt.drift else None,
+    drift=config.adapt.drift if is_adapted and config.adapt.drift else None,
   )
+
+
+def denoiser_params(config, work, is_adapted):
+  """The denoiser's nested parameters, those of the adapted network as chosen."""
+  public = work.checkpoints('diffusion')
+  if not is_adapted:
+    return checkpoint.load_params(public)
+  decays = config.adapt.ema_decay
+  base = {}
+  if config.adapt.init == 'diffusion':
+    base, current = checkpoint.load_params(public), work.finished('diffusion')
+    done = work.read_json('checkpoints', 'adapt', 'done.json') or {}
+    if done.get('base', current) != current:
+      raise ValueError(
+        'The stage diffusion was run again after adapt, whose parameters belong to '
+        'the network before. Run it again too: --stages=adapt,...'
+      )
+  return adapted.load(work.checkpoints('adapt'), decays, config.sample.ema_decay, base)
 
 
 def _with_text(denoiser, embedded):

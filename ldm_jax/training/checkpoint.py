@@ -13,6 +13,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from ldm_jax.training.mesh import on_host
+
 OVERHEAD = 2**16  # bytes of names and shapes beside the arrays
 
 
@@ -61,7 +63,7 @@ def save_params(folder, params):
     OSError: the disk is full or not writable.
   """
   path = (folder / 'params').absolute()
-  host = jax.tree.map(np.asarray, params)
+  host = on_host(params)
   with _writing(path, host), ocp.StandardCheckpointer() as checkpointer:
     checkpointer.save(path, host, force=True)
 

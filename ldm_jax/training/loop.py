@@ -7,7 +7,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ldm_jax.training import checkpoint
-from ldm_jax.training.mesh import state_shardings
+from ldm_jax.training.mesh import on_host, state_shardings
 
 
 def train(
@@ -86,7 +86,7 @@ def _guard(title, step, metrics):
 
 def _guard_parameters(title, step, state):
   for path, leaf in state.trained.items():
-    if not np.isfinite(np.asarray(leaf)).all():
+    if not np.isfinite(on_host(leaf)).all():
       raise ValueError(
         f'{title}: parameter {path} is not finite at step {step + 1}. The last '
         'checkpoint is kept; lower the learning rate of this stage and run again.'

@@ -2,11 +2,13 @@
 
 Both axes split the examples of a batch. Parameters, optimiser state and averages rest
 sharded over `fsdp` (their largest divisible axis) and are gathered where they are used.
-The same train step runs on one CPU, on N virtual devices and on a pod.
+The same train step runs on one CPU, on N virtual devices, on a pod and over several
+processes, each of which passes the whole batch and places its part of it.
 """
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -79,6 +81,18 @@ def put_examples(mesh, tree):
         'are multiples of the device count, or a smaller mesh.data.'
       )
   return jax.device_put(tree, NamedSharding(mesh, EXAMPLES))
+
+
+def on_host(tree):
+  """NumPy arrays of a tree, whole, also where other processes hold parts of them."""
+
+  def whole(leaf):
+    is_here = not isinstance(leaf, jax.Array) or leaf.is_fully_addressable
+    if is_here or leaf.is_fully_replicated:
+      return np.asarray(leaf)
+    return multihost_utils.process_allgather(leaf, tiled=True)
+
+  return jax.tree.map(whole, tree)
 
 
 def put_state(mesh, tree):

@@ -9,6 +9,7 @@ import dataclasses
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from ldm_jax.data import batching
 from ldm_jax.privacy import mechanism, schemes
@@ -21,12 +22,16 @@ KEY_FILE = 'noise_key'
 def patient_arrays(split, latents, conditions=None):
   """Entries -> patients: {'z' (p,m,...,c), 'attributes' (p,m,k), 'present' (p,m)}.
 
-  Conditions (n,k) of the entries are the split's attributes unless given. m is the
-  largest number of volumes of a patient; the rest is zero and not present.
+  Conditions (n,k) of the entries are the split's attributes unless given. Latents
+  (v n,...,c) are v versions of the entries, one after the other, and all of a patient's
+  stand together. m is the largest number of volumes of a patient; the rest is zero and
+  not present.
   """
   groups = split.patient_entries
   conditions = split.attributes if conditions is None else conditions
-  volumes = max(map(len, groups))
+  count = len(conditions)
+  first = np.arange(0, len(latents), count)[:, None]
+  volumes = len(first) * max(map(len, groups))
   arrays = {
     'z': np.zeros((len(groups), volumes, *latents.shape[1:]), np.float32),
     'attributes': np.full(
@@ -35,18 +40,31 @@ def patient_arrays(split, latents, conditions=None):
     'present': np.zeros((len(groups), volumes), bool),
   }
   for patient, entries in enumerate(groups):
-    arrays['z'][patient, : len(entries)] = latents[entries]
-    arrays['attributes'][patient, : len(entries)] = conditions[entries]
-    arrays['present'][patient, : len(entries)] = True
+    versions = (first + np.asarray(entries)).ravel()
+    arrays['z'][patient, : len(versions)] = latents[versions]
+    arrays['attributes'][patient, : len(versions)] = conditions[versions % count]
+    arrays['present'][patient, : len(versions)] = True
   return arrays
 
 
 def noise_key(folder, privacy, resuming):
   """The run's secret: from its file when resuming, else new and written first.
 
+  Of several processes the first has it and gives it to the others: with keys of their
+  own they would draw other patients and add other noise to what they hold together.
+
   Raises:
     ValueError: if a checkpoint is there but its key is not.
   """
+  if jax.process_count() == 1:
+    return _own_noise_key(folder, privacy, resuming)
+  is_first = jax.process_index() == 0
+  key = _own_noise_key(folder, privacy, resuming) if is_first else jax.random.key(0)
+  data = multihost_utils.broadcast_one_to_all(jax.random.key_data(key))
+  return jax.random.wrap_key_data(data, impl=mechanism.GENERATOR)
+
+
+def _own_noise_key(folder, privacy, resuming):
   path = folder / KEY_FILE
   if path.exists():
     return mechanism.load_key(path)

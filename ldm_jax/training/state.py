@@ -15,21 +15,25 @@ class TrainState:
     step: int32 (), steps taken.
     trained: flat dict 'path/of/parameter' -> array that the optimiser moves.
     opt_state: the optimiser's state over `trained`.
-    ema: exponential moving average of `trained`; what is used after training.
+    ema: exponential moving average of `trained`, what is used after training; a tuple
+      of them where there are several decays.
   """
 
   step: jax.Array
   trained: dict
   opt_state: object
-  ema: dict
+  ema: dict | tuple
 
 
-def create(trained, optimizer):
-  """State at step 0 for a flat dict of parameters."""
+def create(trained, optimizer, ema_decay=None):
+  """State at step 0 for a flat dict of parameters, averaged as `advance` will."""
+  several = isinstance(ema_decay, tuple | list)
 
   @jax.jit  # one program, where leaf by leaf each shape would be compiled alone
   def begin(trained):
-    return optimizer.init(trained), jax.tree.map(jnp.copy, trained)
+    copy = lambda: jax.tree.map(jnp.copy, trained)
+    ema = tuple(copy() for _ in ema_decay) if several else copy()
+    return optimizer.init(trained), ema
 
   opt_state, ema = begin(trained)
   return TrainState(jnp.zeros((), jnp.int32), trained, opt_state, ema)
@@ -38,17 +42,25 @@ def create(trained, optimizer):
 def advance(state, gradient, optimizer, ema_decay):
   """One optimiser update, then the average, bias-free from the first steps.
 
-  The average's effective decay is min(decay, (1 + step) / (10 + step)).
+  The average's effective decay is min(decay, (1 + step) / (10 + step)). Several decays
+  keep as many averages, in their order.
   """
   updates, opt_state = optimizer.update(gradient, state.opt_state, state.trained)
   trained = jax.tree.map(
     lambda value, update: value + update.astype(value.dtype), state.trained, updates
   )
   step = state.step.astype(jnp.float32)
-  decay = jnp.minimum(ema_decay, (1 + step) / (10 + step))
-  ema = jax.tree.map(
-    lambda average, value: decay * average + (1 - decay) * value, state.ema, trained
-  )
+
+  def averaged(average, ema_decay):
+    decay = jnp.minimum(ema_decay, (1 + step) / (10 + step))
+    return jax.tree.map(
+      lambda a, value: decay * a + (1 - decay) * value, average, trained
+    )
+
+  if isinstance(ema_decay, tuple | list):
+    ema = tuple(map(averaged, state.ema, ema_decay))
+  else:
+    ema = averaged(state.ema, ema_decay)
   return TrainState(step=state.step + 1, trained=trained, opt_state=opt_state, ema=ema)
 
 
@@ -108,7 +120,7 @@ def unflatten(flat):
 
 
 def partition(params, is_trained):
-  """Nested parameters -> flat (trained, frozen), by a predicate over paths.
+  """Parameters, nested or flat -> flat (trained, frozen), by a predicate over paths.
 
   Raises:
     ValueError: if nothing would be trained.

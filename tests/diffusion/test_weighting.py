@@ -17,6 +17,7 @@ DENSITIES = {
   'logit_normal': {'mean': -0.5, 'std': 0.8},
   'beta': {'shape': (2.0, 1.0)},
   'piecewise': {'pieces': PIECES},
+  'private': {},
 }
 
 
@@ -82,6 +83,12 @@ def test_densities_are_those_they_are_called_after():
   found = weighting.density('piecewise', 10, pieces=PIECES)
   np.testing.assert_allclose(found, [0.3, *[0.6 / 7] * 7, 0.05, 0.05])
   np.testing.assert_allclose(weighting.density('uniform', 8), 1 / 8)
+
+
+def test_private_training_draws_few_of_the_nearly_clean_and_nearly_lost_times():
+  found = weighting.density('private', 1000)
+  shares = [found[:30].sum(), found[30:800].sum(), found[800:].sum()]
+  np.testing.assert_allclose(shares, [0.05, 0.9, 0.05])
 
 
 def test_a_time_of_probability_zero_is_never_drawn():

@@ -10,7 +10,9 @@ import optax
 import pytest
 
 from ldm_jax.checks import METHODS
+from ldm_jax.config import override
 from ldm_jax.data import batching
+from ldm_jax.defaults import defaults
 from ldm_jax.privacy import gradients, mechanism, schemes
 from ldm_jax.training import adaptation, diffusion, private, state
 from ldm_jax.training.mesh import make_mesh, put_examples, state_shardings
@@ -281,6 +283,30 @@ def test_a_volume_that_is_not_present_counts_nothing(pairs):
   pairs['z'][2, 1] = 1e3
   pairs['attributes'][2, 1] = -1e3
   np.testing.assert_array_equal(summed(pairs), before)
+
+
+# In units of the clip norm
+
+
+@pytest.mark.parametrize('name', ['sgd', 'adam'])
+def test_the_step_of_a_clipped_gradient_does_not_know_the_clip_norm(name):
+  """All gradients clipped: C times larger clipping makes C times larger gradients."""
+  config = override(defaults(), {'adapt.optimizer': name})
+  gradient, moved = {'w': jnp.asarray([0.3, -2.0])}, []
+  for clip_norm in (1.0, 0.01):
+    config.adapt.privacy.clip_norm = clip_norm
+    optimizer = adaptation.optimizer(config.adapt)
+    scaled = jax.tree.map(lambda leaf, c=clip_norm: c * leaf, gradient)
+    moved.append(optimizer.update(scaled, optimizer.init(gradient), gradient)[0]['w'])
+  np.testing.assert_allclose(*moved, rtol=1e-5)
+
+
+def test_without_normalising_plain_descent_follows_the_clip_norm():
+  words = {'adapt.optimizer': 'sgd', 'adapt.privacy.normalize': False}
+  config = override(defaults(), {**words, 'adapt.privacy.clip_norm': 0.01})
+  optimizer, gradient = adaptation.optimizer(config.adapt), {'w': jnp.ones(2)}
+  found, _ = optimizer.update(gradient, optimizer.init(gradient), gradient)
+  np.testing.assert_allclose(found['w'], -config.adapt.learning_rate)
 
 
 # Which parameters move

@@ -61,6 +61,20 @@ def test_a_state_is_the_same_bits_on_any_devices(
     assert leaf.sharding.is_equivalent_to(expected, leaf.ndim)
 
 
+def test_several_averages_are_restored_each_in_its_place(tmp_path, params):
+  mesh, decays = make_mesh(2), (0.5, 0.9)
+  current = state.create(params, OPTIMIZER, decays)
+  gradient = jax.tree.map(jnp.ones_like, params)
+  current = state.advance(current, gradient, OPTIMIZER, decays)
+  save(tmp_path, 1, jax.device_put(current, state_shardings(mesh, current)))
+  empty = state.create(jax.tree.map(jnp.zeros_like, params), OPTIMIZER, decays)
+  checkpoints = checkpoint.Checkpoints(tmp_path)
+  found = checkpoints.restore(empty, state_shardings(mesh, empty))
+  checkpoints.close()
+  jax.tree.map(np.testing.assert_array_equal, found, current)
+  assert isinstance(found.ema, tuple)
+
+
 def test_a_folder_without_a_checkpoint_gives_the_state_back(tmp_path, params, start):
   mesh = make_mesh(1)
   current = some_state(params, mesh, start)

@@ -2,18 +2,22 @@
 
 import dataclasses
 import json
+import logging
 import math
+import re
 import types
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 from ldm_jax import checks
 from ldm_jax.config import override
 from ldm_jax.defaults import defaults
 from ldm_jax.privacy import accounting, mechanism
-from ldm_jax.training import private
+from ldm_jax.training import adaptation, private
+from ldm_jax.training.mesh import make_mesh
 
 
 @pytest.fixture
@@ -42,6 +46,85 @@ def test_every_volume_stands_with_its_patient_and_the_rest_is_absent():
   wider = np.arange(20.0).reshape(5, 4)
   found = private.patient_arrays(split, latents, wider)
   np.testing.assert_array_equal(found['attributes'][2], wider[[4, 2]])
+
+
+def test_all_versions_of_a_volume_stand_with_its_patient():
+  """Three versions of five volumes: 3 n latents, n conditions."""
+  split = split_of([(0, 3), (1,), (4, 2)])
+  latents = np.arange(15.0).reshape(15, 1, 1)
+  found = private.patient_arrays(split, latents)
+  assert found['z'].shape == (3, 6, 1, 1)
+  np.testing.assert_array_equal(found['z'][0].ravel(), [0, 3, 5, 8, 10, 13])
+  np.testing.assert_array_equal(found['z'][1].ravel()[:3], [1, 6, 11])
+  np.testing.assert_array_equal(found['present'].sum(1), [6, 3, 6])
+  own = split.attributes[[4, 2]]
+  np.testing.assert_array_equal(found['attributes'][2], np.tile(own, (3, 1)))
+
+
+class Draws:
+  """A sampler whose draws are given."""
+
+  def __init__(self, *draws):
+    self.draw = lambda step: np.asarray(draws[step], int)
+
+
+def test_4096_patients_take_the_memory_of_a_chunk_and_no_other_program(
+  toy, start, params, tmp_path, monkeypatch, caplog
+):
+  """Batches of 4096, none, 3 and 1000 patients through one run."""
+  rng, mesh, optimizer, chunk = (
+    np.random.default_rng(0),
+    make_mesh(2),
+    optax.sgd(0.1),
+    64,
+  )
+  patients = {
+    'x': rng.normal(size=(4096, 8)).astype(np.float32),
+    'y': rng.normal(size=(4096, 4)).astype(np.float32),
+    'unused': np.zeros((4096, 1000), np.float32),  # 16 MB; a chunk has 256 kB
+  }
+  step = adaptation.private_step(
+    toy[0],
+    optimizer,
+    mesh,
+    0.9,
+    clip_norm=1.0,
+    noise_multiplier=1.0,
+    expected_batch=4096.0,
+    microbatch=4,
+  )
+  first, sizes, put = start(params, optimizer, mesh), [], private.put_examples
+
+  def measured(mesh, tree):
+    placed = put(mesh, tree)
+    sizes.append(sum(leaf.nbytes for leaf in jax.live_arrays()))
+    return placed
+
+  monkeypatch.setattr(private, 'put_examples', measured)
+  before = sum(leaf.nbytes for leaf in jax.live_arrays())
+  sampler = Draws(range(4096), (), (7, 8, 9), range(1000))
+  with caplog.at_level(logging.WARNING), jax.log_compiles():
+    final = private.take_steps(
+      step,
+      patients,
+      sampler,
+      chunk,
+      first,
+      {},
+      mesh=mesh,
+      key=jax.random.key(0),
+      secret_key=mechanism.new_noise_key(0),
+      num_steps=4,
+      folder=tmp_path,
+      log=lambda **event: None,
+      title='adapt',
+    )
+  assert int(final.step) == 4
+  assert len(sizes) == 4096 // chunk + 1 + 16  # the empty draw has no chunk
+  compiled = re.findall(r'Compiling (?:jit\()?(\w+)', caplog.text)
+  assert compiled.count('accumulate') == compiled.count('update') == 1
+  of_chunk = chunk * sum(leaf[0].nbytes for leaf in patients.values())
+  assert max(sizes) - before < 4 * of_chunk < patients['unused'].nbytes / 10
 
 
 def test_the_plan_keeps_the_budget_it_was_given(privacy):

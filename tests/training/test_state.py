@@ -45,6 +45,23 @@ def test_the_average_of_a_constant_is_the_constant(params):
     np.testing.assert_allclose(current.ema[path], leaf, rtol=1e-6)
 
 
+def test_several_averages_are_what_each_decay_alone_would_keep(params):
+  optimizer, decays = optax.sgd(0.1), (0.0, 0.3, 0.9)
+  together = state.create(params, optimizer, decays)
+  alone = [state.create(params, optimizer) for _ in decays]
+  for _ in range(4):
+    gradient = jax.tree.map(jnp.sin, together.trained)
+    together = state.advance(together, gradient, optimizer, decays)
+    alone = [
+      state.advance(one, gradient, optimizer, decay)
+      for one, decay in zip(alone, decays, strict=True)
+    ]
+  for average, one in zip(together.ema, alone, strict=True):
+    jax.tree.map(np.testing.assert_array_equal, average, one.ema)
+  # Without decay nothing is averaged.
+  jax.tree.map(np.testing.assert_allclose, together.ema[0], together.trained)
+
+
 def test_a_partition_loses_nothing(params):
   nested = state.unflatten(params)
   trained, frozen = state.partition(nested, lambda path: path.startswith('unet'))

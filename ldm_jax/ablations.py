@@ -1,0 +1,49 @@
+"""Arms of `sweep()` that several configs share.
+
+An arm is a dict of overrides; a group of arms is a dict from their names. Arms of one
+name but for `seed=` are repeats, and the sweep's table gives their mean and interval.
+"""
+
+EPSILONS, SEEDS = (1.0, 3.0, 10.0), (0, 1, 2)
+# What moves with a repeat: draws of training and sampling. The noise that protects
+# patients is drawn anew each time in any case, never from a seed.
+SEED_KEYS = ('adapt.seed', 'sample.seed')
+
+
+def lower_noise(lora_learning_rate, epsilons=EPSILONS, seeds=SEEDS):
+  """What each means of private training buys, at equal budgets.
+
+  The arms from 'plain' to 'augmentation' add one means after the other; those after
+  them change one thing of 'augmentation'. Only the stages from `adapt` on differ.
+
+  Args:
+    lora_learning_rate: of the arms with adapters, whose product starts at zero and
+      needs larger steps than weights that are already good.
+    epsilons: one arm each.
+    seeds: repeats of each arm.
+  """
+  plain = {'adapt.method': 'full', 'adapt.ema_decay': (0.0,)}
+  multiplicity = {**plain, 'adapt.privacy.noise_multiplicity': 8}
+  ema = {**multiplicity, 'adapt.ema_decay': (0.9,)}
+  augmentation = {**ema, 'adapt.augment.multiplicity': 4}
+  lora = {'adapt.method': 'lora', 'adapt.learning_rate': lora_learning_rate}
+  means = {
+    'plain': plain,
+    '+multiplicity': multiplicity,
+    '+ema': ema,
+    '+augmentation': augmentation,
+    'times': {**augmentation, 'adapt.times.density': 'private'},
+    'attention': {**augmentation, 'adapt.method': 'attention'},
+    'lora': {**augmentation, **lora},
+  }
+  return {
+    f'{name},epsilon={epsilon:g},seed={seed}': {
+      **overrides,
+      'adapt.privacy.epsilon': epsilon,
+      'adapt.privacy.seed': None,
+      **dict.fromkeys(SEED_KEYS, seed),
+    }
+    for name, overrides in means.items()
+    for epsilon in epsilons
+    for seed in seeds
+  }
