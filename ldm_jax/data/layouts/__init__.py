@@ -4,11 +4,20 @@ A layout is a module with `read(root, schema=None, **options) -> Cohort`; one wi
 population statistics also has `population(num, seed, /, **options) -> list of dicts`.
 """
 
-from ldm_jax.data.layouts import decathlon, folder, phantom_cardiac, scd
+from ldm_jax.data.layouts import (
+  decathlon,
+  folder,
+  phantom_brain,
+  phantom_cardiac,
+  phantom_chest,
+  scd,
+)
 
 LAYOUTS = {
   'decathlon': decathlon,
   'folder': folder,
+  'phantom_brain': phantom_brain,
   'phantom_cardiac': phantom_cardiac,
+  'phantom_chest': phantom_chest,
   'scd': scd,
 }

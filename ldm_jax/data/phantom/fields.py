@@ -86,8 +86,8 @@ def tube(points, path):
   """Distance to the axis of a bent tube and its radius there, per stretch.
 
   Args:
-    points: (3, n).
-    path: rows (x, y, z, radius) along the axis.
+    points: (3, n) or (2, n).
+    path: rows (x, y, [z,] radius) along the axis.
 
   Returns:
     distances (m, n), radii (m, n) of the m stretches; the tube scaled in thickness by k
@@ -96,12 +96,12 @@ def tube(points, path):
   path = np.asarray(path, np.float32)
   distances, radii = [], []
   for start, stop in zip(path[:-1], path[1:], strict=True):
-    along = stop[:3] - start[:3]
-    offset = points - start[:3, None]
+    along = stop[:-1] - start[:-1]
+    offset = points - start[:-1, None]
     position = np.clip((along @ offset) / (along @ along), 0, 1)
-    x, y, z = offset - along[:, None] * position
-    distances.append(np.sqrt(x * x + y * y + z * z))
-    radii.append(start[3] + (stop[3] - start[3]) * position)
+    offset -= along[:, None] * position
+    distances.append(np.sqrt((offset * offset).sum(0)))
+    radii.append(start[-1] + (stop[-1] - start[-1]) * position)
   return np.stack(distances), np.stack(radii)
 
 
