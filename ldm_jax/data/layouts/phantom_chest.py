@@ -11,6 +11,8 @@ from ldm_jax.data.phantom import chest
 
 CITATION = 'ldm_jax, procedural chest phantom (docs/phantoms.md)'
 LICENCE = 'Made by this package; no patient behind it'
+# The sources of its records have `counterfactual(changes)`.
+KNOWN_COUNTERFACTUALS = True
 
 
 def read(root: str = '', schema: Schema | None = None, **options: Any) -> Cohort:

@@ -22,7 +22,7 @@ from ldm_jax.data.phantom.chest_population import SCHEMA, sample_patient
 VERSION = 1  # raised whenever the same parameters give another picture
 LABELS = ('background', 'lungs', 'heart', 'effusion', 'consolidation')
 DETECTOR_MM = 430.0
-FINE_MM = 1.75
+FINE_MM = 2.5
 
 
 @dataclasses.dataclass(frozen=True)

@@ -31,7 +31,7 @@ class Film:
 
 FILMS = {
   'public': Film(88, 262, 0.9, bone=1.9, scatter=0.08, noise=0.010),
-  'private': Film(40, 290, 0.8, bone=1.3, scatter=0.28, noise=0.022),
+  'private': Film(50, 280, 0.85, bone=1.4, scatter=0.18, noise=0.013),
 }
 
 
@@ -73,8 +73,9 @@ def paint(chest, attributes, patient, spacing_mm, axes):
   dense = film.bone * (1 - 0.004 * (attributes['age'] - 50))
   water = water + dense * _bones(chest, patient)
 
-  scattered = ndimage.gaussian_filter(water, 40 / spacing_mm, mode='nearest')
-  water = water + film.scatter * (scattered - water)
+  # Scatter of the trunk alone, so that a larger heart changes no far corner.
+  trunk = ndimage.gaussian_filter(body - 0.6 * depth, 40 / spacing_mm, mode='nearest')
+  water = water + film.scatter * (trunk - water)
   grey = np.clip((water - film.dark) / (film.bright - film.dark), 0, None)
   return (grey**film.power * patient['gain']).astype(np.float32)
 

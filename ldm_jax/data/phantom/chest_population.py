@@ -107,7 +107,8 @@ def check(attributes):
       holds, wanted = value in attribute.categories, f'one of {attribute.categories}'
     else:
       slack = 1e-4 * (attribute.high - attribute.low)
-      holds = attribute.low - slack <= value <= attribute.high + slack
+      number = isinstance(value, int | float | np.number)
+      holds = number and attribute.low - slack <= value <= attribute.high + slack
       wanted = f'a number from {attribute.low:g} to {attribute.high:g}'
     if not holds:
       raise ValueError(f'{attribute.name}={value!r} of a chest; {wanted} is required')
