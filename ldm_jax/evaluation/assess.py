@@ -184,9 +184,7 @@ def _causal(edited, section, schema, measurer, spacing):
     figures[f'{name}_psnr'] = causal.composition_psnr(
       edited['reference'], returned, **options
     )
-  figures['reversibility'] = causal.reversibility(
-    source, edited['returned'], **options
-  )
+  figures['reversibility'] = causal.reversibility(source, edited['returned'], **options)
   known = 'truth' in edited
   if known:
     triple = source, changed, edited['truth']

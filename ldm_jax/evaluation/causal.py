@@ -35,9 +35,11 @@ def composition(source, returned, groups=None, num_resamples=1000, seed=0):
 
 def composition_psnr(source, returned, groups=None, num_resamples=1000, seed=0):
   """As `composition`, in dB: the mean peak signal-to-noise ratio, 100 at most."""
-  _distances(source, returned)
-  found = similarity.psnr(source, returned) if len(source) else np.zeros(0)
-  return mean_figure(np.minimum(found, HIGHEST_DB), groups, num_resamples, seed)
+  found = np.zeros(len(_distances(source, returned)))
+  if len(found):
+    pairs = (np.asarray(x).reshape(len(found), 1, -1) for x in (source, returned))
+    found = np.minimum(similarity.psnr(*pairs), HIGHEST_DB)
+  return mean_figure(found, groups, num_resamples, seed)
 
 
 def reversibility(source, there_and_back, groups=None, num_resamples=1000, seed=0):

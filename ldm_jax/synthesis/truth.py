@@ -86,9 +86,9 @@ def _as_source(split, index, scan, label):
   found = preprocess.apply(whole, scan, label)
   if not np.allclose(found.record['offset'], record['offset']):
     raise ValueError(
-      f'{split.ids[index]} was cropped by data.preprocess.centre={spec.centre!r}, which '
-      'follows the content of each scan; to compare with the true counterfactual of a '
-      "phantom, data.preprocess.centre='grid' is required."
+      f'{split.ids[index]} was cropped by data.preprocess.centre={spec.centre!r}, '
+      'which follows the content of each scan; to compare with the true counterfactual '
+      "of a phantom, data.preprocess.centre='grid' is required."
     )
   (own_low, own_high), (low, high) = found.record['intensity'], record['intensity']
   value = found.array * np.float32(own_high - own_low) + np.float32(own_low)

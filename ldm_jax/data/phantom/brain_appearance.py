@@ -138,4 +138,6 @@ def _below(head, image, tissue, fine):
   image = mix(image, tissue.csf, 0.45 * leaves * body)
   stem = share(head.stem, pixel)
   image = mix(image, tissue.white * 0.93 * (1 + 0.02 * fine), stem)
-  return mix(image, tissue.csf, share(ellipsoid(half, (0, -45, -33), (7, 5, 11)), pixel))
+  return mix(
+    image, tissue.csf, share(ellipsoid(half, (0, -45, -33), (7, 5, 11)), pixel)
+  )

