@@ -91,7 +91,9 @@ def sample_subject(seed, index, site, stream=''):
   attributes = {
     'age': round(age, 1),
     'sex': SEXES[int(uniform() < people.male)],
-    'diagnosis': DIAGNOSES[int(np.searchsorted(np.cumsum(people.diagnoses), uniform()))]
+    'diagnosis': DIAGNOSES[
+      int(np.searchsorted(np.cumsum(people.diagnoses[:2]), uniform()))
+    ]
     if age > 50
     else 'CN',  # an early onset is rare enough to be left out
   }

@@ -71,19 +71,16 @@ def cerebrum(head, brain, subject, view):
   outside = np.maximum(head.hull, 2.0 - head.cerebellum)
   outside = np.maximum(outside, -head.cistern) * scale
 
-  liquid = share(outside + brain['gap_mm'], pixel)  # what the gap leaves
   whole = share(outside, pixel)
-  csf = whole - liquid
-  rim = share(outside + brain['gap_mm'] + brain['cortex_mm'], pixel)
-  inner = 1 - rim  # of CSF and cortex together
-  cover = 1 - liquid
+  surface = outside + brain['gap_mm']
+  csf = 1 - share(surface, pixel)
+  rind = 1 - share(surface + brain['cortex_mm'], pixel)  # CSF and cortex together
   for sheet, width in _sheets(head, brain, subject, view):
-    cover = np.maximum(cover, sheet_share(sheet, width, pixel))
-    inner = np.maximum(inner, sheet_share(sheet, width + brain['cortex_mm'], pixel))
+    csf = np.maximum(csf, sheet_share(sheet, width, pixel))
+    rind = np.maximum(rind, sheet_share(sheet, width + brain['cortex_mm'], pixel))
   callosum = _callosum(half, head.pixel)
-  cover, inner = cover * (1 - callosum), inner * (1 - callosum)
-  csf = np.minimum(cover, whole)
-  grey = np.clip(np.minimum(inner, whole) - csf, 0, 1)
+  csf = np.minimum(csf * (1 - callosum), whole)
+  grey = np.clip(np.minimum(rind * (1 - callosum), whole) - csf, 0, 1)
   white = whole - csf - grey
 
   parts = {'csf': csf, 'grey': grey, 'white': white}
@@ -142,10 +139,8 @@ def _unrest(half, subject, view):
   z, y, x = view.axes()
   bends = [fields.waves(rng, 42.0).on_grid(z, y, x) for _ in range(3)]
   # Less at the midline, which stays a plane.
-  amount = np.clip(half[:1] / 20, 0.35, 1) * np.float32(
-    [[[[1.5]]], [[[2.5]]], [[[2.5]]]]
-  )
-  return np.stack(bends) * amount
+  amount = np.clip(half[0] / 20, 0.35, 1)
+  return np.stack([1.5 * bends[0], 2.5 * bends[1], 2.5 * bends[2]]) * amount
 
 
 def _folds(points, depth, subject):
