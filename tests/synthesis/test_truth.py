@@ -1,11 +1,15 @@
 """Laws of the true counterfactuals."""
 
+import types
+
+import nibabel as nib
 import numpy as np
 import pytest
 
 from ldm_jax.data import preprocess, sources, store
 from ldm_jax.defaults import defaults
-from ldm_jax.synthesis import truth
+from ldm_jax.synthesis import truth, writer
+from ldm_jax.workfolder import WorkFolder
 
 SHAPE = (1, 40, 40)
 NAMES = ('age', 'sex', 'cardiothoracic_ratio', 'effusion', 'consolidation')
@@ -73,3 +77,39 @@ def test_a_box_that_follows_the_content_is_refused(chest, tmp_path):
   own = split.attributes
   with pytest.raises(ValueError, match=r"centre='mass'.*'grid' is required"):
     truth.true_counterfactuals(config, split, [0, 1], own, own)
+
+
+def test_the_true_counterfactual_is_written_beside_the_edited_one(
+  chest, world, tmp_path
+):
+  config, split = chest
+  weights = np.linspace(-1, 1, 15).reshape(5, 3).astype(np.float32)
+  trained = types.SimpleNamespace(
+    schema=split.schema,
+    apply_denoiser=world.apply_denoiser,
+    schedule=world.schedule,
+    prediction='epsilon',
+    drift=None,
+    statistics=world.latents,
+    encode=world.encode,
+    decode=world.decode,
+    params={'w': weights, 'null': np.zeros(5, np.float32)},
+  )
+  section = config.counterfactual
+  section.num, section.steps, section.null_cycles = 2, 3, 3
+  with section.set.unlocked():
+    section.set.effusion = 0.4
+  work = WorkFolder(tmp_path)
+  writer.write_counterfactuals(config, work, trained, split)
+  kept = work.read_arrays(writer.COUNTERFACTUALS)
+  assert kept['truth'].shape == kept['source'].shape == (2, *SHAPE, 1)
+  assert (kept['truth_labels'] == 3).sum() > (kept['source_labels'] == 3).sum()
+  np.testing.assert_allclose(kept['nulls'], kept['source'], atol=1e-3)
+  assert int(kept['null_cycles']) == 3
+  for name in split.ids:
+    true, source = (
+      nib.load(tmp_path / 'counterfactuals' / f'{name}_{kind}.nii.gz')
+      for kind in ('truth', 'source')
+    )
+    np.testing.assert_array_equal(true.affine, source.affine)
+    assert np.abs(true.get_fdata() - source.get_fdata()).max() > 0.1
