@@ -50,6 +50,7 @@ def check(config):
     'sample.num',
     'sample.steps',
     'sample.batch_size',
+    'counterfactual.null_cycles',
     'evaluate.segmenter.steps',
     'evaluate.segmenter.batch_size',
     'run.log_every',

@@ -218,6 +218,9 @@ def defaults():
         'steps': 50,
         'guidance': 1.5,
         'keep_detail': True,
+        # Null interventions in a row for the composition, beside a single one: errors
+        # that one hides add up.
+        'null_cycles': 10,
       },
       'evaluate': {
         'segmenter': {

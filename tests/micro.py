@@ -84,6 +84,7 @@ def shrink(config, steps=6):
   config.sample.batch_size = 4
   config.counterfactual.num = 2
   config.counterfactual.steps = 4
+  config.counterfactual.null_cycles = 2
   config.evaluate.segmenter.channels = (4, 8)
   config.evaluate.segmenter.kernels = (kernel, kernel)
   config.evaluate.segmenter.strides = (stride,)

@@ -15,6 +15,7 @@ from ldm_jax.evaluation import (
   measurement,
   memorisation,
   similarity,
+  truth,
 )
 
 
@@ -30,8 +31,10 @@ def assess(
     reconstruct: x -> decode(encode(x)), both (b,d,h,w,1).
     schema: attributes of the requests.
     section: config.evaluate.
-    counterfactuals: None, or {'source', 'counterfactual', 'null' volumes, 'own',
-      'new' attributes, 'cohort', 'patients'}.
+    counterfactuals: None, or what `synthesis.writer.write_counterfactuals` keeps:
+      {'source', 'counterfactual', 'null', 'nulls', 'returned', 'reference' volumes,
+      'null_cycles', 'own', 'new' attributes, 'cohort', 'patients'}; of phantoms also
+      'truth' volumes, 'truth_labels', 'source_labels'.
 
   Returns:
     (metrics, control pairs): metrics as the contract's metrics.json; the pairs are
@@ -82,9 +85,8 @@ def assess(
       ).items()
     }
   if counterfactuals is not None:
-    metrics['causal'] = _causal(
-      counterfactuals, section.measures, schema, measurer, split
-    )
+    spacing = np.linalg.norm(split.affine(0)[:3, :3], axis=0)
+    metrics['causal'] = _causal(counterfactuals, section, schema, measurer, spacing)
   return metrics, pairs
 
 
@@ -109,6 +111,7 @@ def _pairs(measures, schema, samples, measurer, spacing):
       measured[entry['name']],
     )
     for entry in measures
+    if measurement.answers(entry, schema)
   }
 
 
@@ -167,28 +170,58 @@ def _memorisation(splits, measurer, features_synthetic):
   return {'features': {**found, 'train': train.name, 'internal': True}}
 
 
-def _causal(edited, measures, schema, measurer, split):
+def _causal(edited, section, schema, measurer, spacing):
+  """The laws of counterfactuals; against the truth where a phantom knows it."""
   groups, mark = edited['patients'], {'internal': str(edited['cohort']) != 'public'}
   source, changed = edited['source'], edited['counterfactual']
-  figures = {
-    'composition': {**causal.composition(source, edited['null'], groups), **mark},
-    'reversibility': {
-      **causal.reversibility(source, edited['returned'], groups),
-      **mark,
-    },
-  }
-  if not (measures and measurer.measures):
-    return figures
-  spacing = np.linalg.norm(split.affine(0)[:3, :3], axis=0)
-  before = measurement.measure(measures, measurer.labels(source), spacing)
-  after = measurement.measure(measures, measurer.labels(changed), spacing)
-  for entry in measures:
-    name = entry['name']
-    asked = measurement.requested(entry, schema, edited['new'])
-    asked = asked - measurement.requested(entry, schema, edited['own'])
-    if np.nanmax(np.abs(asked), initial=0) > 0:
-      found = causal.effectiveness(asked, after[name] - before[name], groups)
-      figures[f'effectiveness_{name}'] = {
-        key: {**value, **mark} for key, value in found.items()
-      }
-  return figures
+  options = {'groups': groups, 'num_resamples': section.num_bootstrap}
+  figures = {}
+  for name, returned in (
+    ('composition', edited['null']),
+    (f'composition_{int(edited["null_cycles"])}', edited['nulls']),
+  ):
+    figures[name] = causal.composition(source, returned, **options)
+    figures[f'{name}_psnr'] = causal.composition_psnr(
+      edited['reference'], returned, **options
+    )
+  figures['reversibility'] = causal.reversibility(source, edited['returned'], **options)
+  known = 'truth' in edited
+  if known:
+    triple = source, changed, edited['truth']
+    figures['truth'] = truth.error_to_truth(*triple, **options)
+    figures['outside'] = truth.change_outside(*triple, **options)
+  if section.measures and measurer.measures:
+    labels = {'before': measurer.labels(source), 'after': measurer.labels(changed)}
+    if known:
+      for name in ('source', 'truth'):
+        labels[name] = measurement.classes_of(edited[f'{name}_labels'], section.labels)
+    measured = {
+      name: measurement.measure(section.measures, value, spacing)
+      for name, value in labels.items()
+    }
+    for entry in section.measures:
+      asked = _asked(entry, schema, edited, measured)
+      if asked is None or not np.nanmax(np.abs(asked), initial=0) > 0:
+        continue
+      name = entry['name']
+      change = measured['after'][name] - measured['before'][name]
+      figures[f'effectiveness_{name}'] = causal.effectiveness(asked, change, **options)
+  return {name: _marked(figure, mark) for name, figure in figures.items()}
+
+
+def _marked(figure, mark):
+  if 'value' in figure:
+    return {**figure, **mark}
+  return {name: {**part, **mark} for name, part in figure.items()}
+
+
+def _asked(entry, schema, edited, measured):
+  """Requested change of a measure (n,); the true one where only that is known."""
+  if measurement.answers(entry, schema):
+    before, after = (
+      measurement.requested(entry, schema, edited[k]) for k in ('own', 'new')
+    )
+    return after - before
+  if 'truth' in measured:
+    return measured['truth'][entry['name']] - measured['source'][entry['name']]
+  return None

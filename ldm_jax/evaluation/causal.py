@@ -3,12 +3,14 @@
 Composition: no intervention returns the source. Effectiveness: the requested change
 is measured. Reversibility: there and back returns the source. Minimality: what was not
 asked for stays. [Monteiro23] arXiv 2303.01274. Examples of one group (a patient) are
-averaged first, since they are one observation.
+averaged first, since they are one observation. Where the truth is known: `truth.py`.
 """
 
 import numpy as np
 
-from ldm_jax.evaluation import intervals
+from ldm_jax.evaluation import control, intervals, similarity
+
+HIGHEST_DB = 100.0  # of an exact return, whose ratio is infinite
 
 
 def composition(source, returned, groups=None, num_resamples=1000, seed=0):
@@ -28,7 +30,16 @@ def composition(source, returned, groups=None, num_resamples=1000, seed=0):
     ValueError: shapes that differ.
   """
   distances = _distances(source, returned)
-  return _mean(distances, groups, num_resamples, seed)
+  return mean_figure(distances, groups, num_resamples, seed)
+
+
+def composition_psnr(source, returned, groups=None, num_resamples=1000, seed=0):
+  """As `composition`, in dB: the mean peak signal-to-noise ratio, 100 at most."""
+  found = np.zeros(len(_distances(source, returned)))
+  if len(found):
+    pairs = (np.asarray(x).reshape(len(found), 1, -1) for x in (source, returned))
+    found = np.minimum(similarity.psnr(*pairs), HIGHEST_DB)
+  return mean_figure(found, groups, num_resamples, seed)
 
 
 def reversibility(source, there_and_back, groups=None, num_resamples=1000, seed=0):
@@ -51,6 +62,7 @@ def effectiveness(
   Returns:
     dict of figures (value, low, high, n): `error`, mean |measured - requested|;
     `gain`, slope of measured over requested through the origin (1 is perfect);
+    `pearson_r`, over the groups' means, None where a side is constant or n < 3;
     `direction`, share of the non-zero requests that moved the right way.
 
   Raises:
@@ -70,12 +82,13 @@ def effectiveness(
   right = np.sign(requested) == np.sign(measured)
   # One Bernoulli value per group: half right is not right.
   asked_groups = None if groups is None else groups[asked]
-  by_group = _group_means(right[asked], asked_groups)
+  by_group = group_means(right[asked], asked_groups)
   low, high = intervals.proportion_interval(by_group.sum(), len(by_group))
   share = float(by_group.mean()) if len(by_group) else None
   return {
-    'error': _mean(np.abs(measured - requested), groups, num_resamples, seed),
+    'error': mean_figure(np.abs(measured - requested), groups, num_resamples, seed),
     'gain': _gain(requested, measured, groups, num_resamples, seed),
+    'pearson_r': _correlation(requested, measured, groups),
     'direction': {'value': share, 'low': low, 'high': high, 'n': len(by_group)},
   }
 
@@ -108,10 +121,10 @@ def minimality(
   known = np.isfinite(change)
   some = known.any(1)
   means = np.where(known, change, 0).sum(1)[some] / known.sum(1)[some]
-  result = _mean(means, _rows(groups, some), num_resamples, seed)
+  result = mean_figure(means, _rows(groups, some), num_resamples, seed)
   if names is not None:
     result['by_attribute'] = {
-      name: _mean(c[k], _rows(groups, k), num_resamples, seed)
+      name: mean_figure(c[k], _rows(groups, k), num_resamples, seed)
       for name, c, k in zip(names, change.T, known.T, strict=True)
     }
   return result
@@ -132,7 +145,7 @@ def _rows(groups, chosen):
   return None if groups is None else np.asarray(groups)[chosen]
 
 
-def _group_means(values, groups):
+def group_means(values, groups):
   """Means of (n,) values per group: -> (g,) float64, empty for no values."""
   values = np.asarray(values, np.float64)
   if not len(values):
@@ -141,8 +154,9 @@ def _group_means(values, groups):
   return np.array([values[m].mean() for m in members])
 
 
-def _mean(values, groups, num_resamples, seed):
-  means = _group_means(values, groups)
+def mean_figure(values, groups, num_resamples, seed):
+  """Mean over groups of (n,) values: dict value, low, high, n (groups)."""
+  means = group_means(values, groups)
   result = {'value': None, 'low': None, 'high': None, 'n': len(means)}
   if len(means):
     result['value'] = float(means.mean())
@@ -151,6 +165,13 @@ def _mean(values, groups, num_resamples, seed):
       means, num_resamples, seed
     )
   return result
+
+
+def _correlation(requested, measured, groups):
+  sides = [group_means(values, groups) for values in (requested, measured)]
+  found = control.agreement(*sides)
+  keys = {'value': 'pearson_r', 'low': 'pearson_r_low', 'high': 'pearson_r_high'}
+  return {**{key: found[name] for key, name in keys.items()}, 'n': found['n']}
 
 
 def _gain(requested, measured, groups, num_resamples, seed):
@@ -163,8 +184,7 @@ def _gain(requested, measured, groups, num_resamples, seed):
   square = np.array([(requested[m] ** 2).sum() for m in members])
   result |= {'value': float(product.sum() / square.sum()), 'n': len(members)}
   if len(members) > 1:
-    rng = np.random.default_rng(seed)
-    draws = rng.integers(0, len(members), (num_resamples, len(members)))
+    draws = intervals.resampled(len(members), num_resamples, seed)
     top, bottom = product[draws].sum(1), square[draws].sum(1)
     slopes = top[bottom > 0] / bottom[bottom > 0]
     result['low'], result['high'] = map(float, np.quantile(slopes, [0.025, 0.975]))

@@ -128,6 +128,29 @@ def wall_thickness_mm(
   return thickness
 
 
+def width_ratio(segmentation, inner, outer, min_pixels=1.0):
+  """Largest width of some classes by that of others: -> (n,) float64.
+
+  Widths run along the last axis, from the first to the last column that holds the
+  classes: with heart and chest this is the cardiothoracic ratio of a frontal film.
+
+  Args:
+    segmentation: integer labels (n,d,h,w), or float probabilities (n,d,h,w,k).
+    inner, outer: class or classes whose widths are divided.
+    min_pixels: a column with less of the classes than that is not counted.
+
+  Returns NaN where one of them is absent. Raises ValueError as `volume_ml`.
+  """
+  widths = []
+  for classes in (inner, outer):
+    held = _presence(segmentation, classes).sum(axis=(1, 2)) >= min_pixels
+    columns = np.arange(held.shape[1])
+    last = np.where(held, columns, -1).max(1)
+    first = np.where(held, columns, held.shape[1]).min(1)
+    widths.append(np.where(held.any(1), last - first + 1.0, np.nan))
+  return widths[0] / widths[1]
+
+
 def _presence(segmentation, classes):
   """(n,d,h,w) float64: 1 or the probability where one of the classes is."""
   segmentation = np.asarray(segmentation)

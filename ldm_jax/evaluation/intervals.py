@@ -59,10 +59,14 @@ def bootstrap_mean_interval(values, num_resamples=1000, seed=0):
   values = np.asarray(values, np.float64)
   if len(values) < 2:
     return None, None
-  rng = np.random.default_rng(seed)
-  draws = rng.integers(0, len(values), size=(num_resamples, len(values)))
+  draws = resampled(len(values), num_resamples, seed)
   low, high = np.quantile(values[draws].mean(axis=1), [0.025, 0.975])
   return float(low), float(high)
+
+
+def resampled(num, num_resamples, seed):
+  """Draws with replacement: -> indices (num_resamples, num)."""
+  return np.random.default_rng(seed).integers(0, num, size=(num_resamples, num))
 
 
 def proportion_interval(successes, trials):

@@ -35,7 +35,6 @@ def fit(module, params, split, section, label_values, *, mesh, key, seed, run):
   Returns:
     Trained parameters (averaged), nested.
   """
-  lookup = _lookup(label_values)
 
   def example_losses(trained, frozen, batch, keys, step):
     del frozen, keys, step
@@ -49,7 +48,7 @@ def fit(module, params, split, section, label_values, *, mesh, key, seed, run):
 
   def take_step(current, number):
     chosen = epoch_batch(len(split), section.batch_size, seed, number, wrap=True)
-    x, classes = split.volumes(chosen), lookup[split.labels(chosen)]
+    x, classes = split.volumes(chosen), classes_of(split.labels(chosen), label_values)
     x, classes = augment(x, classes, np.random.default_rng((seed, number)))
     return step(current, {}, {'x': x, 'classes': classes}, key)
 
@@ -155,12 +154,16 @@ def measure(measures, labels, spacing_mm):
   """What `config.evaluate.measures` names, on class indices (n,d,h,w).
 
   Args:
-    measures: entries with `name`, `kind` ('volume' or 'thickness') and `classes`.
+    measures: entries with `name`, `kind` and `classes`: 'volume' of the classes,
+      'thickness' of the second around the first, or 'width_ratio' of the first to all.
     labels: class indices (n,d,h,w).
     spacing_mm: (d,h,w) voxel size in mm.
 
   Returns:
-    Dict name -> (n,) values: ml (times the entry's `scale`) or mm.
+    Dict name -> (n,) values: ml (times the entry's `scale`), mm, or a ratio.
+
+  Raises:
+    ValueError: an unknown kind.
   """
   voxel_ml = float(np.prod(spacing_mm)) / 1000
   values = {}
@@ -168,10 +171,27 @@ def measure(measures, labels, spacing_mm):
     if entry['kind'] == 'volume':
       ml = control.volume_ml(labels, tuple(entry['classes']), voxel_ml)
       values[entry['name']] = ml * entry.get('scale', 1.0)
-    else:
+    elif entry['kind'] == 'thickness':
       inner, ring = entry['classes']
       values[entry['name']] = control.wall_thickness_mm(labels, inner, ring, spacing_mm)
+    elif entry['kind'] == 'width_ratio':
+      classes = tuple(entry['classes'])
+      values[entry['name']] = control.width_ratio(labels, classes[:1], classes)
+    else:
+      raise ValueError(
+        f'evaluate.measures has {entry["name"]!r} of kind {entry["kind"]!r}; required '
+        'is volume, thickness or width_ratio.'
+      )
   return values
+
+
+def answers(entry, schema):
+  """Whether a measure answers attributes of the schema, so that they can be compared.
+
+  A measure without `attributes` is compared where the truth is known, on phantoms.
+  """
+  names = entry.get('attributes', ())
+  return bool(len(names)) and all(name in schema.names for name in names)
 
 
 def requested(entry, schema, vectors):
@@ -207,11 +227,12 @@ def file_hash(path):
     return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
-def _lookup(label_values):
+def classes_of(labels, label_values):
+  """Label values of a data set -> class indices int32; a value not listed is 0."""
   table = np.zeros(256, np.int32)
   for index, value in enumerate(label_values):
     table[int(value)] = index
-  return table
+  return table[labels]
 
 
 def _segmentation_loss(logits, classes):

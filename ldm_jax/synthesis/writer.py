@@ -8,7 +8,7 @@ import numpy as np
 from ldm_jax.config import to_plain
 from ldm_jax.data import preprocess, volume
 from ldm_jax.synthesis import counterfactual as editing
-from ldm_jax.synthesis import generate, requests, tiling
+from ldm_jax.synthesis import generate, requests, tiling, truth
 from ldm_jax.training.mesh import make_mesh
 from ldm_jax.workfolder import progress_bar
 
@@ -91,7 +91,8 @@ def write_sweeps(config, work, trained, base, key, num_values=5):
 def write_counterfactuals(config, work, trained, split):
   """Changes attributes of the first volumes of a prepared split and writes them.
 
-  Every result lies on the source file's own grid: same affine, same shape.
+  Every result lies on the source file's own grid: same affine, same shape. Of a phantom
+  the true counterfactual is written beside.
 
   Returns:
     Summary dict for the stage.
@@ -128,6 +129,10 @@ def write_counterfactuals(config, work, trained, split):
 
   result, null = change(x, own, new), change(x, own, own)
   returned = change(np.asarray(result.volume), new, own)
+  nulls = np.asarray(null.volume)
+  for _ in range(section.null_cycles - 1):
+    nulls = np.asarray(change(nulls, own, own).volume)
+  true = truth.true_counterfactuals(config, split, chosen, own, new)
   shutil.rmtree(work.root / 'counterfactuals', ignore_errors=True)
   rows = []
   for row, index in enumerate(chosen):
@@ -137,6 +142,8 @@ def write_counterfactuals(config, work, trained, split):
       'counterfactual': np.asarray(result.volume)[row],
       'difference': np.asarray(result.difference)[row],
     }
+    if true:
+      images['truth'] = true['truth'][row]
     for kind, image in images.items():
       path = work.path('counterfactuals', f'{name}_{kind}.nii.gz')
       _write_on_source_grid(path, image[..., 0], split.record(index), kind)
@@ -155,6 +162,11 @@ def write_counterfactuals(config, work, trained, split):
     source=x,
     counterfactual=np.asarray(result.volume),
     null=np.asarray(null.volume),
+    nulls=nulls,
+    # What an editor that changes nothing returns.
+    reference=x if section.keep_detail else np.asarray(result.reconstruction),
+    null_cycles=section.null_cycles,
+    **true,
     returned=np.asarray(returned.volume),
     own=own,
     new=new,

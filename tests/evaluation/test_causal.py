@@ -55,6 +55,21 @@ def test_half_an_effect_is_gain_one_half_and_no_effect_is_gain_zero():
   assert none['gain']['value'] == 0 and none['direction']['value'] == 0
 
 
+def test_the_correlation_is_that_of_the_patients_means():
+  asked = np.array([1.0, 1, 2, 2, 3, 3, 4, 4])
+  measured = 5 * asked + np.tile([1.0, -1], 4)
+  figure = causal.effectiveness(asked, measured, list('aabbccdd'))['pearson_r']
+  assert figure['value'] == pytest.approx(1) and figure['n'] == 4
+  assert causal.effectiveness(asked, -measured)['pearson_r']['value'] < -0.9
+  assert causal.effectiveness(asked, np.ones(8))['pearson_r']['value'] is None
+
+
+def test_the_psnr_of_a_return_is_in_decibels_and_ends_at_100():
+  figure = causal.composition_psnr(VOLUMES, VOLUMES + 0.01)
+  assert figure['value'] == pytest.approx(40, abs=0.01)
+  assert causal.composition_psnr(VOLUMES, VOLUMES)['value'] == 100
+
+
 def test_missing_measurements_are_left_out():
   figures = causal.effectiveness([1.0, 2, np.nan], [1.0, np.nan, 3], list('aab'))
   assert figures['error'] == {'value': 0.0, 'low': None, 'high': None, 'n': 1}

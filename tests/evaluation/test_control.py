@@ -86,3 +86,14 @@ def test_a_stack_without_cavity_has_no_thickness():
 def test_unusable_shapes_are_refused(call):
   with pytest.raises(ValueError, match='required'):
     call()
+
+
+def test_the_width_ratio_is_that_of_the_outermost_columns():
+  labels = np.zeros((3, 1, 8, 20), np.uint8)
+  labels[:2, :, 2:6, 2:18] = 1  # 16 columns of chest
+  labels[0, :, 3:5, 6:14] = 2  # 8 of heart
+  ratio = control.width_ratio(labels, 2, (1, 2))
+  assert ratio[0] == 0.5
+  assert np.isnan(ratio[1:]).all()  # no heart, no chest
+  labels[0, 0, 0, 19] = 2  # one stray pixel
+  assert control.width_ratio(labels, 2, (1, 2), min_pixels=2)[0] == 0.5

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
 from typing import Any
 
 from ldm_jax.data.attributes import Schema
 from ldm_jax.data.cohort import Cohort
+from ldm_jax.data.layouts import procedural
 from ldm_jax.data.phantom import cardiac
 
 
@@ -20,12 +19,7 @@ def read(root: str = '', schema: Schema | None = None, **options: Any) -> Cohort
     ValueError: an unknown option, or an attribute the phantom does not have.
   """
   del root
-  cohort = _call(cardiac.cohort, {'name': 'phantom', **options})
-  if schema is None:
-    return cohort
-  for attribute in schema:
-    _ = cohort.schema[attribute.name]
-  return Cohort(cohort.name, schema, cohort.records, cohort.notes)
+  return procedural.read('phantom_cardiac', cardiac.cohort, schema, options)
 
 
 def population(num: int, seed: int, /, **options: Any) -> list[dict[str, Any]]:
@@ -34,18 +28,5 @@ def population(num: int, seed: int, /, **options: Any) -> list[dict[str, Any]]:
   `options` are those of `read`; a seed among them belongs to the cohort, not to this
   draw, hence the positional arguments.
   """
-  kept = {k: v for k, v in options.items() if k in ('site', 'shape', 'spacing_mm')}
-  return _call(cardiac.population, {'seed': seed, 'num': num, **kept})
-
-
-def _call(function: Callable[..., Any], options: dict[str, Any]) -> Any:
-  signature = inspect.signature(function)
-  try:
-    signature.bind(**options)
-  except TypeError as error:
-    raise ValueError(
-      f'The phantom_cardiac layout came with the options {sorted(options)} ({error}); '
-      f'its options are {", ".join(signature.parameters)}. Change the options of the '
-      'data section.'
-    ) from error
-  return function(**options)
+  draw = cardiac.population
+  return procedural.population('phantom_cardiac', draw, num, seed, options)
