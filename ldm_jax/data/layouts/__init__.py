@@ -4,11 +4,30 @@ A layout is a module with `read(root, schema=None, **options) -> Cohort`; one wi
 population statistics also has `population(num, seed, /, **options) -> list of dicts`.
 """
 
-from ldm_jax.data.layouts import decathlon, folder, phantom_cardiac, scd
+from ldm_jax.data.layouts import (
+  acdc,
+  bids,
+  chexpert,
+  decathlon,
+  folder,
+  ixi,
+  mnms,
+  mnms2,
+  oasis,
+  phantom_cardiac,
+  scd,
+)
 
 LAYOUTS = {
+  'acdc': acdc,
+  'bids': bids,
+  'chexpert': chexpert,
   'decathlon': decathlon,
   'folder': folder,
+  'ixi': ixi,
+  'mnms': mnms,
+  'mnms2': mnms2,
+  'oasis': oasis,
   'phantom_cardiac': phantom_cardiac,
   'scd': scd,
 }
