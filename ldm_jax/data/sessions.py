@@ -47,8 +47,10 @@ class Visits:
       rows = tables.index_by(self.table, 'session_id', 'the session', notes, word)
       self.rows = {session: indices[-1] for session, indices in rows.items()}
     dates = {session: self._date(index) for session, index in self.rows.items()}
-    # Ages of one subject may all be that of the first visit; dates are not.
-    self.dates = {} if None in dates.values() else dates
+    # Ages of one subject may all be that of the first visit; dates are not. Both
+    # together are no time axis.
+    whole = {word(p.name) for p in subject.glob('ses-*')} <= set(dates)
+    self.dates = dates if whole and None not in dates.values() else {}
 
   def record(self, image: str, source: FileSource, schema: Schema) -> Record:
     """The record of one image; a session's row stands before the participant's.

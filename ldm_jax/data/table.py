@@ -53,7 +53,8 @@ class Table:
   def attribute(self, index: int, attribute: Attribute) -> Any:
     """Value of an attribute in row `index`: a number, a category's text, or None.
 
-    Numbers may have a decimal comma; ages (unit 'years') may name their unit.
+    Numbers may have a decimal comma; an age (a column 'age', or the unit 'years')
+    may name its unit.
 
     Raises:
       ValueError: the column is absent, or its cell is no number or known category.
@@ -65,7 +66,8 @@ class Table:
     if is_missing(value):
       return None
     if attribute.kind == 'continuous':
-      number = cells.years(value) if attribute.unit == 'years' else cells.number(value)
+      is_age = attribute.unit == 'years' or column.lower() == 'age'
+      number = cells.years(value) if is_age else cells.number(value)
       if number is not None:
         return number
     try:
