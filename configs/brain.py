@@ -16,10 +16,10 @@ LAYOUTS = ('ixi', 'oasis', 'adni', 'bids')
 # Background, CSF, grey, white, lateral ventricles, hippocampi, cerebellum and stem.
 PHANTOM_LABELS = (0, 1, 2, 3, 4, 5, 6)
 SIZES = {
-  # (slices, rows, columns), mm: 180 x 216 x 180 mm hold a head.
-  'tiny': ((28, 36, 28), (6.4, 6.0, 6.4)),
-  'small': ((44, 56, 44), (4.0, 4.0, 4.0)),
-  'full': ((88, 112, 88), (2.0, 2.0, 2.0)),
+  # (slices, rows, columns), mm: 192 x 224 x 180 mm hold a head.
+  'tiny': ((32, 40, 32), (6.0, 5.6, 5.6)),
+  'small': ((48, 56, 48), (4.0, 4.0, 4.0)),
+  'full': ((96, 112, 96), (2.0, 2.0, 2.0)),
 }
 PATIENTS = {
   'tiny': {'public': 48, 'private': 48, 'test': 16},
@@ -29,7 +29,7 @@ PATIENTS = {
 
 
 def get_config(arg=''):
-  """Config for `preset[,data=phantom|ixi|oasis|adni|bids,root=...][,autoencoder=...]`."""
+  """Config for `preset[,data=phantom|ixi|...,root=...][,autoencoder=kl|vq|...]`."""
   args = parse_arg(
     arg, ('tiny', 'small', 'full'), data='phantom', root='', autoencoder='kl'
   )
@@ -50,7 +50,8 @@ def get_config(arg=''):
   use_recipe(config, args.autoencoder)
   with config.counterfactual.set.unlocked():
     config.counterfactual.set.age = '+10'
-  config.sample.sweep = ('age',)
+  # ADNI writes its names in capitals.
+  config.sample.sweep = ('AGE',) if args.data == 'adni' else ('age',)
   return config
 
 

@@ -154,7 +154,7 @@ def _scd(config):
 
 
 def _labelled(config):
-  """ACDC, M&Ms, M&Ms-2: the published training patients in halves, the test patients."""
+  """ACDC, M&Ms, M&Ms-2: their training patients in two halves, their test patients."""
   config.data.split.public = config.data.split.private = 0.5
   config.data.split.test = 0.0
   for name in ('public', 'private'):

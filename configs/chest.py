@@ -12,6 +12,7 @@ from ldm_jax.data.image import LONGER_SIDE_MM
 from ldm_jax.defaults import defaults
 from ldm_jax.defaults_autoencoder import use_recipe
 
+PHANTOM_LABELS = (0, 1, 2, 3, 4)  # background, lungs, heart, effusion, consolidation
 SIDES = {'tiny': 32, 'small': 64, 'full': 256}
 PATIENTS = {
   'tiny': {'public': 96, 'private': 96, 'test': 24},
@@ -64,9 +65,17 @@ def _phantom(config, preset, side):
     section.layout, section.part = 'phantom_chest', ''
     with section.options.unlocked():
       section.options.update(
-        site=site, seed=seed, name=name, num_patients=PATIENTS[preset][name], side=side
+        site=site,
+        seed=seed,
+        name=name,
+        num_patients=PATIENTS[preset][name],
+        shape=(1, side, side),
       )
   config.sample.requests = 'population'
+  config.sample.sweep = ('cardiothoracic_ratio', 'age')
+  config.evaluate.labels = PHANTOM_LABELS
+  with config.counterfactual.set.unlocked():
+    config.counterfactual.set.cardiothoracic_ratio = '+0.1'
 
 
 def _chexpert(config, args, side):

@@ -85,6 +85,7 @@ def read(path: str | os.PathLike) -> Volume:
 
 def _pixels(path: str | os.PathLike, indexed: bool = False) -> np.ndarray:
   """(h,w) grey values, or the indices of a palette."""
+  _require_file(path)
   try:
     picture = Image.open(path, formats=FORMATS)
   except Exception as error:  # Pillow raises many kinds for a damaged header
@@ -113,8 +114,15 @@ def _pixels(path: str | os.PathLike, indexed: bool = False) -> np.ndarray:
 
 
 def _digest(path: str) -> bytes:
+  _require_file(path)
   with open(path, 'rb') as file:
     return hashlib.file_digest(file, 'sha256').digest()
+
+
+def _require_file(path: str | os.PathLike) -> None:
+  """A pipe or device in the place of a file would be waited for."""
+  if not os.path.isfile(path):
+    raise _unreadable(path, FileNotFoundError(2, 'no such file, or no plain one'))
 
 
 def _unreadable(path: object, error: Exception) -> ValueError:

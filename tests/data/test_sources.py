@@ -1,4 +1,4 @@
-"""Laws of the sections of a config: published parts, shares of them, faulty patients."""
+"""Laws of the sections of a config: published parts, their shares, faulty patients."""
 
 import pytest
 

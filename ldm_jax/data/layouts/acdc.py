@@ -80,14 +80,14 @@ def _records(folder, part, schema, notes) -> list[Record]:
 
 def _info(path: pathlib.Path) -> dict[str, str]:
   """Info.cfg, lines `key: value` -> lower-case key -> text."""
-  try:
-    lines = path.read_bytes()[:65536].decode('utf-8-sig', 'replace').splitlines()
-  except OSError as error:
+  if not path.is_file():
     raise ValueError(
-      f'{path} cannot be read ({error.strerror}); required are lines such as "ED: 1". '
-      'Restore the file, or remove the patient.'
-    ) from error
-  pairs = (line.partition(':') for line in lines)
+      f'{path} does not exist; required are lines such as "ED: 1". Restore the file, or '
+      'remove the patient.'
+    )
+  with path.open('rb') as file:
+    text = file.read(65536).decode('utf-8-sig', 'replace')
+  pairs = (line.partition(':') for line in text.splitlines())
   return {key.strip().lower(): value.strip() for key, _, value in pairs}
 
 

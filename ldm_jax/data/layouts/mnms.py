@@ -22,7 +22,7 @@ CITATION = (
   'Campello et al., Multi-Centre, Multi-Vendor and Multi-Disease Cardiac Segmentation: '
   'The M&Ms Challenge. IEEE TMI 40(12), 2021.'
 )
-LICENCE = 'CC BY-NC-SA 4.0; registration required'
+LICENCE = 'Terms of the challenge (https://www.ub.edu/mnms); registration required'
 PARTS = {
   'Training/Labeled': 'train',
   'Training/Unlabeled': 'unlabeled',

@@ -18,7 +18,7 @@ CITATION = (
   'Martin-Isla et al., Deep Learning Segmentation of the Right Ventricle in Cardiac '
   'MRI: The M&Ms Challenge. IEEE JBHI 27(7), 2023.'
 )
-LICENCE = 'CC BY-NC 4.0; registration required'
+LICENCE = 'Terms of the challenge (https://www.ub.edu/mnms-2); registration required'
 # (last patient, part).
 PARTS = ((160, 'train'), (200, 'validation'), (360, 'test'))
 VIEWS = ('SA', 'LA')

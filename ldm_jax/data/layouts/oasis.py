@@ -62,15 +62,18 @@ def read(
   root = tables.require_folder(root)
   schema = OASIS_SCHEMA if schema is None else schema
   notes, records = [], []
-  people = _table(root, '*demographics*.csv', required=True)
-  rows = tables.index_by(people, 'OASISID', 'the subject', notes)
-  clinic = _table(root, '*UDSb4*cdr*.csv')
-  visits = {}
-  if clinic is not None:
+  people, clinic = _table(root, '*demographics*.csv'), _table(root, '*UDSb4*cdr*.csv')
+  if people is None:
+    raise ValueError(
+      f'{root} has no OASIS3_demographics.csv; required is this table, with OASISID, '
+      'AgeatEntry and GENDER. Copy it into the folder.'
+    )
+  rows, visits = tables.index_by(people, 'OASISID', 'the subject', notes), {}
+  if clinic is None:
+    notes.append(f'{root} has no OASIS3_UDSb4_cdr.csv: cdr is missing everywhere')
+  else:
     clinic.require('days_to_visit', 'the day of a visit', 'the table')
     visits = tables.index_by(clinic, 'OASISID', 'the subject', notes)
-  else:
-    notes.append(f'{root} has no OASIS3_UDSb4_cdr.csv: cdr is missing everywhere')
   for folder in sorted(root.rglob(f'*_{modality}_d*')):
     match = re.fullmatch(rf'([^_]+)_{re.escape(modality)}_d(\d+)', folder.name)
     nested = any(parent.name == folder.name for parent in folder.parents)
@@ -92,10 +95,9 @@ def read(
       'required is the layout of OASIS-3. Correct root, options.modality or '
       'options.suffix.'
     )
-  subjects = {record.patient for record in records}
-  absent = sorted(set(rows) - subjects)
+  absent = sorted(set(rows) - {record.patient for record in records})
   if absent:
-    notes.append(f'{len(absent)} subjects have no scan: {", ".join(absent[:5])}, ...')
+    notes.append(f'{len(absent)} subjects have no scan, such as {absent[0]}')
   return Cohort(name, schema, tuple(records), tuple(notes))
 
 
@@ -105,28 +107,22 @@ def _records(folder, suffix, subject, values, days, notes) -> list[Record]:
   )
   if not files:
     notes.append(f'{folder.name}: no *_{suffix}.nii.gz')
-  found = {}
+  found, visit = {}, folder.name.rpartition('_')[2]
   for path in files:
     run = re.search(r'_(run-\d+)_', path.name)
     found.setdefault('_'.join([folder.name, *(run.groups() if run else ())]), path)
+  years = days / 365.25
   return [
-    Record(
-      record,
-      subject,
-      FileSource(str(path)),
-      values,
-      visit=folder.name.rpartition('_')[2],
-      years=days / 365.25,
-    )
+    Record(record, subject, FileSource(str(path)), values, visit, years=years)
     for record, path in found.items()
   ]
 
 
 def _values(people, subject, indices, days, notes) -> dict:
-  if len(indices) != 1:
-    if not indices:
-      notes.append(f'{subject}: without a row in {people.path.name}')
-      return dict.fromkeys(OASIS_SCHEMA.names)
+  if not indices:
+    notes.append(f'{subject}: without a row in {people.path.name}')
+    return dict.fromkeys(OASIS_SCHEMA.names)
+  if len(indices) > 1:
     raise ValueError(
       f'{subject} has {len(indices)} rows in {people.path}; required is one. Remove '
       'the others.'
@@ -152,13 +148,6 @@ def _nearest(clinic, indices, days, max_days) -> float | None:
   return min(timed)[2] if timed else None
 
 
-def _table(root: pathlib.Path, pattern: str, required: bool = False):
+def _table(root: pathlib.Path, pattern: str) -> tables.Table | None:
   found = sorted(root.rglob(pattern))
-  if found:
-    return tables.read(found[0])
-  if not required:
-    return None
-  raise ValueError(
-    f'{root} has no {pattern}; required is OASIS3_demographics.csv, with OASISID, '
-    'AgeatEntry and GENDER. Copy it into the folder.'
-  )
+  return tables.read(found[0]) if found else None

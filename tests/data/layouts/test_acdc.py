@@ -89,7 +89,7 @@ def test_missing_labels_and_an_unknown_group_are_notes(tree):
 @pytest.mark.parametrize(
   ('change', 'message'),
   [
-    (lambda f: (f / 'Info.cfg').unlink(), 'Info.cfg cannot be read'),
+    (lambda f: (f / 'Info.cfg').unlink(), 'Info.cfg does not exist'),
     (lambda f: (f / 'Info.cfg').write_text('ED: one\nES: 2'), "ED as 'one'"),
     (lambda f: (f / 'Info.cfg').write_text('ED: 0\nES: 2'), 'from 1'),
     (lambda f: (f / 'Info.cfg').write_text(''), "ED as ''"),

@@ -100,7 +100,7 @@ def test_other_suffixes_labels_and_attributes_are_options(tree, save_nifti):
   assert records[0].attributes == {'group': None}
   save_nifti(root / 'derivatives/other/sub-02/anat/sub-02_run-1_dseg.nii.gz', own)
   (fault,) = read(root, label='dseg').patients['sub-02']
-  with pytest.raises(ValueError, match='options.pipeline'):
+  with pytest.raises(ValueError, match=r'options\.pipeline'):
     fault.source.read()
   assert read(root, label='dseg', pipeline='other').patients['sub-02'][0].source.label
 

@@ -21,7 +21,7 @@ def tree(tmp_path, save_nifti):
   save_nifti(tmp_path / 'IXI-T2/IXI012-HH-1211-T2.nii.gz')
   book = xlwt.Workbook()
   sheet = book.add_sheet('Table')
-  for line, row in enumerate([('IXI_ID', SEX, 'HEIGHT', 'AGE')] + list(ROWS)):
+  for line, row in enumerate([('IXI_ID', SEX, 'HEIGHT', 'AGE'), *ROWS]):
     row = row if line == 0 else (row[0], row[1], 0, row[2])
     for column, value in enumerate(row):
       if value is not None:
