@@ -1,5 +1,7 @@
 """Laws of pictures: upright, in the world, and through the same way as volumes."""
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -111,6 +113,9 @@ def test_a_damaged_picture_is_one_clear_error(save_picture, tmp_path):
     image.read(tmp_path / 'none.png')
   with pytest.raises(ValueError, match='cannot be read'):
     image.ImageSource(str(tmp_path / 'none.png')).fingerprint()
+  os.mkfifo(tmp_path / 'pipe.png')
+  with pytest.raises(ValueError, match='no plain one'):
+    image.read(tmp_path / 'pipe.png')
   with pytest.raises(ValueError, match='one constant value'):
     image.read(save_picture('flat.png', np.zeros((5, 5), np.uint8)))
   with pytest.raises(ValueError, match='colour picture'):

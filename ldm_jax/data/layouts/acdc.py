@@ -82,11 +82,16 @@ def _info(path: pathlib.Path) -> dict[str, str]:
   """Info.cfg, lines `key: value` -> lower-case key -> text."""
   if not path.is_file():
     raise ValueError(
-      f'{path} does not exist; required are lines such as "ED: 1". Restore the file, or '
-      'remove the patient.'
+      f'{path} does not exist; required are lines such as "ED: 1". Restore the file, '
+      'or remove the patient.'
     )
-  with path.open('rb') as file:
-    text = file.read(65536).decode('utf-8-sig', 'replace')
+  try:
+    with path.open('rb') as file:
+      text = file.read(65536).decode('utf-8-sig', 'replace')
+  except OSError as error:
+    raise ValueError(
+      f'{path} cannot be read ({error.strerror}). Repair it, or remove the patient.'
+    ) from error
   pairs = (line.partition(':') for line in text.splitlines())
   return {key.strip().lower(): value.strip() for key, _, value in pairs}
 

@@ -33,7 +33,11 @@ LABEL_OF = {
 
 
 def read(
-  root: str, schema: Schema | None = None, table: str = '', name: str = 'decathlon'
+  root: str,
+  schema: Schema | None = None,
+  table: str = '',
+  frame: int | None = None,
+  name: str = 'decathlon',
 ) -> Cohort:
   """Reads images and labels; volumes missing from the table come from the labels.
 
@@ -41,6 +45,7 @@ def read(
     root: folder of the data set.
     schema: attributes; those other than the two volumes are columns of the table.
     table: its file name; participants.tsv when there is one.
+    frame: channel of 4D images, which some other tasks have.
     name: of the cohort.
 
   Raises:
@@ -72,7 +77,7 @@ def read(
       Record(
         id=participant,
         patient=participant,
-        source=FileSource(str(image), None if label is None else str(label)),
+        source=FileSource(str(image), None if label is None else str(label), frame),
         attributes=attributes,
         part=PARTS.get(image.parent.name, ''),
       )
