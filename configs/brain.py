@@ -23,7 +23,7 @@ SIZES = {
 }
 PATIENTS = {
   'tiny': {'public': 48, 'private': 48, 'test': 16},
-  'small': {'public': 192, 'private': 192, 'test': 48},
+  'small': {'public': 128, 'private': 128, 'test': 32},
   'full': {'public': 2000, 'private': 2000, 'test': 400},
 }
 
