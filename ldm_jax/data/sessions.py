@@ -45,7 +45,13 @@ class Visits:
       self.table = tables.read(file)
       self.columns = set(self.table.columns)
       rows = tables.index_by(self.table, 'session_id', 'the session', notes, word)
-      self.rows = {session: indices[-1] for session, indices in rows.items()}
+      twice = [session for session, indices in rows.items() if len(indices) > 1]
+      if twice:
+        raise ValueError(
+          f'{file} has more than one row for session {twice[0]!r}; required is one. '
+          'Remove the others.'
+        )
+      self.rows = {session: index for session, (index,) in rows.items()}
     dates = {session: self._date(index) for session, index in self.rows.items()}
     # Ages of one subject may all be that of the first visit; dates are not. Both
     # together are no time axis.

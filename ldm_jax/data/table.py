@@ -11,7 +11,7 @@ import dataclasses
 import os
 import pathlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ldm_jax.data import cells, spreadsheet
@@ -132,6 +132,15 @@ def attributes(
         None if index is None else table.attribute(index, attribute)
       )
   return found
+
+
+def require_attributes(table: Table, schema: Schema, known: Iterable[str]) -> None:
+  """Raises ValueError for an attribute that neither the layout nor the table knows."""
+  known = set(known)
+  for attribute in schema:
+    if attribute.name not in known:
+      column = attribute.column or attribute.name
+      table.require(column, f'attribute {attribute.name!r}', 'data.schema')
 
 
 def index_by(

@@ -110,25 +110,28 @@ def read(
       continue
     table = tables.read(base / f'{file}.csv')
     table.require('Path', 'the picture', 'the table')
-    for attribute in schema:
-      if attribute.name not in KNOWN:
-        table.require(attribute.column or attribute.name, 'a finding', 'data.schema')
+    tables.require_attributes(table, schema, KNOWN)
     for index, row in enumerate(table.rows):
-      if view and view not in row['Path'].lower():
-        continue
-      records.append(_record(base, table, index, schema, says, part, notes))
+      match = PATH.fullmatch(row['Path'].replace('\\', '/'))
+      if match is None:
+        records.append(_pathless(table, index, part))
+      elif view in match[4].lower():
+        records.append(_record(base, match, table, index, schema, says, part, notes))
   return Cohort(name, schema, tuple(records), tuple(notes))
 
 
-def _record(base: pathlib.Path, table, index, schema, says, part, notes) -> Record:
-  text = table.rows[index]['Path']
-  match = PATH.fullmatch(text.replace('\\', '/'))
-  if match is None:
-    error = ValueError(
-      f'{table.where(index, "Path")}: {text!r} came; required is a path such as '
-      'CheXpert-v1.0/train/patient00001/study1/view1_frontal.jpg. Correct the table.'
-    )
-    return faulty.record(f'{part}-line-{table.lines[index]}', table.path, error, part)
+def _pathless(table, index, part) -> Record:
+  error = ValueError(
+    f'{table.where(index, "Path")}: {table.rows[index]["Path"]!r} came; required is a '
+    'path such as CheXpert-v1.0/train/patient00001/study1/view1_frontal.jpg. Correct '
+    'the table.'
+  )
+  return faulty.record(f'{part}-line-{table.lines[index]}', table.path, error, part)
+
+
+def _record(
+  base: pathlib.Path, match, table, index, schema, says, part, notes
+) -> Record:
   path, patient, study, view = match.groups()
   source, values = ImageSource(str(base / path)), {}
   try:

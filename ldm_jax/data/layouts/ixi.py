@@ -59,6 +59,7 @@ def read(
   table = table or next((n for n in usual if (root / n).is_file()), '')
   table, notes = tables.read(tables.find(root, table)), []
   column = 'IXI_ID' if 'IXI_ID' in table.columns else 'MRID'
+  tables.require_attributes(table, schema, IXI_SCHEMA.names)
   rows = tables.index_by(table, column, 'the patient', notes, _number)
   scans, others = {}, 0
   for path in sorted(root.rglob('IXI*.nii*')):

@@ -66,6 +66,7 @@ def read(
   found = sorted(base.glob('*information*.csv'))
   file = found[0] if found and not table else tables.find(base, table)
   table, notes = tables.read(file), []
+  tables.require_attributes(table, schema, MNMS_SCHEMA.names)
   rows = tables.index_by(table, 'External code', 'the patient', notes)
   records, seen = [], set()
   for folder, part in PARTS.items():

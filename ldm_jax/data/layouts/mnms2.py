@@ -60,6 +60,7 @@ def read(
     raise ValueError(f'options.view is {view!r}, but must be one of {VIEWS}.')
   base = root / 'MnM2' if (root / 'MnM2').is_dir() else root
   table, notes = tables.read(tables.find(base, 'dataset_information.csv')), []
+  tables.require_attributes(table, schema, MNMS2_SCHEMA.names)
   rows = tables.index_by(table, 'SUBJECT_CODE', 'the patient', notes, _padded)
   folders = {_padded(p.name): p for p in sorted(base.glob('dataset/*')) if p.is_dir()}
   records = []

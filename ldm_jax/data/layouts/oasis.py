@@ -68,6 +68,7 @@ def read(
       f'{root} has no OASIS3_demographics.csv; required is this table, with OASISID, '
       'AgeatEntry and GENDER. Copy it into the folder.'
     )
+  tables.require_attributes(people, schema, OASIS_SCHEMA.names)
   rows, visits = tables.index_by(people, 'OASISID', 'the subject', notes), {}
   if clinic is None:
     notes.append(f'{root} has no OASIS3_UDSb4_cdr.csv: cdr is missing everywhere')

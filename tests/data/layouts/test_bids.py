@@ -110,6 +110,7 @@ def test_other_suffixes_labels_and_attributes_are_options(tree, save_nifti):
   [
     (PEOPLE, 'session_id\tage\nses-01\told\n', r"line 2, column 'age'.*old"),
     (PEOPLE, 'session\tage\nses-01\t60\n', r"no column 'session_id'"),
+    (PEOPLE, 'session_id\tage\nses-01\t6\n01\t7\n', r"one row for session '01'"),
     (PEOPLE + 'sub-01\t61\tM\tcontrol\n', None, r'sub-01 has 2 rows'),
   ],
 )

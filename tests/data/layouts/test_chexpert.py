@@ -110,7 +110,7 @@ def test_radiographs_pass_through_the_same_store_as_volumes(tree, tmp_path):
   ('row', 'message'),
   [
     ('train/patient00003/study1/view1_frontal.jpg,Male,old,Frontal,AP', r"'Age'.*old"),
-    ('train/frontal_of_nobody.jpg,Male,60,Frontal,AP', r"line 3, column 'Path'"),
+    ('train/nobody.jpg,Male,60,Frontal,AP', r"line 3, column 'Path'"),
   ],
 )
 def test_a_faulty_row_stays_in_the_cohort_with_its_reason(tree, row, message):

@@ -105,6 +105,9 @@ def test_a_faulty_patient_stays_in_the_cohort_with_its_reason(tree, rows, messag
 def test_other_columns_are_attributes_when_the_schema_names_them(tree):
   schema = Schema.from_config([{'name': 'Centre', 'low': 1, 'high': 6}])
   assert mnms(tree(), schema=schema).records[0].attributes == {'Centre': 1}
+  schema = Schema.from_config([{'name': 'Center', 'low': 1, 'high': 6}])
+  with pytest.raises(ValueError, match=r"no column 'Center'.*Centre"):
+    mnms(tree(), schema=schema)
 
 
 def test_a_folder_of_something_else_is_an_error(tmp_path):
