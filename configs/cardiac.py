@@ -3,7 +3,9 @@
   launch/local.sh                                   # :tiny, minutes on 2 cores
   launch/local.sh configs/cardiac.py:small runs/cardiac-small
   ldm-jax --config=configs/cardiac.py:tiny,data=scd,root=SCD_FOLDER --workdir=W
+  ldm-jax --config=configs/cardiac.py:small,data=acdc,root=ACDC_FOLDER --workdir=W
 
+`data` is phantom, scd, acdc, mnms, mnms2 or ukbb; all but the first need `root`.
 Every slice is 8-10 mm thick, so kernels and strides leave depth alone except in the
 denoiser's lower level, which makes neighbouring slices agree.
 """
@@ -13,7 +15,8 @@ from ldm_jax.config import parse_arg
 from ldm_jax.defaults import defaults
 from ldm_jax.defaults_autoencoder import use_recipe
 
-PHANTOM_LABELS = (0, 1, 2, 3)  # background, LV cavity, myocardium, RV
+REAL = ('scd', 'acdc', 'mnms', 'mnms2', 'ukbb')
+LABELS = (0, 1, 2, 3)  # background, LV cavity, myocardium, RV: data/labels.py
 SIZES = {
   # (slices, rows, columns), mm
   'tiny': ((8, 32, 32), (12.0, 5.5, 5.5)),
@@ -28,7 +31,7 @@ PATIENTS = {
 
 
 def get_config(arg=''):
-  """Config for `preset[,data=phantom|scd,root=...][,autoencoder=kl|vq|adversarial]`."""
+  """Config for `preset[,data=phantom|scd|...,root=...][,autoencoder=kl|vq|...]`."""
   args = parse_arg(
     arg, ('tiny', 'small', 'full'), data='phantom', root='', autoencoder='kl'
   )
@@ -37,12 +40,13 @@ def get_config(arg=''):
   {'tiny': _tiny, 'small': _small, 'full': _full}[args.preset](config)
   if args.data == 'phantom':
     _phantom(config, args.preset)
-  elif args.data == 'scd':
-    _scd(config, args)
+  elif args.data in REAL:
+    _real(config, args)
+    {'scd': _scd, 'ukbb': _ukbb}.get(args.data, _labelled)(config)
   else:
     raise ValueError(
-      f'configs/cardiac.py has data=phantom and data=scd, not data={args.data}. '
-      'For any other folder of NIfTI files use configs/folder.py.'
+      f'configs/cardiac.py has data=phantom and data={"|".join(REAL)}, not '
+      f'data={args.data}. For any other folder of NIfTI files use configs/folder.py.'
     )
   use_recipe(config, args.autoencoder)
   return config
@@ -90,44 +94,41 @@ def _phantom(config, preset):
   # Measured volumes follow the requested ones more closely than at 1 or 2.
   config.sample.guidance = 3.0
   config.sample.sweep = ('LVEDV', 'MYOEDTHICK', 'ANGLE')
-  config.evaluate.labels = PHANTOM_LABELS
+  config.evaluate.labels = LABELS
   config.evaluate.measures = (
-    {
-      'name': 'LV_volume',
-      'kind': 'volume',
-      'classes': (1,),
-      'attributes': ('LVESV', 'LVEDV'),
-      'by': 'ESED',
-    },
-    {
-      'name': 'RV_volume',
-      'kind': 'volume',
-      'classes': (3,),
-      'attributes': ('RVESV', 'RVEDV'),
-      'by': 'ESED',
-    },
-    {
-      'name': 'wall_thickness',
-      'kind': 'thickness',
-      'classes': (1, 2),
-      'attributes': ('MYOESTHICK', 'MYOEDTHICK'),
-      'by': 'ESED',
-    },
+    _measure('LV_volume', 'volume', (1,), ('LVESV', 'LVEDV')),
+    _measure('RV_volume', 'volume', (3,), ('RVESV', 'RVEDV')),
+    _measure('wall_thickness', 'thickness', (1, 2), ('MYOESTHICK', 'MYOEDTHICK')),
   )
+  _larger_heart(config)
+
+
+def _measure(name, kind, classes, attributes):
+  return {
+    'name': name,
+    'kind': kind,
+    'classes': classes,
+    'attributes': attributes,
+    'by': 'ESED',
+  }
+
+
+def _larger_heart(config):
   with config.counterfactual.set.unlocked():
     config.counterfactual.set.LVEDV = '+60'
     config.counterfactual.set.LVESV = '+60'
 
 
-def _scd(config, args):
+def _real(config, args):
+  """What all sets of scans share: the grid, and networks for few patients."""
   if not args.root:
     raise ValueError(
-      'data=scd needs the folder of the Sunnybrook data: '
-      f'--config=configs/cardiac.py:{args.preset},data=scd,root=FOLDER.'
+      f'data={args.data} needs the folder of the data set: '
+      f'--config=configs/cardiac.py:{args.preset},data={args.data},root=FOLDER.'
     )
   for name in ('public', 'private', 'test'):
     section = config.data[name]
-    section.layout, section.root = 'scd', args.root
+    section.layout, section.root = args.data, args.root
   in_plane = {'tiny': 4.0, 'small': 2.66, 'full': 1.33}[args.preset]
   side = {'tiny': 32, 'small': 48, 'full': 96}[args.preset]
   # 128 mm around the labelled cavity hold the heart; 14 slices are kept as they are.
@@ -142,15 +143,12 @@ def _scd(config, args):
   config.sample.num = 24
   # By eye, the rings of muscle are clearer than with 1.
   config.sample.guidance = 2.0
+
+
+def _scd(config):
   config.evaluate.labels = (0, 1)
   config.evaluate.measures = (
-    {
-      'name': 'LV_volume',
-      'kind': 'volume',
-      'classes': (1,),
-      'attributes': ('LVESV', 'LVEDV'),
-      'by': 'ESED',
-    },
+    _measure('LV_volume', 'volume', (1,), ('LVESV', 'LVEDV')),
   )
   config.sample.sweep = ('LVEDV', 'DEPTH')
   # Thirteen patients: noise this strong needs few, small steps.
@@ -158,9 +156,38 @@ def _scd(config, args):
   config.adapt.privacy.chunk_size = 4
   config.adapt.steps = 20
   config.adapt.learning_rate = 1e-5
+  _larger_heart(config)
+
+
+def _labelled(config):
+  """ACDC, M&Ms, M&Ms-2: their training patients in two halves, their test patients."""
+  config.data.split.public = config.data.split.private = 0.5
+  config.data.split.test = 0.0
+  for name in ('public', 'private'):
+    config.data[name].part = f'published:train/{name}'
+  config.data.test.part = 'published:test'
+  # Their stacks have up to 18 slices.
+  config.data.preprocess.shape = (18, *config.data.preprocess.shape[1:])
+  config.evaluate.labels = LABELS
+  config.evaluate.measures = (
+    _measure('LV_volume', 'volume', (1,), ('LVESV', 'LVEDV')),
+    _measure('RV_volume', 'volume', (3,), ('RVESV', 'RVEDV')),
+  )
+  config.sample.sweep = ('LVEDV', 'RVEDV')
+  # 50 to 80 private patients: as with Sunnybrook, few and small steps.
+  config.adapt.privacy.batch_size = 8
+  config.adapt.privacy.chunk_size = 8
+  config.adapt.steps = 20
+  config.adapt.learning_rate = 1e-5
+  _larger_heart(config)
+
+
+def _ukbb(config):
+  """UK Biobank: no labels, thousands of patients."""
+  config.data.preprocess.centre = 'mass'
+  config.sample.sweep = ('AGE',)
   with config.counterfactual.set.unlocked():
-    config.counterfactual.set.LVEDV = '+60'
-    config.counterfactual.set.LVESV = '+60'
+    config.counterfactual.set.AGE = '+10'
 
 
 def _few_patients(config):

@@ -19,7 +19,7 @@ stops at the arm that would exceed the total: give --config.ledger.total_epsilon
 which each arm spends adapt.privacy.epsilon. Only where the private cohort is a phantom,
 which protects nobody, does each arm begin a ledger of its own, unless
 --config.ledger.path names one; or with --each_arm_alone, for open data that play the
-part of private ones. Such a table shows what one arm would give if no other had been run.
+part of private ones. Such a table shows what one arm gives if no other had been run.
 """
 
 import os

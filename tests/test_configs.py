@@ -21,7 +21,12 @@ NEEDED = {
 }
 MORE = {
   'hippocampus': ('autoencoder=adversarial',),
-  'cardiac': ('data=scd,root=/scans', 'autoencoder=vq', 'autoencoder=adversarial'),
+  'brain': ('data=ixi,root=/scans', 'data=oasis,root=/scans', 'autoencoder=vq'),
+  'cardiac': (
+    *(f'data={data},root=/scans' for data in ('scd', 'acdc', 'mnms', 'ukbb')),
+    *('autoencoder=vq', 'autoencoder=adversarial'),
+  ),
+  'chest': ('data=chexpert,root=/scans', 'autoencoder=adversarial'),
   'folder': (
     'table=t.csv,subject=id,image={id}.nii,label=seg,labels=0|3,spacing=-x1x1',
   ),

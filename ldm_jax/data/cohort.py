@@ -9,13 +9,15 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
+import math
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
 
+from ldm_jax.data import labels, longitudinal
 from ldm_jax.data import volume as volumes
-from ldm_jax.data.attributes import Schema
+from ldm_jax.data.attributes import Schema, is_missing
 
 
 class Source(Protocol):
@@ -37,25 +39,30 @@ class FileSource:
     label: path of its integer labels on the same grid, or None.
     frame: index along the fourth axis of a cine, None for 3D files.
     stack: keep the through-plane axis as d (short-axis stacks) instead of RAS's S.
+    codes: (value in the label file, common value) as in `labels`; () keeps all values.
   """
 
   image: str
   label: str | None = None
   frame: int | None = None
   stack: bool = False
+  codes: tuple[tuple[int, int], ...] = ()
 
   def read(self) -> tuple[volumes.Volume, volumes.Volume | None]:
     """Reads scan and labels. Raises ValueError when they do not share a grid."""
     scan = volumes.read(self.image, frame=self.frame, stack=self.stack)
     if self.label is None:
       return scan, None
-    return scan, volumes.read_label(
+    label = volumes.read_label(
       self.label, frame=self.frame, stack=self.stack, like=scan
     )
+    array = labels.translate(label.array, self.codes, self.label)
+    return scan, dataclasses.replace(label, array=array)
 
   def fingerprint(self) -> str:
     """Returns the SHA-256 of the files' bytes and of how they are read."""
-    digest = hashlib.sha256(f'file:{self.frame}:{self.stack}'.encode())
+    how = f'file:{self.frame}:{self.stack}' + (f':{self.codes}' if self.codes else '')
+    digest = hashlib.sha256(how.encode())
     for path in (self.image, self.label):
       digest.update(b'|none' if path is None else b'|' + _file_digest(path))
     return digest.hexdigest()
@@ -72,6 +79,9 @@ class Record:
     attributes: name -> value as in the table; absent or None means missing.
     visit: label of the visit, '' when there is one.
     phase: 'ED', 'ES', ... or ''.
+    years: when it was taken, on a time axis of the patient's own (age, or time since
+      the first visit); None where only an attribute named age may tell.
+    part: the data set's own split that it belongs to ('train', 'test', ...), or ''.
   """
 
   id: str
@@ -80,6 +90,16 @@ class Record:
   attributes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   visit: str = ''
   phase: str = ''
+  years: float | None = None
+  part: str = ''
+
+  @property
+  def time(self) -> float | None:
+    """`years`, else the attribute called age, in years; None where neither is known."""
+    if self.years is not None:
+      return self.years
+    ages = [v for name, v in self.attributes.items() if name.lower() == 'age']
+    return float(ages[0]) if ages and not is_missing(ages[0]) else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,6 +151,29 @@ class Cohort:
     for record in self.records:
       grouped.setdefault(record.patient, []).append(record)
     return grouped
+
+  def published(self, part: str) -> Cohort:
+    """The patients of one of the data set's own parts.
+
+    Raises:
+      ValueError: the data set has no such part.
+    """
+    parts = sorted({record.part for record in self.records if record.part})
+    if part not in parts:
+      raise ValueError(
+        f'The part {part!r} of cohort {self.name!r} was asked for, but '
+        + (f'it is published in {", ".join(parts)}' if parts else 'it has no parts')
+        + ". Change data.<cohort>.part; without 'published:' the shares of data.split "
+        'are drawn instead.'
+      )
+    kept = tuple(record for record in self.records if record.part == part)
+    return dataclasses.replace(self, records=kept)
+
+  def pairs(
+    self, min_years: float = 0.0, max_years: float = math.inf, adjacent: bool = False
+  ) -> list[longitudinal.Pair]:
+    """Scans of one patient at two times: `longitudinal.pairs`, in order of patients."""
+    return longitudinal.pairs(self, min_years, max_years, adjacent)
 
   def split(self, fractions: Mapping[str, float], seed: int) -> dict[str, Cohort]:
     """Splits by patient; a pure function of (seed, patient ids, fractions).

@@ -15,6 +15,9 @@ from ldm_jax.data import layouts
 from ldm_jax.data.attributes import Schema
 
 NAMES = ('public', 'private', 'test')
+# data.<cohort>.part of a data set's own part: 'published:train'; 'published:train/x' is
+# the share x of data.split of its patients.
+PUBLISHED = 'published:'
 
 
 def cohorts(data):
@@ -38,14 +41,7 @@ def cohorts(data):
     if source not in wholes:
       wholes[source] = _read(name, section, data.schema)
     whole = wholes[source]
-    if section.part:
-      parts = whole.split(to_plain(data.split), data.split_seed)
-      if section.part not in parts:
-        raise ValueError(
-          f'config.data.{name}.part is {section.part!r}, but data.split has the parts '
-          f'{", ".join(parts)}.'
-        )
-      whole = parts[section.part]
+    whole = _part(name, whole, data)
     if not len(whole):
       raise ValueError(
         f'The cohort data.{name} holds no patient: data.{name}.root has too few '
@@ -79,6 +75,7 @@ def listing_digest(found):
         [record.id, record.patient, sorted(map(str, record.attributes.items()))]
       )
       lines.append(_stamp(record.source))
+      lines.append(getattr(record.source, 'reason', ''))  # of a faulty one
   return hashlib.sha256(json.dumps(lines, default=str).encode()).hexdigest()
 
 
@@ -108,6 +105,24 @@ def _read(name, section, schema):
   if schema:
     options['schema'] = Schema.from_config([dict(entry) for entry in schema])
   return layouts.LAYOUTS[section.layout].read(section.root, **options)
+
+
+def _part(name, whole, data):
+  """The patients of a cohort that `data.<name>.part` chooses."""
+  part = data[name].part
+  if part.startswith(PUBLISHED):
+    published, _, part = part.removeprefix(PUBLISHED).partition('/')
+    whole = whole.published(published)
+  if not part:
+    return whole
+  parts = whole.split(to_plain(data.split), data.split_seed)
+  if part not in parts:
+    raise ValueError(
+      f'config.data.{name}.part is {part!r}, but data.split has the parts '
+      f"{', '.join(parts)}. A part that the data set itself publishes is '{PUBLISHED}"
+      "train'."
+    )
+  return parts[part]
 
 
 def _options(section):

@@ -1,4 +1,4 @@
-"""Tables of patients: TSV or CSV -> rows of text, with errors that name the cell.
+"""Tables of patients: TSV, CSV or XLS -> rows of text, with errors that name the cell.
 
 UTF-8 with or without byte-order mark; the separator (tab, comma, semicolon) is taken
 from the header line. Cells stay text, so that an id such as '001' keeps its zeros.
@@ -10,8 +10,11 @@ import csv
 import dataclasses
 import os
 import pathlib
+import re
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from ldm_jax.data import cells, spreadsheet
 from ldm_jax.data.attributes import Attribute, Schema, is_missing
 
 SEPARATORS = '\t,;'
@@ -50,6 +53,9 @@ class Table:
   def attribute(self, index: int, attribute: Attribute) -> Any:
     """Value of an attribute in row `index`: a number, a category's text, or None.
 
+    Numbers may have a decimal comma; an age (a column 'age', or the unit 'years')
+    may name its unit.
+
     Raises:
       ValueError: the column is absent, or its cell is no number or known category.
     """
@@ -59,15 +65,108 @@ class Table:
     value = self.rows[index][column]
     if is_missing(value):
       return None
+    if attribute.kind == 'continuous':
+      is_age = attribute.unit == 'years' or column.lower() == 'age'
+      number = cells.years(value) if is_age else cells.number(value)
+      if number is not None:
+        return number
     try:
       attribute.encode(value)
     except ValueError as error:
       raise ValueError(f'{self.where(index, column)}: {error}') from error
-    return float(value) if attribute.kind == 'continuous' else value
+    return value
+
+  def number(self, index: int, column: str, unit: str = '') -> float | None:
+    """Number in a cell; None where the cell is empty or the table has no such column.
+
+    Raises:
+      ValueError: the cell holds something else.
+    """
+    if column not in self.columns:
+      return None
+    return self.attribute(index, Attribute(column, low=0, high=1, unit=unit))
+
+  def one_of(
+    self, index: int, column: str, codes: Mapping[str, Any], notes: list[str]
+  ) -> Any:
+    """What `codes` (lower-case text -> value) says of a cell; None where it is empty.
+
+    Whole numbers are looked up without their point. An unknown text is taken as
+    missing, and `notes` receives a message.
+    """
+    text = ' '.join(self.rows[index].get(column, '').lower().split())
+    text = re.sub(r'^(-?\d+)\.0*$', r'\1', text)
+    if text not in codes and not is_missing(text):
+      notes.append(
+        f'{self.where(index, column)}: {text!r} is not known and taken as missing; '
+        f'known are {", ".join(codes)}'
+      )
+    return codes.get(text)
 
   def attributes(self, index: int, schema: Schema) -> dict[str, Any]:
     """All attributes of the schema in row `index`."""
     return {a.name: self.attribute(index, a) for a in schema}
+
+
+def attributes(
+  schema: Schema, known: Mapping[str, Any], table: Table | None, index: int | None
+) -> dict[str, Any]:
+  """Values of the schema's attributes: what the layout knows, else the table's column.
+
+  Raises:
+    ValueError: neither knows an attribute, or a cell is no number or known category.
+  """
+  found = {}
+  for attribute in schema:
+    if attribute.name in known:
+      found[attribute.name] = known[attribute.name]
+    elif table is None:
+      raise ValueError(
+        f'The attribute {attribute.name!r} of data.schema is not known here; known are '
+        f'{", ".join(known)}. Change data.schema, or add a table with that column.'
+      )
+    else:
+      column = attribute.column or attribute.name
+      table.require(column, f'attribute {attribute.name!r}', 'data.schema')
+      found[attribute.name] = (
+        None if index is None else table.attribute(index, attribute)
+      )
+  return found
+
+
+def require_attributes(table: Table, schema: Schema, known: Iterable[str]) -> None:
+  """Raises ValueError for an attribute that neither the layout nor the table knows."""
+  known = set(known)
+  for attribute in schema:
+    if attribute.name not in known:
+      column = attribute.column or attribute.name
+      table.require(column, f'attribute {attribute.name!r}', 'data.schema')
+
+
+def index_by(
+  table: Table,
+  column: str,
+  purpose: str,
+  notes: list[str],
+  key: Callable[[str], str] = str.strip,
+) -> dict[str, list[int]]:
+  """Id -> numbers of its rows, in their order.
+
+  Args:
+    table: the table.
+    column: of the ids.
+    purpose: what the ids name, for the error when the column is absent.
+    notes: receives a message for each row without an id.
+    key: brings the spellings of one id together.
+  """
+  column = table.require(column, purpose, 'the table')
+  rows = {}
+  for index, row in enumerate(table.rows):
+    if is_missing(row[column]):
+      notes.append(f'{table.where(index, column)}: no id, the row is left out')
+    else:
+      rows.setdefault(key(row[column]), []).append(index)
+  return rows
 
 
 def require_folder(root: str | os.PathLike, key: str = 'root') -> pathlib.Path:
@@ -122,18 +221,8 @@ def read(path: str | os.PathLike) -> Table:
       more cells than the header.
   """
   path = pathlib.Path(path)
-  try:
-    text = path.read_text(encoding='utf-8-sig')
-  except UnicodeDecodeError as error:
-    raise ValueError(
-      f'{path} is not UTF-8 text ({error.reason} at byte {error.start}); required is a '
-      'UTF-8 TSV or CSV file. Save it again as UTF-8.'
-    ) from error
-  except OSError as error:
-    raise ValueError(
-      f'{path} cannot be read ({error.strerror}); required is a TSV or CSV file. Set '
-      'options.table of the data section.'
-    ) from error
+  is_sheet = path.suffix.lower() == spreadsheet.SUFFIX
+  text = spreadsheet.as_tsv(path) if is_sheet else _text(path)
   header_line = text.split('\n', 1)[0]
   separator = max(SEPARATORS, key=header_line.count)
   reader = csv.reader(text.splitlines(keepends=True), delimiter=separator)
@@ -164,6 +253,21 @@ def read(path: str | os.PathLike) -> Table:
       f'{path} holds no rows; required are a header line and one line per patient.'
     )
   return Table(path, columns, tuple(rows), tuple(lines))
+
+
+def _text(path: pathlib.Path) -> str:
+  try:
+    return path.read_text(encoding='utf-8-sig')
+  except UnicodeDecodeError as error:
+    raise ValueError(
+      f'{path} is not UTF-8 text ({error.reason} at byte {error.start}); required is a '
+      'UTF-8 TSV or CSV file. Save it again as UTF-8.'
+    ) from error
+  except OSError as error:
+    raise ValueError(
+      f'{path} cannot be read ({error.strerror}); required is a TSV or CSV file. Set '
+      'options.table of the data section.'
+    ) from error
 
 
 def _columns(path: pathlib.Path, cells: list[str]) -> tuple[str, ...]:

@@ -1,7 +1,9 @@
 """Medical Segmentation Decathlon, Task04 hippocampus: one crop per patient.
 
 participants.tsv   participant_id, anterior_mm3, posterior_mm3 (optional)
-images/<id>.nii.gz, labels/<id>.nii.gz   (or imagesTr/, labelsTr/ as distributed)
+images/<id>.nii.gz, labels/<id>.nii.gz
+or, as distributed, imagesTr/, labelsTr/ ('published:train') and, without labels,
+imagesTs/ ('published:test')
 """
 
 from __future__ import annotations
@@ -11,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from ldm_jax.data import labels, volume
 from ldm_jax.data import table as tables
-from ldm_jax.data import volume
 from ldm_jax.data.attributes import Attribute, Schema
 from ldm_jax.data.cohort import Cohort, FileSource, Record
 
@@ -23,11 +25,19 @@ HIPPOCAMPUS_SCHEMA = Schema(
     Attribute('posterior_mm3', low=700, high=2700, unit='mm3'),
   )
 )
-LABEL_OF = {'anterior_mm3': 1, 'posterior_mm3': 2}
+PARTS = {'imagesTr': 'train', 'imagesTs': 'test'}
+LABEL_OF = {
+  'anterior_mm3': labels.HIPPOCAMPUS['anterior'],
+  'posterior_mm3': labels.HIPPOCAMPUS['posterior'],
+}
 
 
 def read(
-  root: str, schema: Schema | None = None, table: str = '', name: str = 'decathlon'
+  root: str,
+  schema: Schema | None = None,
+  table: str = '',
+  frame: int | None = None,
+  name: str = 'decathlon',
 ) -> Cohort:
   """Reads images and labels; volumes missing from the table come from the labels.
 
@@ -35,6 +45,7 @@ def read(
     root: folder of the data set.
     schema: attributes; those other than the two volumes are columns of the table.
     table: its file name; participants.tsv when there is one.
+    frame: channel of 4D images, which some other tasks have.
     name: of the cohort.
 
   Raises:
@@ -42,8 +53,8 @@ def read(
   """
   root = tables.require_folder(root)
   schema = HIPPOCAMPUS_SCHEMA if schema is None else schema
-  images = _files(root, ('images', 'imagesTr'))
-  labels = _files(root, ('labels', 'labelsTr'))
+  images = _files(root, ('images', 'imagesTr', 'imagesTs'))
+  masks = _files(root, ('labels', 'labelsTr'))
   if not images:
     raise ValueError(
       f'{root} has no images/<id>.nii.gz; required is the decathlon layout (images/, '
@@ -56,7 +67,7 @@ def read(
   ]
   records = []
   for participant, image in sorted(images.items()):
-    label = labels.get(participant)
+    label = masks.get(participant)
     attributes = {}
     for attribute in schema:
       attributes[attribute.name] = _value(
@@ -66,8 +77,9 @@ def read(
       Record(
         id=participant,
         patient=participant,
-        source=FileSource(str(image), None if label is None else str(label)),
+        source=FileSource(str(image), None if label is None else str(label), frame),
         attributes=attributes,
+        part=PARTS.get(image.parent.name, ''),
       )
     )
   return Cohort(name, schema, tuple(records), tuple(notes))

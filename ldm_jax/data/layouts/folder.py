@@ -1,4 +1,6 @@
-"""Any folder of NIfTI files with one table of patients: named columns are attributes.
+"""Any folder of scans with one table of patients: named columns are attributes.
+
+Scans are NIfTI files, or JPEG and PNG pictures (one slice, see `image`).
 
 participants.tsv   subject, [image path], [label path], [visit], one column/attribute
 """
@@ -12,7 +14,8 @@ import re
 
 from ldm_jax.data import table as tables
 from ldm_jax.data.attributes import Schema, is_missing
-from ldm_jax.data.cohort import Cohort, FileSource, Record
+from ldm_jax.data.cohort import Cohort, FileSource, Record, Source
+from ldm_jax.data.image import SUFFIXES, ImageSource
 
 SUBJECT_COLUMNS = ('participant_id', 'subject', 'subject_id', 'patient', 'patient_id')
 IMAGE_COLUMNS = ('image', 'path', 'file', 'filename', 'scan')
@@ -22,6 +25,7 @@ PATTERNS = (
   '{subject}-*.nii*',
   '{subject}/*.nii*',
   'images/{subject}.nii*',
+  *(f'{{subject}}{suffix}' for suffix in SUFFIXES),
 )
 
 
@@ -87,7 +91,7 @@ def read(
         Record(
           id=_safe('_'.join(part for part in parts if part)),
           patient=patient,
-          source=FileSource(path, labels[number] if labels else None, frame, stack),
+          source=_source(path, labels[number] if labels else None, frame, stack),
           attributes=table.attributes(index, schema),
           visit=when or parts[2],
         )
@@ -193,11 +197,18 @@ def _files(root: pathlib.Path, row: dict, option: str, subject: str) -> list[str
   cells = {**row, 'subject': row[subject]}
   pattern = re.sub(r'\{([^{}]*)\}', lambda m: glob.escape(cells[m.group(1)]), option)
   found = glob.glob(os.path.join(glob.escape(str(root)), pattern), recursive=True)
-  return sorted(p for p in found if p.endswith(('.nii', '.nii.gz')))
+  endings = ('.nii', '.nii.gz', *SUFFIXES)
+  return sorted(p for p in found if p.lower().endswith(endings))
+
+
+def _source(path: str, label: str | None, frame: int | None, stack: bool) -> Source:
+  if path.lower().endswith(SUFFIXES):
+    return ImageSource(path, label)
+  return FileSource(path, label, frame, stack)
 
 
 def _stem(path: str) -> str:
-  return os.path.basename(path).removesuffix('.gz').removesuffix('.nii')
+  return os.path.splitext(os.path.basename(path).removesuffix('.gz'))[0]
 
 
 def _safe(text: str) -> str:

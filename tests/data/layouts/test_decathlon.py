@@ -52,6 +52,15 @@ def test_the_folders_as_distributed_need_no_table(tree):
   assert cohort.records[0].attributes['posterior_mm3'] == 3
 
 
+def test_the_published_test_images_are_a_part_without_labels(tree, save_nifti):
+  root = tree('imagesTr', 'labelsTr', table=False)
+  save_nifti(root / 'imagesTs/t.nii.gz', shape=(6, 5, 4, 2))
+  cohort = read(root, frame=1)
+  assert set(cohort.published('train').patients) == {'a', 'b', 'c'}
+  (record,) = cohort.published('test').records
+  assert record.id == 't' and record.source.read()[1] is None
+
+
 def test_other_attributes_are_columns_of_the_table(tree):
   root = tree()
   (root / 'participants.tsv').write_text('participant_id\tage\na\t50\nb\tfifty\n')

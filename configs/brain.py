@@ -1,0 +1,167 @@
+"""T1-weighted brains with age, sex and diagnosis: phantom or real scans, isotropic.
+
+  ldm-jax --config=configs/brain.py:tiny --workdir=W             # minutes on 2 cores
+  ldm-jax --config=configs/brain.py:small,data=ixi,root=IXI_FOLDER --workdir=W
+  ldm-jax --config=configs/brain.py:small,data=oasis,root=OASIS_FOLDER --workdir=W
+
+`data` is phantom, ixi, oasis, adni or bids; the last four need `root`, and `schema`
+follows the layout (docs/data.md). The counterfactual is the brain ten years older.
+"""
+
+from ldm_jax.config import parse_arg
+from ldm_jax.defaults import defaults
+from ldm_jax.defaults_autoencoder import use_recipe
+
+LAYOUTS = ('ixi', 'oasis', 'adni', 'bids')
+# Background, CSF, grey, white, lateral ventricles, hippocampi, cerebellum and stem.
+PHANTOM_LABELS = (0, 1, 2, 3, 4, 5, 6)
+SIZES = {
+  # (slices, rows, columns), mm: 192 x 224 x 180 mm hold a head.
+  'tiny': ((32, 40, 32), (6.0, 5.6, 5.6)),
+  'small': ((48, 56, 48), (4.0, 4.0, 4.0)),
+  'full': ((96, 112, 96), (2.0, 2.0, 2.0)),
+}
+PATIENTS = {
+  'tiny': {'public': 48, 'private': 48, 'test': 16},
+  'small': {'public': 128, 'private': 128, 'test': 32},
+  'full': {'public': 2000, 'private': 2000, 'test': 400},
+}
+
+
+def get_config(arg=''):
+  """Config for `preset[,data=phantom|ixi|...,root=...][,autoencoder=kl|vq|...]`."""
+  args = parse_arg(
+    arg, ('tiny', 'small', 'full'), data='phantom', root='', autoencoder='kl'
+  )
+  config = defaults()
+  config.name = f'brain-{args.data}-{args.preset}'
+  shape, spacing_mm = SIZES[args.preset]
+  config.data.preprocess.shape = shape
+  if args.data == 'phantom':
+    _phantom(config, args.preset, shape, spacing_mm)
+  elif args.data in LAYOUTS:
+    _real(config, args, spacing_mm)
+  else:
+    raise ValueError(
+      f'configs/brain.py has data=phantom and data={"|".join(LAYOUTS)}, not '
+      f'data={args.data}. For any other folder of NIfTI files use configs/folder.py.'
+    )
+  {'tiny': _tiny, 'small': _small, 'full': _full}[args.preset](config)
+  use_recipe(config, args.autoencoder)
+  with config.counterfactual.set.unlocked():
+    config.counterfactual.set.age = '+10'
+  # ADNI writes its names in capitals.
+  config.sample.sweep = ('AGE',) if args.data == 'adni' else ('age',)
+  return config
+
+
+def sweep():
+  """Overrides to compare: does public pre-training pay, and what does privacy cost?"""
+  return [
+    {'adapt.init': 'diffusion'},
+    {'adapt.init': 'scratch', 'adapt.learning_rate': 1e-3},
+    {'adapt.privacy': None, 'adapt.steps': 100, 'adapt.learning_rate': 5e-4},
+  ]
+
+
+def _phantom(config, preset, shape, spacing_mm):
+  for name, site, seed in (
+    ('public', 'public', 1),
+    ('private', 'private', 2),
+    ('test', 'private', 3),
+  ):
+    section = config.data[name]
+    section.layout, section.part = 'phantom_brain', ''
+    with section.options.unlocked():
+      section.options.update(
+        site=site,
+        seed=seed,
+        name=name,
+        num_patients=PATIENTS[preset][name],
+        shape=shape,
+        spacing_mm=spacing_mm,
+      )
+  config.sample.requests = 'population'
+  config.evaluate.labels = PHANTOM_LABELS
+
+
+def _real(config, args, spacing_mm):
+  if not args.root:
+    raise ValueError(
+      f'data={args.data} needs the folder of the scans: '
+      f'--config=configs/brain.py:{args.preset},data={args.data},root=FOLDER.'
+    )
+  for name in ('public', 'private', 'test'):
+    section = config.data[name]
+    section.layout, section.root = args.data, args.root
+  config.data.preprocess.spacing_mm = spacing_mm
+  # Scanners place heads differently in their field of view.
+  config.data.preprocess.centre = 'mass'
+
+
+def _isotropic(config, channels):
+  kernel, stride = (3, 3, 3), (2, 2, 2)
+  levels = len(config.autoencoder.model.channels)
+  config.autoencoder.model.kernels = (kernel,) * levels
+  config.autoencoder.model.strides = (stride,) * (levels - 1)
+  config.diffusion.model.channels = channels
+  config.diffusion.model.kernels = (kernel,) * len(channels)
+  config.diffusion.model.strides = (stride,) * (len(channels) - 1)
+  config.diffusion.model.attention_levels = (False,) * len(channels)
+  config.evaluate.segmenter.kernels = (kernel,) * 3
+  config.evaluate.segmenter.strides = (stride,) * 2
+
+
+def _tiny(config):
+  config.autoencoder.model.channels = (8, 16, 16)
+  _isotropic(config, channels=(16, 32))
+  config.autoencoder.steps = 300
+  config.autoencoder.batch_size = 4
+  config.diffusion.steps = 500
+  config.adapt.steps = 15
+  config.adapt.privacy.batch_size = 12
+  # Noise that anyone can repeat: a demonstration, and the statement says so.
+  config.adapt.privacy.seed = 0
+  config.sample.num = 24
+  config.sample.steps = 25
+  config.counterfactual.steps = 25
+  config.evaluate.segmenter.steps = 200
+  config.evaluate.segmenter.batch_size = 4
+
+
+def _small(config):
+  config.autoencoder.model.channels = (16, 32, 32)
+  config.autoencoder.model.latent_channels = 8
+  _isotropic(config, channels=(48, 96))
+  config.autoencoder.batch_size = 4
+  config.autoencoder.steps = 1500
+  config.diffusion.steps = 3000
+  config.adapt.steps = 40
+  config.adapt.learning_rate = 1e-4
+  config.adapt.privacy.batch_size = 48
+  config.adapt.privacy.chunk_size = 16
+  config.sample.num = 64
+  config.sample.steps = 25
+  config.sample.batch_size = 8
+  config.counterfactual.steps = 25
+  config.evaluate.segmenter.batch_size = 4
+
+
+def _full(config):
+  config.autoencoder.model.channels = (32, 64, 64)
+  config.autoencoder.model.latent_channels = 8
+  config.autoencoder.model.num_res_blocks = 2
+  config.autoencoder.steps = 20000
+  config.autoencoder.learning_rate = 1e-4
+  _isotropic(config, channels=(128, 256))
+  config.diffusion.model.num_res_blocks = 2
+  config.diffusion.model.attention_levels = (False, True)
+  config.diffusion.model.norm_groups = 32
+  config.diffusion.steps = 100000
+  config.diffusion.batch_size = 32
+  config.diffusion.learning_rate = 1e-4
+  config.diffusion.ema_decay = 0.999
+  config.adapt.steps = 2000
+  config.adapt.privacy.batch_size = 256
+  config.adapt.privacy.chunk_size = 32
+  config.sample.num = 1000

@@ -1,0 +1,159 @@
+"""Chest radiographs with age, sex and findings: phantom or CheXpert, 2D.
+
+  ldm-jax --config=configs/chest.py:tiny --workdir=W             # minutes on 2 cores
+  ldm-jax --config=configs/chest.py:small,data=chexpert,root=CHEXPERT --workdir=W
+
+A picture is a volume of one slice: shapes are (1, rows, columns), and with kernels
+(1,3,3) and strides (1,2,2) every network is a 2D one.
+"""
+
+from ldm_jax.config import parse_arg
+from ldm_jax.data.image import LONGER_SIDE_MM
+from ldm_jax.defaults import defaults
+from ldm_jax.defaults_autoencoder import use_recipe
+
+PHANTOM_LABELS = (0, 1, 2, 3, 4)  # background, lungs, heart, effusion, consolidation
+SIDES = {'tiny': 32, 'small': 64, 'full': 256}
+PATIENTS = {
+  'tiny': {'public': 96, 'private': 96, 'test': 24},
+  'small': {'public': 384, 'private': 384, 'test': 100},
+  'full': {'public': 4000, 'private': 10000, 'test': 1000},
+}
+
+
+def get_config(arg=''):
+  """Config for `preset[,data=phantom|chexpert,root=...][,autoencoder=...]`."""
+  args = parse_arg(
+    arg, ('tiny', 'small', 'full'), data='phantom', root='', autoencoder='kl'
+  )
+  config = defaults()
+  config.name = f'chest-{args.data}-{args.preset}'
+  side = SIDES[args.preset]
+  config.data.preprocess.shape = (1, side, side)
+  # The window of a radiograph is all of it: there is no air around the body.
+  config.data.preprocess.foreground = False
+  if args.data == 'phantom':
+    _phantom(config, args.preset, side)
+  elif args.data == 'chexpert':
+    _chexpert(config, args, side)
+  else:
+    raise ValueError(
+      f'configs/chest.py has data=phantom and data=chexpert, not data={args.data}. For '
+      'any other folder of pictures use configs/folder.py.'
+    )
+  {'tiny': _tiny, 'small': _small, 'full': _full}[args.preset](config)
+  use_recipe(config, args.autoencoder)
+  return config
+
+
+def sweep():
+  """Overrides to compare: does public pre-training pay, and what does privacy cost?"""
+  return [
+    {'adapt.init': 'diffusion'},
+    {'adapt.init': 'scratch', 'adapt.learning_rate': 1e-3},
+    {'adapt.privacy': None, 'adapt.steps': 100, 'adapt.learning_rate': 5e-4},
+  ]
+
+
+def _phantom(config, preset, side):
+  for name, site, seed in (
+    ('public', 'public', 1),
+    ('private', 'private', 2),
+    ('test', 'private', 3),
+  ):
+    section = config.data[name]
+    section.layout, section.part = 'phantom_chest', ''
+    with section.options.unlocked():
+      section.options.update(
+        site=site,
+        seed=seed,
+        name=name,
+        num_patients=PATIENTS[preset][name],
+        shape=(1, side, side),
+      )
+  config.sample.requests = 'population'
+  config.sample.sweep = ('cardiothoracic_ratio', 'age')
+  config.evaluate.labels = PHANTOM_LABELS
+  with config.counterfactual.set.unlocked():
+    config.counterfactual.set.cardiothoracic_ratio = '+0.1'
+
+
+def _chexpert(config, args, side):
+  if not args.root:
+    raise ValueError(
+      'data=chexpert needs the folder of train.csv: '
+      f'--config=configs/chest.py:{args.preset},data=chexpert,root=FOLDER.'
+    )
+  for name, part in (
+    # The published validation set has 200 patients: too few to test on alone.
+    ('public', 'published:train/public'),
+    ('private', 'published:train/private'),
+    ('test', 'published:train/test'),
+  ):
+    section = config.data[name]
+    section.layout, section.root, section.part = 'chexpert', args.root, part
+  # Pictures carry no millimetres: the longer side fills the grid, whatever its pixels.
+  mm = LONGER_SIDE_MM / side
+  config.data.preprocess.spacing_mm = (None, mm, mm)
+  config.sample.sweep = ('age',)
+  with config.counterfactual.set.unlocked():
+    config.counterfactual.set.cardiomegaly = 'yes'
+
+
+def _planar(config, channels):
+  kernel, stride = (1, 3, 3), (1, 2, 2)
+  levels = len(config.autoencoder.model.channels)
+  config.autoencoder.model.kernels = (kernel,) * levels
+  config.autoencoder.model.strides = (stride,) * (levels - 1)
+  config.diffusion.model.channels = channels
+  config.diffusion.model.kernels = (kernel,) * len(channels)
+  config.diffusion.model.strides = (stride,) * (len(channels) - 1)
+  config.diffusion.model.attention_levels = (False,) * (len(channels) - 1) + (True,)
+
+
+def _tiny(config):
+  _planar(config, channels=(32, 64))
+  config.autoencoder.steps = 400
+  config.diffusion.steps = 600
+  config.adapt.steps = 15
+  config.adapt.privacy.batch_size = 24
+  # Noise that anyone can repeat: a demonstration, and the statement says so.
+  config.adapt.privacy.seed = 0
+  config.sample.num = 48
+  config.sample.steps = 25
+  config.counterfactual.steps = 25
+
+
+def _small(config):
+  config.autoencoder.model.channels = (16, 32, 64)
+  _planar(config, channels=(64, 128))
+  config.autoencoder.steps = 1500
+  config.diffusion.steps = 4000
+  config.diffusion.batch_size = 32
+  config.adapt.steps = 40
+  config.adapt.learning_rate = 1e-4
+  config.adapt.privacy.batch_size = 64
+  config.adapt.privacy.chunk_size = 32
+  config.sample.num = 128
+  config.sample.steps = 25
+  config.sample.batch_size = 32
+  config.counterfactual.steps = 25
+
+
+def _full(config):
+  config.autoencoder.model.channels = (64, 128, 128)
+  config.autoencoder.model.num_res_blocks = 2
+  config.autoencoder.steps = 50000
+  config.autoencoder.batch_size = 32
+  config.autoencoder.learning_rate = 1e-4
+  _planar(config, channels=(128, 256, 384))
+  config.diffusion.model.num_res_blocks = 2
+  config.diffusion.model.norm_groups = 32
+  config.diffusion.steps = 200000
+  config.diffusion.batch_size = 64
+  config.diffusion.learning_rate = 1e-4
+  config.diffusion.ema_decay = 0.999
+  config.adapt.steps = 2000
+  config.adapt.privacy.batch_size = 1024
+  config.adapt.privacy.chunk_size = 128
+  config.sample.num = 5000

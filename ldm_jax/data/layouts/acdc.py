@@ -1,0 +1,123 @@
+"""ACDC: two labelled short-axis stacks (ED, ES) per patient, 100 + 50 patients.
+
+  [database/]{training,testing}/patient001/
+    Info.cfg                            ED, ES (frames, from 1), Group, Height, Weight
+    patient001_4d.nii.gz
+    patient001_frame01.nii.gz, patient001_frame01_gt.nii.gz
+
+Labels 1 RV, 2 myocardium, 3 LV in the files, LV 1 and RV 3 once they are read.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import re
+
+from ldm_jax.data import cells, faulty, labels, ventricles
+from ldm_jax.data import table as tables
+from ldm_jax.data.attributes import Attribute, Schema
+from ldm_jax.data.cohort import Cohort, FileSource, Record
+
+CITATION = (
+  'Bernard et al., Deep Learning Techniques for Automatic MRI Cardiac Multi-Structures '
+  'Segmentation and Diagnosis: Is the Problem Solved? IEEE TMI 37(11), 2018.'
+)
+LICENCE = 'CC BY-NC-SA 4.0; registration required'
+PARTS = {'training': 'train', 'testing': 'test'}
+GROUPS = ('NOR', 'MINF', 'DCM', 'HCM', 'RV')
+ACDC_SCHEMA = Schema(
+  (
+    *ventricles.ATTRIBUTES,
+    Attribute('BMI', low=14, high=50, unit='kg/m2'),
+    Attribute('PATHOLOGY', 'categorical', categories=GROUPS),
+  )
+)
+
+
+def read(root: str, schema: Schema | None = None, name: str = 'acdc') -> Cohort:
+  """Reads the parts that are there; `published:train` and `published:test`.
+
+  Raises:
+    ValueError: no folder, no patients, or an attribute that ACDC does not have.
+  """
+  root = tables.require_folder(root)
+  schema = ACDC_SCHEMA if schema is None else schema
+  bases = (root, root / 'database', root / 'ACDC' / 'database')
+  base = next((b for b in bases if any((b / part).is_dir() for part in PARTS)), root)
+  records, notes = [], []
+  for folder, part in {**PARTS, '.': ''}.items():
+    for patient in sorted((base / folder).glob('patient*')):
+      if patient.is_dir():
+        records += _records(patient, part, schema, notes)
+  if not records:
+    raise ValueError(
+      f'{root} has no training/patient001/ or testing/patient101/; required is the '
+      'ACDC folder `database`. Correct root of the data section.'
+    )
+  return Cohort(name, schema, tuple(records), tuple(notes))
+
+
+def _records(folder, part, schema, notes) -> list[Record]:
+  patient, problems = folder.name, []
+  try:
+    info = _info(folder / 'Info.cfg')
+    sources = {phase: _source(folder, info, phase) for phase in ('ED', 'ES')}
+  except ValueError as error:
+    return [faulty.record(patient, folder / 'Info.cfg', error, part)]
+  size = [cells.number(info.get(key, '')) for key in ('height', 'weight')]
+  group = info.get('group', '').upper()
+  if group not in (*GROUPS, ''):
+    problems.append(f'the group {group!r} is unknown and taken as missing')
+  if None in size:
+    problems.append('no height or weight')
+  known = {
+    'BMI': ventricles.bmi(*size),
+    'PATHOLOGY': group if group in GROUPS else None,
+  }
+  notes += [f'{patient}: {problem}' for problem in problems]
+  return ventricles.records(patient, sources, known, schema, notes, part=part)
+
+
+def _info(path: pathlib.Path) -> dict[str, str]:
+  """Info.cfg, lines `key: value` -> lower-case key -> text."""
+  if not path.is_file():
+    raise ValueError(
+      f'{path} does not exist; required are lines such as "ED: 1". Restore the file, '
+      'or remove the patient.'
+    )
+  try:
+    with path.open('rb') as file:
+      text = file.read(65536).decode('utf-8-sig', 'replace')
+  except OSError as error:
+    raise ValueError(
+      f'{path} cannot be read ({error.strerror}). Repair it, or remove the patient.'
+    ) from error
+  pairs = (line.partition(':') for line in text.splitlines())
+  return {key.strip().lower(): value.strip() for key, _, value in pairs}
+
+
+def _source(folder: pathlib.Path, info: dict[str, str], phase: str) -> FileSource:
+  """The phase's own file, else its frame of the 4D file."""
+  text = info.get(phase.lower(), '')
+  if not text.isascii() or not text.isdigit() or int(text) < 1:
+    raise ValueError(
+      f'{folder / "Info.cfg"} gives {phase} as {text!r}; required is the number of a '
+      'frame, from 1. Correct the file, or remove the patient.'
+    )
+  images, masks = {}, {}
+  for path in sorted(folder.glob('*_frame*.nii*')):
+    match = re.search(r'_frame(\d+)(_gt)?\.nii(\.gz)?$', path.name)
+    if match and path.is_file():
+      (masks if match[2] else images).setdefault(int(match[1]), str(path))
+  label, frame = masks.get(int(text)), None
+  image = images.get(int(text))
+  if image is None:
+    frame = int(text) - 1
+    image = next((str(p) for p in sorted(folder.glob('*_4d.nii*'))), None)
+  if image is None:
+    raise ValueError(
+      f'{folder} has neither {folder.name}_frame{int(text):02d}.nii.gz, the {phase} of '
+      f'Info.cfg, nor {folder.name}_4d.nii.gz; required is one of them. Copy the '
+      'patient again, or remove it.'
+    )
+  return FileSource(image, label, frame, stack=True, codes=labels.ACDC)

@@ -1,0 +1,124 @@
+"""BIDS: one image suffix of every subject and session of a brain imaging data set.
+
+  participants.tsv                   participant_id, age, sex, ...      (optional)
+  sub-01/sub-01_sessions.tsv         session_id, age, acq_time, ...     (optional)
+  sub-01/[ses-01/]anat/sub-01[_ses-01][_run-1]_T1w.nii.gz
+  derivatives/<pipeline>/sub-01/[ses-01/]anat/sub-01..._dseg.nii.gz     (optional)
+
+What a session's row says stands before what the participant's says.
+"""
+
+from __future__ import annotations
+
+import pathlib
+
+from ldm_jax.data import faulty, sessions
+from ldm_jax.data import table as tables
+from ldm_jax.data.attributes import Attribute, Schema
+from ldm_jax.data.cohort import Cohort, FileSource
+
+CITATION = (
+  'Gorgolewski et al., The Brain Imaging Data Structure, Scientific Data 3, 2016; and '
+  'the data set itself, see its dataset_description.json.'
+)
+LICENCE = 'of the data set: see its dataset_description.json'
+BIDS_SCHEMA = Schema(
+  (
+    Attribute('age', low=0, high=100, unit='years'),
+    sessions.SEX,
+  )
+)
+
+
+def read(
+  root: str,
+  schema: Schema | None = None,
+  suffix: str = 'T1w',
+  datatype: str = 'anat',
+  label: str = '',
+  pipeline: str = '*',
+  frame: int | None = None,
+  name: str = 'bids',
+) -> Cohort:
+  """Reads one record per image; runs of one session share its visit.
+
+  Args:
+    root: folder that holds sub-*/.
+    schema: attributes; columns of participants.tsv or of the sessions' tables.
+    suffix: last word of the file names.
+    datatype: folder of the images: anat, func, dwi, pet.
+    label: suffix of labels under derivatives/, such as 'dseg'; '' for none.
+    pipeline: folder under derivatives/ to take them from.
+    frame: frame of 4D images.
+    name: of the cohort.
+
+  Raises:
+    ValueError: no folder, no image, or an attribute that no table has.
+  """
+  root = tables.require_folder(root)
+  people, notes, rows, asked = None, [], {}, set()
+  if schema is not None:
+    asked = {a.column or a.name for a in schema}
+  schema = BIDS_SCHEMA if schema is None else schema
+  if any((root / usual).is_file() for usual in tables.NAMES):
+    people = tables.read(tables.find(root))
+    column = people.columns[0]
+    if 'participant_id' in people.columns:
+      column = 'participant_id'
+    rows = tables.index_by(people, column, 'the subject', notes, sessions.word)
+  records, known = [], set(people.columns if people else ())
+  for subject in sorted(p for p in root.glob('sub-*') if p.is_dir()):
+    images = _images(subject, datatype, suffix)
+    if not images:
+      notes.append(f'{subject.name}: no {datatype}/*_{suffix}.nii.gz')
+    try:
+      own = rows.get(sessions.word(subject.name), [])
+      visits = sessions.Visits(subject, people, own, notes)
+      known |= visits.columns
+      found = []
+      for image in images:
+        mask = _label(root, image, suffix, label, pipeline) if label else None
+        found.append(visits.record(image, FileSource(image, mask, frame), schema))
+      records += found
+    except ValueError as error:
+      records.append(faulty.record(subject.name, subject, error))
+  absent = sorted(asked - known)
+  if not records or absent:
+    raise ValueError(
+      f'{root} has '
+      + (f'no table with the columns {absent}' if records else 'no image')
+      + f'; required is sub-<id>/[ses-<id>/]{datatype}/*_{suffix}.nii.gz and, in '
+      'participants.tsv or the sessions.tsv, every attribute of data.schema. Correct '
+      'root, options.suffix or data.schema, or use configs/folder.py.'
+    )
+  subjects = {sessions.word(record.patient) for record in records}
+  absent = sorted(set(rows) - subjects)
+  notes += [
+    f'sub-{subject}: in {people.path.name} without images' for subject in absent
+  ]
+  return Cohort(name, schema, tuple(records), tuple(notes))
+
+
+def _images(subject: pathlib.Path, datatype: str, suffix: str) -> list[str]:
+  found = [
+    str(path)
+    for folder in (subject, *sorted(subject.glob('ses-*')))
+    for ending in ('.nii.gz', '.nii')
+    for path in (folder / datatype).glob(f'{subject.name}*_{suffix}{ending}')
+  ]
+  return sorted(found)
+
+
+def _label(root, image, suffix, label, pipeline) -> str | None:
+  """Labels of an image in derivatives/, or None."""
+  path = pathlib.Path(image)
+  folder, stem = path.parent.relative_to(root), path.name.rpartition(f'_{suffix}')[0]
+  found = sorted(root.glob(f'derivatives/{pipeline}/{folder}/{stem}_*{label}.nii*'))
+  found += sorted(root.glob(f'derivatives/{pipeline}/{folder}/{stem}_{label}.nii*'))
+  found = sorted(set(map(str, found)))
+  if len(found) > 1:
+    raise ValueError(
+      f'{image} has the labels {", ".join(found[:3])}; required is one file. Name the '
+      'folder under derivatives/ in options.pipeline, or a longer options.label.'
+    )
+  return found[0] if found else None

@@ -1,0 +1,128 @@
+"""IXI: brains of healthy adults from three hospitals, one session each.
+
+  IXI012-HH-1211-T1.nii.gz, ...      in the folder, or below it (IXI-T1/)
+  IXI.xls or IXI.csv                 IXI_ID, "SEX_ID (1=m, 2=f)", AGE
+  or participants.csv                MRID (IXI012-HH-1211), Age, Sex
+
+The site is the second word of a file's name: Guys and HH 1.5 and 3 T Philips, IOP 1.5 T
+GE. Some rows of the published table have no age, some stand twice.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import re
+
+from ldm_jax.data import cells, faulty
+from ldm_jax.data import table as tables
+from ldm_jax.data.attributes import Attribute, Schema
+from ldm_jax.data.cohort import Cohort, FileSource, Record
+
+CITATION = 'IXI dataset, Imperial College London, https://brain-development.org'
+LICENCE = 'CC BY-SA 3.0'
+SITES = ('Guys', 'HH', 'IOP')
+SCAN = re.compile(r'IXI(\d+)-([A-Za-z]+)-([^-]+)-(.+?)\.nii(\.gz)?')
+IXI_SCHEMA = Schema(
+  (
+    Attribute('age', low=18, high=95, unit='years'),
+    Attribute('sex', 'categorical', categories=('F', 'M')),
+    Attribute('site', 'categorical', categories=SITES),
+  )
+)
+# Column of the two tables in circulation, and what sex is called there.
+SEX = {'SEX_ID (1=m, 2=f)': {'1': 'M', '2': 'F'}}
+SEX |= dict.fromkeys(('Sex', 'sex', 'SEX'), cells.SEXES)
+
+
+def read(
+  root: str,
+  schema: Schema | None = None,
+  table: str = '',
+  modality: str = 'T1',
+  name: str = 'ixi',
+) -> Cohort:
+  """Reads one modality of every patient; one without a row lacks age and sex.
+
+  Args:
+    root: folder of the scans.
+    schema: attributes; names other than age, sex and site are table columns.
+    table: its file name; IXI.xls, IXI.csv or participants.csv by default.
+    modality: last word of the file names: T1, T2, PD, MRA.
+    name: of the cohort.
+
+  Raises:
+    ValueError: no folder, no table, no scan of that modality, or an unknown column.
+  """
+  root = tables.require_folder(root)
+  schema = IXI_SCHEMA if schema is None else schema
+  usual = ('IXI.xls', 'IXI.csv', *tables.NAMES)
+  table = table or next((n for n in usual if (root / n).is_file()), '')
+  table, notes = tables.read(tables.find(root, table)), []
+  column = 'IXI_ID' if 'IXI_ID' in table.columns else 'MRID'
+  tables.require_attributes(table, schema, IXI_SCHEMA.names)
+  rows = tables.index_by(table, column, 'the patient', notes, _number)
+  scans, others = {}, 0
+  for path in sorted(root.rglob('IXI*.nii*')):
+    match = SCAN.fullmatch(path.name)
+    if match and path.is_file():
+      others += match[4] != modality
+      if match[4] == modality:
+        scans.setdefault(path.name.split('.nii')[0], (path, match))
+  if not scans:
+    raise ValueError(
+      f'{root} has no IXI012-HH-1211-{modality}.nii.gz ({others} scans of other '
+      'modalities); required is the layout of IXI. Correct root or options.modality, '
+      'or use configs/folder.py.'
+    )
+  records = [
+    _record(path, match, schema, table, rows.get(_number(match[1]), []), notes)
+    for path, match in scans.values()
+  ]
+  absent = set(rows) - {_number(match[1]) for _, match in scans.values()}
+  notes += [f'IXI{n}: in the table but without a {modality}' for n in sorted(absent)]
+  return Cohort(name, schema, tuple(records), tuple(notes))
+
+
+def _record(path: pathlib.Path, match, schema, table, indices, notes) -> Record:
+  patient = f'IXI{_number(match[1])}'
+  try:
+    known = _values(table, indices, notes, patient)
+    sites = {site.lower(): site for site in SITES}
+    known['site'] = sites.get(match[2].lower())
+    if known['site'] is None:
+      notes.append(f'{path.name}: the site {match[2]!r} is unknown, taken as missing')
+    values = tables.attributes(schema, known, table, indices[0] if indices else None)
+  except ValueError as error:
+    return faulty.record(patient, path, error)
+  return Record(
+    path.name.rsplit('-', 1)[0],
+    patient,
+    FileSource(str(path)),
+    values,
+    years=known['age'],
+  )
+
+
+def _values(table, indices, notes, patient) -> dict:
+  """Age and sex; missing where rows of one patient contradict each other."""
+  age = next((c for c in ('AGE', 'Age', 'age') if c in table.columns), 'AGE')
+  sex = next((c for c in SEX if c in table.columns), 'sex')
+  known = {'age': set(), 'sex': set()}
+  for index in indices:
+    known['age'].add(table.number(index, age, 'years'))
+    known['sex'].add(table.one_of(index, sex, SEX[sex], notes))
+  found = {}
+  for key, values in known.items():
+    values -= {None}
+    if len(values) > 1:
+      notes.append(f'{patient}: rows disagree about {key} ({values}), taken as missing')
+    found[key] = values.pop() if len(values) == 1 else None
+  if not indices:
+    notes.append(f'{patient}: without a row in {table.path.name}')
+  return found
+
+
+def _number(text: str) -> str:
+  """'IXI012-HH-1211', '12' and '12.0' -> '012'."""
+  match = re.match(r'(?:IXI)?0*(\d+)', text.strip())
+  return match[1].zfill(3) if match else text.strip()

@@ -1,0 +1,125 @@
+"""M&Ms: short-axis cine of six centres and four vendors, ED and ES labelled.
+
+  [OpenDataset/]211230_M&Ms_Dataset_information_diagnosis_opendataset.csv
+  [OpenDataset/]{Training/{Labeled,Unlabeled},Validation,Testing}/<code>/
+    <code>_sa.nii.gz, <code>_sa_gt.nii.gz     4D; only ED and ES carry labels
+
+ED and ES count frames from 0. Files `_gt` under Unlabeled are not labels. Labels 1 LV,
+2 myocardium, 3 RV.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import re
+
+from ldm_jax.data import cells, faulty, labels, ventricles
+from ldm_jax.data import table as tables
+from ldm_jax.data.attributes import Attribute, Schema
+from ldm_jax.data.cohort import Cohort, FileSource, Record
+
+CITATION = (
+  'Campello et al., Multi-Centre, Multi-Vendor and Multi-Disease Cardiac Segmentation: '
+  'The M&Ms Challenge. IEEE TMI 40(12), 2021.'
+)
+LICENCE = 'Terms of the challenge (https://www.ub.edu/mnms); registration required'
+PARTS = {
+  'Training/Labeled': 'train',
+  'Training/Unlabeled': 'unlabeled',
+  'Validation': 'validation',
+  'Testing': 'test',
+}
+VENDORS = {vendor.lower(): vendor for vendor in 'ABCD'}
+PATHOLOGIES = {
+  code.lower(): code
+  for code in ('NOR', 'DCM', 'HCM', 'HHD', 'ARV', 'AHS', 'IHD', 'LVNC')
+}
+MNMS_SCHEMA = Schema(
+  (
+    *ventricles.ATTRIBUTES,
+    Attribute('AGE', low=18, high=95, unit='years'),
+    Attribute('SEX', 'categorical', categories=(0, 1)),  # 0 female, 1 male
+    Attribute('BMI', low=14, high=50, unit='kg/m2'),
+    Attribute('VENDOR', 'categorical', categories=VENDORS.values()),
+    Attribute('PATHOLOGY', 'categorical', categories=PATHOLOGIES.values()),
+  )
+)
+
+
+def read(
+  root: str, schema: Schema | None = None, table: str = '', name: str = 'mnms'
+) -> Cohort:
+  """Reads the parts that are there: `published:train`, unlabeled, validation, test.
+
+  Args:
+    root: folder OpenDataset, or the one above it.
+    schema: attributes; names other than those of MNMS_SCHEMA are table columns.
+    table: file name of the table, where it was renamed.
+    name: of the cohort.
+
+  Raises:
+    ValueError: no folder, no table, no scans, or a column that is not there.
+  """
+  root = tables.require_folder(root)
+  schema = MNMS_SCHEMA if schema is None else schema
+  base = root / 'OpenDataset' if (root / 'OpenDataset').is_dir() else root
+  found = sorted(base.glob('*information*.csv'))
+  file = found[0] if found and not table else tables.find(base, table)
+  table, notes = tables.read(file), []
+  tables.require_attributes(table, schema, MNMS_SCHEMA.names)
+  rows = tables.index_by(table, 'External code', 'the patient', notes)
+  records, seen = [], set()
+  for folder, part in PARTS.items():
+    for patient in sorted(p for p in (base / folder).glob('*') if p.is_dir()):
+      seen.add(patient.name)
+      indices = rows.get(patient.name, [])
+      records += _records(patient, part, schema, table, indices, notes)
+  missing = sorted(set(rows) - seen)
+  notes += [f'{code}: in {table.path.name} but without a folder' for code in missing]
+  if not records:
+    raise ValueError(
+      f'{base} has no Training/Labeled/<code>/<code>_sa.nii.gz; required is the M&Ms '
+      'folder `OpenDataset`. Correct root of the data section.'
+    )
+  return Cohort(name, schema, tuple(records), tuple(notes))
+
+
+def _records(folder, part, schema, table, indices, notes) -> list[Record]:
+  code = folder.name
+  try:
+    if len(indices) != 1:
+      raise ValueError(
+        f'{code} has {len(indices)} rows in {table.path}; required is one, which names '
+        'its frames ED and ES. Correct the table, or remove the folder.'
+      )
+    (index,) = indices
+    sources = {p: _source(folder, part, table, index, p) for p in ('ED', 'ES')}
+    # Not all versions of the table have Height and Weight.
+    size = [table.number(index, column) for column in ('Height', 'Weight')]
+    known = {
+      'AGE': table.number(index, 'Age', 'years'),
+      'SEX': table.one_of(index, 'Sex', cells.FEMALE_MALE, notes),
+      'BMI': ventricles.bmi(*size),
+      'VENDOR': table.one_of(index, 'Vendor', VENDORS, notes),
+      'PATHOLOGY': table.one_of(index, 'Pathology', PATHOLOGIES, notes),
+    }
+    return ventricles.records(
+      code, sources, known, schema, notes, part=part, table=table, index=index
+    )
+  except ValueError as error:
+    return [faulty.record(code, folder, error, part)]
+
+
+def _source(folder: pathlib.Path, part, table, index, phase) -> FileSource:
+  frame = table.rows[index].get(phase, '')
+  if not re.fullmatch(r'\d+(\.0*)?', frame, re.ASCII):
+    raise ValueError(
+      f'{table.where(index, phase)}: the frame is {frame!r}; required is its number, '
+      'from 0. Correct the table, or remove the folder.'
+    )
+  return ventricles.source(
+    folder / f'{folder.name}_sa',
+    labels.MNMS,
+    frame=int(float(frame)),
+    labelled=part != 'unlabeled',
+  )
