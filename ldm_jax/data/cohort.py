@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ldm_jax.data import dicom_files
 from ldm_jax.data import volume as volumes
 from ldm_jax.data.attributes import Schema
 
@@ -30,7 +31,7 @@ class Source(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class FileSource:
-  """A scan in a NIfTI file.
+  """A scan in a NIfTI file, or as DICOM in a folder or zip.
 
   Attributes:
     image: path of the scan.
@@ -72,6 +73,8 @@ class Record:
     attributes: name -> value as in the table; absent or None means missing.
     visit: label of the visit, '' when there is one.
     phase: 'ED', 'ES', ... or ''.
+    phase_by: what chose the frame of the phase ('Info.cfg', 'smallest_pool', ...), or
+      '' where a file is the phase.
   """
 
   id: str
@@ -80,6 +83,7 @@ class Record:
   attributes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   visit: str = ''
   phase: str = ''
+  phase_by: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,6 +211,8 @@ def _rank(seed: int, patient: str) -> str:
 
 
 def _file_digest(path: str) -> bytes:
+  if dicom_files.is_dicom(path):
+    return dicom_files.digest(path)
   try:
     with open(path, 'rb') as file:
       return hashlib.file_digest(file, 'sha256').digest()

@@ -11,7 +11,7 @@ import pathlib
 
 from ldm_jax.config import to_plain
 from ldm_jax.data import cohort as cohorts_
-from ldm_jax.data import layouts
+from ldm_jax.data import dicom_files, layouts
 from ldm_jax.data.attributes import Schema
 
 NAMES = ('public', 'private', 'test')
@@ -125,7 +125,7 @@ def _stamp(source):
   return [
     [
       str(file),
-      *((file.stat().st_size, file.stat().st_mtime_ns) if file.exists() else ()),
+      *dicom_files.stamp(file),
     ]
     for file in files
   ]

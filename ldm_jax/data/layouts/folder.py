@@ -10,6 +10,7 @@ import os
 import pathlib
 import re
 
+from ldm_jax.data import dicom_files
 from ldm_jax.data import table as tables
 from ldm_jax.data.attributes import Schema, is_missing
 from ldm_jax.data.cohort import Cohort, FileSource, Record
@@ -193,7 +194,8 @@ def _files(root: pathlib.Path, row: dict, option: str, subject: str) -> list[str
   cells = {**row, 'subject': row[subject]}
   pattern = re.sub(r'\{([^{}]*)\}', lambda m: glob.escape(cells[m.group(1)]), option)
   found = glob.glob(os.path.join(glob.escape(str(root)), pattern), recursive=True)
-  return sorted(p for p in found if p.endswith(('.nii', '.nii.gz')))
+  nifti = sorted(p for p in found if p.endswith(('.nii', '.nii.gz')))
+  return nifti or sorted(p for p in found if dicom_files.is_dicom(p))
 
 
 def _stem(path: str) -> str:
