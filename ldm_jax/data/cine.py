@@ -151,7 +151,8 @@ def pool_curve(frames: np.ndarray) -> np.ndarray:
 
   The region holds the `MOVING_SHARE` of voxels whose smoothed standard deviation over
   time is largest, within one connected piece. Bright is above the middle of its 5th and
-  95th percentile, slice by slice, so that a slice's own scaling does not matter.
+  95th percentile. Both are taken slice by slice, so that a slice's own scaling does not
+  matter.
 
   Raises:
     ValueError: fewer than two frames, or nothing that moves.
@@ -164,6 +165,8 @@ def pool_curve(frames: np.ndarray) -> np.ndarray:
       'end-systole. Name the phases in a table, or remove the scan.'
     )
   smooth = (0, SMOOTH_VOXELS, SMOOTH_VOXELS)
+  low, high = np.percentile(frames, (1, 99), axis=(0, 2, 3))
+  motion = motion / np.where(high > low, high - low, np.inf)[:, None, None]
   motion = ndimage.gaussian_filter(motion, smooth)
   region = _largest_piece(motion >= np.quantile(motion, 1 - MOVING_SHARE))
   pools = np.zeros(len(frames))

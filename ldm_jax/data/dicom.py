@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import pydicom
 from pydicom import pixels as decoding
+from pydicom.uid import UID
 
 from ldm_jax.data.dicom_elements import (
   GROUPS,
@@ -105,6 +106,8 @@ def read_planes(stream: BinaryIO, member: Member) -> list[Plane]:
     raise damaged(member, error) from None
   try:
     if not number(top, 'Rows') or not number(top, 'Columns'):
+      if 'Image Storage' in top.file_meta.get('MediaStorageSOPClassUID', UID('')).name:
+        raise _refusal(member, 'is an image without Rows and Columns')
       return []
     _check_pixels(member, top, has_pixels)
     count = int(number(top, 'NumberOfFrames') or 1)

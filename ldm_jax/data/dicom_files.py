@@ -19,12 +19,10 @@ import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from ldm_jax.data import archive
+from ldm_jax.data.archive import MAX_MEMBER_BYTES, MAX_MEMBERS
+
 SUFFIXES = ('.dcm', '.dicom', '.ima')
-MAX_MEMBERS = 100_000
-MAX_MEMBER_BYTES = 2**29  # a member is unpacked in memory, whole
-MAX_ZIP_BYTES = 2**35
-MAX_ZIP_RATIO = 100  # of all members together; cine images reach about 4
-SMALL_ZIP_BYTES = 2**26  # an empty phantom of this size may be packed tighter
 NUM_DEPTHS = 12
 MARK = b'DICM'
 # A name like this is an identifier of the study, which no message repeats.
@@ -115,9 +113,9 @@ class Container:
     if self.path.is_dir():
       found = [(str(f.relative_to(self.path)), _size(f)) for f in _files(self.path)]
     elif self.path.name.lower().endswith('.zip'):
-      self._zip = _open_zip(self.path)
+      self._zip = archive.open_zip(self.path)
       try:
-        found = _checked(self.path, self._zip)
+        found = archive.checked(self.path, self._zip)
       except ValueError:
         self._zip.close()
         raise
@@ -139,10 +137,14 @@ class Container:
     """Opens one file for reading. Raises ValueError when it cannot be."""
     try:
       if self._zip is not None:
-        return self._zip.open(member.name)
-      return (self.path / member.name if member.name else self.path).open('rb')
+        stream = self._zip.open(member.name)
+        stream.name = ''  # pydicom's log would quote it, and it may hold a UID
+        return stream
+      stream = (self.path / member.name if member.name else self.path).open('rb')
+      stream.raw.name = ''
+      return stream
     except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
-      raise damaged(member, error) from error
+      raise damaged(member, error) from None
 
   def read(self, member: Member, limit: int = MAX_MEMBER_BYTES) -> bytes:
     """The first `limit` bytes of a file. Raises ValueError when it is damaged."""
@@ -150,7 +152,7 @@ class Container:
       try:
         return stream.read(limit)
       except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise damaged(member, error) from error
+        raise damaged(member, error) from None
 
   def images(self) -> Iterator[Member]:
     """The members that carry DICOM's mark.
@@ -202,66 +204,6 @@ def _files(folder: pathlib.Path) -> list[pathlib.Path]:
         'scan. Name a deeper folder in the table or in options.image.'
       )
   return sorted(found)
-
-
-def _open_zip(path: pathlib.Path) -> zipfile.ZipFile:
-  try:
-    return zipfile.ZipFile(path)
-  except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-    if isinstance(error, OSError):
-      raise _unreadable(path, error) from error
-    raise ValueError(
-      f'{path} is no whole zip ({type(error).__name__}); required is a zip of DICOM '
-      'files. It is truncated or damaged: copy it again.'
-    ) from error
-
-
-def _checked(path: pathlib.Path, archive: zipfile.ZipFile) -> list[tuple[str, int]]:
-  """(name, size) of a zip's files, once its directory is found honest."""
-  entries = [entry for entry in archive.infolist() if not entry.is_dir()]
-  names = [entry.filename for entry in entries]
-  leaving = [n for n in names if n[:1] in '/\\' or '..' in re.split(r'[/\\]', n)]
-  unpacked = sum(entry.file_size for entry in entries)
-  packed = sum(entry.compress_size for entry in entries)
-  largest = max((entry.file_size for entry in entries), default=0)
-  methods = {entry.compress_type for entry in entries}
-  links = [e for e in entries if stat.S_ISLNK(e.external_attr >> 16)]
-  faults = (
-    (len(entries) > MAX_MEMBERS, f'{len(entries)} files, more than {MAX_MEMBERS}'),
-    (leaving, f'{len(leaving)} paths that lead out of it'),
-    (links, f'{len(links)} links'),
-    (len(set(names)) < len(names), 'two files of one name'),
-    (any(e.flag_bits & 1 for e in entries), 'encrypted files'),
-    (
-      methods - {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED},
-      'files packed by another method than deflate',
-    ),
-    (
-      packed > path.stat().st_size,
-      f'{packed} packed bytes in a file of {path.stat().st_size}: its files overlap',
-    ),
-    (
-      largest > MAX_MEMBER_BYTES,
-      f'a file of {largest} bytes, more than {MAX_MEMBER_BYTES}',
-    ),
-    (
-      unpacked > MAX_ZIP_BYTES
-      or unpacked > max(SMALL_ZIP_BYTES, MAX_ZIP_RATIO * packed),
-      f'{unpacked} bytes packed into {packed}, which no images are',
-    ),
-  )
-  for fault, what in faults:
-    if fault:
-      raise ValueError(
-        f'{path} holds {what}; required is a plain zip of the DICOM files of one scan. '
-        'Pack it again, or give a folder.'
-      )
-  return [
-    (entry.filename, entry.file_size)
-    for entry in entries
-    if not os.path.basename(entry.filename).startswith('.')
-    and not entry.filename.startswith('__MACOSX')
-  ]
 
 
 def _shown(path: pathlib.Path, name: str, number: int, packed: bool) -> str:

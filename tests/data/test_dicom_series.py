@@ -288,7 +288,7 @@ def test_magnitude_and_phase_are_two_volumes(tmp_path, save_series):
     ({'PixelData': b'\0' * 10}, 'truncated'),
     ({'Rows': 60000}, 'truncated'),
     ({'Rows': 60000, 'Columns': 60000}, 'announces'),
-    ({'Rows': None}, 'no DICOM image'),
+    ({'Rows': None}, 'without Rows and Columns'),
     ({'ImagePositionPatient': None}, 'no ImagePositionPatient of 3 numbers'),
     ({'ImageOrientationPatient': [1, 0, 0, 1, 0, 0]}, 'no right angle'),
     ({'ImageOrientationPatient': [0] * 6}, 'no right angle'),
@@ -306,6 +306,18 @@ def test_what_cannot_be_read_has_a_verdict(tmp_path, save_dicom, elements, messa
   with pytest.raises(ValueError, match=message) as error:
     volume.read(path)
   assert str(path) in str(error.value)
+
+
+def test_a_report_among_the_images_is_passed_over(tmp_path, save_series, save_dicom):
+  folder = save_series(tmp_path / 'a', marked(), stack_affine())
+  expected = volume.read(folder).array
+  report = save_dicom(
+    tmp_path / 'a' / 'report.dcm', Rows=None, Columns=None, PixelData=None
+  )
+  data = pydicom.dcmread(report)
+  data.file_meta.MediaStorageSOPClassUID = pydicom.uid.BasicTextSRStorage
+  pydicom.dcmwrite(report, data)
+  np.testing.assert_array_equal(volume.read(folder).array, expected)
 
 
 @settings(max_examples=40, deadline=None)

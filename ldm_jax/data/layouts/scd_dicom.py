@@ -63,6 +63,8 @@ def read(
       notes.append(f'{patient}: no folder {row[patient_id]} with a CINESAX series')
       continue
     phases = _phases(drawn.get(patient))
+    if not phases:
+      notes.append(f'{patient}: no outlines of two phases; frames are estimated')
     series = _series(folder, phases, patient, notes)
     shared = _shared(schema, table, index, series, phases, patient, notes)
     for phase in PHASES:
