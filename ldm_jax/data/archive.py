@@ -1,4 +1,4 @@
-"""Zips that strangers packed: refused from their directory, before anything is unpacked.
+"""Zips that strangers packed: refused from their directory, before they are unpacked.
 
 Members are streamed and never extracted. A directory that lies about a member's size
 cannot make it larger: no more is unpacked than was announced here.
@@ -39,8 +39,8 @@ def checked(path: pathlib.Path, archive: zipfile.ZipFile) -> list[tuple[str, int
   """(name, size) of a zip's files, once its directory is found honest.
 
   Raises:
-    ValueError: names that leave it, links, overlaps, encryption, or sizes that no images
-      have.
+    ValueError: names that leave it, links, overlaps, encryption, or sizes that no
+      images have.
   """
   entries = [entry for entry in archive.infolist() if not entry.is_dir()]
   names = [entry.filename for entry in entries]
