@@ -16,6 +16,7 @@ import os
 import numpy as np
 from scipy import ndimage
 
+from ldm_jax.data import dicom_files
 from ldm_jax.data import volume as volumes
 from ldm_jax.data.cohort import FileSource
 from ldm_jax.data.grid import Grid
@@ -82,6 +83,11 @@ class PhaseSource:
     if self.phase == 'ES':
       frame = smallest_pool(read(self.image, self.stack).frames)
     return FileSource(self.image, None, frame, self.stack).read()
+
+  @property
+  def files(self) -> tuple[str, ...]:
+    """What `fingerprint` hashes."""
+    return dicom_files.listing(self.image)
 
   def fingerprint(self) -> str:
     """SHA-256 of the file's bytes, the phase and the rule."""

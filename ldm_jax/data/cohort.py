@@ -54,6 +54,12 @@ class FileSource:
       self.label, frame=self.frame, stack=self.stack, like=scan
     )
 
+  @property
+  def files(self) -> tuple[str, ...]:
+    """What `fingerprint` hashes: every file of a folder of DICOM."""
+    paths = [path for path in (self.image, self.label) if path is not None]
+    return tuple(file for path in paths for file in dicom_files.listing(path))
+
   def fingerprint(self) -> str:
     """Returns the SHA-256 of the files' bytes and of how they are read."""
     digest = hashlib.sha256(f'file:{self.frame}:{self.stack}'.encode())

@@ -16,7 +16,7 @@ from collections import Counter
 import numpy as np
 from matplotlib.path import Path
 
-from ldm_jax.data import dicom_series, volume
+from ldm_jax.data import dicom_files, dicom_series, volume
 from ldm_jax.data.cohort import FileSource
 
 # Codes as in the other cardiac layouts; later ones are painted over earlier ones.
@@ -106,6 +106,11 @@ class ContourSource:
           labels[..., places[number][1]][mask] = value
     array = scan.source.orient(labels)
     return scan, volume.Volume(array, scan.affine, scan.source)
+
+  @property
+  def files(self) -> tuple[str, ...]:
+    """What `fingerprint` hashes."""
+    return (*dicom_files.listing(self.image), *(path for _, _, path in self.outlines))
 
   def fingerprint(self) -> str:
     """SHA-256 of the bytes of the series and the outlines."""

@@ -85,15 +85,23 @@ def digest(path: str | os.PathLike) -> bytes:
   return found.digest()
 
 
-def stamp(path: str | os.PathLike) -> list[int]:
-  """Size and time of change of every file at a path; [] when there is none."""
+def listing(path: str | os.PathLike) -> tuple[str, ...]:
+  """Every file that a path means, NIfTI too; () when it cannot be looked at."""
   path, _ = split_choice(path)
   try:
-    files = _files(path) if path.is_dir() else [path]
-    states = [file.stat() for file in files]
+    return tuple(map(str, _files(path))) if path.is_dir() else (str(path),)
+  except (OSError, ValueError):
+    return ()
+
+
+def stamp(path: str | os.PathLike) -> list[str | int]:
+  """Name, size and time of change of every file at a path; [] when there is none."""
+  files = listing(path)
+  try:
+    states = [(file, os.stat(file)) for file in files]
   except (OSError, ValueError):
     return []
-  return [number for s in states for number in (s.st_size, s.st_mtime_ns)]
+  return [part for f, s in states for part in (f, s.st_size, s.st_mtime_ns)]
 
 
 class Container:

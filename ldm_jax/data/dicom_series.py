@@ -74,7 +74,7 @@ def find(path: str | os.PathLike) -> Stack:
 
 
 @functools.lru_cache(maxsize=8)  # both phases of a patient read the same headers
-def _find(path: str, stamp: tuple[int, ...]) -> Stack:
+def _find(path: str, stamp: tuple[str | int, ...]) -> Stack:
   del stamp  # a changed file is another entry
   place, choice = dicom_files.split_choice(path)
   with Container(place) as container:

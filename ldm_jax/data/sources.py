@@ -7,7 +7,6 @@ that no patient can stand in two of them.
 import dataclasses
 import hashlib
 import json
-import pathlib
 
 from ldm_jax.config import to_plain
 from ldm_jax.data import cohort as cohorts_
@@ -118,14 +117,7 @@ def _options(section):
 
 
 def _stamp(source):
-  files = [getattr(source, name, None) for name in ('image', 'label')]
-  files = [pathlib.Path(file) for file in files if file]
+  files = getattr(source, 'files', ())
   if not files:
     return source.fingerprint()
-  return [
-    [
-      str(file),
-      *dicom_files.stamp(file),
-    ]
-    for file in files
-  ]
+  return [dicom_files.stamp(file) or [file] for file in files]

@@ -19,6 +19,11 @@ from ldm_jax.data import table as tables
 from ldm_jax.data.attributes import Attribute, Schema, is_missing
 from ldm_jax.data.cohort import Cohort, FileSource, Record
 
+CITATION = (
+  "Petersen et al., Alzheimer's Disease Neuroimaging Initiative (ADNI): clinical "
+  'characterization, Neurology 74(3), 2010, https://adni.loni.usc.edu'
+)
+LICENCE = 'ADNI Data Use Agreement'
 # Generous limits of adults and of the two scales.
 ADNI_SCHEMA = Schema(
   (

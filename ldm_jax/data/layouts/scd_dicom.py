@@ -23,6 +23,11 @@ from ldm_jax.data.cine import PHASES, PhaseSource
 from ldm_jax.data.cohort import Cohort, Record
 from ldm_jax.data.layouts.scd import PATHOLOGIES, SCD_SCHEMA, SEXES
 
+CITATION = (
+  'Radau et al., Evaluation framework for algorithms segmenting short axis cardiac '
+  'MRI, The MIDAS Journal, 2009, https://www.cardiacatlas.org/sunnybrook-cardiac-data'
+)
+LICENCE = 'CC0 1.0 (public domain)'
 FRAMES = 20
 CONTOUR = re.compile(r'IM-\d+-(\d+)-([io])contour-manual\.txt')
 BY_CONTOURS = 'contours'

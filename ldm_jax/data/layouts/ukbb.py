@@ -24,6 +24,11 @@ from ldm_jax.data.cine import PHASES, PhaseSource
 from ldm_jax.data.cohort import Cohort, Record
 from ldm_jax.data.dicom_files import Container
 
+CITATION = (
+  "Petersen et al., UK Biobank's cardiovascular magnetic resonance protocol, Journal "
+  'of Cardiovascular Magnetic Resonance 18:8, 2016, https://www.ukbiobank.ac.uk'
+)
+LICENCE = 'UK Biobank Material Transfer Agreement'
 # Slices of one stack are series b1, b2, ..., or lie mixed in a single one.
 SERIES = 'CINE_segmented_SAX_b[0-9],CINE_segmented_SAX_b[0-9][0-9]|CINE_segmented_SAX'
 # {visit} in a column stands for the visit of the scan, 2 or 3.
