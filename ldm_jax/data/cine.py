@@ -1,10 +1,10 @@
 """Which frame of a cine is end-diastole (ED) and which end-systole (ES).
 
-A table or a header decides where there is one. Else labels of every frame do, or, with
-neither, the number of bright voxels in the region that moves: blood is bright in cine
-MRI, and the cavities are smallest at ES. Each rule has a name that travels with the
-record (`Record.phase_by`), so that a reader knows how the phase was found. Frames are
-(f,d,h,w).
+A layout takes the phases from a table, a header or outlines where there are any. Else
+ED is the first frame, and ES the one with the fewest bright voxels in the region that
+moves: blood is bright in cine MRI, and the cavities are smallest at ES. Each rule has a
+name that travels with the record (`Record.phase_by`), so that a reader knows how the
+phase was found. Frames are (f,d,h,w).
 """
 
 from __future__ import annotations
@@ -22,11 +22,8 @@ from ldm_jax.data.cohort import FileSource
 from ldm_jax.data.grid import Grid
 
 PHASES = ('ED', 'ES')
-# How a phase was chosen; the last three are estimates.
-BY_FILE = 'file'
-BY_TABLE = 'table'
+# How a phase was chosen where nothing says so: estimates.
 FIRST_FRAME = 'first_frame'
-SMALLEST_LABEL = 'smallest_label'
 SMALLEST_POOL = 'smallest_pool'
 # Share of the voxels that count as moving: about a heart in a cardiac field of view.
 MOVING_SHARE = 0.1
@@ -116,27 +113,6 @@ def read(path: str | os.PathLike, stack: bool = True) -> Cine:
     getattr(header, 'times_ms', ()),
     getattr(header, 'clock', ''),
   )
-
-
-def smallest_label(labels: np.ndarray, value: int) -> tuple[int, int]:
-  """(ED, ES): the frames in which a label is largest and smallest.
-
-  Args:
-    labels: (f,d,h,w) integers.
-    value: the label of the left ventricle's cavity.
-
-  Raises:
-    ValueError: fewer than two frames have the label. Frames without it are passed over.
-  """
-  counts = np.sum(labels == value, axis=(1, 2, 3))
-  known = np.flatnonzero(counts)
-  if known.size < 2:
-    raise ValueError(
-      f'{known.size} of {len(labels)} frames hold the label {value}; required are two '
-      'at least, to find end-diastole and end-systole. Name the phases in a table.'
-    )
-  order = known[np.argsort(counts[known], kind='stable')]
-  return int(order[-1]), int(order[0])
 
 
 def smallest_pool(frames: np.ndarray) -> int:

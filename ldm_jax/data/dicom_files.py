@@ -86,12 +86,12 @@ def digest(path: str | os.PathLike) -> bytes:
 
 
 def listing(path: str | os.PathLike) -> tuple[str, ...]:
-  """Every file that a path means, NIfTI too; () when it cannot be looked at."""
+  """Every file that a path means, NIfTI too; the path where it cannot be looked at."""
   path, _ = split_choice(path)
   try:
     return tuple(map(str, _files(path))) if path.is_dir() else (str(path),)
   except (OSError, ValueError):
-    return ()
+    return (str(path),)
 
 
 def stamp(path: str | os.PathLike) -> list[str | int]:
@@ -191,7 +191,7 @@ def damaged(member: Member, error: Exception) -> ValueError:
 
 
 def _files(folder: pathlib.Path) -> list[pathlib.Path]:
-  """Regular files below a folder, sorted; hidden ones and links are passed over."""
+  """Regular files below a folder, sorted; hidden ones and linked folders are not."""
   found, waiting = [], [(folder, 0)]
   while waiting:
     current, depth = waiting.pop()
@@ -200,12 +200,13 @@ def _files(folder: pathlib.Path) -> list[pathlib.Path]:
     except (OSError, ValueError) as error:
       raise _unreadable(current, error) from error
     for entry in entries:
+      path = pathlib.Path(entry.path)
       if entry.name.startswith('.'):
         continue
       if entry.is_dir(follow_symlinks=False) and depth < NUM_DEPTHS:
-        waiting.append((pathlib.Path(entry.path), depth + 1))
-      elif entry.is_file(follow_symlinks=True):
-        found.append(pathlib.Path(entry.path))
+        waiting.append((path, depth + 1))
+      elif path.is_file():  # False for a loop of links, where the entry would raise
+        found.append(path)
     if len(found) > MAX_MEMBERS:
       raise ValueError(
         f'{folder} holds more than {MAX_MEMBERS} files; required is the folder of one '

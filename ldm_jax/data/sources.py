@@ -117,7 +117,7 @@ def _options(section):
 
 
 def _stamp(source):
-  files = getattr(source, 'files', ())
-  if not files:
+  files = getattr(source, 'files', None)
+  if files is None:
     return source.fingerprint()
   return [dicom_files.stamp(file) or [file] for file in files]

@@ -7,43 +7,33 @@ from ldm_jax.data import cine, nifti
 
 
 def beating(num_frames=12, es=4, depth=4, seed=0):
-  """A bright pool (2 cm) in a dark ring that moves with it; (f,d,h,w) and labels."""
+  """(f,d,h,w): a bright pool in a dark ring, smallest in frame `es`."""
   rng = np.random.default_rng(seed)
   y, x = np.mgrid[:48, :48] - 24.0
   radius = np.hypot(y, x)
   phase = np.arange(num_frames) - es
   phase = np.minimum(abs(phase), num_frames - abs(phase)) / (num_frames / 2)
   frames = np.full((num_frames, depth, 48, 48), 60.0)
-  labels = np.zeros(frames.shape, np.uint8)
   for t in range(num_frames):
     cavity = radius < 6 + 5 * phase[t]
     frames[t][:, radius < 15] = 20.0
     frames[t][:, cavity] = 200.0
-    labels[t][:, cavity] = 1
   frames[:, :, 2:10, 2:40] = 220.0  # bright, large, and at rest
-  return frames + rng.normal(0, 3, frames.shape), labels
+  return frames + rng.normal(0, 3, frames.shape)
 
 
 @pytest.mark.parametrize('es', [3, 5, 9])
 def test_the_smallest_pool_is_end_systole_whatever_rests_beside_it(es):
-  frames, _ = beating(es=es)
+  frames = beating(es=es)
   assert cine.smallest_pool(frames) == es
 
 
 def test_the_scale_of_each_slice_does_not_matter():
-  frames, _ = beating()
+  frames = beating()
   scales = np.array([1, 0.1, 40, 3]).reshape(1, 4, 1, 1)
   np.testing.assert_allclose(
     cine.pool_curve(frames * scales + 7 * scales), cine.pool_curve(frames)
   )
-
-
-def test_labels_give_the_largest_and_the_smallest_cavity():
-  _, labels = beating(es=4)
-  labels[2] = 0  # a frame nobody labelled
-  assert cine.smallest_label(labels, 1) == (10, 4)
-  with pytest.raises(ValueError, match='0 of 12 frames hold the label 3'):
-    cine.smallest_label(labels, 3)
 
 
 @pytest.mark.parametrize('frames', [np.ones((5, 2, 8, 8)), np.random.rand(1, 2, 8, 8)])
@@ -53,7 +43,7 @@ def test_what_does_not_move_has_no_phases(frames):
 
 
 def test_a_source_reads_the_phase_and_names_its_rule(tmp_path, save_nifti, save_series):
-  frames, _ = beating(num_frames=6, es=2, depth=3)
+  frames = beating(num_frames=6, es=2, depth=3)
   voxels = frames.transpose(3, 2, 1, 0).astype(np.int16)
   affine = np.diag([1.0, 1.0, 8.0, 1.0])
   nifti = save_nifti(tmp_path / 'a.nii.gz', voxels, affine)

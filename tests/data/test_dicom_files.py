@@ -46,6 +46,7 @@ def test_what_is_beside_the_images_does_not_matter(series):
   (series / '.hidden.dcm').write_text('x')
   (series / 'DICOMDIR').write_bytes(b'\0' * 128 + b'DICM')
   os.symlink(series, series / 'loop')
+  os.symlink('itself', series / 'itself')
   np.testing.assert_array_equal(volume.read(series, frame=1).array, expected)
 
 
