@@ -8,8 +8,10 @@ import zipfile
 import numpy as np
 import pytest
 
-from ldm_jax.data import dicom_files, dicom_series, volume
+from ldm_jax.data import dicom_files, dicom_series, sources, volume
+from ldm_jax.data.attributes import Attribute, Schema
 from ldm_jax.data.cohort import FileSource
+from ldm_jax.data.layouts import folder
 
 
 @pytest.fixture
@@ -158,3 +160,25 @@ def test_a_path_with_a_hash_is_itself_when_it_exists(tmp_path, series):
   assert dicom_files.split_choice(moved) == (moved, '')
   assert dicom_files.split_choice(f'{moved}#2') == (moved, '2')
   assert dicom_files.split_choice(tmp_path / 'none') == (tmp_path / 'none', '')
+
+
+def test_the_folder_layout_takes_dicom_by_pattern_and_by_column(tmp_path, series):
+  root = tmp_path / 'root'
+  (root / 'scans').mkdir(parents=True)
+  series.rename(root / 'scans' / 'a')
+  pack(root / 'scans' / 'a', root / 'scans' / 'b.zip')
+  (root / 'participants.tsv').write_text(
+    'subject\tpath\tage\na\tscans/a\t50\nb\tscans/b.zip#1\t60\n'
+  )
+  schema = Schema((Attribute('age', low=18, high=95),))
+  options = {'schema': schema, 'frame': 1, 'stack': True}
+  by_column = folder.read(str(root), image='path', **options)
+  first, second = (record.source.read()[0].array for record in by_column.records)
+  np.testing.assert_array_equal(first, second)
+  by_pattern = folder.read(str(root), image='scans/{subject}*', **options)
+  for record, scan in zip(by_pattern.records, (first, second), strict=True):
+    np.testing.assert_array_equal(record.source.read()[0].array, scan)
+  digest = sources.listing_digest({'public': by_column})
+  inside = min((root / 'scans' / 'a').iterdir())
+  inside.write_bytes(inside.read_bytes() + b'\0\0')
+  assert sources.listing_digest({'public': by_column}) != digest
