@@ -24,6 +24,11 @@ setup(
     'dp-accounting>=0.6',
     'ml-collections>=1.1',
     'nibabel>=5.3',
+    'pydicom>=3.0',
+    # Codecs of compressed DICOM, all with permissive licences and wheels.
+    'pylibjpeg>=2.0',
+    'pylibjpeg-openjpeg>=2.3',
+    'python-gdcm>=3.0.24',
     'numpy>=1.26',
     'pillow>=10',
     'safetensors>=0.4',

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ldm_jax.data import labels, longitudinal
+from ldm_jax.data import dicom_files, labels, longitudinal
 from ldm_jax.data import volume as volumes
 from ldm_jax.data.attributes import Schema, is_missing
 
@@ -32,7 +32,7 @@ class Source(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class FileSource:
-  """A scan in a NIfTI file.
+  """A scan in a NIfTI file, or as DICOM in a folder or zip.
 
   Attributes:
     image: path of the scan.
@@ -59,6 +59,12 @@ class FileSource:
     array = labels.translate(label.array, self.codes, self.label)
     return scan, dataclasses.replace(label, array=array)
 
+  @property
+  def files(self) -> tuple[str, ...]:
+    """What `fingerprint` hashes: every file of a folder of DICOM."""
+    paths = [path for path in (self.image, self.label) if path is not None]
+    return tuple(file for path in paths for file in dicom_files.listing(path))
+
   def fingerprint(self) -> str:
     """Returns the SHA-256 of the files' bytes and of how they are read."""
     how = f'file:{self.frame}:{self.stack}' + (f':{self.codes}' if self.codes else '')
@@ -79,6 +85,8 @@ class Record:
     attributes: name -> value as in the table; absent or None means missing.
     visit: label of the visit, '' when there is one.
     phase: 'ED', 'ES', ... or ''.
+    phase_by: what chose the frame of the phase ('Info.cfg', 'smallest_pool', ...), or
+      '' where a file is the phase.
     years: when it was taken, on a time axis of the patient's own (age, or time since
       the first visit); None where only an attribute named age may tell.
     part: the data set's own split that it belongs to ('train', 'test', ...), or ''.
@@ -90,6 +98,7 @@ class Record:
   attributes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   visit: str = ''
   phase: str = ''
+  phase_by: str = ''
   years: float | None = None
   part: str = ''
 
@@ -250,6 +259,8 @@ def _rank(seed: int, patient: str) -> str:
 
 
 def _file_digest(path: str) -> bytes:
+  if dicom_files.is_dicom(path):
+    return dicom_files.digest(path)
   try:
     with open(path, 'rb') as file:
       return hashlib.file_digest(file, 'sha256').digest()

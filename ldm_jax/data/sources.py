@@ -7,11 +7,10 @@ that no patient can stand in two of them.
 import dataclasses
 import hashlib
 import json
-import pathlib
 
 from ldm_jax.config import to_plain
 from ldm_jax.data import cohort as cohorts_
-from ldm_jax.data import layouts
+from ldm_jax.data import dicom_files, layouts
 from ldm_jax.data.attributes import Schema
 
 NAMES = ('public', 'private', 'test')
@@ -133,14 +132,7 @@ def _options(section):
 
 
 def _stamp(source):
-  files = [getattr(source, name, None) for name in ('image', 'label')]
-  files = [pathlib.Path(file) for file in files if file]
-  if not files:
+  files = getattr(source, 'files', None)
+  if files is None:
     return source.fingerprint()
-  return [
-    [
-      str(file),
-      *((file.stat().st_size, file.stat().st_mtime_ns) if file.exists() else ()),
-    ]
-    for file in files
-  ]
+  return [dicom_files.stamp(file) or [file] for file in files]

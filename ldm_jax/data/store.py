@@ -208,6 +208,7 @@ def _prepare_record(root: pathlib.Path, cohort: Cohort, spec: Spec, record: Reco
     'patient': record.patient,
     'visit': record.visit,
     'phase': record.phase,
+    'phase_by': record.phase_by,
     'key': key,
     'attributes': [None if math.isnan(code) else float(code) for code in codes],
   }

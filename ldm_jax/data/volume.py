@@ -1,4 +1,4 @@
-"""Volumes with their place in the world: NIfTI file <-> (d,h,w) array and affine.
+"""Volumes with their place in the world: NIfTI or DICOM <-> (d,h,w) array and affine.
 
 A file's axes (x,y,z) are flipped and permuted, never resampled, into (d,h,w) = (slices,
 rows, columns) that increase towards superior, anterior, right; `affine` maps (d,h,w,1)
@@ -15,7 +15,7 @@ import os
 import nibabel as nib
 import numpy as np
 
-from ldm_jax.data import atomic, nifti
+from ldm_jax.data import atomic, dicom_files, dicom_series, nifti
 from ldm_jax.data.grid import Grid, own_grid, spacing_of
 
 
@@ -48,13 +48,18 @@ class Volume:
     return abs(float(np.linalg.det(np.asarray(self.affine)[:3, :3]))) / 1000.0
 
 
+def reader(path: str | os.PathLike):
+  """The module that reads a path: it has `read_header` and `read_frame`."""
+  return dicom_series if dicom_files.is_dicom(path) else nifti
+
+
 def read(
   path: str | os.PathLike, frame: int | None = None, stack: bool = False
 ) -> Volume:
   """Reads a scan as float32 (d,h,w).
 
   Args:
-    path: .nii or .nii.gz.
+    path: .nii or .nii.gz, or DICOM: a folder, a zip or a file (see `dicom_files`).
     frame: index along the fourth axis; required when the file holds several frames.
     stack: keep the through-plane axis as d.
 
@@ -62,7 +67,7 @@ def read(
     ValueError: the file is missing, truncated or not NIfTI, holds colours, complex
       numbers, NaN, one constant value, an impossible size or a singular affine.
   """
-  array, header = nifti.read_frame(path, frame, stack)
+  array, header = reader(path).read_frame(path, frame, stack)
   array = np.ascontiguousarray(array, np.float32)
   bad = array.size - int(np.isfinite(array).sum())
   if bad:
@@ -89,8 +94,9 @@ def read_label(
   A 3D label of a 4D scan is that of the chosen frame. Raises ValueError as `read` does
   (a constant label is allowed), and when the labels are not on the grid of `like`.
   """
-  num_frames = nifti.read_header(path, stack).num_frames
-  array, header = nifti.read_frame(path, frame if num_frames > 1 else None, stack)
+  read_by = reader(path)
+  num_frames = read_by.read_header(path, stack).num_frames
+  array, header = read_by.read_frame(path, frame if num_frames > 1 else None, stack)
   rounded = np.rint(np.asarray(array, np.float64))
   if not np.isfinite(rounded).all() or (abs(rounded - array) > 1e-3).any():
     raise ValueError(

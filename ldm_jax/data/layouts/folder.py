@@ -12,6 +12,7 @@ import os
 import pathlib
 import re
 
+from ldm_jax.data import dicom_files
 from ldm_jax.data import table as tables
 from ldm_jax.data.attributes import Schema, is_missing
 from ldm_jax.data.cohort import Cohort, FileSource, Record, Source
@@ -198,7 +199,8 @@ def _files(root: pathlib.Path, row: dict, option: str, subject: str) -> list[str
   pattern = re.sub(r'\{([^{}]*)\}', lambda m: glob.escape(cells[m.group(1)]), option)
   found = glob.glob(os.path.join(glob.escape(str(root)), pattern), recursive=True)
   endings = ('.nii', '.nii.gz', *SUFFIXES)
-  return sorted(p for p in found if p.lower().endswith(endings))
+  plain = sorted(p for p in found if p.lower().endswith(endings))
+  return plain or sorted(p for p in found if dicom_files.is_dicom(p))
 
 
 def _source(path: str, label: str | None, frame: int | None, stack: bool) -> Source:

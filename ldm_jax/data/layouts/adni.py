@@ -1,0 +1,166 @@
+"""ADNI: brain scans as NIfTI or DICOM, matched to the visits of ADNIMERGE.
+
+  <PTID>/**/*_I<ImageID>.nii*          one file per scan, or
+  <PTID>/<sequence>/<date>/I<ImageID>/ a folder of DICOM
+  ADNIMERGE.csv   RID, PTID, VISCODE, EXAMDATE, DX, PTGENDER, AGE, MMSE, CDRSB, IMAGEUID
+
+A scan belongs to the visit whose IMAGEUID it has, else to the one nearest to the date
+in its path. AGE in the table is the age at baseline: the time since then is added.
+"""
+
+from __future__ import annotations
+
+import datetime
+import pathlib
+import re
+from typing import Any
+
+from ldm_jax.data import table as tables
+from ldm_jax.data.attributes import Attribute, Schema, is_missing
+from ldm_jax.data.cohort import Cohort, FileSource, Record
+
+CITATION = (
+  "Petersen et al., Alzheimer's Disease Neuroimaging Initiative (ADNI): clinical "
+  'characterization, Neurology 74(3), 2010, https://adni.loni.usc.edu'
+)
+LICENCE = 'ADNI Data Use Agreement'
+# Generous limits of adults and of the two scales.
+ADNI_SCHEMA = Schema(
+  (
+    Attribute('AGE', low=45, high=100, unit='years'),
+    Attribute('SEX', 'categorical', categories=('F', 'M')),
+    Attribute('DX', 'categorical', categories=('CN', 'MCI', 'Dementia')),
+    Attribute('MMSE', low=0, high=30),
+    Attribute('CDRSB', low=0, high=18),
+  )
+)
+PATIENT = re.compile(r'\d{3}_S_\d{4,5}')
+IMAGE = re.compile(r'(?:^|_)I(\d+)$')
+DATE = re.compile(r'(\d{4})-(\d{2})-(\d{2})(?:_|$)')
+# Scans are made within weeks of a visit; further away they belong to none.
+MAX_DAYS = 180
+DAYS_PER_YEAR = 365.25
+
+
+def read(
+  root: str,
+  schema: Schema | None = None,
+  table: str = '',
+  max_days: int = MAX_DAYS,
+  name: str = 'adni',
+) -> Cohort:
+  """Reads every scan; one that fits no visit has no attributes, and a note says so.
+
+  Args:
+    root: folder with the patients' folders, at any depth.
+    schema: attributes; names other than those of ADNI_SCHEMA are columns of the table.
+    table: file name or path; ADNIMERGE.csv, or the only table in `root`, by default.
+    max_days: farthest visit that a scan may belong to.
+    name: of the cohort.
+
+  Raises:
+    ValueError: no folder, scans or table, a cell that is no number or known value.
+  """
+  root = tables.require_folder(root)
+  schema = ADNI_SCHEMA if schema is None else schema
+  if not table and (root / 'ADNIMERGE.csv').is_file():
+    table = 'ADNIMERGE.csv'
+  table = tables.read(tables.find(root, table))
+  table.require('PTID', 'the patient', 'the table')
+  visits = {}
+  for index, row in enumerate(table.rows):
+    visits.setdefault(row['PTID'], []).append(index)
+  records, notes = [], []
+  for path, patient, image in _scans(root):
+    rows = visits.get(patient, [])
+    index = _visit(table, rows, path, image, max_days)
+    label = '' if index is None else table.rows[index].get('VISCODE', '')
+    if index is None:
+      notes.append(f'{patient}, I{image}: fits none of its {len(rows)} visits')
+    records.append(
+      Record(
+        id='_'.join(part for part in (patient, label, f'I{image}') if part),
+        patient=patient,
+        source=FileSource(str(path)),
+        attributes={a.name: _value(a, table, rows, index) for a in schema},
+        visit=label or f'I{image}',
+      )
+    )
+  if not records:
+    raise ValueError(
+      f'{root} has no <PTID>/**/*_I<ImageID>.nii and no <PTID>/**/I<ImageID>/*.dcm; '
+      'required are scans as ADNI gives them. Correct root, or use configs/folder.py.'
+    )
+  return Cohort(name, schema, tuple(records), tuple(notes))
+
+
+def _scans(root: pathlib.Path) -> list[tuple[pathlib.Path, str, str]]:
+  """(path, PTID, image id) of every scan, each image once."""
+  found = {}
+  for path in sorted(root.rglob('*_I*.nii*')) + sorted(root.rglob('I*')):
+    stem = path.name.removesuffix('.gz').removesuffix('.nii')
+    image, is_file = IMAGE.search(stem), path.name.endswith(('.nii', '.nii.gz'))
+    folders = path.relative_to(root).parts[:-1]
+    patient = next((part for part in folders if PATIENT.fullmatch(part)), None)
+    if image is None or patient is None or path.name.startswith('.'):
+      continue
+    if path.is_file() if is_file else path.is_dir() and any(path.glob('*.dcm')):
+      found.setdefault((patient, image[1]), path)
+  return [(path, patient, image) for (patient, image), path in sorted(found.items())]
+
+
+def _visit(table, rows, path: pathlib.Path, image: str, max_days: int) -> int | None:
+  for index in rows:
+    cell = table.rows[index].get('IMAGEUID', '')
+    if not is_missing(cell) and cell.split('.')[0].lstrip('I') == image:
+      return index
+  dates = [DATE.match(part) for part in path.parts]
+  scanned = next((_date(match[0].strip('_')) for match in dates if match), None)
+  gaps = {}
+  for index in rows:
+    examined = _date(table.rows[index].get('EXAMDATE', ''))
+    if examined is not None and scanned is not None:
+      gaps[index] = abs((examined - scanned).days)
+  best = min(gaps, key=gaps.get, default=None)
+  return best if best is not None and gaps[best] <= max_days else None
+
+
+def _value(attribute: Attribute, table: tables.Table, rows, index: int | None) -> Any:
+  own = ADNI_SCHEMA.names if not attribute.column else ()
+  column = attribute.column or {'SEX': 'PTGENDER'}.get(attribute.name, attribute.name)
+  table.require(column, f'attribute {attribute.name!r}', 'data.schema (column=...)')
+  if index is None:
+    return None
+  if attribute.name == 'SEX' and attribute.name in own:
+    cell = table.rows[index][column].strip()
+    return None if is_missing(cell) else attribute.decode(attribute.encode(cell[0]))
+  value = table.attribute(index, attribute)
+  if attribute.name != 'AGE' or attribute.name not in own or value is None:
+    return value
+  years = _years_since_baseline(table, rows, index)
+  return None if years is None else value + years
+
+
+def _years_since_baseline(table, rows, index: int) -> float | None:
+  """From the dates of both visits, else from the months in VISCODE ('m06')."""
+  codes = {row: table.rows[row].get('VISCODE', '').lower() for row in rows}
+  first = next((row for row in rows if codes[row] in ('bl', 'm00')), None)
+  cells = [
+    table.rows[row].get('EXAMDATE', '') for row in (first, index) if row is not None
+  ]
+  dates = [_date(cell) for cell in cells]
+  if len(dates) == 2 and None not in dates:
+    return (dates[1] - dates[0]).days / DAYS_PER_YEAR
+  months = re.fullmatch(r'm(\d+)', codes[index])
+  if months is None:
+    return 0.0 if codes[index] == 'bl' else None
+  return int(months[1]) / 12
+
+
+def _date(text: str) -> datetime.date | None:
+  for form in ('%Y-%m-%d', '%m/%d/%Y'):
+    try:
+      return datetime.datetime.strptime(text.strip(), form).date()
+    except ValueError:
+      continue
+  return None

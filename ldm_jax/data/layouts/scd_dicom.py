@@ -1,0 +1,185 @@
+"""Sunnybrook Cardiac Data as first published: DICOM cines and outlines by hand.
+
+  scd_patientdata.csv   PatientID, OriginalID, Gender, Age, Pathology
+  SCD_IMAGES_*/<PatientID>/CINESAX_*/IM-0003-0001.dcm       20 frames per slice
+  SCD_ManualContours/<OriginalID>/contours-manual/IRCCI-expert/
+    IM-0001-0048-{i,o,p1,p2}contour-manual.txt    48 = number of the file in the series
+
+Contour N lies on slice (N-1)//20, phase (N-1)%20, in the order of the files. The table
+writes SC-HF-I-1, the folders SC-HF-I-01. Cavity (1) is what lies inside i, with the
+papillary muscles; myocardium (2) what lies between i and o.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import re
+from typing import Any
+
+from ldm_jax.data import contours, volume
+from ldm_jax.data import table as tables
+from ldm_jax.data.attributes import Attribute, Schema, is_missing
+from ldm_jax.data.cine import PHASES, PhaseSource
+from ldm_jax.data.cohort import Cohort, Record
+from ldm_jax.data.layouts.scd import PATHOLOGIES, SCD_SCHEMA, SEXES
+
+CITATION = (
+  'Radau et al., Evaluation framework for algorithms segmenting short axis cardiac '
+  'MRI, The MIDAS Journal, 2009, https://www.cardiacatlas.org/sunnybrook-cardiac-data'
+)
+LICENCE = 'CC0 1.0 (public domain)'
+FRAMES = 20
+CONTOUR = re.compile(r'IM-\d+-(\d+)-([io])contour-manual\.txt')
+BY_CONTOURS = 'contours'
+
+
+def read(
+  root: str, schema: Schema | None = None, table: str = '', name: str = 'scd_dicom'
+) -> Cohort:
+  """Reads ED and ES of every patient that has a short-axis cine.
+
+  Args:
+    root: folder with the table, the images and the contours.
+    schema: attributes; names other than those of SCD_SCHEMA are table columns.
+    table: file name or path; the only table in `root` by default.
+    name: of the cohort.
+
+  Raises:
+    ValueError: no folder, table or cine, a repeated patient, a cell that is no number
+      or known value.
+  """
+  root = tables.require_folder(root)
+  schema = SCD_SCHEMA if schema is None else schema
+  table = tables.read(tables.find(root, table))
+  patient_id = table.require('PatientID', 'the folder of images', 'the table')
+  original = table.require('OriginalID', 'the folder of contours', 'the table')
+  drawn = {_padded(p.parent.parent.name): p for p in root.rglob('IRCCI-expert')}
+  folders = {p.name: p for p in sorted(root.rglob('SCD*')) if any(p.glob('CINESAX*'))}
+  records, notes, seen = [], [], {}
+  for index, row in enumerate(table.rows):
+    patient = _padded(row[original])
+    if is_missing(patient) or seen.setdefault(patient, index) != index:
+      raise ValueError(
+        f'{table.where(index, original)}: patient {patient!r} has no id or stands '
+        'twice; required is one row per patient. Correct the table.'
+      )
+    folder = folders.pop(row[patient_id], None)
+    if folder is None:
+      notes.append(f'{patient}: no folder {row[patient_id]} with a CINESAX series')
+      continue
+    phases = _phases(drawn.get(patient))
+    if not phases:
+      notes.append(f'{patient}: no outlines of two phases; frames are estimated')
+    series = _series(folder, phases, patient, notes)
+    shared = _shared(schema, table, index, series, phases, patient, notes)
+    for phase in PHASES:
+      source, by = _source(series, phases.get(phase, ()), phase)
+      values = dict(shared, ESED=int(phase == 'ED'))
+      records.append(
+        Record(
+          id=f'{patient}_{phase}',
+          patient=patient,
+          source=source,
+          attributes={key: values[key] for key in schema.names},
+          phase=phase,
+          phase_by=by,
+        )
+      )
+  notes += [f'{folder}: has no row in {table.path.name}' for folder in folders.values()]
+  if not records:
+    raise ValueError(
+      f'{root} has no <PatientID>/CINESAX_*/*.dcm for any row of {table.path.name}; '
+      'required is the layout of the Sunnybrook DICOM release. Correct root, or use '
+      'the layout scd for the NIfTI export.'
+    )
+  return Cohort(name, schema, tuple(records), tuple(notes))
+
+
+def _phases(folder: pathlib.Path | None) -> dict[str, tuple]:
+  """'ED' and 'ES' -> outlines: the phases of the largest and the smallest cavity."""
+  by_phase: dict[int, list] = {}
+  for path in sorted(folder.iterdir()) if folder else ():
+    match = CONTOUR.fullmatch(path.name)
+    if match:
+      number = int(match[1])
+      outline = (number, match[2], str(path))
+      by_phase.setdefault((number - 1) % FRAMES, []).append(outline)
+  areas = {phase: _cavity(outlines) for phase, outlines in by_phase.items()}
+  # Lone outlines of a third phase are no stack.
+  most = max((len(outlines) for outlines in by_phase.values()), default=0)
+  ranked = sorted(
+    (p for p in by_phase if areas[p] and 4 * len(by_phase[p]) >= most),
+    key=areas.get,
+  )
+  if len(ranked) < 2:
+    return {}
+  return {'ED': tuple(by_phase[ranked[-1]]), 'ES': tuple(by_phase[ranked[0]])}
+
+
+def _cavity(outlines) -> float:
+  """Area of the cavities in pixels, summed over slices; 0 where one is unreadable."""
+  try:
+    return sum(
+      contours.area(contours.read_points(p)) for _, k, p in outlines if k == 'i'
+    )
+  except ValueError:
+    return 0.0
+
+
+def _series(folder: pathlib.Path, phases, patient: str, notes) -> pathlib.Path:
+  """The short-axis series on which the outlines were drawn."""
+  needed = {number for outlines in phases.values() for number, _, _ in outlines}
+  numbers = {
+    series: {contours.number_of(path.name) for path in series.glob('*.dcm')}
+    for series in sorted(folder.glob('CINESAX*'))
+  }
+  fitting = [series for series, found in numbers.items() if needed <= found]
+  if len(fitting) > 1:
+    notes.append(f'{patient}: {len(fitting)} CINESAX series, {fitting[0].name} is read')
+  return (fitting or list(numbers))[0]
+
+
+def _source(series: pathlib.Path, outlines: tuple, phase: str):
+  """(source, name of the rule that chose the phase)."""
+  if outlines:
+    return contours.ContourSource(str(series), outlines), BY_CONTOURS
+  source = PhaseSource(str(series), phase)
+  return source, source.rule
+
+
+def _shared(schema, table, index, series, phases, patient, notes) -> dict[str, Any]:
+  """The attributes that both phases of a patient share."""
+  row = table.rows[index]
+  values = dict.fromkeys(SCD_SCHEMA.names)
+  try:
+    header = volume.reader(series).read_header(series, stack=True)
+  except ValueError:  # `prepare` will list the damaged series
+    header = None
+  for phase, key in (('ED', 'LVEDV'), ('ES', 'LVESV')):
+    if header is not None and phase in phases:
+      values[key] = _cavity(phases[phase]) * header.voxel_ml
+  if values['LVEDV'] and values['LVESV'] is not None:
+    values['LVEF'] = 100 * (values['LVEDV'] - values['LVESV']) / values['LVEDV']
+  values['DEPTH'] = None if header is None else header.shape[0]
+  if 'Age' in table.columns:
+    values['AGE'] = table.attribute(index, Attribute('Age', low=0, high=120))
+  sex = row.get('Gender', row.get('Sex', '')).strip().lower()
+  if sex not in SEXES and not is_missing(sex):
+    raise ValueError(
+      f'{table.path}, line {table.lines[index]}: the sex is {sex!r}; required is M, F '
+      'or an empty cell. Correct the table.'
+    )
+  values['SEX'] = SEXES.get(sex)
+  pathology = ' '.join(row.get('Pathology', '').lower().split())
+  values['PATHOLOGY'] = {p.lower(): p for p in PATHOLOGIES}.get(pathology)
+  if values['PATHOLOGY'] is None and not is_missing(pathology):
+    notes.append(f'{patient}: unknown pathology {pathology!r} is taken as missing')
+  for attribute in schema:
+    if attribute.name not in values:
+      values[attribute.name] = table.attribute(index, attribute)
+  return values
+
+
+def _padded(patient: str) -> str:
+  """SC-HF-I-1 -> SC-HF-I-01, as the folders of contours are called."""
+  return re.sub(r'\d+$', lambda digits: digits.group().zfill(2), patient.strip())

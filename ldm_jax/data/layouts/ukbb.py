@@ -1,0 +1,187 @@
+"""UK Biobank cardiac MRI: zips of DICOM cines, two records (ED, ES) per visit.
+
+  **/<eid>_20209_2_0.zip  short axis (20208: long axis), imaging visit (_3_0: repeat);
+                          inside: *.dcm and manifest.csv or manifest.cvs
+  <table>                 eid, 31-0.0 (sex), 34-0.0 (birth year), 21003-2.0 (age), ...
+
+Nothing says which frame is ED or ES: `cine.PhaseSource` chooses, and `phase_by` of a
+record names the rule. Columns may be spelt 21003-2.0, f.21003.2.0 or p21003_i2. Where
+the age at the visit is absent, the year of birth and the date in the manifest give it,
+right to a year.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import re
+from typing import Any
+
+from ldm_jax.data import manifest
+from ldm_jax.data import table as tables
+from ldm_jax.data.attributes import Attribute, Schema, is_missing
+from ldm_jax.data.cine import PHASES, PhaseSource
+from ldm_jax.data.cohort import Cohort, Record
+from ldm_jax.data.dicom_files import Container
+
+CITATION = (
+  "Petersen et al., UK Biobank's cardiovascular magnetic resonance protocol, Journal "
+  'of Cardiovascular Magnetic Resonance 18:8, 2016, https://www.ukbiobank.ac.uk'
+)
+LICENCE = 'UK Biobank Material Transfer Agreement'
+# Slices of one stack are series b1, b2, ..., or lie mixed in a single one.
+SERIES = 'CINE_segmented_SAX_b[0-9],CINE_segmented_SAX_b[0-9][0-9]|CINE_segmented_SAX'
+# {visit} in a column stands for the visit of the scan, 2 or 3.
+UKBB_SCHEMA = Schema(
+  (
+    Attribute('AGE', low=18, high=95, unit='years', column='21003-{visit}.0'),
+    Attribute('SEX', 'categorical', categories=(0, 1), column='31-0.0'),  # 1 male
+    Attribute('ESED', 'categorical', categories=(0, 1)),  # 0 end-systole, 1 -diastole
+  )
+)
+SEXES = {'female': '0', 'male': '1'}
+BIRTH_YEAR = '34-0.0'
+COLUMN = re.compile(r'(\d+)-(\d+)\.(\d+)')
+
+
+def read(
+  root: str,
+  schema: Schema | None = None,
+  table: str = '',
+  field: str = '20209',
+  series: str = SERIES,
+  name: str = 'ukbb',
+) -> Cohort:
+  """Reads all zips of one field; a participant without a row has no attributes.
+
+  Args:
+    root: folder with the zips, at any depth.
+    schema: attributes; `column` is a field such as '22421-{visit}.0' of the table.
+    table: file name or path; the only table in `root` by default.
+    field: data field of the zips.
+    series: descriptions of the series of one stack, as in `dicom_files` after '#'.
+    name: of the cohort.
+
+  Raises:
+    ValueError: no folder, zips or table, a repeated eid, a column that is absent, a
+      cell that is no number or known value.
+  """
+  root = tables.require_folder(root)
+  schema = UKBB_SCHEMA if schema is None else schema
+  table = tables.read(tables.find(root, table))
+  rows = _rows(table)
+  pattern = re.compile(rf'(\d+)_{re.escape(str(field))}_(\d)_\d\.zip', re.IGNORECASE)
+  records, notes, seen = [], [], {}
+  for path in sorted(root.rglob('*')):
+    match = pattern.fullmatch(path.name)
+    if match is None or not path.is_file():
+      continue
+    eid, visit = match.groups()
+    if (eid, visit) in seen:
+      notes.append(f'{path}: passed over, {seen[eid, visit]} is the same visit')
+      continue
+    seen[eid, visit] = path
+    if eid not in rows:
+      notes.append(f'{eid}: has no row in {table.path.name}')
+    shared = _values(schema, table, rows.get(eid), visit, path)
+    for phase in PHASES:
+      source = PhaseSource(f'{path}#{series}', phase)
+      values = {a.name: shared.get(a.name, int(phase == 'ED')) for a in schema}
+      records.append(
+        Record(
+          id=f'{eid}_{visit}_{phase}',
+          patient=eid,
+          source=source,
+          attributes=values,
+          visit=visit,
+          phase=phase,
+          phase_by=source.rule,
+        )
+      )
+  if not records:
+    raise ValueError(
+      f'{root} has no <eid>_{field}_2_0.zip; required are the zips of UK Biobank, as '
+      'they were downloaded. Correct root or options.field.'
+    )
+  without = len(set(rows) - {eid for eid, _ in seen})
+  notes += [f'{without} participants of {table.path.name} have no zip'] * bool(without)
+  return Cohort(name, schema, tuple(records), tuple(notes))
+
+
+def _rows(table: tables.Table) -> dict[str, int]:
+  known = ('eid', 'f.eid', 'participant.eid')
+  spelt = next((c for c in table.columns if c.lower() in known), 'eid')
+  column = table.require(spelt, 'the participant', 'the table')
+  rows = {}
+  for index, row in enumerate(table.rows):
+    if rows.setdefault(row[column], index) != index:
+      raise ValueError(
+        f'{table.where(index, column)}: participant {row[column]!r} stands twice; '
+        'required is one row per participant. Remove the duplicate.'
+      )
+  return rows
+
+
+def _values(
+  schema: Schema,
+  table: tables.Table,
+  index: int | None,
+  visit: str,
+  path: pathlib.Path,
+) -> dict[str, Any]:
+  """What both phases share; ESED is left out."""
+  values = {}
+  for attribute in schema:
+    if attribute.name == 'ESED':
+      continue
+    usual = attribute.name in UKBB_SCHEMA.names and not attribute.column
+    default = UKBB_SCHEMA[attribute.name].column if usual else attribute.name
+    column = _spelt(table, (attribute.column or default).replace('{visit}', visit))
+    is_age = attribute.name == 'AGE'
+    if is_age and column not in table.columns:
+      values['AGE'] = None if index is None else _age(table, index, path)
+      continue
+    table.require(column, f'attribute {attribute.name!r}', 'data.schema (column=...)')
+    if index is None:
+      values[attribute.name] = None
+    elif attribute.name == 'SEX':
+      cell = table.rows[index][column]
+      code = SEXES.get(cell.strip().lower(), cell)
+      values['SEX'] = (
+        None if is_missing(code) else schema['SEX'].decode(schema['SEX'].encode(code))
+      )
+    else:
+      one = dataclasses.replace(attribute, column=column)
+      values[attribute.name] = table.attribute(index, one)
+    if is_age and index is not None and values['AGE'] is None:
+      values['AGE'] = _age(table, index, path)
+  return values
+
+
+def _spelt(table: tables.Table, column: str) -> str:
+  """The spelling of a field that the table has."""
+  match = COLUMN.fullmatch(column)
+  if match is None or column in table.columns:
+    return column
+  field, visit, part = match.groups()
+  names = (f'f.{field}.{visit}.{part}', f'p{field}_i{visit}', f'p{field}')
+  spellings = [*names, *(f'participant.{name}' for name in names)]
+  return next((name for name in spellings if name in table.columns), column)
+
+
+def _age(table: tables.Table, index: int, path: pathlib.Path) -> float | None:
+  """Year of the scan minus year of birth."""
+  column = _spelt(table, BIRTH_YEAR)
+  if column not in table.columns or is_missing(table.rows[index][column]):
+    return None
+  try:
+    with Container(path) as container:
+      scanned = manifest.year(container)
+  except ValueError:  # `prepare` will list the damaged zip
+    return None
+  if scanned is None:
+    return None
+  born = table.attribute(
+    index, Attribute(BIRTH_YEAR, low=1900, high=2020, column=column)
+  )
+  return scanned - born
