@@ -86,6 +86,8 @@ def check(config):
     value = config.augment[key]
     holds = len(value) == 3 and min(value) >= 0
     _require(holds, f'augment.{key}', value, 'three numbers from 0 up: axes d, h and w')
+  value = config.run.workers
+  _require(value >= 0, 'run.workers', value, 'a whole number from 0 up')
   for key in ('copies', 'gamma'):
     value = config.augment[key]
     _require(value >= 0, f'augment.{key}', value, 'a number from 0 up')

@@ -53,6 +53,11 @@ class FileSource:
       self.label, frame=self.frame, stack=self.stack, like=scan
     )
 
+  @property
+  def files(self) -> tuple[str, ...]:
+    """What `fingerprint` hashes: while these rest, it need not be taken again."""
+    return tuple(path for path in (self.image, self.label) if path is not None)
+
   def fingerprint(self) -> str:
     """Returns the SHA-256 of the files' bytes and of how they are read."""
     digest = hashlib.sha256(f'file:{self.frame}:{self.stack}'.encode())

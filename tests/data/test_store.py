@@ -9,7 +9,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from ldm_jax.data import atomic, preprocess, store
+from ldm_jax.data import atomic, building, latents, preprocess, store
 from ldm_jax.data.attributes import Attribute, Schema
 from ldm_jax.data.cohort import Cohort, FileSource, Record
 from ldm_jax.data.preprocess import Spec
@@ -77,16 +77,6 @@ def test_a_split_without_labels_returns_none(tmp_path, make_cohort):
   assert store.open_split(tmp_path / 's', 'public').labels([0]) is None
 
 
-def test_a_small_cache_changes_nothing(tmp_path, make_cohort):
-  store.prepare(tmp_path / 's', make_cohort(), SPEC)
-  splits = [
-    store.open_split(tmp_path / 's', 'public', cache_bytes=b) for b in (0, 2**30)
-  ]
-  for _ in range(2):
-    first, second = (split.volumes(np.arange(6)) for split in splits)
-    assert np.array_equal(first, second)
-
-
 def test_an_interrupted_prepare_continues(tmp_path, make_cohort, monkeypatch):
   cohort, made = make_cohort(), []
 
@@ -126,8 +116,8 @@ def test_a_damaged_entry_is_made_again(tmp_path, make_cohort):
 
 def test_another_spec_or_another_file_is_another_entry(tmp_path, make_cohort):
   record = make_cohort().records[0]
-  keys = {store.record_key(record, spec) for spec in (SPEC, Spec((6, 6, 7)))}
-  keys.add(store.record_key(make_cohort(first=5).records[0], SPEC))
+  keys = {building.record_key(record, spec) for spec in (SPEC, Spec((6, 6, 7)))}
+  keys.add(building.record_key(make_cohort(first=5).records[0], SPEC))
   assert len(keys) == 3
 
 
@@ -191,7 +181,7 @@ def test_a_full_disk_leaves_no_half_file_and_is_no_bad_scan(
     store.prepare(tmp_path / 's', cohort, SPEC, max_bad_fraction=1.0, workers=1)
   assert error.value.errno == errno.ENOSPC
   names = os.listdir(tmp_path / 's' / 'volumes')
-  assert len(names) == 2 and all(name.endswith('.npz') for name in names)
+  assert len(names) == 2 and all(name.endswith('.safetensors') for name in names)
   monkeypatch.setattr(os, 'fsync', real_fsync)
   store.prepare(tmp_path / 's', cohort, SPEC)
   assert len(store.open_split(tmp_path / 's', 'public')) == 6
@@ -260,11 +250,11 @@ def test_latents_belong_to_one_split_and_one_autoencoder(tmp_path, make_cohort):
     store.prepare(tmp_path, make_cohort(name=name, first=first), SPEC)
   public, private = (store.open_split(tmp_path, n) for n in ('public', 'private'))
   array = np.random.default_rng(0).random((6, 2, 3, 3, 4), np.float32)
-  assert store.read_latents(tmp_path, public, 'a/b') is None
-  store.write_latents(tmp_path, public, 'a/b', array)
-  assert np.array_equal(store.read_latents(tmp_path, public, 'a/b'), array)
-  assert store.read_latents(tmp_path, public, 'other') is None
-  assert store.read_latents(tmp_path, private, 'a/b') is None
+  assert latents.read(tmp_path, public, 'a/b') is None
+  latents.write(tmp_path, public, 'a/b', array)
+  assert np.array_equal(latents.read(tmp_path, public, 'a/b'), array)
+  assert latents.read(tmp_path, public, 'other') is None
+  assert latents.read(tmp_path, private, 'a/b') is None
 
 
 def test_latents_must_be_finite_and_one_per_entry(tmp_path, make_cohort):
@@ -272,7 +262,7 @@ def test_latents_must_be_finite_and_one_per_entry(tmp_path, make_cohort):
   split = store.open_split(tmp_path, 'public')
   for array in (np.zeros((5, 2)), np.full((6, 2), np.nan)):
     with pytest.raises(ValueError, match='latents'):
-      store.write_latents(tmp_path, split, 'a', array)
+      latents.write(tmp_path, split, 'a', array)
 
 
 def test_the_digest_follows_scans_and_attributes(tmp_path, make_cohort):
