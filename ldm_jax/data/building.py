@@ -37,21 +37,23 @@ def outcomes(root, cohort, spec, stamps: Stamps, listed: dict, workers: int):
   What they call must not start threads of its own, or they fight for the cores.
   """
   digest = spec.digest()
+  known = [_known(root, cohort, digest, stamps, listed, r) for r in cohort.records]
+  if all(known):
+    yield from known
+    return
   with (
     threadpool_limits(1, 'blas'),
     concurrent.futures.ThreadPoolExecutor(workers) as pool,
   ):
-    futures = []
-    for record in cohort.records:
-      known = _known(root, cohort, digest, stamps, listed, record)
-      futures.append(
-        known or pool.submit(_prepare_record, root, cohort, spec, stamps, record)
-      )
+    futures = [
+      None
+      if entry
+      else pool.submit(_prepare_record, root, cohort, spec, stamps, record)
+      for entry, record in zip(known, cohort.records, strict=True)
+    ]
     try:
-      for future in futures:
-        yield (
-          future.result() if isinstance(future, concurrent.futures.Future) else future
-        )
+      for entry, future in zip(known, futures, strict=True):
+        yield entry or future.result()
     finally:
       pool.shutdown(cancel_futures=True)
 

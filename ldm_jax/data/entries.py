@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import mmap
 import os
 from typing import Any
 
@@ -66,6 +67,25 @@ def read_into(path: str, size: int, start: int, out: np.ndarray) -> None:
       missing, start = missing[count:], start + count
   finally:
     os.close(handle)
+
+
+def mapped(path: str, size: int, start: int, shape: tuple[int, ...]) -> np.ndarray:
+  """The float32 array of a file, read-only and not copied: its pages are the file's.
+
+  Raises:
+    ValueError: the file is not `size` bytes long.
+    OSError: the file is gone.
+  """
+  handle = os.open(path, os.O_RDONLY)
+  try:
+    if os.fstat(handle).st_size != size:
+      raise ValueError(f'{os.fstat(handle).st_size} bytes instead of {size}')
+    flags = mmap.MAP_SHARED | getattr(mmap, 'MAP_POPULATE', 0)  # Linux: at once
+    pages = mmap.mmap(handle, size, flags, mmap.PROT_READ)
+  finally:
+    os.close(handle)
+  count = int(np.prod(shape))
+  return np.frombuffer(pages, TYPES['F32'], count, start).reshape(shape)
 
 
 def write(path: str | os.PathLike, processed: Processed) -> None:

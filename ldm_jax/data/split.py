@@ -85,6 +85,13 @@ class Split:
         raise self._damaged(index, error) from error
     return found[..., None]
 
+  def volume(self, index: int) -> np.ndarray:
+    """(d,h,w) float32 in [0,1], read-only: a window on the file, nothing is copied."""
+    try:
+      return entries.mapped(self._path(index), *self._places[index], self.shape)
+    except (OSError, ValueError) as error:
+      raise self._damaged(index, error) from error
+
   def masks(self, indices: np.ndarray) -> np.ndarray:
     """(m,) -> (m,d,h,w) bool, true where the scan reaches."""
     indices = np.atleast_1d(np.asarray(indices, np.int64))

@@ -11,9 +11,18 @@ import pathlib
 import re
 
 from ldm_jax.data import table as tables
+from ldm_jax.data.about import About
 from ldm_jax.data.attributes import Schema, is_missing
 from ldm_jax.data.cohort import Cohort, FileSource, Record
 
+ABOUT = About(
+  title="A user's own folder of NIfTI files with one table",
+  homepage='',
+  citation='',
+  licence="That of the user's own data; nothing is granted by this software.",
+  instructions='The folder with participants.tsv and its files; schema and options are '
+  'given in --config.',
+)
 SUBJECT_COLUMNS = ('participant_id', 'subject', 'subject_id', 'patient', 'patient_id')
 IMAGE_COLUMNS = ('image', 'path', 'file', 'filename', 'scan')
 PATTERNS = (
