@@ -8,6 +8,7 @@ their memory. Read from top to bottom.
 from ldm_jax import adapting, autoencoding, encoding, staging
 from ldm_jax.config import digest, to_plain
 from ldm_jax.data import inspection, sources, store
+from ldm_jax.data.ahead import Ahead
 from ldm_jax.data.batching import epoch_batch
 from ldm_jax.evaluation import assess, measurement
 from ldm_jax.privacy import mechanism
@@ -129,19 +130,19 @@ def diffusion(config, work):
 
   redraw = encoding.redraw(config, work, split)
 
-  def take_step(current, number):
+  def batch_of(number):
     chosen = epoch_batch(len(latents), section.batch_size, config.seed, number, True)
     z = redraw(latents[chosen], chosen, number)
-    batch = {'z': z, 'attributes': attributes[chosen]}
-    return step(current, {}, put_examples(mesh, batch), key)
+    return put_examples(mesh, {'z': z, 'attributes': attributes[chosen]})
 
-  final = loop.train(
-    take_step,
-    state.create(state.flatten(params), optimizer),
-    section.steps,
-    mesh=mesh,
-    **staging.loop_arguments(config, work, 'diffusion'),
-  )
+  with Ahead(batch_of, section.steps) as batch:
+    final = loop.train(
+      lambda current, number: step(current, {}, batch(number), key),
+      state.create(state.flatten(params), optimizer),
+      section.steps,
+      mesh=mesh,
+      **staging.loop_arguments(config, work, 'diffusion'),
+    )
   checkpoint.save_params(work.checkpoints('diffusion'), state.unflatten(final.ema))
 
 

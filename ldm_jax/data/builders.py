@@ -1,15 +1,18 @@
 """tensorflow-datasets builders, one per layout: files -> ArrayRecord, no TensorFlow.
 
-    tfds build --imports=ldm_jax.data.builders ldm_scd --manual_dir=ROOT --data_dir=OUT
+    python -m ldm_jax.data.builders scd OUT --manual_dir=ROOT [--options=JSON]
     --config.data.public.layout=tfds --config.data.public.root=OUT/ldm_scd/default/1.0.0
 
 Every layout of `layouts.LAYOUTS` that has an ABOUT is a builder `ldm_<layout>`; new
 ones appear by themselves. An example is one scan on its own grid (d,h,w), not
 preprocessed, with all that `prepare` asks of it: a store built from these records
 equals the store built from the files, name by name. This module alone needs
-tensorflow-datasets (extra `tfds`); `layouts.tfds` reads what it wrote.
+tensorflow-datasets (extra `tfds`); `layouts.tfds` reads what it wrote. The command
+`tfds build --imports=ldm_jax.data.builders ldm_scd --manual_dir=ROOT --data_dir=OUT`
+does the same where TensorFlow is installed, which that command imports.
 """
 
+import argparse
 import dataclasses
 import json
 
@@ -153,3 +156,43 @@ BUILDERS = {
   if hasattr(layout, 'ABOUT')
 }
 globals().update({builder.__name__: builder for builder in BUILDERS.values()})
+
+
+def build(name, data_dir, manual_dir=None, options=None, schema=()):
+  """Builds one layout below `data_dir` and returns its builder.
+
+  Args:
+    name: of the layout.
+    data_dir: where <ldm_name>/<config>/<version> is written; what is there stays.
+    manual_dir: folder of the data set, for layouts that read files.
+    options: keyword arguments of the layout.
+    schema: entries of `Schema.to_config`.
+  """
+  config = None
+  if options or schema:
+    config = LayoutConfig(
+      name='custom', description='', options=options or {}, schema=schema
+    )
+  builder = BUILDERS[name](data_dir=data_dir, config=config)
+  manual_dir = None if manual_dir is None else str(manual_dir)
+  download = tfds.download.DownloadConfig(manual_dir=manual_dir)
+  builder.download_and_prepare(download_config=download)
+  return builder
+
+
+def main():
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('layout', choices=sorted(BUILDERS))
+  parser.add_argument('data_dir', help='where the data set is written')
+  parser.add_argument('--manual_dir', help='folder of the files, as the layout says')
+  parser.add_argument('--options', type=json.loads, help='of the layout, as JSON')
+  parser.add_argument('--schema', type=json.loads, default=(), help='attributes, JSON')
+  given = parser.parse_args()
+  built = build(
+    given.layout, given.data_dir, given.manual_dir, given.options, given.schema
+  )
+  print(f'config.data.<cohort>: layout=tfds, root={built.data_dir}')
+
+
+if __name__ == '__main__':
+  main()

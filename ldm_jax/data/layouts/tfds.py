@@ -61,8 +61,7 @@ def read(root: str, schema: Schema | None = None, name: str = '') -> Cohort:
     raise ValueError(
       f'{folder} holds no data set of ldm_jax.data.builders ({error!r}); required is '
       'the folder of one version, such as DATA_DIR/ldm_scd/default/1.0.0. Correct '
-      'root, or run tfds build --imports=ldm_jax.data.builders ldm_<layout> '
-      '--manual_dir=...'
+      'root, or run python -m ldm_jax.data.builders <layout> DATA_DIR'
     ) from error
   records = [
     Record(
