@@ -66,7 +66,8 @@ def prepare(config, work):
     for problem in index['problems']:
       work.log('prepare', cohort=name, problem=problem)
       print(f'prepare {name}: left out {problem["id"]}: {problem["reason"]}')
-    jumps = store.slices_in_words(index)
+    # What the slices of private scans say stays in the store.
+    jumps = store.slices_in_words(index) if name != 'private' else []
     for warning in [*index['notes'], *index['warnings'][:5], *jumps]:
       print(f'prepare {name}: {warning}')
     summary[name] = {'patients': len(cohort), 'left_out': len(index['problems'])}
