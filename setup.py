@@ -44,6 +44,9 @@ setup(
       'hypothesis>=6.100',
       'ruff>=0.8',
       'pre-commit>=3.7',
+      # The builders' tests: as in the extra tfds.
+      'tensorflow-datasets>=4.9.9',
+      'array-record>=0.8',
     ],
   },
   entry_points={
