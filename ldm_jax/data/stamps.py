@@ -46,7 +46,7 @@ class Stamps:
 
 
 def _state(source: Source) -> list | None:
-  """[[size, time of change in ns, inode], ...] of the source's files."""
+  """[[size, ns of writing, inode, ns of any change], ...] of the source's files."""
   files = getattr(source, 'files', None)
   if not files:
     return None
@@ -54,4 +54,4 @@ def _state(source: Source) -> list | None:
     stats = [os.stat(file) for file in files]
   except OSError:
     return None
-  return [[s.st_size, s.st_mtime_ns, s.st_ino] for s in stats]
+  return [[s.st_size, s.st_mtime_ns, s.st_ino, s.st_ctime_ns] for s in stats]
