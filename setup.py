@@ -23,6 +23,7 @@ setup(
     'jax-privacy>=2.0',
     'dp-accounting>=0.6',
     'ml-collections>=1.1',
+    'isal>=1.7',
     'nibabel>=5.3',
     'pydicom>=3.0',
     # Codecs of compressed DICOM, all with permissive licences and wheels.
@@ -35,6 +36,7 @@ setup(
     'scipy>=1.11',
     'matplotlib>=3.8',
     'tensorboardX>=2.6',
+    'threadpoolctl>=3.5',
     'tqdm>=4.66',
     'xlrd>=2.0.1',
   ],
@@ -42,6 +44,7 @@ setup(
     'cuda': ['jax[cuda12]>=0.10,<0.13'],
     'tpu': ['jax[tpu]>=0.10,<0.13'],
     'interop': ['torch==2.13.0', 'monai==1.6.1', 'einops>=0.8', 'diffusers>=0.36'],
+    'tfds': ['tensorflow-datasets>=4.9.9', 'array-record>=0.8'],
     'dev': [
       'pytest>=8',
       'pytest-timeout>=2.3',
@@ -49,6 +52,9 @@ setup(
       'xlwt>=1.3',
       'ruff>=0.8',
       'pre-commit>=3.7',
+      # The builders' tests: as in the extra tfds.
+      'tensorflow-datasets>=4.9.9',
+      'array-record>=0.8',
     ],
   },
   entry_points={

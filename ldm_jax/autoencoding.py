@@ -5,6 +5,7 @@ import numpy as np
 
 from ldm_jax import staging
 from ldm_jax.config import digest, to_plain
+from ldm_jax.data.ahead import Ahead
 from ldm_jax.data.batching import epoch_batch
 from ldm_jax.evaluation import assess, measurement
 from ldm_jax.models import perceptual, pretrained
@@ -42,24 +43,29 @@ def fit(config, work, split):
 
   alone, together = build(None), build(adversary)
 
-  def take_step(current, number):
+  def batch_of(number):
     chosen = epoch_batch(len(split.ids), section.batch_size, config.seed, number, True)
     batch = {'x': staging.public_volumes(config, split, chosen, 'step', number)}
     if module.num_codes:
       batch['picked'] = codebook.picks(
         len(chosen), module.num_codes, config.seed, number
       )
-    step = alone if number < section.adversarial.start else together
-    return step(current, {}, put_examples(mesh, batch), key)
+    return put_examples(mesh, batch)
 
-  final = loop.train(
-    take_step,
-    create(flatten(params), optimizer),
-    section.steps,
-    mesh=mesh,
-    inspect=_inspector(module, x),
-    **staging.loop_arguments(config, work, 'autoencoder'),
-  )
+  with Ahead(batch_of, section.steps) as batch:
+
+    def take_step(current, number):
+      step = alone if number < section.adversarial.start else together
+      return step(current, {}, batch(number), key)
+
+    final = loop.train(
+      take_step,
+      create(flatten(params), optimizer),
+      section.steps,
+      mesh=mesh,
+      inspect=_inspector(module, x),
+      **staging.loop_arguments(config, work, 'autoencoder'),
+    )
   params = unflatten(final.ema)
   params.pop('discriminator', None)
   return params

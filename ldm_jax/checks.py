@@ -91,6 +91,8 @@ def check(config):
   _check_transformations(config.augment, 'augment')
   value = config.augment.copies
   _require(value >= 0, 'augment.copies', value, 'a number from 0 up')
+  value = config.run.workers
+  _require(value >= 0, 'run.workers', value, 'a whole number from 0 up')
   _check_autoencoder(config.autoencoder)
   total = config.ledger.total_epsilon
   holds = total is None or 0 < total < math.inf

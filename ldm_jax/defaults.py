@@ -33,6 +33,11 @@ def defaults():
           'percentiles': (0.5, 99.5),
           'foreground': True,
           'centre': 'grid',
+          # The heuristic (data/centring.py) of scans without labels under 'label'.
+          'centre_without_label': 'mass',
+          # One gain a slice evens out exports whose slices were scaled one by one. Off:
+          # it also takes true differences between slices.
+          'harmonise_slices': False,
         },
         # prepare fails when more than this share of the files cannot be read.
         'max_bad_fraction': 0.001,
@@ -50,6 +55,12 @@ def defaults():
         'gamma': 0.0,
       },
       'autoencoder': defaults_autoencoder.section(),
+      'encode': {
+        # True keeps the posterior's log variance beside its mean, and pre-training
+        # draws its latents anew at every step; the mean alone is enough where the
+        # deviations are small (kl_weight near 0), and halves the store.
+        'logvar': False,
+      },
       'diffusion': {
         'schedule': {
           'name': 'linear',
@@ -268,6 +279,8 @@ def defaults():
       'run': {
         'log_every': 20,
         'checkpoint_every': 100,
+        # Threads of prepare; 0 is two per core.
+        'workers': 0,
       },
     }
   )

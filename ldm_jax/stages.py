@@ -5,9 +5,10 @@ command line calls it. It reads what earlier stages left in the work folder, nev
 their memory. Read from top to bottom.
 """
 
-from ldm_jax import adapting, auditing, autoencoding, readying, staging
+from ldm_jax import adapting, auditing, autoencoding, encoding, readying, staging
 from ldm_jax.config import digest, to_plain
-from ldm_jax.data import inspection, preprocess, sources, store
+from ldm_jax.data import inspection, sources, store
+from ldm_jax.data.ahead import Ahead
 from ldm_jax.data.batching import epoch_batch
 from ldm_jax.evaluation import assess, measurement
 from ldm_jax.privacy import mechanism
@@ -51,7 +52,7 @@ def doctor(config, workdir):
   """Inspects the data and the config; trains nothing."""
   work = WorkFolder(workdir)
   for name, cohort in sources.cohorts(config.data).items():
-    findings = inspection.inspect(cohort, spec=_spec(config))
+    findings = inspection.inspect(cohort, spec=staging.spec(config))
     work.write_json(findings, 'doctor', f'{name}.json')
     print(inspection.text(findings))
 
@@ -70,14 +71,17 @@ def prepare(config, work):
       index = store.prepare(
         work.store,
         cohort,
-        _spec(config),
+        staging.spec(config),
         max_bad_fraction=config.data.max_bad_fraction,
         progress=advance,
+        workers=config.run.workers,
       )
     for problem in index['problems']:
       work.log('prepare', cohort=name, problem=problem)
       print(f'prepare {name}: left out {problem["id"]}: {problem["reason"]}')
-    for warning in [*index['notes'], *index['warnings'][:5]]:
+    # What the slices of private scans say stays in the store.
+    jumps = store.slices_in_words(index) if name != 'private' else []
+    for warning in [*index['notes'], *index['warnings'][:5], *jumps]:
       print(f'prepare {name}: {warning}')
     summary[name] = {'patients': len(cohort), 'left_out': len(index['problems'])}
   store.check_distinct({name: store.open_split(work.store, name) for name in summary})
@@ -96,6 +100,12 @@ def autoencoder(config, work):
       'outside the privacy ledger: refused. Name a public cohort in data.public.'
     )
   params = autoencoding.fit(config, work, split)
+  work.write_json(
+    {'spec': split.spec, 'sha256': staging.spec(config).digest()},
+    'checkpoints',
+    'autoencoder',
+    'preprocess.json',
+  )
   checkpoint.save_params(work.checkpoints('autoencoder'), params)
 
 
@@ -107,11 +117,7 @@ def encode(config, work):
   for name, split in splits(config, work).items():
     if name == 'test':
       continue
-    with progress_bar(f'encode {name}', len(split), 'volume') as advance:
-      latents = measurement.encode_split(
-        encoder, split, config.autoencoder.batch_size, advance
-      )
-    store.write_latents(work.store, split, tag, latents)
+    latents = encoding.encode(config, work, split, tag, encoder, params)
     if name == 'public':
       statistics = learning.latent_statistics(latents)
       work.write_json(statistics, 'checkpoints', 'encode', 'latent_statistics.json')
@@ -126,7 +132,7 @@ def diffusion(config, work):
   section = config.diffusion
   mesh = make_mesh(**config.mesh)
   key = staging.key(config, 'diffusion')
-  latents, attributes = staging.pretraining_examples(config, work, split)
+  latents, attributes = encoding.pretraining_examples(config, work, split)
   losses, params = _denoiser(config, split, latents)
   if section.init:
     unet = checkpoint.load_into(section.init, params['unet'], 'diffusion.init')
@@ -136,18 +142,21 @@ def diffusion(config, work):
     denoising.example_losses(losses), optimizer, mesh, section.ema_decay
   )
 
-  def take_step(current, number):
-    chosen = epoch_batch(len(latents), section.batch_size, config.seed, number, True)
-    batch = {'z': latents[chosen], 'attributes': attributes[chosen]}
-    return step(current, {}, put_examples(mesh, batch), key)
+  redraw = encoding.redraw(config, work, split)
 
-  final = loop.train(
-    take_step,
-    state.create(state.flatten(params), optimizer),
-    section.steps,
-    mesh=mesh,
-    **staging.loop_arguments(config, work, 'diffusion'),
-  )
+  def batch_of(number):
+    chosen = epoch_batch(len(latents), section.batch_size, config.seed, number, True)
+    z = redraw(latents[chosen], chosen, number)
+    return put_examples(mesh, {'z': z, 'attributes': attributes[chosen]})
+
+  with Ahead(batch_of, section.steps) as batch:
+    final = loop.train(
+      lambda current, number: step(current, {}, batch(number), key),
+      state.create(state.flatten(params), optimizer),
+      section.steps,
+      mesh=mesh,
+      **staging.loop_arguments(config, work, 'diffusion'),
+    )
   checkpoint.save_params(work.checkpoints('diffusion'), state.unflatten(final.ema))
 
 
@@ -242,10 +251,6 @@ def report(config, work):
   )
   page.write(work.path('report', 'index.html'), gathered)
   work.write_text(model_card.markdown(gathered), 'report', 'model_card.md')
-
-
-def _spec(config):
-  return preprocess.Spec.from_config(to_plain(config.data.preprocess))
 
 
 def _measurer(config, work, system, public):

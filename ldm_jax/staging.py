@@ -7,21 +7,21 @@ import jax
 import numpy as np
 
 from ldm_jax import config as configs
-from ldm_jax.data import sources, store, text
+from ldm_jax.data import latents as stored
+from ldm_jax.data import preprocess, sources, store, text
 from ldm_jax.data.augment import augment
-from ldm_jax.data.batching import chunks
 from ldm_jax.diffusion import grid, solvers
 from ldm_jax.privacy import marginals
 from ldm_jax.synthesis import generate, requests, tiling, trained
 from ldm_jax.training import checkpoint, networks
 from ldm_jax.training import diffusion as denoising
-from ldm_jax.workfolder import WorkFolder, fingerprint, progress_bar
+from ldm_jax.workfolder import WorkFolder, fingerprint
 
 # Stage -> (config sections it reads, stages it builds on).
 DEPENDENCIES = {
   'prepare': (('data',), ()),
   'autoencoder': (('autoencoder', 'augment', 'seed'), ('prepare',)),
-  'encode': (('autoencoder',), ('autoencoder',)),
+  'encode': (('autoencoder', 'encode'), ('autoencoder',)),
   'diffusion': (('diffusion', 'augment', 'seed'), ('encode',)),
   'adapt': (('diffusion', 'adapt', 'seed'), ('encode', 'diffusion')),
   'sample': (('sample', 'seed'), ('adapt',)),
@@ -80,18 +80,31 @@ def require(work, name):
 
 
 def splits(config, work):
-  """Name -> data.store.Split of the prepared cohorts of this config."""
+  """Name -> data.store.Split of the prepared cohorts of this config.
+
+  Raises:
+    ValueError: when they are not preprocessed as the autoencoder's volumes were.
+  """
   require(work, 'prepare')
-  return splits_of_store(config, work)
+  found = splits_of_store(config, work)
+  learned = work.read_json('checkpoints', 'autoencoder', 'preprocess.json')
+  for split in found.values() if learned else ():
+    split.check_spec(learned['spec'])
+  return found
 
 
 def splits_of_store(config, work):
   """As `splits`, while the stage `prepare` is still running."""
   return {
-    name: store.open_split(work.store, name)
+    name: store.open_split(work.store, name, spec=spec(config))
     for name in sources.NAMES
     if config.data[name].layout
   }
+
+
+def spec(config):
+  """The preprocessing that the config asks for."""
+  return preprocess.Spec.from_config(configs.to_plain(config.data.preprocess))
 
 
 def chosen(stages):
@@ -185,7 +198,7 @@ def latents(work, split):
   """
   require(work, 'encode')
   tag = work.read_json('checkpoints', 'encode', 'done.json')['tag']
-  found = store.read_latents(work.store, split, tag)
+  found = stored.read(work.store, split, tag)
   if found is None:
     raise ValueError(
       f'The store has no latents of the cohort {split.name!r} by this autoencoder. '
@@ -222,27 +235,6 @@ def conditions(config, split):
     return split.attributes
   embedded = text.read(section.files, split, section.num_tokens, section.width)
   return np.concatenate([split.attributes, embedded], 1)
-
-
-def pretraining_examples(config, work, split):
-  """Normalised latents (n,...,c) and conditions (n,k) of a public split.
-
-  With `augment.copies` = m, n is 1 + m times the number of volumes.
-  """
-  copies, batch_size = config.augment.copies, config.autoencoder.batch_size
-  found = [latents(work, split)]
-  if not copies:
-    return found[0], conditions(config, split)
-  statistics = work.read_json('checkpoints', 'encode', 'latent_statistics.json')
-  encode, _ = encoder(config, work)
-  with progress_bar('transform public', copies * len(split), 'volume') as advance:
-    for copy in range(copies):
-      for indices, real in chunks(np.arange(len(split)), batch_size):
-        x = public_volumes(config, split, indices, 'copy', copy, indices[0])
-        z = generate.normalise(encode(x), statistics['mean'], statistics['std'])
-        found.append(np.asarray(z)[real])
-        advance(copy * len(split) + int(indices[real][-1]) + 1)
-  return np.concatenate(found), np.tile(conditions(config, split), (1 + copies, 1))
 
 
 def encoder(config, work):
@@ -294,4 +286,5 @@ def _fingerprint(name, config, work):
   inputs = {before: work.finished(before) for before in upstream}
   if name == 'prepare':
     inputs['files'] = sources.listing_digest(sources.cohorts(config.data))
+    inputs['store'] = store.VERSION
   return fingerprint(config, sections, inputs)

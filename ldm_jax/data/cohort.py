@@ -65,6 +65,11 @@ class FileSource:
     paths = [path for path in (self.image, self.label) if path is not None]
     return tuple(file for path in paths for file in dicom_files.listing(path))
 
+  @property
+  def files(self) -> tuple[str, ...]:
+    """What `fingerprint` hashes: while these rest, it need not be taken again."""
+    return tuple(path for path in (self.image, self.label) if path is not None)
+
   def fingerprint(self) -> str:
     """Returns the SHA-256 of the files' bytes and of how they are read."""
     how = f'file:{self.frame}:{self.stack}' + (f':{self.codes}' if self.codes else '')

@@ -26,6 +26,11 @@ class FaultySource:
   image: str
   reason: str
 
+  @property
+  def files(self) -> tuple[str, ...]:
+    """The file or folder at fault, so that a run notices when it is mended."""
+    return (self.image,)
+
   def read(self) -> NoReturn:
     """Raises ValueError with the reason."""
     raise ValueError(self.reason)

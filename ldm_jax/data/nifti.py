@@ -13,6 +13,9 @@ import zlib
 
 import nibabel as nib
 import numpy as np
+from isal import igzip
+from isal.igzip_lib import IsalError
+from nibabel.arrayproxy import ArrayProxy
 
 from ldm_jax.data.grid import Grid, grid_of_file, spacing_of
 
@@ -74,11 +77,22 @@ def read_frame(
       f'{path} holds one frame and frame {frame} was asked for; unset options.frame.'
     )
   try:
-    voxels = np.asanyarray(image.dataobj)
-  except (EOFError, OSError, zlib.error, ValueError) as error:
+    voxels = _voxels(image, path, frame if count > 1 else None)
+  except (EOFError, OSError, IsalError, zlib.error, ValueError) as error:
     raise _truncated(path, error) from error
-  voxels = voxels.reshape((*header.grid.shape, count))[..., frame or 0]
-  return header.grid.orient(voxels), header
+  return header.grid.orient(voxels.reshape(header.grid.shape)), header
+
+
+def _voxels(image: nib.Nifti1Image, path: pathlib.Path, frame: int | None):
+  """Scaled voxels of one frame of a cine, of the whole file if None."""
+  proxy = image.dataobj
+  chosen = ... if frame is None else (*[slice(None)] * 3, frame)
+  if isinstance(image, nib.Nifti1Image) and path.suffix == '.gz':
+    # The same bytes, decompressed two to three times faster than by zlib.
+    with igzip.open(path, 'rb') as file:
+      own = (proxy.shape, proxy.dtype, proxy.offset, proxy.slope, proxy.inter)
+      return ArrayProxy(file, own, mmap=False)[chosen]
+  return proxy[chosen]
 
 
 def _load(path: str | os.PathLike) -> nib.Nifti1Image:

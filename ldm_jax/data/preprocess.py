@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from ldm_jax.data import centring, intensity, resampling, slices
 from ldm_jax.data.grid import Grid
 from ldm_jax.data.volume import Volume
 
-CENTRES = ('grid', 'mass', 'label')
+CENTRES = (*centring.HEURISTICS, 'label')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,9 +35,11 @@ class Spec:
     percentiles: intensities inside the box that become 0 and 1; beyond, it saturates.
     foreground: measure the upper percentile above the mean only, so that the amount of
       air around the body does not matter.
-    centre: what comes to the middle, in plane: 'grid' the middle of the scan, 'mass'
-      the foreground's centre of mass, 'label' that of the labels (or of the
-      foreground, where a scan has none). Along d it is always the middle of the scan.
+    centre: what comes to the middle: 'label' or a heuristic of `centring`.
+    centre_without_label: the heuristic of scans without labels, where `centre` is
+      'label'.
+    harmonise_slices: one gain per slice evens out jumps of intensity (`slices`); the
+      inverse takes it back. They are measured in any case.
 
   Raises:
     ValueError: an entry out of its limits, naming the config key.
@@ -47,6 +50,8 @@ class Spec:
   percentiles: tuple[float, float] = (0.5, 99.5)
   foreground: bool = True
   centre: str = 'grid'
+  centre_without_label: str = 'mass'
+  harmonise_slices: bool = False
 
   def __post_init__(self):
     object.__setattr__(self, 'shape', tuple(int(n) for n in self.shape))
@@ -73,6 +78,16 @@ class Spec:
     if self.centre not in CENTRES:
       raise ValueError(
         f'preprocess.centre is {self.centre!r}; required is one of {CENTRES}.'
+      )
+    if self.centre_without_label not in centring.HEURISTICS:
+      raise ValueError(
+        f'preprocess.centre_without_label is {self.centre_without_label!r}; required '
+        f'is one of {centring.HEURISTICS}.'
+      )
+    if not isinstance(self.harmonise_slices, bool):
+      raise ValueError(
+        f'preprocess.harmonise_slices is {self.harmonise_slices!r}; required is True '
+        'or False.'
       )
 
   def to_config(self) -> dict[str, Any]:
@@ -105,17 +120,24 @@ class Processed:
 
   Attributes:
     array: (d,h,w) float32 in [0,1], 0 where padded.
-    mask: (d,h,w) bool, true where the scan reaches.
     label: (d,h,w) uint8 or None, 0 where padded.
-    affine: (4,4), (d,h,w,1) of this grid -> world RAS mm.
-    record: JSON-able dict that `invert` needs.
+    record: JSON-able dict that `invert` needs; 'centre' names the rule that placed the
+      box, 'slices' is `slices.report` of the scan.
   """
 
   array: np.ndarray
-  mask: np.ndarray
   label: np.ndarray | None
-  affine: np.ndarray
   record: dict[str, Any]
+
+  @property
+  def mask(self) -> np.ndarray:
+    """(d,h,w) bool, true where the scan reaches."""
+    return mask(self.record, self.array.shape)
+
+  @property
+  def affine(self) -> np.ndarray:
+    """(4,4), (d,h,w,1) of this grid -> world RAS mm."""
+    return np.asarray(self.record['affine'], np.float64)
 
 
 def apply(spec: Spec, volume: Volume, label: Volume | None = None) -> Processed:
@@ -129,33 +151,37 @@ def apply(spec: Spec, volume: Volume, label: Volume | None = None) -> Processed:
       f'Labels of shape {label.array.shape} came for a scan of {volume.array.shape}; '
       'required is one grid.'
     )
-  scale, offset = _placement(spec, volume, label)
-  low, high = _window(spec, _box(volume.array, spec.shape, scale, offset))
-  scaled = ((volume.array - low) / (high - low)).astype(np.float32)
-  array = np.clip(_resample(scaled, spec.shape, scale, offset), 0, 1)
-  inside = [
-    _nearest(num_in, num_out, s, o)
-    for num_in, num_out, s, o in zip(
-      volume.array.shape, spec.shape, scale, offset, strict=True
-    )
-  ]
-  real = [index >= 0 for index in inside]
-  mask = real[0][:, None, None] & real[1][:, None] & real[2]
+  ratios = slices.log_ratios(volume.array)
+  gains = slices.gains(ratios) if spec.harmonise_slices else None
+  scan = volume.array
+  if gains is not None:
+    scan = scan * gains[:, None, None].astype(np.float32)
+  scale, offset, centre = _placement(spec, volume, label)
+  box = _box(scan, spec.shape, scale, offset)
+  low, high = intensity.window(box, spec.percentiles, spec.foreground)
+  within = resampling.reach(scan.shape, spec.shape, scale, offset)
+  inside = resampling.linear(scan, within, scale, offset) - np.float32(low)
+  inside *= np.float32(1 / (high - low))
+  array = np.zeros(spec.shape, np.float32)
+  array[within] = np.clip(inside, 0, 1, out=inside)
   chosen = None
   if label is not None:
-    chosen = np.where(mask, label.array[np.ix_(*inside)], 0).astype(np.uint8)
+    chosen = np.zeros(spec.shape, np.uint8)
+    chosen[within] = resampling.nearest(label.array, within, scale, offset)
   to_volume = np.diag([*scale, 1.0])
   to_volume[:3, 3] = offset
-  affine = volume.affine @ to_volume
   record = {
     'intensity': [low, high],
     'scale': scale.tolist(),
     'offset': offset.tolist(),
-    'shape': list(volume.array.shape),
-    'affine': affine.tolist(),
+    'shape': list(scan.shape),
+    'affine': (volume.affine @ to_volume).tolist(),
     'source': volume.source.to_json(),
+    'centre': centre,
+    'slices': slices.report(volume.array, ratios),
+    'gains': None if gains is None else gains.tolist(),
   }
-  return Processed(array * mask, mask, chosen, affine, record)
+  return Processed(array, chosen, record)
 
 
 def invert(array: np.ndarray, record: Mapping[str, Any], label: bool = False) -> Volume:
@@ -175,34 +201,26 @@ def invert(array: np.ndarray, record: Mapping[str, Any], label: bool = False) ->
   scale = 1 / np.asarray(record['scale'])
   offset = -np.asarray(record['offset']) * scale
   source = Grid.from_json(record['source'])
+  within = resampling.reach(array.shape, shape, scale, offset)
   if label:
-    index = [
-      _nearest(num_in, num_out, s, o)
-      for num_in, num_out, s, o in zip(array.shape, shape, scale, offset, strict=True)
-    ]
-    real = [i >= 0 for i in index]
-    mask = real[0][:, None, None] & real[1][:, None] & real[2]
-    back = np.where(mask, np.asarray(array)[np.ix_(*index)], 0).astype(np.uint8)
-  else:
-    back = _resample(np.asarray(array, np.float32), shape, scale, offset)
-    back = (back * np.float32(high - low) + np.float32(low)).astype(np.float32)
+    back = np.zeros(shape, np.uint8)
+    back[within] = resampling.nearest(np.asarray(array), within, scale, offset)
+    return Volume(back, source.oriented_affine(), source)
+  back = np.full(shape, low, np.float32)
+  inside = resampling.linear(np.asarray(array), within, scale, offset)
+  back[within] = inside * np.float32(high - low) + np.float32(low)
+  if record.get('gains'):
+    back /= np.asarray(record['gains'], np.float32)[:, None, None]
   return Volume(back, source.oriented_affine(), source)
 
 
-def _window(spec: Spec, array: np.ndarray) -> tuple[float, float]:
-  """Intensities that become 0 and 1."""
-  array = np.asarray(array, np.float32)
-  low = float(np.percentile(array, spec.percentiles[0]))
-  body = array[array > array.mean(dtype=np.float64)] if spec.foreground else array
-  high = float(np.percentile(body if body.size else array, spec.percentiles[1]))
-  if not low < high:  # a few bright voxels on a flat ground
-    low, high = float(array.min()), float(array.max())
-  if not low < high:
-    raise ValueError(
-      f'A scan with the constant value {low:g} came; required is an image. Remove the '
-      'file from the cohort.'
-    )
-  return low, high
+def mask(record: Mapping[str, Any], shape: Sequence[int]) -> np.ndarray:
+  """Bool of the processed `shape`, true where the scan of the record reaches."""
+  found = np.zeros(tuple(shape), bool)
+  found[resampling.reach(record['shape'], shape, record['scale'], record['offset'])] = (
+    True
+  )
+  return found
 
 
 def _box(
@@ -218,9 +236,8 @@ def _box(
 
 def _placement(
   spec: Spec, volume: Volume, label: Volume | None
-) -> tuple[np.ndarray, np.ndarray]:
-  """Scale and offset per axis: volume index = scale * output index + offset."""
-  shape = np.asarray(volume.array.shape, np.float64)
+) -> tuple[np.ndarray, np.ndarray, str]:
+  """Scale and offset per axis (volume index = scale * output index + offset), rule."""
   spacing = volume.spacing
   target = [
     own if wanted is None else wanted
@@ -228,59 +245,6 @@ def _placement(
   ]
   scale = np.asarray(target) / spacing
   scale = np.where(np.abs(scale - 1) < 1e-4, 1.0, scale)
-  middle = (shape - 1) / 2
-  if spec.centre != 'grid':
-    weight = None if label is None else label.array > 0
-    if spec.centre == 'mass' or weight is None or not weight.any():
-      weight = volume.array > volume.array.mean(dtype=np.float64)
-    for axis in (1, 2):
-      profile = weight.sum(axis=tuple({0, 1, 2} - {axis}), dtype=np.float64)
-      middle[axis] = profile @ np.arange(profile.size) / profile.sum()
+  middle, rule = centring.centre(spec.centre, spec.centre_without_label, volume, label)
   offset = middle - scale * (np.asarray(spec.shape) - 1) / 2
-  offset = np.where(scale == 1, np.floor(offset + 0.5), offset)
-  return scale, offset
-
-
-def _resample(
-  array: np.ndarray, shape: Sequence[int], scale: np.ndarray, offset: np.ndarray
-) -> np.ndarray:
-  """(d,h,w) -> `shape`, one matrix per axis; 0 where the array does not reach."""
-  for axis in range(3):
-    if scale[axis] == 1 and offset[axis] == 0 and array.shape[axis] == shape[axis]:
-      continue
-    weights = _weights(array.shape[axis], shape[axis], scale[axis], offset[axis])
-    array = np.moveaxis(np.tensordot(weights, array, (1, axis)), 0, axis)
-  return np.ascontiguousarray(array, np.float32)
-
-
-def _weights(num_in: int, num_out: int, scale: float, offset: float) -> np.ndarray:
-  """(num_out, num_in) weights of the samples at scale * o + offset.
-
-  The linear interpolant is averaged over sqrt(scale^2 - 1) voxels, so that a coarser
-  grid does not alias; a ramp stays a ramp, hence nothing moves. Rows sum to 1, or to 0
-  where the array does not reach.
-  """
-  position = scale * np.arange(num_out) + offset
-  inside = (position >= -0.5 - 1e-6) & (position <= num_in - 0.5 + 1e-6)
-  distance = np.clip(position, 0, num_in - 1)[:, None] - np.arange(num_in)
-  half = np.sqrt(max(scale**2 - 1, 0.0)) / 2
-  if half < 1e-3:
-    weights = np.maximum(1 - np.abs(distance), 0)
-  else:
-    weights = _hat_integral(distance + half) - _hat_integral(distance - half)
-  weights = weights / weights.sum(axis=1, keepdims=True) * inside[:, None]
-  return weights.astype(np.float32)
-
-
-def _hat_integral(x: np.ndarray) -> np.ndarray:
-  """Integral of max(1 - |u|, 0) over u < x."""
-  x = np.clip(x, -1, 1)
-  return 0.5 + x - np.sign(x) * x**2 / 2
-
-
-def _nearest(num_in: int, num_out: int, scale: float, offset: float) -> np.ndarray:
-  """(num_out,) nearest input index of every output index, -1 where there is none."""
-  position = scale * np.arange(num_out) + offset
-  inside = (position >= -0.5 - 1e-6) & (position <= num_in - 0.5 + 1e-6)
-  index = np.clip(np.floor(position + 0.5), 0, num_in - 1).astype(int)
-  return np.where(inside, index, -1)
+  return scale, np.where(scale == 1, np.floor(offset + 0.5), offset), rule

@@ -8,11 +8,11 @@ from __future__ import annotations
 import hashlib
 import json
 import pathlib
-import zipfile
 from typing import Any
 
 import numpy as np
 
+from ldm_jax.data import building, entries, preprocess
 from ldm_jax.data.attributes import Schema
 
 
@@ -29,27 +29,27 @@ class Split:
     patient_entries: per patient the indices of the entries, in that order.
   """
 
-  def __init__(
-    self, root: pathlib.Path, index: dict, schema: Schema, cache_bytes: int = 2**31
-  ):
-    entries = index['entries']
+  def __init__(self, root: pathlib.Path, index: dict, schema: Schema):
+    scans = index['entries']
     self.name, self.schema, self.spec = index['name'], schema, index['spec']
     self.problems, self.warnings = index['problems'], index['warnings']
-    self.ids = [entry['id'] for entry in entries]
-    self.patients = [entry['patient'] for entry in entries]
-    self.visits = [entry['visit'] for entry in entries]
-    self.phases = [entry['phase'] for entry in entries]
-    self.keys = [entry['key'] for entry in entries]
+    self.slices = index['slices']
+    self.ids = [entry['id'] for entry in scans]
+    self.patients = [entry['patient'] for entry in scans]
+    self.visits = [entry['visit'] for entry in scans]
+    self.phases = [entry['phase'] for entry in scans]
+    self.keys = [entry['key'] for entry in scans]
     self.attributes = np.array(
-      [[np.nan if v is None else v for v in e['attributes']] for e in entries],
+      [[np.nan if v is None else v for v in e['attributes']] for e in scans],
       np.float32,
-    ).reshape(len(entries), len(schema))
+    ).reshape(len(scans), len(schema))
     grouped = {}
     for number, patient in enumerate(self.patients):
       grouped.setdefault(patient, []).append(number)
     self.patient_names = list(grouped)
     self.patient_entries = [np.asarray(numbers) for numbers in grouped.values()]
-    self._root, self._cache, self._room = root, {}, cache_bytes
+    self._root = root
+    self._places = [(entry['bytes'], entry['start']) for entry in scans]
 
   def __len__(self) -> int:
     return len(self.keys)
@@ -63,21 +63,60 @@ class Split:
     """(d,h,w) of every volume."""
     return tuple(self.spec['shape'])
 
+  def check_spec(self, learned: dict[str, Any]) -> None:
+    """Raises ValueError unless the volumes were made as those a model learned from."""
+    if learned != self.spec:
+      changed = [k for k, value in self.spec.items() if learned.get(k) != value]
+      raise ValueError(
+        f'The cohort {self.name!r} was prepared with another data.preprocess than the '
+        f'autoencoder was trained with ({", ".join(changed)} differ); required is '
+        f'{learned}. Set config.data.preprocess back and run the stage prepare, or '
+        'train anew: --stages=prepare,autoencoder,...'
+      )
+
   def volumes(self, indices: np.ndarray) -> np.ndarray:
-    """(m,) -> (m,d,h,w,1) float32 in [0,1]."""
-    return self._stack('array', indices, np.float32)[..., None]
+    """(m,) -> (m,d,h,w,1) float32 in [0,1], read from the system's file cache."""
+    indices = np.atleast_1d(np.asarray(indices, np.int64))
+    found = np.empty((len(indices), *self.shape), np.float32)
+    for number, index in enumerate(indices):
+      try:
+        entries.read_into(self._path(index), *self._places[index], found[number])
+      except (OSError, ValueError) as error:
+        raise self._damaged(index, error) from error
+    return found[..., None]
+
+  def volume(self, index: int) -> np.ndarray:
+    """(d,h,w) float32 in [0,1], read-only: a window on the file, nothing is copied."""
+    try:
+      return entries.mapped(self._path(index), *self._places[index], self.shape)
+    except (OSError, ValueError) as error:
+      raise self._damaged(index, error) from error
 
   def masks(self, indices: np.ndarray) -> np.ndarray:
     """(m,) -> (m,d,h,w) bool, true where the scan reaches."""
-    return self._stack('mask', indices, bool)
+    indices = np.atleast_1d(np.asarray(indices, np.int64))
+    found = np.empty((len(indices), *self.shape), bool)
+    for number, index in enumerate(indices):
+      found[number] = preprocess.mask(self.record(index), self.shape)
+    return found
 
   def labels(self, indices: np.ndarray) -> np.ndarray | None:
     """(m,) -> (m,d,h,w) uint8, or None when one of the entries has no labels."""
-    return self._stack('label', indices, np.uint8)
+    indices = np.atleast_1d(np.asarray(indices, np.int64))
+    found = np.empty((len(indices), *self.shape), np.uint8)
+    for number, index in enumerate(indices):
+      entry = self._entry(index)
+      if 'label' not in entry.fields:
+        return None
+      try:
+        entry.read_into('label', found[number])
+      except (OSError, ValueError) as error:
+        raise self._damaged(index, error) from error
+    return found
 
   def record(self, index: int) -> dict[str, Any]:
     """What `preprocess.invert` needs to put entry `index` back on its own grid."""
-    return json.loads(self._entry(index)['record'].tobytes())
+    return self._entry(index).record
 
   def affine(self, index: int) -> np.ndarray:
     """(4,4), (d,h,w,1) of the processed grid -> world RAS mm."""
@@ -89,32 +128,18 @@ class Split:
     text = json.dumps([self.ids, self.patients, self.keys, attributes])
     return hashlib.sha256(text.encode()).hexdigest()
 
-  def _stack(self, field: str, indices: np.ndarray, dtype) -> np.ndarray | None:
-    indices = np.atleast_1d(np.asarray(indices, np.int64))
-    found = np.empty((len(indices), *self.shape), dtype)
-    for number, index in enumerate(indices):
-      entry = self._entry(index)
-      if field not in entry:
-        return None
-      found[number] = entry[field]
-    return found
-
-  def _entry(self, index: int) -> dict[str, np.ndarray]:
-    key = self.keys[index]
-    if key in self._cache:
-      return self._cache[key]
-    path = self._root / 'volumes' / f'{key}.npz'
+  def _entry(self, index: int) -> entries.Entry:
     try:
-      with np.load(path) as file:
-        entry = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-      raise ValueError(
-        f'The stored volume {path} of {self.ids[index]!r} cannot be read ({error}); '
-        'required is the file that prepare wrote. Delete it and the index '
-        f'{self.name}.json, and run the stage prepare again.'
-      ) from error
-    size = sum(array.nbytes for array in entry.values())
-    if size <= self._room:
-      self._room -= size
-      self._cache[key] = entry
-    return entry
+      return entries.open_entry(self._path(index))
+    except (OSError, ValueError) as error:
+      raise self._damaged(index, error) from error
+
+  def _path(self, index: int) -> str:
+    return building.path_of(self._root, self.keys[index])
+
+  def _damaged(self, index: int, error: Exception) -> ValueError:
+    return ValueError(
+      f'The stored volume {self._path(index)} of {self.ids[index]!r} cannot be read '
+      f'({error}); required is the file that prepare wrote. Delete it and the folder '
+      'checkpoints/prepare beside the store, and run the stage prepare again.'
+    )

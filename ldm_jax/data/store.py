@@ -1,8 +1,9 @@
 """Preprocessed volumes on disk, named by what they were made from.
 
-  <root>/volumes/<key>.npz    array, mask, [label], record of one scan
-  <root>/latents/<...>.npy    latents of a split by one autoencoder
-  <root>/<cohort>.json        which scans form a cohort, their attributes, the problems
+  <root>/volumes/<key>.safetensors   one scan (`entries`)
+  <root>/latents/<...>.npy           latents of a split by one autoencoder (`latents`)
+  <root>/<cohort>.json               which scans form a cohort, attributes, problems
+  <root>/fingerprints.json           of files that need not be hashed again (`stamps`)
 
 The key hashes the scan's bytes, the preprocessing spec and this file's version, so a
 changed input is a new entry, an interrupted run continues, and two processes that write
@@ -11,28 +12,23 @@ the same entry write the same bytes. Every file appears whole or not at all.
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
-import hashlib
-import io
 import json
-import math
 import os
 import pathlib
 import time
-import zipfile
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
-from ldm_jax.data import atomic, preprocess
+from ldm_jax.data import atomic, building
 from ldm_jax.data.attributes import Schema
-from ldm_jax.data.cohort import Cohort, Record
+from ldm_jax.data.cohort import Cohort
 from ldm_jax.data.preprocess import Spec
 from ldm_jax.data.split import Split
+from ldm_jax.data.stamps import Stamps
 
-VERSION = 1
+VERSION = building.VERSION
 NUM_LISTED = 5
 
 
@@ -43,7 +39,7 @@ def prepare(
   *,
   max_bad_fraction: float = 0.0,
   progress: Callable[[int, int], None] | None = None,
-  workers: int = 2,
+  workers: int = 0,
 ) -> dict[str, Any]:
   """Preprocesses the scans that are not stored yet, then writes the cohort's index.
 
@@ -53,7 +49,7 @@ def prepare(
     spec: how volumes become arrays.
     max_bad_fraction: share of records that may be unreadable; they are listed.
     progress: called with (records done, records in all).
-    workers: threads that read and resample.
+    workers: threads; 0 is two per core, because half of them wait for the disk.
 
   Returns:
     The index: name, schema, spec, entries, problems [{id, path, reason}], warnings.
@@ -69,12 +65,12 @@ def prepare(
       'section (layout, root), or give it a larger share in data.split.'
     )
   _remove_abandoned(root / 'volumes')
-  entries, problems, warnings = [], [], []
-  pool = concurrent.futures.ThreadPoolExecutor(max(1, workers))
-  try:
-    outcomes = pool.map(
-      lambda r: _prepare_record(root, cohort, spec, r), cohort.records
-    )
+  stamps = Stamps(root / 'fingerprints.json')
+  found, problems, warnings = [], [], []
+  workers = workers or 2 * (os.cpu_count() or 1)
+  listed = _listed(root / f'{cohort.name}.json')
+  outcomes = building.outcomes(root, cohort, spec, stamps, listed, workers)
+  with contextlib.closing(outcomes):
     for done, (record, outcome) in enumerate(
       zip(cohort.records, outcomes, strict=True)
     ):
@@ -82,35 +78,50 @@ def prepare(
         path = str(getattr(record.source, 'image', ''))
         problems.append({'id': record.id, 'path': path, 'reason': str(outcome)})
       else:
-        entries.append(outcome)
+        found.append(outcome)
         warnings += [
           f'{record.id}: {text}'
           for text in cohort.schema.out_of_range(record.attributes)
         ]
       if progress is not None:
         progress(done + 1, len(cohort.records))
-  finally:
-    pool.shutdown(cancel_futures=True)
+  stamps.save()
   _check_problems(cohort, problems, max_bad_fraction)
   index = {
     'version': VERSION,
     'name': cohort.name,
     'schema': cohort.schema.to_config(),
     'spec': spec.to_config(),
-    'entries': entries,
+    'entries': found,
+    'slices': _slices(found),
     'problems': problems,
-    'warnings': warnings + _repeated_scans(entries),
+    'warnings': warnings + _repeated_scans(found),
     'notes': list(cohort.notes),
   }
-  atomic.write_json(root / f'{cohort.name}.json', index)
+  _write_index(root / f'{cohort.name}.json', index)
   return index
+
+
+def slices_in_words(index: dict[str, Any]) -> list[str]:
+  """What the index of `prepare` says about jumps between slices; nothing, if none."""
+  found = index['slices']
+  if not found['scans_with_jumps'] and not found['scans_scaled_slice_by_slice']:
+    return []
+  remedy = 'they are evened out'
+  if not index['spec']['harmonise_slices']:
+    remedy = 'data.preprocess.harmonise_slices=True evens them out'
+  return [
+    f'{found["scans_with_jumps"]} of {found["scans"]} scans jump in brightness from '
+    f'slice to slice, by a factor up to {found["largest"]:.2f}, and '
+    f'{found["scans_scaled_slice_by_slice"]} seem to be scaled slice by slice; {remedy}'
+  ]
 
 
 def open_split(
   store_dir: str | os.PathLike,
   name: str,
   schema: Schema | None = None,
-  cache_bytes: int = 2**31,
+  spec: Spec | None = None,
 ) -> Split:
   """Opens a prepared cohort.
 
@@ -118,10 +129,11 @@ def open_split(
     store_dir: folder of the store.
     name: of the cohort.
     schema: checked against the stored one when given.
-    cache_bytes: memory for volumes that were read; the rest is read again from disk.
+    spec: checked against the stored one when given.
 
   Raises:
-    ValueError: not prepared, damaged, or prepared with another schema.
+    ValueError: not prepared, damaged, or prepared with another schema, preprocessing or
+      version of this software.
   """
   path = pathlib.Path(store_dir) / f'{name}.json'
   try:
@@ -131,13 +143,25 @@ def open_split(
       f'The store has no readable index {path} ({error}); required is a prepared '
       f'cohort. Run the stage prepare, with data.{name} set.'
     ) from error
+  if index['version'] != VERSION:
+    raise ValueError(
+      f'{path} was prepared by another version of this software (store version '
+      f'{index["version"]}, required is {VERSION}). Run the stage prepare again.'
+    )
+  if spec is not None and spec.to_config() != index['spec']:
+    changed = [k for k, v in spec.to_config().items() if index['spec'].get(k) != v]
+    raise ValueError(
+      f'{path} was prepared with another data.preprocess ({", ".join(changed)} '
+      'differ); required is the one of the config. Run the stage prepare again, or set '
+      'config.data.preprocess back.'
+    )
   stored = Schema.from_config(index['schema'])
   if schema is not None and schema.to_config() != stored.to_config():
     raise ValueError(
       f'{path} was prepared with the attributes {list(stored.names)}, asked for are '
       f'{list(schema.names)} (or their ranges differ). Run the stage prepare again.'
     )
-  return Split(pathlib.Path(store_dir), index, stored, cache_bytes)
+  return Split(pathlib.Path(store_dir), index, stored)
 
 
 def check_distinct(splits: dict[str, Split]) -> None:
@@ -154,83 +178,33 @@ def check_distinct(splits: dict[str, Split]) -> None:
       seen[key] = (name, record)
 
 
-def write_latents(
-  store_dir: str | os.PathLike, split: Split, tag: str, array: np.ndarray
-) -> None:
-  """Stores the latents (n,d,h,w,c) of a split; `tag` names the autoencoder.
-
-  Raises:
-    ValueError: not one latent per entry, or values that are not finite.
-    OSError: the store cannot be written.
-  """
-  array = np.asarray(array)
-  if array.shape[:1] != (len(split),) or not np.isfinite(array).all():
-    raise ValueError(
-      f'Latents of shape {array.shape} with {int((~np.isfinite(array)).sum())} '
-      f'non-finite values came; required are {len(split)} finite latents, one per '
-      'entry. The autoencoder has diverged: lower autoencoder.learning_rate.'
-    )
-  buffer = io.BytesIO()
-  np.save(buffer, array)
-  atomic.write_bytes(_latents_path(store_dir, split, tag), buffer.getbuffer())
+def _write_index(path: pathlib.Path, index: dict) -> None:
+  text = json.dumps(index, allow_nan=False)
+  with contextlib.suppress(OSError, UnicodeDecodeError):
+    if path.read_text() == text:
+      return
+  atomic.write_bytes(path, text.encode())
 
 
-def read_latents(
-  store_dir: str | os.PathLike, split: Split, tag: str
-) -> np.ndarray | None:
-  """Returns the stored latents (n,d,h,w,c), memory-mapped, or None."""
-  path = _latents_path(store_dir, split, tag)
-  if not path.exists():
-    return None
-  array = np.load(path, mmap_mode='r')
-  return array if len(array) == len(split) else None
-
-
-def record_key(record: Record, spec: Spec) -> str:
-  """Name of a record's entry: SHA-256 of scan, spec and version."""
-  text = f'{VERSION}:{spec.digest()}:{record.source.fingerprint()}'
-  return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _prepare_record(root: pathlib.Path, cohort: Cohort, spec: Spec, record: Record):
-  """Index entry of one record, or the ValueError that says what is wrong with it."""
+def _listed(path: pathlib.Path) -> dict[str, dict]:
+  """Key -> entry of an index that was written before, if there is a readable one."""
   try:
-    codes = cohort.schema.encode(record.attributes)
-    key = record_key(record, spec)
-    path = root / 'volumes' / f'{key}.npz'
-    content = None if _is_whole(path) else _content(spec, record)
-  except ValueError as error:
-    return error
-  if content is not None:
-    atomic.write_bytes(path, content)  # its OSError is the disk's fault, not the scan's
+    index = json.loads(path.read_text())
+    return {entry['key']: entry for entry in index['entries']}
+  except (OSError, ValueError, KeyError, TypeError):
+    return {}
+
+
+def _slices(found: list[dict]) -> dict[str, Any]:
+  """How many scans have jumps of intensity from slice to slice, and how large."""
+  reports = [entry['slices'] for entry in found]
+  counted = Counter(report['jumps'] for report in reports)
   return {
-    'id': record.id,
-    'patient': record.patient,
-    'visit': record.visit,
-    'phase': record.phase,
-    'phase_by': record.phase_by,
-    'key': key,
-    'attributes': [None if math.isnan(code) else float(code) for code in codes],
+    'scans': len(reports),
+    'scans_with_jumps': len(reports) - counted[0],
+    'scans_scaled_slice_by_slice': sum(report['scaled_alone'] for report in reports),
+    'largest': max((report['largest'] for report in reports), default=1.0),
   }
-
-
-def _content(spec: Spec, record: Record) -> memoryview:
-  processed = preprocess.apply(spec, *record.source.read())
-  arrays = {'array': processed.array, 'mask': processed.mask}
-  if processed.label is not None:
-    arrays['label'] = processed.label
-  text = json.dumps(processed.record).encode()
-  buffer = io.BytesIO()
-  np.savez(buffer, **arrays, record=np.frombuffer(text, np.uint8))
-  return buffer.getbuffer()
-
-
-def _is_whole(path: pathlib.Path) -> bool:
-  try:
-    with np.load(path) as entry:
-      return 'record' in entry.files
-  except (OSError, ValueError, zipfile.BadZipFile):
-    return False
 
 
 def _check_problems(cohort: Cohort, problems: list, max_bad_fraction: float) -> None:
@@ -248,9 +222,9 @@ def _check_problems(cohort: Cohort, problems: list, max_bad_fraction: float) -> 
   )
 
 
-def _repeated_scans(entries: list[dict]) -> list[str]:
+def _repeated_scans(found: list[dict]) -> list[str]:
   seen, messages = {}, []
-  for entry in entries:
+  for entry in found:
     first = seen.setdefault(entry['key'], entry)
     if first['id'] != entry['id']:
       messages.append(f'{entry["id"]}: the same file as {first["id"]}')
@@ -263,9 +237,3 @@ def _remove_abandoned(folder: pathlib.Path, age_seconds: float = 3600.0) -> None
     with contextlib.suppress(OSError):
       if time.time() - path.stat().st_mtime > age_seconds:
         path.unlink()
-
-
-def _latents_path(store_dir, split: Split, tag: str) -> pathlib.Path:
-  text = json.dumps([tag, split.keys])
-  name = hashlib.sha256(text.encode()).hexdigest()
-  return pathlib.Path(store_dir) / 'latents' / f'{name}.npy'

@@ -68,14 +68,16 @@ def read(
       numbers, NaN, one constant value, an impossible size or a singular affine.
   """
   array, header = reader(path).read_frame(path, frame, stack)
-  array = np.ascontiguousarray(array, np.float32)
-  bad = array.size - int(np.isfinite(array).sum())
-  if bad:
+  # Axes are put in order while a voxel is still one or two bytes.
+  array = np.ascontiguousarray(array).astype(np.float32, copy=False)
+  low, high = array.min(), array.max()  # NaN and infinity come through
+  if not np.isfinite(low) or not np.isfinite(high):
+    bad = array.size - int(np.isfinite(array).sum())
     raise ValueError(
       f'{path} holds {bad} NaN or infinite voxels of {array.size}; required are finite '
       'intensities. Repair or remove the file.'
     )
-  if array.min() == array.max():
+  if low == high:
     raise ValueError(
       f'{path} holds one constant value ({array.flat[0]:g}) in all voxels; required is '
       'an image. Repair or remove the file.'

@@ -15,14 +15,23 @@ import re
 
 from ldm_jax.data import cells, faulty, labels, ventricles
 from ldm_jax.data import table as tables
+from ldm_jax.data.about import About
 from ldm_jax.data.attributes import Attribute, Schema
 from ldm_jax.data.cohort import Cohort, FileSource, Record
 
-CITATION = (
-  'Bernard et al., Deep Learning Techniques for Automatic MRI Cardiac Multi-Structures '
-  'Segmentation and Diagnosis: Is the Problem Solved? IEEE TMI 37(11), 2018.'
+ABOUT = About(
+  title='Automated Cardiac Diagnosis Challenge: short-axis cine MRI with three labels',
+  homepage='https://www.creatis.insa-lyon.fr/Challenge/acdc/',
+  citation="""@article{bernard2018deep,
+  title={Deep Learning Techniques for Automatic {MRI} Cardiac Multi-Structures
+    Segmentation and Diagnosis: Is the Problem Solved?},
+  author={Bernard, Olivier and Lalande, Alain and Zotti, Clement and others},
+  journal={IEEE Transactions on Medical Imaging},
+  year={2018},
+}""",
+  licence='CC BY-NC-SA 4.0; registration required',
+  instructions='The folder with training/ and testing/ (patient001/Info.cfg, ...).',
 )
-LICENCE = 'CC BY-NC-SA 4.0; registration required'
 PARTS = {'training': 'train', 'testing': 'test'}
 GROUPS = ('NOR', 'MINF', 'DCM', 'HCM', 'RV')
 ACDC_SCHEMA = Schema(

@@ -16,14 +16,23 @@ import re
 from typing import Any
 
 from ldm_jax.data import table as tables
+from ldm_jax.data.about import About
 from ldm_jax.data.attributes import Attribute, Schema, is_missing
 from ldm_jax.data.cohort import Cohort, FileSource, Record
 
-CITATION = (
-  "Petersen et al., Alzheimer's Disease Neuroimaging Initiative (ADNI): clinical "
-  'characterization, Neurology 74(3), 2010, https://adni.loni.usc.edu'
+ABOUT = About(
+  title="Alzheimer's Disease Neuroimaging Initiative: T1 brain MRI over several visits",
+  homepage='https://adni.loni.usc.edu',
+  citation="""@article{petersen2010alzheimer,
+  title={{Alzheimer's} {Disease} {Neuroimaging} {Initiative} ({ADNI}): clinical
+    characterization},
+  author={Petersen, Ronald C and Aisen, Paul S and Beckett, Laurel A and others},
+  journal={Neurology},
+  year={2010},
+}""",
+  licence='ADNI Data Use Agreement',
+  instructions='The folder with <PTID>/**/*_I<ImageID> and ADNIMERGE.csv.',
 )
-LICENCE = 'ADNI Data Use Agreement'
 # Generous limits of adults and of the two scales.
 ADNI_SCHEMA = Schema(
   (

@@ -14,14 +14,23 @@ import pathlib
 
 from ldm_jax.data import faulty, sessions
 from ldm_jax.data import table as tables
+from ldm_jax.data.about import About
 from ldm_jax.data.attributes import Attribute, Schema
 from ldm_jax.data.cohort import Cohort, FileSource
 
-CITATION = (
-  'Gorgolewski et al., The Brain Imaging Data Structure, Scientific Data 3, 2016; and '
-  'the data set itself, see its dataset_description.json.'
+ABOUT = About(
+  title='A data set in the Brain Imaging Data Structure',
+  homepage='https://bids.neuroimaging.io',
+  citation="""@article{gorgolewski2016brain,
+  title={The brain imaging data structure, a format for organizing and
+    describing outputs of neuroimaging experiments},
+  author={Gorgolewski, Krzysztof J and Auer, Tibor and Calhoun, Vince D and others},
+  journal={Scientific Data},
+  year={2016},
+}""",
+  licence='of the data set: see its dataset_description.json',
+  instructions='The folder with participants.tsv and sub-*/.',
 )
-LICENCE = 'of the data set: see its dataset_description.json'
 BIDS_SCHEMA = Schema(
   (
     Attribute('age', low=0, high=100, unit='years'),

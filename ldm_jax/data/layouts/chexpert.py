@@ -14,15 +14,24 @@ import re
 
 from ldm_jax.data import faulty
 from ldm_jax.data import table as tables
+from ldm_jax.data.about import About
 from ldm_jax.data.attributes import Attribute, Schema
 from ldm_jax.data.cohort import Cohort, Record
 from ldm_jax.data.image import ImageSource
 
-CITATION = (
-  'Irvin et al., CheXpert: A Large Chest Radiograph Dataset with Uncertainty Labels '
-  'and Expert Comparison. AAAI 2019.'
+ABOUT = About(
+  title='CheXpert: chest radiographs with uncertain findings',
+  homepage='https://stanfordmlgroup.github.io/competitions/chexpert/',
+  citation="""@inproceedings{irvin2019chexpert,
+  title={{CheXpert}: A Large Chest Radiograph Dataset with Uncertainty Labels and
+    Expert Comparison},
+  author={Irvin, Jeremy and Rajpurkar, Pranav and Ko, Michael and others},
+  booktitle={AAAI Conference on Artificial Intelligence},
+  year={2019},
+}""",
+  licence='Stanford University Dataset Research Use Agreement',
+  instructions='The folder CheXpert-v1.0[-small] with train.csv and valid.csv.',
 )
-LICENCE = 'Stanford University Dataset Research Use Agreement'
 PARTS = {'train': 'train', 'valid': 'validation', 'test': 'test'}
 # The five that the publication evaluates.
 FINDINGS = (

@@ -15,9 +15,24 @@ import numpy as np
 
 from ldm_jax.data import labels, volume
 from ldm_jax.data import table as tables
+from ldm_jax.data.about import About
 from ldm_jax.data.attributes import Attribute, Schema
 from ldm_jax.data.cohort import Cohort, FileSource, Record
 
+ABOUT = About(
+  title='Medical Segmentation Decathlon, Task04 hippocampus: T1 crops with two labels',
+  homepage='http://medicaldecathlon.com',
+  citation="""@article{antonelli2022medical,
+  title={The {Medical} {Segmentation} {Decathlon}},
+  author={Antonelli, Michela and Reinke, Annika and Bakas, Spyridon and others},
+  journal={Nature Communications},
+  volume={13},
+  number={4128},
+  year={2022},
+}""",
+  licence='CC BY-SA 4.0',
+  instructions='The folder of Task04_Hippocampus with imagesTr/ and labelsTr/.',
+)
 # Generous limits of adult hippocampal parts, fixed here, not measured on the data.
 HIPPOCAMPUS_SCHEMA = Schema(
   (

@@ -14,10 +14,19 @@ import re
 
 from ldm_jax.data import dicom_files
 from ldm_jax.data import table as tables
+from ldm_jax.data.about import About
 from ldm_jax.data.attributes import Schema, is_missing
 from ldm_jax.data.cohort import Cohort, FileSource, Record, Source
 from ldm_jax.data.image import SUFFIXES, ImageSource
 
+ABOUT = About(
+  title="A user's own folder of NIfTI files with one table",
+  homepage='',
+  citation='',
+  licence="That of the user's own data; nothing is granted by this software.",
+  instructions='The folder with participants.tsv and its files; schema and options are '
+  'given in --config.',
+)
 SUBJECT_COLUMNS = ('participant_id', 'subject', 'subject_id', 'patient', 'patient_id')
 IMAGE_COLUMNS = ('image', 'path', 'file', 'filename', 'scan')
 PATTERNS = (

@@ -15,11 +15,22 @@ import re
 
 from ldm_jax.data import cells, faulty
 from ldm_jax.data import table as tables
+from ldm_jax.data.about import About
 from ldm_jax.data.attributes import Attribute, Schema
 from ldm_jax.data.cohort import Cohort, FileSource, Record
 
-CITATION = 'IXI dataset, Imperial College London, https://brain-development.org'
-LICENCE = 'CC BY-SA 3.0'
+ABOUT = About(
+  title='IXI: brain MRI of healthy adults from three hospitals of London',
+  homepage='https://brain-development.org/ixi-dataset/',
+  citation="""@misc{ixi,
+  title={{IXI} dataset},
+  author={{Biomedical Image Analysis Group, Imperial College London}},
+  howpublished={https://brain-development.org/ixi-dataset/},
+  year={2008},
+}""",
+  licence='CC BY-SA 3.0',
+  instructions='The folder with IXI*-T1.nii.gz and IXI.xls.',
+)
 SITES = ('Guys', 'HH', 'IOP')
 SCAN = re.compile(r'IXI(\d+)-([A-Za-z]+)-([^-]+)-(.+?)\.nii(\.gz)?')
 IXI_SCHEMA = Schema(

@@ -15,14 +15,23 @@ import re
 
 from ldm_jax.data import cells, faulty, labels, ventricles
 from ldm_jax.data import table as tables
+from ldm_jax.data.about import About
 from ldm_jax.data.attributes import Attribute, Schema
 from ldm_jax.data.cohort import Cohort, FileSource, Record
 
-CITATION = (
-  'Campello et al., Multi-Centre, Multi-Vendor and Multi-Disease Cardiac Segmentation: '
-  'The M&Ms Challenge. IEEE TMI 40(12), 2021.'
+ABOUT = About(
+  title='M&Ms: short-axis cine MRI of several centres, vendors and diseases',
+  homepage='https://www.ub.edu/mnms',
+  citation="""@article{campello2021multi,
+  title={Multi-Centre, Multi-Vendor and Multi-Disease Cardiac Segmentation: The
+    {M\\&Ms} Challenge},
+  author={Campello, Victor M and Gkontra, Polyxeni and Izquierdo, Cristian and others},
+  journal={IEEE Transactions on Medical Imaging},
+  year={2021},
+}""",
+  licence='Terms of the challenge; registration required',
+  instructions='The folder OpenDataset with Training/, Validation/, Testing/.',
 )
-LICENCE = 'Terms of the challenge (https://www.ub.edu/mnms); registration required'
 PARTS = {
   'Training/Labeled': 'train',
   'Training/Unlabeled': 'unlabeled',

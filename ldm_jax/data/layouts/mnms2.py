@@ -11,14 +11,24 @@ from __future__ import annotations
 
 from ldm_jax.data import faulty, labels, ventricles
 from ldm_jax.data import table as tables
+from ldm_jax.data.about import About
 from ldm_jax.data.attributes import Attribute, Schema
 from ldm_jax.data.cohort import Cohort, Record
 
-CITATION = (
-  'Martin-Isla et al., Deep Learning Segmentation of the Right Ventricle in Cardiac '
-  'MRI: The M&Ms Challenge. IEEE JBHI 27(7), 2023.'
+ABOUT = About(
+  title='M&Ms-2: short- and long-axis MRI of the right ventricle',
+  homepage='https://www.ub.edu/mnms-2',
+  citation="""@article{martinisla2023deep,
+  title={Deep Learning Segmentation of the Right Ventricle in Cardiac {MRI}: The
+    {M\\&Ms} Challenge},
+  author={Martin-Isla, Carlos and Campello, Victor M and Izquierdo, Cristian and
+    others},
+  journal={IEEE Journal of Biomedical and Health Informatics},
+  year={2023},
+}""",
+  licence='Terms of the challenge; registration required',
+  instructions='The folder MnM2 with dataset/ and dataset_information.csv.',
 )
-LICENCE = 'Terms of the challenge (https://www.ub.edu/mnms-2); registration required'
 # (last patient, part).
 PARTS = ((160, 'train'), (200, 'validation'), (360, 'test'))
 VIEWS = ('SA', 'LA')

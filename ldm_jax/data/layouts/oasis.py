@@ -15,14 +15,23 @@ import re
 
 from ldm_jax.data import faulty
 from ldm_jax.data import table as tables
+from ldm_jax.data.about import About
 from ldm_jax.data.attributes import Attribute, Schema
 from ldm_jax.data.cohort import Cohort, FileSource, Record
 
-CITATION = (
-  'LaMontagne et al., OASIS-3: Longitudinal Neuroimaging, Clinical, and Cognitive '
-  'Dataset for Normal Aging and Alzheimer Disease. medRxiv 2019.12.13.19014902.'
+ABOUT = About(
+  title='OASIS-3: longitudinal brain MRI of normal ageing and Alzheimer disease',
+  homepage='https://sites.wustl.edu/oasisbrains/',
+  citation="""@article{lamontagne2019oasis,
+  title={{OASIS-3}: Longitudinal Neuroimaging, Clinical, and Cognitive Dataset
+    for Normal Aging and {Alzheimer} Disease},
+  author={LaMontagne, Pamela J and Benzinger, Tammie LS and Morris, John C and others},
+  journal={medRxiv},
+  year={2019},
+}""",
+  licence='OASIS data use terms (registration, acknowledgement, no redistribution)',
+  instructions='The folder with OAS3*_MR_d*/ and the tables of demographics and CDR.',
 )
-LICENCE = 'OASIS data use terms (registration, acknowledgement, no redistribution)'
 SEXES = {'1': 'M', 'm': 'M', '2': 'F', 'f': 'F'}
 OASIS_SCHEMA = Schema(
   (

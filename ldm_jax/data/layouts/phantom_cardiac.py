@@ -4,10 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+from ldm_jax.data.about import About
 from ldm_jax.data.attributes import Schema
 from ldm_jax.data.cohort import Cohort
 from ldm_jax.data.layouts import procedural
 from ldm_jax.data.phantom import cardiac
+
+ABOUT = About(
+  title='Procedural cardiac phantom: short-axis stacks with exact masks and volumes',
+  homepage='',
+  citation="""@software{ldm_jax,
+  title={{ldm\\_jax}: private, controllable {3D} latent diffusion for medical imaging},
+  author={{The ldm\\_jax authors}},
+  year={2026},
+}""",
+  licence='Apache-2.0',
+  instructions='',  # made, not downloaded
+)
 
 
 def read(root: str = '', schema: Schema | None = None, **options: Any) -> Cohort:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from ldm_jax.data.about import About
 from ldm_jax.data.attributes import Schema
 from ldm_jax.data.cohort import Cohort
 from ldm_jax.data.layouts import procedural
 from ldm_jax.data.phantom import chest
 
-CITATION = 'ldm_jax, procedural chest phantom (docs/phantoms.md)'
-LICENCE = 'Made by this package; no patient behind it'
+ABOUT = About(
+  title='Procedural chest films with known heart size and effusion',
+  homepage='',
+  citation='',
+  licence='Made by this package; no patient behind it',
+  instructions='',
+)
 # The sources of its records have `counterfactual(changes)`.
 KNOWN_COUNTERFACTUALS = True
 

@@ -18,9 +18,23 @@ import numpy as np
 
 from ldm_jax.data import nifti, volume
 from ldm_jax.data import table as tables
+from ldm_jax.data.about import About
 from ldm_jax.data.attributes import Attribute, Schema, is_missing
 from ldm_jax.data.cohort import Cohort, FileSource, Record
 
+ABOUT = About(
+  title='Sunnybrook Cardiac Data: short-axis stacks at end-diastole and end-systole',
+  homepage='https://www.cardiacatlas.org/sunnybrook-cardiac-data/',
+  citation="""@article{radau2009evaluation,
+  title={Evaluation framework for algorithms segmenting short axis cardiac {MRI}},
+  author={Radau, Perry and Lu, Yingli and Connelly, Kim and Paul, Gideon and
+    Dick, Alexander J and Wright, Graham A},
+  journal={The MIDAS Journal},
+  year={2009},
+}""",
+  licence='CC0 1.0 (public domain)',
+  instructions='The folder with participants.tsv and <OriginalID>/*_{ED,ES}.nii.gz.',
+)
 PHASES = ('ED', 'ES')
 PATHOLOGIES = (
   'Normal',

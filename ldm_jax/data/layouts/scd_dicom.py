@@ -18,16 +18,25 @@ from typing import Any
 
 from ldm_jax.data import contours, volume
 from ldm_jax.data import table as tables
+from ldm_jax.data.about import About
 from ldm_jax.data.attributes import Attribute, Schema, is_missing
 from ldm_jax.data.cine import PHASES, PhaseSource
 from ldm_jax.data.cohort import Cohort, Record
 from ldm_jax.data.layouts.scd import PATHOLOGIES, SCD_SCHEMA, SEXES
 
-CITATION = (
-  'Radau et al., Evaluation framework for algorithms segmenting short axis cardiac '
-  'MRI, The MIDAS Journal, 2009, https://www.cardiacatlas.org/sunnybrook-cardiac-data'
+ABOUT = About(
+  title='Sunnybrook Cardiac Data as published: DICOM cine stacks and contours',
+  homepage='https://www.cardiacatlas.org/sunnybrook-cardiac-data/',
+  citation="""@article{radau2009evaluation,
+  title={Evaluation framework for algorithms segmenting short axis cardiac {MRI}},
+  author={Radau, Perry and Lu, Yingli and Connelly, Kim and Paul, Gideon and
+    Dick, Alexander J and Wright, Graham A},
+  journal={The MIDAS Journal},
+  year={2009},
+}""",
+  licence='CC0 1.0 (public domain)',
+  instructions='The folder with SCD_IMAGES_*/, SCD_ManualContours/ and scd_patientdata.csv.',
 )
-LICENCE = 'CC0 1.0 (public domain)'
 FRAMES = 20
 CONTOUR = re.compile(r'IM-\d+-(\d+)-([io])contour-manual\.txt')
 BY_CONTOURS = 'contours'

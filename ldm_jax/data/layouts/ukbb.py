@@ -19,16 +19,24 @@ from typing import Any
 
 from ldm_jax.data import manifest
 from ldm_jax.data import table as tables
+from ldm_jax.data.about import About
 from ldm_jax.data.attributes import Attribute, Schema, is_missing
 from ldm_jax.data.cine import PHASES, PhaseSource
 from ldm_jax.data.cohort import Cohort, Record
 from ldm_jax.data.dicom_files import Container
 
-CITATION = (
-  "Petersen et al., UK Biobank's cardiovascular magnetic resonance protocol, Journal "
-  'of Cardiovascular Magnetic Resonance 18:8, 2016, https://www.ukbiobank.ac.uk'
+ABOUT = About(
+  title='UK Biobank: cardiac cine MRI, zips of DICOM',
+  homepage='https://www.ukbiobank.ac.uk',
+  citation="""@article{petersen2016uk,
+  title={{UK} {Biobank}'s cardiovascular magnetic resonance protocol},
+  author={Petersen, Steffen E and Matthews, Paul M and Francis, Jane M and others},
+  journal={Journal of Cardiovascular Magnetic Resonance},
+  year={2016},
+}""",
+  licence='UK Biobank material transfer agreement',
+  instructions='The folder with <eid>_20209_2_0.zip and a table with eid.',
 )
-LICENCE = 'UK Biobank Material Transfer Agreement'
 # Slices of one stack are series b1, b2, ..., or lie mixed in a single one.
 SERIES = 'CINE_segmented_SAX_b[0-9],CINE_segmented_SAX_b[0-9][0-9]|CINE_segmented_SAX'
 # {visit} in a column stands for the visit of the scan, 2 or 3.

@@ -1,0 +1,109 @@
+"""The stage `encode` in parts: posterior means, and log variances on request.
+
+With `encode.logvar`, pre-training sees a new draw of every latent at every step, as
+latent diffusion did first (Rombach et al. 2022); without, it sees the means.
+"""
+
+import zlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ldm_jax import staging
+from ldm_jax.data import latents as stored
+from ldm_jax.data.batching import chunks
+from ldm_jax.evaluation import measurement
+from ldm_jax.synthesis import generate
+from ldm_jax.training import networks
+from ldm_jax.workfolder import progress_bar
+
+
+def encode(config, work, split, tag, encoder, params):
+  """Encodes a split, keeps what is asked for in the store, returns the means (n,...,c).
+
+  Args:
+    config, work: of the run.
+    split: prepared cohort.
+    tag: hash of the autoencoder.
+    encoder, params: of `staging.encoder`.
+  """
+  if config.encode.logvar:
+    encoder = _posterior(config, params)
+  with progress_bar(f'encode {split.name}', len(split), 'volume') as advance:
+    found = measurement.encode_split(
+      encoder, split, config.autoencoder.batch_size, advance
+    )
+  if config.encode.logvar:
+    found, logvar = np.split(found, 2, axis=-1)
+    stored.write(work.store, split, tag, logvar, 'logvar')
+  stored.write(work.store, split, tag, found)
+  return found
+
+
+def pretraining_examples(config, work, split):
+  """Normalised latents (n,...,c) and conditions (n,k) of a public split.
+
+  With `augment.copies` = m, n is 1 + m times the number of volumes.
+  """
+  copies, batch_size = config.augment.copies, config.autoencoder.batch_size
+  found = [staging.latents(work, split)]
+  if not copies:
+    return found[0], staging.conditions(config, split)
+  statistics = work.read_json('checkpoints', 'encode', 'latent_statistics.json')
+  encode, _ = staging.encoder(config, work)
+  with progress_bar('transform public', copies * len(split), 'volume') as advance:
+    for copy in range(copies):
+      for indices, real in chunks(np.arange(len(split)), batch_size):
+        x = staging.public_volumes(config, split, indices, 'copy', copy, indices[0])
+        z = generate.normalise(encode(x), statistics['mean'], statistics['std'])
+        found.append(np.asarray(z)[real])
+        advance(copy * len(split) + int(indices[real][-1]) + 1)
+  own = staging.conditions(config, split)
+  return np.concatenate(found), np.tile(own, (1 + copies, 1))
+
+
+def redraw(config, work, split):
+  """(normalised means of some examples, their indices, step) -> draws of the posterior.
+
+  It changes nothing without `encode.logvar`. A transformed copy of a volume has the
+  deviation of the volume. The draw depends on the config's seed and the step alone.
+
+  Raises:
+    ValueError: if the stage `encode` has stored no log variances.
+  """
+  if not config.encode.logvar:
+    return lambda z, indices, step: z
+  tag = work.read_json('checkpoints', 'encode', 'done.json')['tag']
+  logvar = stored.read(work.store, split, tag, 'logvar')
+  if logvar is None:
+    raise ValueError(
+      f'The store has no log variances of the cohort {split.name!r}, but encode.logvar '
+      'is set. Run the stage encode again: --stages=encode.'
+    )
+  statistics = work.read_json('checkpoints', 'encode', 'latent_statistics.json')
+  std = np.exp(np.asarray(logvar) / 2) / np.asarray(statistics['std'], np.float32)
+
+  def draw(z, indices, step):
+    generator = np.random.default_rng((config.seed, zlib.crc32(b'posterior'), step))
+    noise = generator.standard_normal(z.shape, np.float32)
+    return z + std[indices % len(std)] * noise
+
+  return draw
+
+
+def _posterior(config, params):
+  """Jitted x (b,d,h,w,1) -> mean and log variance side by side, (b,...,2c)."""
+  module = networks.autoencoder(config.autoencoder)
+  if module.num_codes:
+    raise ValueError(
+      'encode.logvar is set, but an autoencoder with a codebook has no posterior '
+      'variance. Set config.encode.logvar=False.'
+    )
+
+  @jax.jit
+  def posterior(x):
+    mean, std = module.apply({'params': params}, x, method='encode')
+    return jnp.concatenate([mean, 2 * jnp.log(std)], -1)
+
+  return posterior
