@@ -7,7 +7,7 @@ that no patient can stand in two of them.
 import dataclasses
 import hashlib
 import json
-import pathlib
+import os
 
 from ldm_jax.config import to_plain
 from ldm_jax.data import cohort as cohorts_
@@ -119,13 +119,15 @@ def _options(section):
 
 def _stamp(source):
   files = [getattr(source, name, None) for name in ('image', 'label')]
-  files = [pathlib.Path(file) for file in files if file]
+  files = [file for file in files if file]
   if not files:
     return source.fingerprint()
-  return [
-    [
-      str(file),
-      *((file.stat().st_size, file.stat().st_mtime_ns) if file.exists() else ()),
-    ]
-    for file in files
-  ]
+  return [[str(file), *_size_and_time(file)] for file in files]
+
+
+def _size_and_time(file):
+  try:
+    status = os.stat(file)
+  except (OSError, ValueError):  # `prepare` will say what is wrong with it
+    return ()
+  return status.st_size, status.st_mtime_ns

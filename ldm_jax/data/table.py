@@ -1,20 +1,25 @@
 """Tables of patients: TSV or CSV -> rows of text, with errors that name the cell.
 
-UTF-8 with or without byte-order mark; the separator (tab, comma, semicolon) is taken
-from the header line. Cells stay text, so that an id such as '001' keeps its zeros.
+UTF-8 with or without byte-order mark, or UTF-16 with one ('Unicode text' of Excel); the
+separator (tab, comma, semicolon) is taken from the header line. Cells stay text, so that an id such as '001' keeps its zeros.
 """
 
 from __future__ import annotations
 
+import codecs
 import csv
 import dataclasses
+import io
 import os
 import pathlib
+from collections.abc import Iterable
 from typing import Any
 
+from ldm_jax.data import files
 from ldm_jax.data.attributes import Attribute, Schema, is_missing
 
 SEPARATORS = '\t,;'
+MAX_BYTES = 2**26  # as text and rows of dicts, about ten times as much in memory
 NAMES = ('participants.tsv', 'participants.csv')
 
 
@@ -40,7 +45,7 @@ class Table:
       return column
     raise ValueError(
       f'{self.path} has no column {column!r} for {purpose}; its columns are '
-      f'{", ".join(self.columns)}. Name the right one in {key}, or add it to the table.'
+      f'{listed(self.columns)}. Name the right one in {key}, or add it to the table.'
     )
 
   def where(self, index: int, column: str) -> str:
@@ -118,25 +123,16 @@ def read(path: str | os.PathLike) -> Table:
   """Reads a TSV or CSV file.
 
   Raises:
-    ValueError: not UTF-8, no header, no rows, repeated column names, or a line with
-      more cells than the header.
+    ValueError: no such file or too large, not UTF-8, no header, no rows, repeated column
+      names, an open quote, or a line with more cells than the header.
   """
   path = pathlib.Path(path)
-  try:
-    text = path.read_text(encoding='utf-8-sig')
-  except UnicodeDecodeError as error:
-    raise ValueError(
-      f'{path} is not UTF-8 text ({error.reason} at byte {error.start}); required is a '
-      'UTF-8 TSV or CSV file. Save it again as UTF-8.'
-    ) from error
-  except OSError as error:
-    raise ValueError(
-      f'{path} cannot be read ({error.strerror}); required is a TSV or CSV file. Set '
-      'options.table of the data section.'
-    ) from error
-  header_line = text.split('\n', 1)[0]
+  text = _text(path)
+  header_line = next((line for line in text.splitlines() if line.strip()), '')
   separator = max(SEPARATORS, key=header_line.count)
-  reader = csv.reader(text.splitlines(keepends=True), delimiter=separator)
+  # `splitlines` would end a row at a form feed inside a cell. Strict, because a quote
+  # that is never closed would swallow all rows behind it.
+  reader = csv.reader(io.StringIO(text, newline=''), delimiter=separator, strict=True)
   columns, rows, lines = None, [], []
   try:
     for cells in reader:
@@ -164,6 +160,45 @@ def read(path: str | os.PathLike) -> Table:
       f'{path} holds no rows; required are a header line and one line per patient.'
     )
   return Table(path, columns, tuple(rows), tuple(lines))
+
+
+def _text(path: pathlib.Path) -> str:
+  required = 'a UTF-8 TSV or CSV file'
+  advice = 'Set options.table of the data section.'
+  size = files.require_file(path, required, advice).st_size
+  if size > MAX_BYTES:
+    raise ValueError(
+      f'{path} has {size} bytes; allowed are {MAX_BYTES}. Cut it down to the columns '
+      'that data.schema names.'
+    )
+  try:
+    content = path.read_bytes()
+  except OSError as error:
+    raise files.unreadable(path, error, required, advice) from error
+  wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+  try:
+    text = content.decode('utf-16' if wide else 'utf-8-sig')
+  except UnicodeDecodeError as error:
+    kind = files.kind_of(content[:132])
+    raise ValueError(
+      f'{path} is not UTF-8 text ({error.reason} at byte {error.start}'
+      + (f'; it looks like {kind}' if kind else '')
+      + f'); required is {required}. Save it again as UTF-8.'
+    ) from error
+  if '\0' in text:
+    raise ValueError(
+      f'{path} holds a NUL byte in line {text[: text.index(chr(0))].count(chr(10)) + 1}; '
+      f'required is {required}. It is damaged or UTF-16 without a mark: save it again '
+      'as UTF-8.'
+    )
+  return text
+
+
+def listed(columns: Iterable[str]) -> str:
+  """The names of columns for a message, the first of very many."""
+  columns = list(columns)
+  more = f' and {len(columns) - 20} more' if len(columns) > 20 else ''
+  return ', '.join(column[:60] for column in columns[:20]) + more
 
 
 def _columns(path: pathlib.Path, cells: list[str]) -> tuple[str, ...]:

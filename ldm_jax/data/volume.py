@@ -63,7 +63,6 @@ def read(
       numbers, NaN, one constant value, an impossible size or a singular affine.
   """
   array, header = nifti.read_frame(path, frame, stack)
-  array = np.ascontiguousarray(array, np.float32)
   bad = array.size - int(np.isfinite(array).sum())
   if bad:
     raise ValueError(
@@ -90,8 +89,13 @@ def read_label(
   (a constant label is allowed), and when the labels are not on the grid of `like`.
   """
   num_frames = nifti.read_header(path, stack).num_frames
-  array, header = nifti.read_frame(path, frame if num_frames > 1 else None, stack)
-  rounded = np.rint(np.asarray(array, np.float64))
+  array, header = nifti.read_frame(
+    path,
+    frame if num_frames > 1 else None,
+    stack,
+    expected=None if like is None else like.source.shape,
+  )
+  rounded = np.rint(array)
   if not np.isfinite(rounded).all() or (abs(rounded - array) > 1e-3).any():
     raise ValueError(
       f'{path} holds values that are not integers; required are labels 0, 1, 2, ... '
