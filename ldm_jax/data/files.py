@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import pathlib
 import stat
 import zlib
 
@@ -16,7 +15,7 @@ CHUNK = 2**18
 GZIP = b'\x1f\x8b'
 # What a file that came under the wrong name usually is.
 KINDS = (
-  (b'', 'empty'),
+  (b'', 'an empty file'),
   (GZIP, 'a gzip archive'),
   (b'PK\x03\x04', 'a zip archive'),
   (b'BZh', 'a bzip2 archive'),
@@ -33,9 +32,7 @@ KINDS = (
 )
 
 
-def require_file(
-  path: str | os.PathLike, required: str, advice: str
-) -> os.stat_result:
+def require_file(path: str | os.PathLike, required: str, advice: str) -> os.stat_result:
   """Returns the status of a file that can be opened and read to its end.
 
   Args:
@@ -53,7 +50,7 @@ def require_file(
     raise unreadable(path, error, required, advice) from error
   if not stat.S_ISREG(found.st_mode):
     kind = 'a folder' if stat.S_ISDIR(found.st_mode) else 'a pipe, socket or device'
-    raise ValueError(f'{path} is {kind}; required is {required}. {advice}')
+    raise ValueError(f'{_short(path)} is {kind}; required is {required}. {advice}')
   if not os.access(path, os.R_OK):
     error = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     raise unreadable(path, error, required, advice)
@@ -65,9 +62,19 @@ def unreadable(
 ) -> ValueError:
   """The message about a file that the system does not let us read."""
   if isinstance(error, FileNotFoundError | NotADirectoryError):
-    return ValueError(f'{path} does not exist; required is {required}. {advice}')
+    return ValueError(
+      f'{_short(path)} cannot be read: it does not exist; required is {required}. '
+      f'{advice}'
+    )
   reason = getattr(error, 'strerror', None) or error
-  return ValueError(f'{path} cannot be read ({reason}); required is {required}. {advice}')
+  return ValueError(
+    f'{_short(path)} cannot be read ({reason}); required is {required}. {advice}'
+  )
+
+
+def _short(path: str | os.PathLike) -> str:
+  text = os.fspath(path)
+  return text if len(text) <= 400 else f'{text[:200]}...{text[-200:]}'
 
 
 def kind_of(start: bytes) -> str:
@@ -93,7 +100,7 @@ class Stream:
   """
 
   def __init__(self, path: str | os.PathLike):
-    self._file = pathlib.Path(path).open('rb')
+    self._file = open(path, 'rb')  # noqa: SIM115 (closed by __exit__)
     self.packed = self._file.read(2) == GZIP
     self._file.seek(0)
     self._unpack, self._rest = zlib.decompressobj(31), b''
@@ -147,18 +154,19 @@ class Stream:
     if not self.packed:
       return self._file.readinto(target)
     while True:
-      part = self._unpack.decompress(self._rest, min(len(target), CHUNK))
-      self._rest = self._unpack.unconsumed_tail
-      if part:
-        target[: len(part)] = part
-        return len(part)
-      if self._unpack.eof:
-        self._rest = self._unpack.unused_data or self._file.read(CHUNK)
-        if not self._rest.startswith(GZIP):  # the end, or padding behind it
-          self._rest = b''
+      if self._unpack.eof:  # another member may follow; anything else is padding
+        self._rest = self._unpack.unused_data
+        if len(self._rest) < len(GZIP):
+          self._rest += self._file.read(CHUNK)
+        if not self._rest.startswith(GZIP):
           return 0
         self._unpack = zlib.decompressobj(31)
       elif not self._rest:
         self._rest = self._file.read(CHUNK)
         if not self._rest:
           raise EOFError('the packed stream ends in the middle')
+      part = self._unpack.decompress(self._rest, min(len(target), CHUNK))
+      self._rest = self._unpack.unconsumed_tail
+      if part:
+        target[: len(part)] = part
+        return len(part)

@@ -162,21 +162,20 @@ def _read_start(
 def _parse(path: pathlib.Path, start: bytes) -> nib.Nifti1Header:
   kinds = {348: (nib.Nifti1Header, 344), 540: (nib.Nifti2Header, 4)}
   sizes = {int.from_bytes(start[:4], order) for order in ('little', 'big')}
-  found = next((kinds[size] for size in sizes if size in kinds), None)
-  magic = b'' if found is None else start[found[1] : found[1] + 3]
-  if magic in (b'ni1', b'ni2') or (found and magic[:2] not in (b'n+',)):
-    raise ValueError(
-      f'{path} is the header of an Analyze or NIfTI pair (.hdr, .img) and holds no '
-      'voxels; required is one .nii or .nii.gz file. Convert it.'
-    )
-  if found is None or len(start) < found[0].sizeof_hdr:
-    kind = files.kind_of(start)
-    looks = f'it looks like {kind}' if kind else f'it begins with {start[:8]!r}'
+  kind, magic = next((kinds[size] for size in sizes if size in kinds), (None, 0))
+  if kind is None or len(start) < kind.sizeof_hdr:
+    looks = files.kind_of(start)
+    looks = f'it looks like {looks}' if looks else f'it begins with {start[:8]!r}'
     raise ValueError(
       f'{path} cannot be read as NIfTI ({looks}); required is a .nii or .nii.gz file. '
       'Convert, repair or remove it.'
     )
-  return found[0](start[: found[0].sizeof_hdr], check=False)
+  if not start.startswith(b'n+', magic):
+    raise ValueError(
+      f'{path} is the header of an Analyze or NIfTI pair (.hdr, .img) and holds no '
+      'voxels; required is one .nii or .nii.gz file. Convert it.'
+    )
+  return kind(start[: kind.sizeof_hdr], check=False)
 
 
 def _shape(path: pathlib.Path, raw: nib.Nifti1Header) -> tuple[int, ...]:
@@ -295,6 +294,6 @@ def _check_size(path, shape, needed, status, packed, expected) -> None:
 
 def _truncated(path: pathlib.Path, error: Exception) -> ValueError:
   return ValueError(
-    f'{path} is truncated or damaged ({type(error).__name__}: {error}); required is '
-    'the whole file. Copy it again, or remove it.'
+    f'{path} is a truncated or damaged NIfTI file ({error}); required is the whole '
+    'file. Copy it again, or remove it.'
   )

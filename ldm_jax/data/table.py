@@ -1,12 +1,14 @@
 """Tables of patients: TSV or CSV -> rows of text, with errors that name the cell.
 
 UTF-8 with or without byte-order mark, or UTF-16 with one ('Unicode text' of Excel); the
-separator (tab, comma, semicolon) is taken from the header line. Cells stay text, so that an id such as '001' keeps its zeros.
+separator (tab, comma, semicolon) is taken from the header line. Cells stay text, so that
+an id such as '001' keeps its zeros.
 """
 
 from __future__ import annotations
 
 import codecs
+import collections
 import csv
 import dataclasses
 import io
@@ -20,6 +22,7 @@ from ldm_jax.data.attributes import Attribute, Schema, is_missing
 
 SEPARATORS = '\t,;'
 MAX_BYTES = 2**26  # as text and rows of dicts, about ten times as much in memory
+LONGEST_VALUE = 200  # characters of an attribute
 NAMES = ('participants.tsv', 'participants.csv')
 
 
@@ -64,6 +67,12 @@ class Table:
     value = self.rows[index][column]
     if is_missing(value):
       return None
+    if len(value) > LONGEST_VALUE:
+      raise ValueError(
+        f'{self.where(index, column)}: the cell holds {len(value)} characters, '
+        f'beginning with {value[:20]!r}; required is one value, a number or one of the '
+        'known categories. Correct the table.'
+      )
     try:
       attribute.encode(value)
     except ValueError as error:
@@ -78,12 +87,17 @@ class Table:
 def require_folder(root: str | os.PathLike, key: str = 'root') -> pathlib.Path:
   """Returns the folder, or raises ValueError when it is missing or empty."""
   path = pathlib.Path(root).expanduser()
-  if not str(root) or not path.is_dir():
+  if not str(root) or not os.path.isdir(path):  # false, too, for an impossible name
     raise ValueError(
       f'The data folder {str(root)!r} does not exist or is no folder; required is a '
       f'folder of scans. Set {key} of the data section (or root=... after the config).'
     )
-  if not any(path.iterdir()):
+  try:
+    empty = not any(path.iterdir())
+  except OSError as error:
+    advice = f'Change its permissions or set {key} of the data section.'
+    raise files.unreadable(path, error, 'a folder of scans', advice) from error
+  if empty:
     raise ValueError(
       f'The data folder {path} is empty; required is a folder of scans with a table of '
       f'patients. Fill it or set {key} of the data section.'
@@ -123,8 +137,8 @@ def read(path: str | os.PathLike) -> Table:
   """Reads a TSV or CSV file.
 
   Raises:
-    ValueError: no such file or too large, not UTF-8, no header, no rows, repeated column
-      names, an open quote, or a line with more cells than the header.
+    ValueError: no such file or too large, not UTF-8, no header, no rows, repeated
+      column names, an open quote, or a line with more cells than the header.
   """
   path = pathlib.Path(path)
   text = _text(path)
@@ -186,8 +200,9 @@ def _text(path: pathlib.Path) -> str:
       + f'); required is {required}. Save it again as UTF-8.'
     ) from error
   if '\0' in text:
+    line = text.count('\n', 0, text.index('\0')) + 1
     raise ValueError(
-      f'{path} holds a NUL byte in line {text[: text.index(chr(0))].count(chr(10)) + 1}; '
+      f'{path} holds a NUL byte in line {line}; '
       f'required is {required}. It is damaged or UTF-16 without a mark: save it again '
       'as UTF-8.'
     )
@@ -204,10 +219,11 @@ def listed(columns: Iterable[str]) -> str:
 def _columns(path: pathlib.Path, cells: list[str]) -> tuple[str, ...]:
   while cells and not cells[-1]:
     cells = cells[:-1]
-  repeated = sorted({name for name in cells if name and cells.count(name) > 1})
+  counts = collections.Counter(cells)
+  repeated = sorted(name for name, count in counts.items() if name and count > 1)
   if repeated:
     raise ValueError(
-      f'{path} has the column {repeated[0]!r} more than once; required are distinct '
-      'names. Rename one of them.'
+      f'{path} has the column {repeated[0][:80]!r} more than once; required are '
+      'distinct names. Rename one of them.'
     )
   return tuple(cells)

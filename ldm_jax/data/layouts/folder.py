@@ -147,8 +147,8 @@ def _image_option(
   raise ValueError(
     f'{root} has no .nii or .nii.gz file named after the patients in column '
     f'{subject!r} of {table.path.name}, and no column of paths; columns are '
-    f'{tables.listed(table.columns)}. Set options.subject, and options.image to a column '
-    "or a pattern such as '{subject}/*.nii.gz'."
+    f'{tables.listed(table.columns)}. Set options.subject, and options.image to a '
+    "column or a pattern such as '{subject}/*.nii.gz'."
   )
 
 
@@ -160,8 +160,8 @@ def _check_cell_or_pattern(table: tables.Table, text: str, option: str) -> None:
   if not holes or unknown:
     raise ValueError(
       f'options.{option} is {text!r}, which is neither a column of {table.path} nor a '
-      f'pattern of its columns; columns are {tables.listed(table.columns)}. Name one, or '
-      "write a pattern such as '{subject}/*.nii.gz'."
+      f'pattern of its columns; columns are {tables.listed(table.columns)}. Name one, '
+      "or write a pattern such as '{subject}/*.nii.gz'."
     )
 
 
