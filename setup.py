@@ -24,6 +24,7 @@ setup(
     'dp-accounting>=0.6',
     'ml-collections>=1.1',
     'nibabel>=5.3',
+    'isal>=1.7',
     'numpy>=1.26',
     'safetensors>=0.4',
     'scipy>=1.11',

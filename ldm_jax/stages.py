@@ -5,9 +5,9 @@ command line calls it. It reads what earlier stages left in the work folder, nev
 their memory. Read from top to bottom.
 """
 
-from ldm_jax import adapting, autoencoding, staging
+from ldm_jax import adapting, autoencoding, examining, staging
 from ldm_jax.config import digest, to_plain
-from ldm_jax.data import inspection, preprocess, sources, store
+from ldm_jax.data import preprocess, sources, store
 from ldm_jax.data.batching import epoch_batch
 from ldm_jax.evaluation import assess, measurement
 from ldm_jax.privacy import mechanism
@@ -41,11 +41,7 @@ def run(config, workdir, stages=''):
 
 def doctor(config, workdir):
   """Inspects the data and the config; trains nothing."""
-  work = WorkFolder(workdir)
-  for name, cohort in sources.cohorts(config.data).items():
-    findings = inspection.inspect(cohort, spec=_spec(config))
-    work.write_json(findings, 'doctor', f'{name}.json')
-    print(inspection.text(findings))
+  examining.examine(config, WorkFolder(workdir), _spec(config))
 
 
 @stage

@@ -18,14 +18,18 @@ FLOORS = (
   ('training',),
   ('synthesis', 'evaluation'),
   ('report',),
-  ('staging', 'adapting', 'autoencoding', 'stages', 'converting'),
+  (
+    *('staging', 'adapting', 'autoencoding', 'estimating', 'examining', 'stages'),
+    'converting',
+  ),
   ('main',),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # These are single modules of one floor; folders of one floor do not know each other.
 MODULES = {
   *('defaults_autoencoder', 'defaults', 'config', 'checks', 'workfolder', 'staging'),
-  *('adapting', 'autoencoding', 'stages', 'converting', 'main'),
+  *('adapting', 'autoencoding', 'estimating', 'examining', 'stages', 'converting'),
+  'main',
 }
 # Packages that one room alone imports, and modules that a room does not import.
 ONLY = {'jax_privacy': 'privacy', 'dp_accounting': 'privacy'}

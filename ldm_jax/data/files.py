@@ -9,9 +9,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import zlib
+
+from isal import isal_zlib as zlib  # the same streams, two to three times faster
 
 CHUNK = 2**18
+DAMAGED = (EOFError, OSError, zlib.error)  # what reading a damaged file raises
 GZIP = b'\x1f\x8b'
 # What a file that came under the wrong name usually is.
 KINDS = (
@@ -96,7 +98,7 @@ class Stream:
     packed: whether the file is gzip.
 
   Raises:
-    EOFError, OSError, zlib.error: while reading, for a truncated or damaged file.
+    DAMAGED: while reading, for a truncated or damaged file.
   """
 
   def __init__(self, path: str | os.PathLike):

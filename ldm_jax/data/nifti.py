@@ -14,7 +14,6 @@ import dataclasses
 import math
 import os
 import pathlib
-import zlib
 
 import nibabel as nib
 import numpy as np
@@ -29,7 +28,7 @@ MAX_GZIP_RATIO = 1100  # deflate cannot exceed about 1032 : 1
 LARGE_VOXELS = 2**25
 SCAN_RATIO = 100
 MAX_OFFSET = 2**26  # bytes of header extensions before the voxels
-SLAB_BYTES = 2**22
+SLAB_BYTES = 2**24
 SPACING_MM = (1e-6, 1e3)
 ADVICE = 'Correct the path in the table or the pattern in options.image.'
 
@@ -108,7 +107,7 @@ def read_frame(
     )
   try:
     return _frame(path, header, voxels, frame or 0), header
-  except (EOFError, OSError, zlib.error) as error:
+  except files.DAMAGED as error:
     raise _truncated(path, error) from error
 
 
@@ -130,9 +129,11 @@ def _frame(
       slab = np.frombuffer(buffer, dtype, count * width * height)
       if (voxels.slope, voxels.inter) != (1.0, 0.0):
         slab = slab.astype(np.float64) * voxels.slope + voxels.inter
-      target[..., first : first + count] = slab.reshape(
-        (width, height, count), order='F'
-      )
+      slab = slab.reshape((width, height, count), order='F')
+      if count == depth:  # axes are put in order while a voxel is still small
+        array = np.ascontiguousarray(grid.orient(slab)).astype(np.float32, copy=False)
+      else:
+        target[..., first : first + count] = slab
     if frame == header.num_frames - 1:
       stream.check_end()
   return array
@@ -145,10 +146,10 @@ def _read_start(
   try:
     with files.Stream(path) as stream:
       start, packed = stream.read(540), stream.packed
-  except (EOFError, zlib.error) as error:
-    raise _truncated(path, error) from error
   except OSError as error:
     raise files.unreadable(path, error, 'a NIfTI file', ADVICE) from error
+  except files.DAMAGED as error:
+    raise _truncated(path, error) from error
   raw = _parse(path, start)
   shape = _shape(path, raw)
   dtype = _dtype(path, raw)

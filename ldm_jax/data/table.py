@@ -1,8 +1,8 @@
 """Tables of patients: TSV or CSV -> rows of text, with errors that name the cell.
 
-UTF-8 with or without byte-order mark, or UTF-16 with one ('Unicode text' of Excel); the
-separator (tab, comma, semicolon) is taken from the header line. Cells stay text, so that
-an id such as '001' keeps its zeros.
+UTF-8 with or without byte-order mark, or UTF-16 with one (Unicode text of Excel); the
+separator (tab, comma, semicolon) is taken from the header line. Cells stay text, so
+that an id such as 001 keeps its zeros.
 """
 
 from __future__ import annotations
