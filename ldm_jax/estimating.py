@@ -1,7 +1,8 @@
 """What a config will cost, and what its noise will leave, before anything is trained.
 
 Networks are only traced (`jax.eval_shape`): no weights are made. Every figure is an
-estimate, and says so where it is shown.
+estimate, and says so where it is shown. A perceptual network and an adversary of the
+autoencoder are not counted.
 
 Noise over signal. A private step releases the sum of B expected patients' gradients,
 each of norm at most C, plus Gaussian noise of standard deviation sigma C in each of the

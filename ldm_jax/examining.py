@@ -35,14 +35,7 @@ def examine(config, work, spec):
     work.write_json(findings, 'doctor', f'{name}.json')
   shared = inspection.shared(looks)
   work.write_json({'internal': True, 'shared': shared}, 'doctor', 'shared.json')
-  plan = estimating.plan(
-    config,
-    next(iter(cohorts.values())).schema,
-    {name: len(cohort) for name, cohort in cohorts.items()},
-    {name: len(cohort.records) for name, cohort in cohorts.items()},
-    estimating.machine_speed(),
-  )
-  plan['stages'].insert(0, _preparing(looks, cohorts))
+  plan = _plan(config, looks, cohorts)
   work.write_json(plan, 'doctor', 'plan.json')
   for name in looks:
     print(examination.text(looks[name].findings, internal=name in INTERNAL))
@@ -60,6 +53,22 @@ def examine(config, work, spec):
     examination.sections(looks),
   )
   print(f'Examination: {path.resolve()}')
+
+
+def _plan(config, looks, cohorts):
+  """The estimates; a config whose networks cannot be built is one more finding."""
+  try:
+    plan = estimating.plan(
+      config,
+      next(iter(cohorts.values())).schema,
+      {name: len(cohort) for name, cohort in cohorts.items()},
+      {name: len(cohort.records) for name, cohort in cohorts.items()},
+      estimating.machine_speed(),
+    )
+  except ValueError as error:
+    plan = {'stages': [], 'noise': [], 'faults': [str(error)]}
+  plan['stages'].insert(0, _preparing(looks, cohorts))
+  return plan
 
 
 def _preparing(looks, cohorts):

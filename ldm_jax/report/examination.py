@@ -90,9 +90,8 @@ def summary(content):
   if chosen:
     tone = {'should learn': 'good', 'learns slowly': ''}.get(chosen['verdict'], 'warn')
     advice = f' {outlook.ADVICE}' if chosen['verdict'] == outlook.MOSTLY_NOISE else ''
-    parts.append(
-      f'<div class="notice {tone}"><p>{escape(outlook.sentence(chosen) + advice)}</p></div>'
-    )
+    words = escape(outlook.sentence(chosen) + advice)
+    parts.append(f'<div class="notice {tone}"><p>{words}</p></div>')
   cards = ''
   for name, look in looks.items():
     counts = look.findings['counts']
