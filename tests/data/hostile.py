@@ -7,6 +7,7 @@ limited, five seconds each.
 """
 
 import gzip
+import importlib.util
 import json
 import os
 import pathlib
@@ -24,6 +25,15 @@ READ = 'read'
 SECONDS, WAIT_SECONDS, MEMORY = 5, 60, 512 * 2**20
 SHAPE = (6, 5, 4)  # (x,y,z)
 NIFTI = {}
+
+
+def reads_dicom():
+  """Whether this version of the package has a reader of DICOM."""
+  return importlib.util.find_spec('ldm_jax.data.dicom') is not None
+
+
+# Where DICOM is read, a folder may be a scan.
+A_FOLDER = 'no DICOM image' if reads_dicom() else 'is a folder'
 
 
 def voxels(dtype=np.int16, shape=SHAPE):
@@ -254,7 +264,7 @@ content('offset_behind_the_end', 'announces', lambda: nifti(vox_offset=4096.0))
 
 # Things that are no files
 
-case('a_folder', 'is a folder', 'a.nii.gz')(lambda path: path.mkdir())
+case('a_folder', A_FOLDER, 'a.nii.gz')(lambda path: path.mkdir())
 case('a_pipe', 'is a pipe')(lambda path: os.mkfifo(path))
 case('a_device', 'device')(lambda path: path.symlink_to('/dev/zero'))
 case('a_loop_of_links', 'cannot be read')(lambda path: path.symlink_to(path.name))
@@ -338,7 +348,8 @@ def outcome(read, *args):
   try:
     verdict = read(*args) or READ
   except ValueError as error:
-    verdict = f'{"" if type(error) is ValueError else type(error)}{error}'
+    ours = type(error) is ValueError or 'ldm_jax' in type(error).__module__
+    verdict = f'{"" if ours else "TRACEBACK "}{error}'
   except Hangs:
     verdict = 'HANGS'
   except Exception as error:
@@ -355,10 +366,10 @@ def limit_memory(more=MEMORY):
   resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
-def read_nifti(path):
+def read_scan(path):
   from ldm_jax.data import volume
 
-  array = volume.read(path).array
+  array = volume.read(path, stack=True).array
   expected = voxels().transpose(2, 1, 0).astype(np.float32)
   if array.shape != expected.shape or not np.array_equal(array, expected):
     return f'other voxels: {array.shape}'
@@ -371,12 +382,19 @@ def main(folder, result):
   for name, (write, _) in NIFTI.items():
     place = pathlib.Path(folder) / name
     place.mkdir()
-    jobs[name] = (read_nifti, write(place))
+    jobs[name] = (read_scan, write(place))
   for name, (write, _, options) in hostile_trees.TREES.items():
     place = pathlib.Path(folder) / name
     hostile_trees.good(place)
     write(place)
     jobs[name] = (hostile_trees.read, place, options)
+  if reads_dicom():
+    from tests.data import hostile_dicom
+
+    for name, (write, _) in hostile_dicom.DICOM.items():
+      place = pathlib.Path(folder) / name
+      place.mkdir()
+      jobs[name] = (read_scan, write(place))
   limit_memory()
   found = {name: outcome(*job) for name, job in jobs.items()}
   peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

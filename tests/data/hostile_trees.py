@@ -6,7 +6,7 @@ of the layout). READ means that the cohort is read and has the patients of `good
 
 import os
 
-from tests.data.hostile import READ, nifti
+from tests.data.hostile import A_FOLDER, READ, nifti
 
 TREES = {}
 ROWS = (('P1', '20', 'F'), ('P2', '30', 'M'), ('P3', '40', 'F'))
@@ -145,7 +145,7 @@ def paths(name, verdict, cell):
 
 
 paths('of_a_device', 'device', '/dev/zero')
-paths('of_the_folder', 'is a folder', '.')
+paths('of_the_folder', A_FOLDER, '.')
 paths('of_a_process', 'cannot be read', '/proc/self/mem')
 paths('too_long', 'cannot be read', 'a/' * 3000 + 'P1.nii')
 paths('of_no_file', 'does not exist', '../../nowhere.nii')

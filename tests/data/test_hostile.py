@@ -12,9 +12,12 @@ from ldm_jax import main
 from tests.data import hostile, hostile_trees
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-VERDICTS = {
-  name: entry[1] for name, entry in {**hostile.NIFTI, **hostile_trees.TREES}.items()
-}
+CASES = {**hostile.NIFTI, **hostile_trees.TREES}
+if hostile.reads_dicom():
+  from tests.data import hostile_dicom
+
+  CASES |= hostile_dicom.DICOM
+VERDICTS = {name: entry[1] for name, entry in CASES.items()}
 
 
 @pytest.fixture(scope='module')
