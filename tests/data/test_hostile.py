@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from ldm_jax import main
+from ldm_jax import estimating, main
 from tests.data import hostile, hostile_trees
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -108,9 +108,15 @@ def test_prepare_leaves_out_the_broken_files_when_allowed_and_no_other(command, 
   assert {text.split(':')[0] for text in left_out} == broken()
 
 
-def test_doctor_lists_the_broken_files_and_goes_on(command, folder_of_all, capsys):
+def test_doctor_lists_the_broken_files_and_goes_on(
+  command, folder_of_all, capsys, monkeypatch
+):
+  def refuse(*args):
+    raise ValueError('no such network')
+
+  monkeypatch.setattr(estimating, 'plan', refuse)
   assert main.main(command('--stages=doctor')) == 0
-  capsys.readouterr()
+  assert 'refused: no such network' in capsys.readouterr().out
   path = folder_of_all.parent / 'work' / 'doctor' / 'public.json'
   found = json.loads(path.read_text())
   assert {text.split(':')[0] for text in found['unreadable']} == broken()
