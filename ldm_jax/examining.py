@@ -82,4 +82,5 @@ def _preparing(looks, cohorts):
     'memory_bytes': int(memory),
     'seconds': seconds,
     'note': f'{sum(len(c.records) for c in cohorts.values())} scans',
+    'internal': any(name in INTERNAL for name in looks),  # their largest scan
   }

@@ -79,7 +79,7 @@ def cost(content):
   """The table of estimated time and memory."""
   rows = [
     [
-      entry['stage'],
+      entry['stage'] + (f' {tables.INTERNAL}' if entry.get('internal') else ''),
       duration(entry['seconds']),
       memory(entry['memory_bytes']),
       f'{entry["parameters"]:,}' if entry['parameters'] else '–',

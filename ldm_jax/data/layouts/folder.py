@@ -201,7 +201,8 @@ def _files(root: pathlib.Path, row: dict, option: str, subject: str) -> list[str
   cells = {**row, 'subject': row[subject]}
   pattern = re.sub(r'\{([^{}]*)\}', lambda m: glob.escape(cells[m.group(1)]), option)
   if '**' in pattern:  # pathlib does not follow links into loops, as glob does
-    found = map(str, root.glob(pattern))
+    base = pathlib.Path('/') if os.path.isabs(pattern) else root
+    found = map(str, base.glob(pattern.lstrip('/')))
   else:
     found = glob.glob(os.path.join(glob.escape(str(root)), pattern))
   return sorted(p for p in found if p.endswith(('.nii', '.nii.gz')))
