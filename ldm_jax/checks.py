@@ -59,6 +59,8 @@ def check(config):
   ):
     value = flatten(config)[key]
     _require(value > 0, key, value, 'a positive whole number')
+  value = config.doctor.max_records
+  _require(value >= 0, 'doctor.max_records', value, 'a whole number, 0 for all scans')
   for key in ('autoencoder', 'diffusion', 'adapt', 'evaluate.segmenter'):
     value = flatten(config)[f'{key}.learning_rate']
     holds = value > 0 and math.isfinite(value)

@@ -276,6 +276,11 @@ def defaults():
         'data': -1,
         'fsdp': 1,
       },
+      'doctor': {
+        # Scans read of a cohort, evenly chosen: minutes where all of them take hours. 0
+        # reads all. The table is always seen whole.
+        'max_records': 1000,
+      },
       'run': {
         'log_every': 20,
         'checkpoint_every': 100,

@@ -6,6 +6,7 @@ import pathlib
 import sys
 import traceback
 
+LONGEST = 1900  # characters of an error
 ADVICE = 'Free some space or choose another --workdir'
 
 
@@ -24,6 +25,8 @@ def main(argv=None):
     flags, rest = parser.parse_known_args(argv)
   except SystemExit as stop:
     return stop.code
+  if hasattr(sys.stdout, 'reconfigure'):  # a file's name need not be text
+    sys.stdout.reconfigure(errors='backslashreplace')
   try:
     set_up_jax()
     # Imported late: jax reads the environment when it is first imported.
@@ -90,8 +93,15 @@ def _fail(error, status, debug):
       message = f'{message}: {ADVICE}; what was written so far is intact.'
   elif status == 1:
     message = f'{type(error).__name__}: {message} (--debug shows where)'
-  print(f'ldm-jax: {" ".join(message.split())}', file=sys.stderr)
+  print(f'ldm-jax: {_paragraph(message)}', file=sys.stderr)
   return status
+
+
+def _paragraph(message):
+  """One line of bounded length, whatever a file's name or content put into it."""
+  text = ''.join(c if c.isprintable() else ' ' for c in message)
+  text = ' '.join(text.split())
+  return text if len(text) <= LONGEST else f'{text[: LONGEST - 500]} ... {text[-490:]}'
 
 
 if __name__ == '__main__':

@@ -5,9 +5,17 @@ command line calls it. It reads what earlier stages left in the work folder, nev
 their memory. Read from top to bottom.
 """
 
-from ldm_jax import adapting, auditing, autoencoding, encoding, readying, staging
+from ldm_jax import (
+  adapting,
+  auditing,
+  autoencoding,
+  encoding,
+  examining,
+  readying,
+  staging,
+)
 from ldm_jax.config import digest, to_plain
-from ldm_jax.data import inspection, sources, store
+from ldm_jax.data import sources, store
 from ldm_jax.data.ahead import Ahead
 from ldm_jax.data.batching import epoch_batch
 from ldm_jax.evaluation import assess, measurement
@@ -50,11 +58,7 @@ def run(config, workdir, stages=''):
 
 def doctor(config, workdir):
   """Inspects the data and the config; trains nothing."""
-  work = WorkFolder(workdir)
-  for name, cohort in sources.cohorts(config.data).items():
-    findings = inspection.inspect(cohort, spec=staging.spec(config))
-    work.write_json(findings, 'doctor', f'{name}.json')
-    print(inspection.text(findings))
+  examining.examine(config, WorkFolder(workdir), staging.spec(config))
 
 
 def audit(config, workdir):

@@ -23,7 +23,7 @@ FLOORS = (
   ('report',),
   (
     *('staging', 'encoding', 'releasing', 'readying', 'adapting', 'auditing'),
-    *('autoencoding', 'stages'),
+    *('autoencoding', 'estimating', 'examining', 'stages'),
   ),
   ('converting', 'planning'),
   ('main',),
@@ -33,7 +33,8 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 MODULES = {
   *('defaults_autoencoder', 'defaults_privacy', 'defaults', 'config', 'ablations'),
   *('checks', 'workfolder', 'staging', 'encoding', 'releasing', 'readying'),
-  *('adapting', 'auditing', 'autoencoding', 'stages', 'converting', 'planning'),
+  *('adapting', 'auditing', 'autoencoding', 'estimating', 'examining', 'stages'),
+  *('converting', 'planning'),
   'main',
 }
 # Packages that one room alone imports, and modules that a room does not import.

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ldm_jax.data import dicom_files, labels, longitudinal
+from ldm_jax.data import dicom_files, files, labels, longitudinal, names
 from ldm_jax.data import volume as volumes
 from ldm_jax.data.attributes import Schema, is_missing
 
@@ -61,14 +61,12 @@ class FileSource:
 
   @property
   def files(self) -> tuple[str, ...]:
-    """What `fingerprint` hashes: every file of a folder of DICOM."""
+    """What `fingerprint` hashes, every file of a folder of DICOM.
+
+    While these rest, the fingerprint need not be taken again.
+    """
     paths = [path for path in (self.image, self.label) if path is not None]
     return tuple(file for path in paths for file in dicom_files.listing(path))
-
-  @property
-  def files(self) -> tuple[str, ...]:
-    """What `fingerprint` hashes: while these rest, it need not be taken again."""
-    return tuple(path for path in (self.image, self.label) if path is not None)
 
   def fingerprint(self) -> str:
     """Returns the SHA-256 of the files' bytes and of how they are read."""
@@ -127,7 +125,7 @@ class Cohort:
     notes: what the layout saw and the user should know (missing files, ...).
 
   Raises:
-    ValueError: two records carry one id, or an id cannot be a file name.
+    ValueError: two records carry one id, or an id cannot be a file name (`names`).
   """
 
   name: str
@@ -140,12 +138,14 @@ class Cohort:
     object.__setattr__(self, 'notes', tuple(self.notes))
     seen = {}
     for record in self.records:
-      if not record.id or '/' in record.id or '\0' in record.id:
-        raise ValueError(
-          f'Cohort {self.name!r} holds the record id {record.id!r} of patient '
-          f'{record.patient!r}; required is a non-empty text without "/", because '
-          'samples and store entries are named by it. Change the subject column.'
-        )
+      for text in (record.id, record.patient):
+        fault = names.fault(text)
+        if fault:
+          raise ValueError(
+            f'Cohort {self.name!r} holds the record id {record.id!r} of patient '
+            f'{record.patient!r}, which {fault}; required is {names.REQUIRED}, because '
+            'samples and store entries are named by it. Change the subject column.'
+          )
       if record.id in seen:
         raise ValueError(
           f'Cohort {self.name!r} holds record {record.id!r} twice (patients '
@@ -266,11 +266,10 @@ def _rank(seed: int, patient: str) -> str:
 def _file_digest(path: str) -> bytes:
   if dicom_files.is_dicom(path):
     return dicom_files.digest(path)
+  required, advice = 'a NIfTI file', 'Correct the path in the table or options.image.'
+  files.require_file(path, required, advice)
   try:
     with open(path, 'rb') as file:
       return hashlib.file_digest(file, 'sha256').digest()
   except OSError as error:
-    raise ValueError(
-      f'The file {path} cannot be read ({error.strerror}); required is a readable '
-      'NIfTI file. Correct the path in the table or the pattern in options.image.'
-    ) from error
+    raise files.unreadable(path, error, required, advice) from error

@@ -6,69 +6,114 @@ patients, so those of a private cohort are internal.
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import time
 from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 
+from ldm_jax.data import similarity, thumbnail
 from ldm_jax.data.attributes import is_missing
 from ldm_jax.data.cohort import Cohort, Record
 from ldm_jax.data.preprocess import Spec
 from ldm_jax.data.volume import Volume
 
+# A scan is odd whose brightness is so many robust standard deviations away, or whose
+# voxels are so many times larger or smaller, than is usual in its cohort.
+ODD_DEVIATIONS, ODD_FACTOR = 8.0, 2.0
+SMALL_GROUP = 5  # patients; nothing can be learned about fewer
+LISTS = (
+  'unreadable',
+  'duplicates',
+  'near_duplicates',
+  'odd',
+  'out_of_range',
+  'small_groups',
+  'cut_off',
+  'notes',
+)
+
+
+@dataclasses.dataclass
+class Look:
+  """What was seen of one cohort; row i of each list is the i-th readable scan.
+
+  Attributes:
+    findings: JSON-able dict: 'counts', 'shapes', 'spacings_mm', 'orientations',
+      'intensities', 'attributes', 'groups', and lists of messages under `LISTS`.
+    ids, patients, fingerprints: one text a scan.
+    signatures: (k,) a scan, see `similarity`.
+    thumbnails: (96,96) uint8 a scan, its middle slice.
+    seconds: of reading, a scan; voxels: of the largest scan.
+  """
+
+  findings: dict[str, Any] = dataclasses.field(default_factory=dict)
+  ids: list[str] = dataclasses.field(default_factory=list)
+  patients: list[str] = dataclasses.field(default_factory=list)
+  fingerprints: list[str] = dataclasses.field(default_factory=list)
+  signatures: list[np.ndarray] = dataclasses.field(default_factory=list)
+  thumbnails: list[np.ndarray] = dataclasses.field(default_factory=list)
+  seconds: float = 0.0
+  voxels: int = 0
+
 
 def inspect(
-  cohort: Cohort, max_records: int | None = None, spec: Spec | None = None
-) -> dict[str, Any]:
+  cohort: Cohort,
+  max_records: int | None = None,
+  spec: Spec | None = None,
+  progress: Callable[[int], None] = lambda done: None,
+) -> Look:
   """Collects shapes, spacings, orientations, intensities, attributes and faults.
 
   Args:
     cohort: what to look at.
-    max_records: look at the first so many scans only; attributes are always all seen.
+    max_records: read so many scans only, evenly chosen; attributes are always all seen.
     spec: preprocessing that is planned; tells what it would cut off.
-
-  Returns:
-    JSON-able dict: 'counts', 'shapes', 'spacings_mm', 'orientations', 'intensities',
-    'attributes', and the lists of messages 'unreadable', 'duplicates',
-    'out_of_range', 'cut_off', 'notes'.
+    progress: called with the number of scans read.
   """
-  records = cohort.records[:max_records]
-  shapes, spacings, orientations = Counter(), Counter(), Counter()
-  lows, highs, unreadable, duplicates, cut_off, seen = [], [], [], [], [], {}
-  num_labelled = 0
-  for record in records:
+  records = list(cohort.records)
+  if max_records is not None and len(records) > max_records:
+    chosen = np.linspace(0, len(records) - 1, max_records).round().astype(int)
+    records = [records[number] for number in chosen]
+  look, rows, unreadable, cut_off = Look(), [], [], []
+  start = time.monotonic()
+  for done, record in enumerate(records):
     try:
       fingerprint = record.source.fingerprint()
       scan, label = record.source.read()
     except ValueError as error:
       unreadable.append(f'{record.id}: {error}')
-      continue
-    if fingerprint in seen:
-      duplicates.append(f'{record.id}: the same file as {seen[fingerprint]}')
-    seen.setdefault(fingerprint, record.id)
-    shapes['x'.join(map(str, scan.array.shape))] += 1
-    spacings[' x '.join(f'{mm:.2f}' for mm in scan.spacing)] += 1
-    orientations[''.join(nib.aff2axcodes(scan.source.affine))] += 1
-    lows.append(float(scan.array.min()))
-    highs.append(float(scan.array.max()))
-    num_labelled += label is not None
-    cut_off += [] if spec is None else _cut_off(record, scan, spec)
-  return {
+    else:
+      _keep(look, record, scan, fingerprint)
+      rows.append(_row(record, scan, label))
+      cut_off += [] if spec is None else _cut_off(record, scan, spec)
+    progress(done + 1)
+  look.seconds = (time.monotonic() - start) / max(1, len(rows))
+  look.findings = {
     'counts': {
       'name': cohort.name,
       'patients': len(cohort),
       'records': len(cohort.records),
       'inspected': len(records),
-      'with_labels': num_labelled,
+      'with_labels': sum(row['label'] for row in rows),
     },
-    'shapes': dict(shapes.most_common()),
-    'spacings_mm': dict(spacings.most_common()),
-    'orientations': dict(orientations.most_common()),
-    'intensities': {'lowest': _range(lows), 'highest': _range(highs)},
+    'shapes': _counted(row['shape'] for row in rows),
+    'spacings_mm': _counted(row['spacing_text'] for row in rows),
+    'orientations': _counted(row['orientation'] for row in rows),
+    'intensities': {
+      'lowest': _range([row['lowest'] for row in rows]),
+      'highest': _range([row['highest'] for row in rows]),
+    },
     'attributes': {a.name: _attribute(cohort, a) for a in cohort.schema},
+    'groups': _groups(cohort),
     'unreadable': unreadable,
-    'duplicates': duplicates,
+    'duplicates': _duplicates(look),
+    'near_duplicates': _near(look),
+    'odd': _odd(rows),
     'out_of_range': [
       f'{record.id}: {message}'
       for record in cohort.records
@@ -77,41 +122,138 @@ def inspect(
     'cut_off': cut_off,
     'notes': list(cohort.notes),
   }
-
-
-def text(findings: dict[str, Any], max_messages: int = 5) -> str:
-  """Renders the findings of `inspect` as lines of text."""
-  counts = findings['counts']
-  lines = [
-    f'Cohort {counts["name"]}: {counts["patients"]} patients, {counts["records"]} '
-    f'scans ({counts["inspected"]} inspected, {counts["with_labels"]} with labels)'
+  look.findings['small_groups'] = [
+    f'{name} = {value}: {count} patients'
+    for name, counts in look.findings['groups'].items()
+    for value, count in counts.items()
+    if count < SMALL_GROUP
   ]
-  for title, key in (
-    ('shapes (d,h,w)', 'shapes'),
-    ('spacing mm (d,h,w)', 'spacings_mm'),
-    ('file orientation', 'orientations'),
-  ):
-    common = list(findings[key].items())
-    shown = ', '.join(f'{value} ({count})' for value, count in common[:4])
-    more = f', and {len(common) - 4} more' if len(common) > 4 else ''
-    lines.append(f'  {title:20s} {shown}{more}')
-  for title in ('lowest', 'highest'):
-    limits = findings['intensities'][title]
-    if limits:
-      lines.append(f'  {title + " intensity":20s} {limits[0]:g} .. {limits[1]:g}')
-  for name, found in findings['attributes'].items():
-    lines.append(
-      f'  {name:20s} {found["summary"]}, missing {found["missing"]}, '
-      f'out of range {found["out_of_range"]}'
-    )
-  for key in ('unreadable', 'duplicates', 'out_of_range', 'cut_off', 'notes'):
-    messages = findings[key]
-    if messages:
-      lines.append(f'  {key.replace("_", " ")}: {len(messages)}')
-      lines += [f'    - {message}' for message in messages[:max_messages]]
-      if len(messages) > max_messages:
-        lines.append(f'    - and {len(messages) - max_messages} more')
-  return '\n'.join(lines)
+  return look
+
+
+def shared(looks: Mapping[str, Look]) -> list[str]:
+  """Messages about patients who stand in two cohorts, by id or by picture."""
+  names = list(looks)
+  where = [name for name in names for _ in looks[name].ids]
+  ids = [i for name in names for i in looks[name].ids]
+  messages = []
+  first = {}
+  for name in names:
+    for patient in dict.fromkeys(looks[name].patients):
+      other = first.setdefault(patient, name)
+      if other != name:
+        messages.append(f'patient {patient} stands in {other} and in {name}')
+  prints = [p for name in names for p in looks[name].fingerprints]
+  seen = {}
+  for number, fingerprint in enumerate(prints):
+    other = seen.setdefault(fingerprint, number)
+    if where[other] != where[number]:
+      messages.append(
+        f'{ids[number]} of {where[number]} is the same file as {ids[other]} of '
+        f'{where[other]}'
+      )
+  signatures = [s for name in names for s in looks[name].signatures]
+  if signatures:
+    for i, j, found in similarity.near_pairs(signatures, ids, prints):
+      if where[i] != where[j]:
+        messages.append(
+          f'{ids[j]} of {where[j]} looks like {ids[i]} of {where[i]} '
+          f'(correlation {found:.3f})'
+        )
+  return messages
+
+
+def _keep(look: Look, record: Record, scan: Volume, fingerprint: str) -> None:
+  look.ids.append(record.id)
+  look.patients.append(record.patient)
+  look.fingerprints.append(fingerprint)
+  look.signatures.append(similarity.signature(scan.array))
+  look.thumbnails.append(thumbnail.draw(scan))
+  look.voxels = max(look.voxels, scan.array.size)
+
+
+def _row(record: Record, scan: Volume, label: Volume | None) -> dict[str, Any]:
+  low, middle, high = np.percentile(scan.array, (1, 50, 99))
+  return {
+    'id': record.id,
+    'shape': 'x'.join(map(str, scan.array.shape)),
+    'spacing': scan.spacing,
+    'spacing_text': ' x '.join(f'{mm:.2f}' for mm in scan.spacing),
+    'orientation': ''.join(nib.aff2axcodes(scan.source.affine)),
+    'lowest': float(scan.array.min()),
+    'highest': float(scan.array.max()),
+    'brightness': (low, middle, high),
+    'label': label is not None,
+  }
+
+
+def _duplicates(look: Look) -> list[str]:
+  seen, messages = {}, []
+  for record, fingerprint in zip(look.ids, look.fingerprints, strict=True):
+    first = seen.setdefault(fingerprint, record)
+    if first != record:
+      messages.append(f'{record}: the same file as {first}')
+  return messages
+
+
+def _near(look: Look) -> list[str]:
+  if not look.signatures:
+    return []
+  pairs = similarity.near_pairs(look.signatures, look.patients, look.fingerprints)
+  return [
+    f'{look.ids[j]}: looks like {look.ids[i]} (correlation {found:.3f})'
+    for i, j, found in pairs
+  ]
+
+
+def _odd(rows: list[dict[str, Any]]) -> list[str]:
+  """Scans unlike the rest of their cohort in brightness or voxel size."""
+  if len(rows) < similarity.FEW:
+    return []
+  messages = []
+  bright = np.array([row['brightness'] for row in rows], np.float64)
+  usual = np.median(bright, 0)
+  spread = 1.4826 * np.median(np.abs(bright - usual), 0)
+  spread = np.maximum(spread, 0.02 * (usual[2] - usual[0]) + 1e-12)
+  away = np.abs(bright - usual) / spread
+  sizes = np.array([row['spacing'] for row in rows])
+  usual_size = np.median(sizes, 0)
+  for row, distance, values, size in zip(rows, away, bright, sizes, strict=True):
+    if distance.max() > ODD_DEVIATIONS:
+      worst = int(distance.argmax())
+      messages.append(
+        f'{row["id"]}: percentile {(1, 50, 99)[worst]} of its intensities is '
+        f'{values[worst]:g}, usual is {usual[worst]:g} '
+        f'({distance[worst]:.0f} robust deviations)'
+      )
+    if np.abs(np.log(size / usual_size)).max() > np.log(ODD_FACTOR):
+      shown = ' x '.join(f'{mm:.2f}' for mm in usual_size)
+      messages.append(
+        f'{row["id"]}: voxels of {row["spacing_text"]} mm, usual are {shown} mm'
+      )
+  return messages
+
+
+def _groups(cohort: Cohort) -> dict[str, dict[str, int]]:
+  """Patients per category, phase and visit, where these tell scans apart."""
+  found = {}
+  fields = {a.name: a for a in cohort.schema if a.kind == 'categorical'}
+  for name, attribute in fields.items():
+    members = {str(category): set() for category in attribute.categories}
+    for record in cohort.records:
+      value = record.attributes.get(name)
+      if not is_missing(value):
+        with contextlib.suppress(ValueError):  # an unknown one is a group of its own
+          value = attribute.decode(attribute.encode(value))
+        members.setdefault(str(value), set()).add(record.patient)
+    found[name] = {value: len(patients) for value, patients in members.items()}
+  for name in ('phase', 'visit'):
+    members = {}
+    for record in cohort.records:
+      members.setdefault(getattr(record, name), set()).add(record.patient)
+    if 1 < len(members) <= 20:
+      found[name] = {value: len(patients) for value, patients in members.items()}
+  return found
 
 
 def _attribute(cohort: Cohort, attribute) -> dict[str, Any]:
@@ -127,8 +269,9 @@ def _attribute(cohort: Cohort, attribute) -> dict[str, Any]:
   found['out_of_range'] = int(outside.sum())
   shown = 'no value'
   if numbers.size:
+    low, middle, high = np.percentile(numbers, (0, 50, 100))
     shown = (
-      f'{numbers.min():g} .. {numbers.max():g} {attribute.unit} '
+      f'{low:.4g} .. {high:.4g} {attribute.unit}, median {middle:.4g} '
       f'(declared {attribute.low:g} .. {attribute.high:g})'
     )
   return {**found, 'summary': shown}
@@ -143,6 +286,10 @@ def _cut_off(record: Record, scan: Volume, spec: Spec) -> list[str]:
   return [
     f'{record.id}: {needed} slices, preprocess.shape keeps the middle {spec.shape[0]}'
   ]
+
+
+def _counted(values) -> dict[str, int]:
+  return dict(Counter(values).most_common())
 
 
 def _range(values: list[float]) -> list[float]:

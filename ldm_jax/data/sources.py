@@ -19,8 +19,11 @@ NAMES = ('public', 'private', 'test')
 PUBLISHED = 'published:'
 
 
-def cohorts(data):
+def cohorts(data, disjoint=True):
   """Reads the cohorts of `config.data`.
+
+  Args:
+    disjoint: False lets a patient stand in two cohorts, for those who look into it.
 
   Returns:
     Dict of name -> Cohort for the sections that are not empty.
@@ -53,7 +56,8 @@ def cohorts(data):
       'empty. Set data.public.layout (one of '
       f'{", ".join(sorted(layouts.LAYOUTS))}) and its root.'
     )
-  cohorts_.check_disjoint(found)
+  if disjoint:
+    cohorts_.check_disjoint(found)
   schemas = {cohort.schema for cohort in found.values()}
   if len(schemas) > 1:
     raise ValueError(

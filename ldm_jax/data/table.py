@@ -1,23 +1,29 @@
 """Tables of patients: TSV, CSV or XLS -> rows of text, with errors that name the cell.
 
-UTF-8 with or without byte-order mark; the separator (tab, comma, semicolon) is taken
-from the header line. Cells stay text, so that an id such as '001' keeps its zeros.
+UTF-8 with or without byte-order mark, or UTF-16 with one (Unicode text of Excel); the
+separator (tab, comma, semicolon) is taken from the header line. Cells stay text, so
+that an id such as 001 keeps its zeros.
 """
 
 from __future__ import annotations
 
+import codecs
+import collections
 import csv
 import dataclasses
+import io
 import os
 import pathlib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ldm_jax.data import cells, spreadsheet
+from ldm_jax.data import cells, files, spreadsheet
 from ldm_jax.data.attributes import Attribute, Schema, is_missing
 
 SEPARATORS = '\t,;'
+MAX_BYTES = 2**26  # as text and rows of dicts, about ten times as much in memory
+LONGEST_VALUE = 200  # characters of an attribute
 NAMES = ('participants.tsv', 'participants.csv')
 
 
@@ -43,7 +49,7 @@ class Table:
       return column
     raise ValueError(
       f'{self.path} has no column {column!r} for {purpose}; its columns are '
-      f'{", ".join(self.columns)}. Name the right one in {key}, or add it to the table.'
+      f'{listed(self.columns)}. Name the right one in {key}, or add it to the table.'
     )
 
   def where(self, index: int, column: str) -> str:
@@ -65,6 +71,12 @@ class Table:
     value = self.rows[index][column]
     if is_missing(value):
       return None
+    if len(value) > LONGEST_VALUE:
+      raise ValueError(
+        f'{self.where(index, column)}: the cell holds {len(value)} characters, '
+        f'beginning with {value[:20]!r}; required is one value, a number or one of the '
+        'known categories. Correct the table.'
+      )
     if attribute.kind == 'continuous':
       is_age = attribute.unit == 'years' or column.lower() == 'age'
       number = cells.years(value) if is_age else cells.number(value)
@@ -172,12 +184,17 @@ def index_by(
 def require_folder(root: str | os.PathLike, key: str = 'root') -> pathlib.Path:
   """Returns the folder, or raises ValueError when it is missing or empty."""
   path = pathlib.Path(root).expanduser()
-  if not str(root) or not path.is_dir():
+  if not str(root) or not os.path.isdir(path):  # false, too, for an impossible name
     raise ValueError(
       f'The data folder {str(root)!r} does not exist or is no folder; required is a '
       f'folder of scans. Set {key} of the data section (or root=... after the config).'
     )
-  if not any(path.iterdir()):
+  try:
+    empty = not any(path.iterdir())
+  except OSError as error:
+    advice = f'Change its permissions or set {key} of the data section.'
+    raise files.unreadable(path, error, 'a folder of scans', advice) from error
+  if empty:
     raise ValueError(
       f'The data folder {path} is empty; required is a folder of scans with a table of '
       f'patients. Fill it or set {key} of the data section.'
@@ -217,15 +234,17 @@ def read(path: str | os.PathLike) -> Table:
   """Reads a TSV or CSV file.
 
   Raises:
-    ValueError: not UTF-8, no header, no rows, repeated column names, or a line with
-      more cells than the header.
+    ValueError: no such file or too large, not UTF-8, no header, no rows, repeated
+      column names, an open quote, or a line with more cells than the header.
   """
   path = pathlib.Path(path)
   is_sheet = path.suffix.lower() == spreadsheet.SUFFIX
   text = spreadsheet.as_tsv(path) if is_sheet else _text(path)
-  header_line = text.split('\n', 1)[0]
+  header_line = next((line for line in text.splitlines() if line.strip()), '')
   separator = max(SEPARATORS, key=header_line.count)
-  reader = csv.reader(text.splitlines(keepends=True), delimiter=separator)
+  # `splitlines` would end a row at a form feed inside a cell. Strict, because a quote
+  # that is never closed would swallow all rows behind it.
+  reader = csv.reader(io.StringIO(text, newline=''), delimiter=separator, strict=True)
   columns, rows, lines = None, [], []
   try:
     for cells in reader:
@@ -256,27 +275,53 @@ def read(path: str | os.PathLike) -> Table:
 
 
 def _text(path: pathlib.Path) -> str:
+  required = 'a UTF-8 TSV or CSV file'
+  advice = 'Set options.table of the data section.'
+  size = files.require_file(path, required, advice).st_size
+  if size > MAX_BYTES:
+    raise ValueError(
+      f'{path} has {size} bytes; allowed are {MAX_BYTES}. Cut it down to the columns '
+      'that data.schema names.'
+    )
   try:
-    return path.read_text(encoding='utf-8-sig')
-  except UnicodeDecodeError as error:
-    raise ValueError(
-      f'{path} is not UTF-8 text ({error.reason} at byte {error.start}); required is a '
-      'UTF-8 TSV or CSV file. Save it again as UTF-8.'
-    ) from error
+    content = path.read_bytes()
   except OSError as error:
+    raise files.unreadable(path, error, required, advice) from error
+  wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+  try:
+    text = content.decode('utf-16' if wide else 'utf-8-sig')
+  except UnicodeDecodeError as error:
+    kind = files.kind_of(content[:132])
     raise ValueError(
-      f'{path} cannot be read ({error.strerror}); required is a TSV or CSV file. Set '
-      'options.table of the data section.'
+      f'{path} is not UTF-8 text ({error.reason} at byte {error.start}'
+      + (f'; it looks like {kind}' if kind else '')
+      + f'); required is {required}. Save it again as UTF-8.'
     ) from error
+  if '\0' in text:
+    line = text.count('\n', 0, text.index('\0')) + 1
+    raise ValueError(
+      f'{path} holds a NUL byte in line {line}; '
+      f'required is {required}. It is damaged or UTF-16 without a mark: save it again '
+      'as UTF-8.'
+    )
+  return text
+
+
+def listed(columns: Iterable[str]) -> str:
+  """The names of columns for a message, the first of very many."""
+  columns = list(columns)
+  more = f' and {len(columns) - 20} more' if len(columns) > 20 else ''
+  return ', '.join(column[:60] for column in columns[:20]) + more
 
 
 def _columns(path: pathlib.Path, cells: list[str]) -> tuple[str, ...]:
   while cells and not cells[-1]:
     cells = cells[:-1]
-  repeated = sorted({name for name in cells if name and cells.count(name) > 1})
+  counts = collections.Counter(cells)
+  repeated = sorted(name for name, count in counts.items() if name and count > 1)
   if repeated:
     raise ValueError(
-      f'{path} has the column {repeated[0]!r} more than once; required are distinct '
-      'names. Rename one of them.'
+      f'{path} has the column {repeated[0][:80]!r} more than once; required are '
+      'distinct names. Rename one of them.'
     )
   return tuple(cells)

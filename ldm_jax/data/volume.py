@@ -98,7 +98,12 @@ def read_label(
   """
   read_by = reader(path)
   num_frames = read_by.read_header(path, stack).num_frames
-  array, header = read_by.read_frame(path, frame if num_frames > 1 else None, stack)
+  array, header = read_by.read_frame(
+    path,
+    frame if num_frames > 1 else None,
+    stack,
+    expected=None if like is None else like.source.shape,
+  )
   rounded = np.rint(np.asarray(array, np.float64))
   if not np.isfinite(rounded).all() or (abs(rounded - array) > 1e-3).any():
     raise ValueError(

@@ -51,7 +51,9 @@ def write(path, content, sections=SECTIONS):
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
   try:
-    temporary.write_text(page(content, sections), encoding='utf-8')
+    text = page(content, sections)
+    # The name of a file need not be text.
+    temporary.write_text(text, encoding='utf-8', errors='backslashreplace')
     os.replace(temporary, path)
   finally:
     temporary.unlink(missing_ok=True)

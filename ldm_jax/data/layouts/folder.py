@@ -12,7 +12,7 @@ import os
 import pathlib
 import re
 
-from ldm_jax.data import dicom_files
+from ldm_jax.data import dicom_files, names
 from ldm_jax.data import table as tables
 from ldm_jax.data.about import About
 from ldm_jax.data.attributes import Schema, is_missing
@@ -110,7 +110,7 @@ def read(
     raise ValueError(
       f'{root} has no file for {image!r} in any of the {len(table.rows)} rows of '
       f'{table.path.name}; required are .nii or .nii.gz files. Set options.image to '
-      f'a column ({", ".join(table.columns)}) or a pattern such as '
+      f'a column ({tables.listed(table.columns)}) or a pattern such as '
       "'{subject}/*.nii.gz'."
     )
   return Cohort(name, schema, tuple(records), tuple(notes))
@@ -127,7 +127,7 @@ def _subject_column(table: tables.Table, subject: str) -> str:
 def _ask_for_schema(table: tables.Table, subject: str) -> None:
   columns = [column for column in table.columns if column != subject]
   raise ValueError(
-    f'{table.path} has the columns {", ".join(columns) or "(none)"} beside '
+    f'{table.path} has the columns {tables.listed(columns) or "(none)"} beside '
     f'{subject!r}, and data.schema names no attribute; required is data.schema, for '
     "example ({'name': 'age', 'low': 18, 'high': 95, 'unit': 'years'}, {'name': 'sex', "
     "'kind': 'categorical', 'categories': ('F', 'M')}). Ranges are stated, not "
@@ -160,8 +160,8 @@ def _image_option(
   raise ValueError(
     f'{root} has no .nii or .nii.gz file named after the patients in column '
     f'{subject!r} of {table.path.name}, and no column of paths; columns are '
-    f'{", ".join(table.columns)}. Set options.subject, and options.image to a column '
-    "or a pattern such as '{subject}/*.nii.gz'."
+    f'{tables.listed(table.columns)}. Set options.subject, and options.image to a '
+    "column or a pattern such as '{subject}/*.nii.gz'."
   )
 
 
@@ -173,8 +173,8 @@ def _check_cell_or_pattern(table: tables.Table, text: str, option: str) -> None:
   if not holes or unknown:
     raise ValueError(
       f'options.{option} is {text!r}, which is neither a column of {table.path} nor a '
-      f'pattern of its columns; columns are {", ".join(table.columns)}. Name one, or '
-      "write a pattern such as '{subject}/*.nii.gz'."
+      f'pattern of its columns; columns are {tables.listed(table.columns)}. Name one, '
+      "or write a pattern such as '{subject}/*.nii.gz'."
     )
 
 
@@ -187,6 +187,13 @@ def _check_rows(table: tables.Table, subject: str, visit: str) -> None:
       raise ValueError(
         f'{table.where(index, subject)}: the patient has no id; required is one in '
         'every row. Correct the table, or name the right column in options.subject.'
+      )
+    fault = names.fault(patient)
+    if fault:
+      raise ValueError(
+        f'{table.where(index, subject)}: the patient id {patient[:80]!r} {fault}; '
+        f'required is {names.REQUIRED}. Correct the table, or name the right column in '
+        'options.subject.'
       )
     if (patient, when) in seen:
       raise ValueError(
@@ -206,7 +213,11 @@ def _files(root: pathlib.Path, row: dict, option: str, subject: str) -> list[str
     return [] if is_missing(cell) else [str(root / os.path.expanduser(cell))]
   cells = {**row, 'subject': row[subject]}
   pattern = re.sub(r'\{([^{}]*)\}', lambda m: glob.escape(cells[m.group(1)]), option)
-  found = glob.glob(os.path.join(glob.escape(str(root)), pattern), recursive=True)
+  if '**' in pattern:  # pathlib does not follow links into loops, as glob does
+    base = pathlib.Path('/') if os.path.isabs(pattern) else root
+    found = map(str, base.glob(pattern.lstrip('/')))
+  else:
+    found = glob.glob(os.path.join(glob.escape(str(root)), pattern))
   endings = ('.nii', '.nii.gz', *SUFFIXES)
   plain = sorted(p for p in found if p.lower().endswith(endings))
   return plain or sorted(p for p in found if dicom_files.is_dicom(p))

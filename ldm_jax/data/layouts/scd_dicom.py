@@ -35,7 +35,7 @@ ABOUT = About(
   year={2009},
 }""",
   licence='CC0 1.0 (public domain)',
-  instructions='The folder with SCD_IMAGES_*/, SCD_ManualContours/ and scd_patientdata.csv.',
+  instructions='The folder with SCD_IMAGES_*/, SCD_ManualContours/ and the table.',
 )
 FRAMES = 20
 CONTOUR = re.compile(r'IM-\d+-(\d+)-([io])contour-manual\.txt')
