@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from ldm_jax import defaults_autoencoder, defaults_privacy
+from ldm_jax import defaults_adapt, defaults_autoencoder
 
 
 def defaults():
@@ -78,7 +78,7 @@ def defaults():
         # Weight min(snr, gamma) of the clean latent's error (Hang 2023, gamma 5). None
         # leaves every time's error of the prediction alone.
         'min_snr_gamma': None,
-        'times': _times('uniform'),
+        'times': defaults_adapt.times('uniform'),
         'model': {
           # 'unet'; 'dit', a transformer over patches with the options of `dit`; or
           # 'daum24', the UNet of the paper.
@@ -150,48 +150,7 @@ def defaults():
         # weights are where training starts. '' for random ones.
         'init': '',
       },
-      'adapt': {
-        # Which parameters move; 'lora' adds some and moves only these.
-        'method': 'full',
-        'lora': {
-          # Numbers in an adapter grow with the rank; few carry what a fine-tuning
-          # changes (Hu 2021), and few gather little privacy noise.
-          'rank': 4,
-          # The adapters' product is scaled by alpha / rank.
-          'alpha': 4.0,
-          # Regular expressions over paths of layers: linear or convolution.
-          'targets': (r'/to_[qkv]$', r'/out_proj$'),
-        },
-        # 'scratch' ignores the public pre-training: the ablation of Daum 2024.
-        'init': 'diffusion',
-        'drift': 0.0,
-        # '' draws times as pre-training does.
-        'times': _times(''),
-        'steps': 100,
-        # 'adam', or 'sgd' (plain descent).
-        'optimizer': 'adam',
-        'learning_rate': 2e-4,
-        # One average of the parameters for each decay, at no cost in privacy: the
-        # first is what `sample` takes unless sample.ema_decay names another.
-        'ema_decay': (0.9,),
-        # Patients a step without privacy.
-        'batch_size': 16,
-        # Another number repeats this stage alone with other draws, as `seed` would
-        # all of them.
-        'seed': 0,
-        # Transformed copies of each volume of a patient, averaged with the volume
-        # before anything is clipped. Only what leaves the attributes true belongs
-        # here: no rotation where an attribute is an angle.
-        'augment': {
-          # Versions of a volume, itself included (De 2022).
-          'multiplicity': 1,
-          # As in the section `augment`.
-          'shift': (0, 1, 1),
-          'rotation_deg': (0, 0, 0),
-          'gamma': 0.1,
-        },
-        'privacy': defaults_privacy.section(),
-      },
+      'adapt': defaults_adapt.section(),
       'sample': {
         'num': 32,
         # Another number draws other samples of the same model.
@@ -300,21 +259,4 @@ def _cohort(part):
     'part': part,
     # Keyword arguments of the layout: table, columns, phantom size and site.
     'options': {},
-  }
-
-
-def _times(density):
-  return {
-    # How often a training step draws each time: 'uniform', 'logit_normal' (Esser
-    # 2024), 'beta' (with b = 1 a power), 'piecewise', or 'private', the pieces of
-    # Ghalebikesabi 2023 for private training. x = 0 is clean, x = 1 noise.
-    'density': density,
-    'logit_mean': 0.0,
-    'logit_std': 1.0,
-    'beta': (1.0, 1.0),
-    # (from, to, share) in x; ((0.0, 0.03, 0.05), (0.03, 0.8, 0.9), (0.8, 1.0, 0.05)).
-    'pieces': (),
-    # True divides each loss by its time's probability: the objective stays uniform,
-    # only its variance changes. False lets the density weigh the times.
-    'importance': False,
   }

@@ -11,7 +11,7 @@ MAX_LINES = 300
 # From the ground up. A room imports from rooms of lower floors and from itself.
 FLOORS = (
   (
-    *('defaults_autoencoder', 'defaults_privacy', 'defaults'),
+    *('defaults_autoencoder', 'defaults_adapt', 'defaults'),
     *('config', 'ablations', 'checks', 'workfolder'),
   ),
   ('data',),
@@ -31,7 +31,7 @@ FLOORS = (
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # These are single modules of one floor; folders of one floor do not know each other.
 MODULES = {
-  *('defaults_autoencoder', 'defaults_privacy', 'defaults', 'config', 'ablations'),
+  *('defaults_autoencoder', 'defaults_adapt', 'defaults', 'config', 'ablations'),
   *('checks', 'workfolder', 'staging', 'encoding', 'releasing', 'readying'),
   *('adapting', 'auditing', 'autoencoding', 'estimating', 'examining', 'stages'),
   *('converting', 'planning'),

@@ -7,7 +7,6 @@ that an id such as 001 keeps its zeros.
 
 from __future__ import annotations
 
-import codecs
 import collections
 import csv
 import dataclasses
@@ -18,11 +17,10 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ldm_jax.data import cells, files, spreadsheet
+from ldm_jax.data import cells, files, plain_text, spreadsheet
 from ldm_jax.data.attributes import Attribute, Schema, is_missing
 
 SEPARATORS = '\t,;'
-MAX_BYTES = 2**26  # as text and rows of dicts, about ten times as much in memory
 LONGEST_VALUE = 200  # characters of an attribute
 NAMES = ('participants.tsv', 'participants.csv')
 
@@ -239,7 +237,7 @@ def read(path: str | os.PathLike) -> Table:
   """
   path = pathlib.Path(path)
   is_sheet = path.suffix.lower() == spreadsheet.SUFFIX
-  text = spreadsheet.as_tsv(path) if is_sheet else _text(path)
+  text = spreadsheet.as_tsv(path) if is_sheet else plain_text.read(path)
   header_line = next((line for line in text.splitlines() if line.strip()), '')
   separator = max(SEPARATORS, key=header_line.count)
   # `splitlines` would end a row at a form feed inside a cell. Strict, because a quote
@@ -272,39 +270,6 @@ def read(path: str | os.PathLike) -> Table:
       f'{path} holds no rows; required are a header line and one line per patient.'
     )
   return Table(path, columns, tuple(rows), tuple(lines))
-
-
-def _text(path: pathlib.Path) -> str:
-  required = 'a UTF-8 TSV or CSV file'
-  advice = 'Set options.table of the data section.'
-  size = files.require_file(path, required, advice).st_size
-  if size > MAX_BYTES:
-    raise ValueError(
-      f'{path} has {size} bytes; allowed are {MAX_BYTES}. Cut it down to the columns '
-      'that data.schema names.'
-    )
-  try:
-    content = path.read_bytes()
-  except OSError as error:
-    raise files.unreadable(path, error, required, advice) from error
-  wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-  try:
-    text = content.decode('utf-16' if wide else 'utf-8-sig')
-  except UnicodeDecodeError as error:
-    kind = files.kind_of(content[:132])
-    raise ValueError(
-      f'{path} is not UTF-8 text ({error.reason} at byte {error.start}'
-      + (f'; it looks like {kind}' if kind else '')
-      + f'); required is {required}. Save it again as UTF-8.'
-    ) from error
-  if '\0' in text:
-    line = text.count('\n', 0, text.index('\0')) + 1
-    raise ValueError(
-      f'{path} holds a NUL byte in line {line}; '
-      f'required is {required}. It is damaged or UTF-16 without a mark: save it again '
-      'as UTF-8.'
-    )
-  return text
 
 
 def listed(columns: Iterable[str]) -> str:

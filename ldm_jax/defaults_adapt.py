@@ -1,0 +1,115 @@
+"""The default values of `adapt`, and why each was chosen."""
+
+
+def section():
+  """The keys of `adapt`: method, training, privacy."""
+  return {
+    # Which parameters move; 'lora' adds some and moves only these.
+    'method': 'full',
+    'lora': {
+      # Numbers in an adapter grow with the rank; few carry what a fine-tuning
+      # changes (Hu 2021), and few gather little privacy noise.
+      'rank': 4,
+      # The adapters' product is scaled by alpha / rank.
+      'alpha': 4.0,
+      # Regular expressions over paths of layers: linear or convolution.
+      'targets': (r'/to_[qkv]$', r'/out_proj$'),
+    },
+    # 'scratch' ignores the public pre-training: the ablation of Daum 2024.
+    'init': 'diffusion',
+    'drift': 0.0,
+    # '' draws times as pre-training does.
+    'times': times(''),
+    'steps': 100,
+    # 'adam', or 'sgd' (plain descent).
+    'optimizer': 'adam',
+    'learning_rate': 2e-4,
+    # One average of the parameters for each decay, at no cost in privacy: the
+    # first is what `sample` takes unless sample.ema_decay names another.
+    'ema_decay': (0.9,),
+    # Patients a step without privacy.
+    'batch_size': 16,
+    # Another number repeats this stage alone with other draws, as `seed` would
+    # all of them.
+    'seed': 0,
+    # Transformed copies of each volume of a patient, averaged with the volume
+    # before anything is clipped. Only what leaves the attributes true belongs
+    # here: no rotation where an attribute is an angle.
+    'augment': {
+      # Versions of a volume, itself included (De 2022).
+      'multiplicity': 1,
+      # As in the section `augment`.
+      'shift': (0, 1, 1),
+      'rotation_deg': (0, 0, 0),
+      'gamma': 0.1,
+    },
+    'privacy': privacy(),
+  }
+
+
+def privacy():
+  """The keys of `adapt.privacy`: budget, mechanism, clipping, other releases."""
+  return {
+    # Of all releases on these patients together, or of this run alone where
+    # ledger.total_epsilon bounds the total.
+    'epsilon': 10.0,
+    'delta': 1e-5,
+    # 'poisson'; 'truncated_poisson' keeps at most max_batch_size patients of a
+    # draw; 'banded' correlates the noise of num_bands steps; 'full_batch' takes
+    # every patient in every step, whatever batch_size. See docs/privacy.md.
+    'mechanism': 'poisson',
+    'max_batch_size': None,
+    'num_bands': 1,
+    'clip_norm': 1.0,
+    # Divides the private mean gradient by clip_norm, after the noise, so that the
+    # learning rate need not follow it (De 2022).
+    'normalize': True,
+    # Expected patients a step; each is drawn with probability
+    # batch_size / num_patients.
+    'batch_size': 32,
+    # Draws of (t, noise) a patient, averaged before clipping (DPDM 2023).
+    'noise_multiplicity': 1,
+    # Patients a compiled call; any drawn batch is a number of these.
+    'chunk_size': 16,
+    # Of a chunk, patients differentiated at once; 0 for all, which a CPU needs.
+    'microbatch': 0,
+    # How: 'ghost' forms no gradient per patient of a coarse layer, 'vmap' forms all,
+    # 'auto' takes what is faster. The numbers are the same.
+    'gradients': 'auto',
+    'log_internal': False,
+    # What else is published of the private cohort, within the same epsilon.
+    'releases': {
+      # Histograms of the attributes, for sample.requests='private_prior'.
+      'attributes': {
+        # Epsilon of this release alone, at adapt.privacy.delta; training has what
+        # remains. None releases nothing. Histograms need little beside images.
+        'epsilon': None,
+        # Bins of a continuous attribute: more bins, more noise in each share.
+        'num_bins': 8,
+        # ((parent, child), ...): the child is drawn given its parent. Without
+        # pairs the attributes are drawn independently.
+        'pairs': (),
+      },
+    },
+    # None: noise key from the operating system. A number makes the noise
+    # predictable: for demonstrations only, and the statement says so.
+    'seed': None,
+  }
+
+
+def times(density):
+  """The keys of `diffusion.times` and `adapt.times`."""
+  return {
+    # How often a training step draws each time: 'uniform', 'logit_normal' (Esser
+    # 2024), 'beta' (with b = 1 a power), 'piecewise', or 'private', the pieces of
+    # Ghalebikesabi 2023 for private training. x = 0 is clean, x = 1 noise.
+    'density': density,
+    'logit_mean': 0.0,
+    'logit_std': 1.0,
+    'beta': (1.0, 1.0),
+    # (from, to, share) in x; ((0.0, 0.03, 0.05), (0.03, 0.8, 0.9), (0.8, 1.0, 0.05)).
+    'pieces': (),
+    # True divides each loss by its time's probability: the objective stays uniform,
+    # only its variance changes. False lets the density weigh the times.
+    'importance': False,
+  }
