@@ -174,7 +174,8 @@ class _Stand:
     """State at step 0, on the host: a step donates the copy that it is given."""
     marks = np.zeros(self.config.audit.num_canaries + SPARE, np.float32)
     trained = {**self.trained, canaries.LEAF: marks}
-    return jax.tree.map(np.asarray, state.create(trained, optimizer))
+    begun = adaptation.begin(state.create(trained, optimizer), self.scheme)
+    return jax.tree.map(np.asarray, begun)
 
   def chunks(self, drawn):
     for chosen, mask in batching.chunks(drawn, self.privacy.chunk_size):

@@ -7,6 +7,7 @@ from ldm_jax.config import flatten
 METHODS = ('full', 'attention', 'lora')
 # Who is drawn and how noise is added in private training: privacy.schemes.
 GRADIENTS = ('auto', 'vmap', 'ghost')
+CLIPPING = ('constant', 'normalised', 'per_layer', 'adaptive')
 MECHANISMS = ('poisson', 'truncated_poisson', 'banded', 'full_batch')
 # How attributes reach the denoiser, any of them together.
 WAYS = ('attention', 'embedding', 'channels')
@@ -185,6 +186,10 @@ def _check_privacy(privacy):
     _require(privacy[key] > 0, f'{prefix}.{key}', privacy[key], 'a positive number')
   key, value = 'microbatch', privacy.microbatch
   _require(value >= 0, f'{prefix}.{key}', value, '0 (all of a chunk) or more')
+  key, value = 'clipping', privacy.clipping
+  _require(value in CLIPPING, f'{prefix}.{key}', value, f'one of {CLIPPING}')
+  key, value = 'quantile', privacy.quantile
+  _require(0 < value < 1, f'{prefix}.{key}', value, 'a share between 0 and 1')
   key, value = 'gradients', privacy.gradients
   _require(value in GRADIENTS, f'{prefix}.{key}', value, f'one of {GRADIENTS}')
 

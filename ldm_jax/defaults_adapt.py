@@ -61,6 +61,11 @@ def privacy():
     'max_batch_size': None,
     'num_bands': 1,
     'clip_norm': 1.0,
+    # 'constant'; 'normalised' gives every patient's gradient the norm clip_norm;
+    # 'per_layer' clips each array by itself; 'adaptive' lets clip_norm follow this
+    # quantile of the norms. See privacy/clipping.py.
+    'clipping': 'constant',
+    'quantile': 0.5,
     # Divides the private mean gradient by clip_norm, after the noise, so that the
     # learning rate need not follow it (De 2022).
     'normalize': True,

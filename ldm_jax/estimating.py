@@ -23,8 +23,9 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
-from ldm_jax.privacy import accounting, checks
+from ldm_jax.privacy import checks
 from ldm_jax.training import adaptation, networks, private, state
 
 COPIES = 5  # of each trained parameter: itself, gradient, two moments of Adam, average
@@ -52,7 +53,7 @@ def plan(config, schema, num_patients, num_scans, flops_per_second):
   """
   encode, denoise = _autoencoder(config), _denoiser(config, schema)
   rate, section = flops_per_second, config.diffusion
-  trained = methods(denoise['shapes'])
+  trained = methods(denoise['shapes'], config.adapt)
   stages = [
     _training('autoencoder', config.autoencoder, encode, rate),
     _inference('encode', encode, sum(num_scans.values()) / 2, rate),
@@ -83,12 +84,20 @@ def plan(config, schema, num_patients, num_scans, flops_per_second):
   }
 
 
-def methods(shapes):
-  """Method -> number of parameters it trains, of a denoiser's nested shapes."""
+def methods(shapes, section):
+  """Method -> number of parameters it trains.
+
+  Args:
+    shapes: nested shapes of the denoiser's parameters.
+    section: config.adapt, whose options each method takes.
+  """
   found = {}
+  flat, key = state.flatten(shapes), jax.eval_shape(lambda: jax.random.key(0))
   for name, is_trained in adaptation.METHODS.items():
+    options = ConfigDict({'method': name, 'lora': section.lora})
     try:
-      trained, _ = state.partition(shapes, is_trained)
+      new = jax.eval_shape(lambda p, k, o=options: adaptation.added(o, p, k), flat, key)
+      trained, _ = state.partition(state.unflatten({**flat, **new}), is_trained)
     except ValueError:  # this network has nothing of that kind
       continue
     found[name] = _size(trained)
@@ -112,13 +121,13 @@ def noise_table(config, trained, num_patients):
   """
   privacy, steps = config.adapt.privacy, config.adapt.steps
   checks.check_delta(privacy.delta, num_patients)
-  probability = private.sampler(privacy, num_patients, b'').sampling_probability
+  scheme = private.configured(privacy, num_patients, steps)
   rows = []
   for epsilon in sorted({*EPSILONS, float(privacy.epsilon)}):
-    sigma = accounting.calibrate(epsilon, privacy.delta, probability, steps)
+    sigma = scheme.calibrated(epsilon, privacy.delta).noise_multiplier
     for method, size in trained.items():
       for times in (1, LARGER):
-        batch = times * privacy.batch_size
+        batch = times * scheme.expected_batch
         ratio = noise_over_signal(sigma, size, batch)
         rows.append(
           {
@@ -255,7 +264,7 @@ def _adapting(config, cost, trained, volumes, rate):
     batch, draws, alive = (
       privacy.batch_size,
       privacy.noise_multiplicity,
-      privacy.microbatch,
+      privacy.microbatch or privacy.chunk_size,
     )
   memory = 4 * (COPIES * trained + cost['parameters'])
   memory += alive * (draws * volumes * cost['kept_bytes'] + 4 * trained)

@@ -41,6 +41,10 @@ def stage(plan, name):
   return entry
 
 
+def methods(traced, config):
+  return estimating.methods(traced[1]['shapes'], config.adapt)
+
+
 def test_parameters_are_those_of_the_network_that_will_be_trained(config, traced):
   module = networks.denoiser(config, SCHEMA)
   latent = jax.eval_shape(
@@ -54,7 +58,7 @@ def test_parameters_are_those_of_the_network_that_will_be_trained(config, traced
   )
   count = sum(leaf.size for leaf in jax.tree.leaves(params))
   assert traced[1]['parameters'] == count
-  assert estimating.methods(traced[1]['shapes'])['full'] == count
+  assert methods(traced, config)['full'] == count
 
 
 def test_operations_and_kept_bytes_of_a_known_network_are_exact():
@@ -79,7 +83,7 @@ def test_noise_over_signal_is_what_a_step_draws():
 def test_a_smaller_epsilon_or_more_parameters_mean_more_noise_and_patients_less(
   config, traced
 ):
-  trained = estimating.methods(traced[1]['shapes'])
+  trained = methods(traced, config)
   table = estimating.noise_table(config, trained, 30)
   rows = {(r['method'], r['epsilon'], r['patients']): r for r in table}
   budgets = sorted({epsilon for _, epsilon, _ in rows})

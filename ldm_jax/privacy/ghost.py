@@ -22,8 +22,10 @@ import jax.numpy as jnp
 from jax.extend.core import Literal
 
 from ldm_jax.models.convolution import Conv, padding_pairs
+from ldm_jax.models.layers import Dense
 from ldm_jax.models.lowering import pad, planes_weight_gradient, unfold
 
+LINEAR = (Conv, Dense)
 # Multiply-adds that cost what writing and reading one entry of a gradient costs
 # (measured on two cores).
 PRODUCTS_PER_ENTRY = 60
@@ -198,12 +200,18 @@ def _is_worthwhile(calls):
 
 def _at_linear_layers(handle):
   """Interceptor: handle(path of the kernel, module, call, x) at our linear layers."""
+  inside = []  # a layer's call may call its parent class's, which is the same call
 
   def intercept(next_fun, args, kwargs, context):
     module = context.module
-    exact = type(module) in (Conv, nn.Dense)  # a subclass may compute anything
-    if not exact or context.method_name != '__call__' or kwargs or len(args) != 1:
+    exact = type(module) in LINEAR  # a subclass may compute anything
+    if not exact or context.method_name != '__call__' or module.path in inside:
       return next_fun(*args, **kwargs)
-    return handle('/'.join((*module.path, 'kernel')), module, next_fun, args[0])
+    inside.append(module.path)
+    try:
+      (x,) = args
+      return handle('/'.join((*module.path, 'kernel')), module, next_fun, x)
+    finally:
+      inside.pop()
 
   return intercept

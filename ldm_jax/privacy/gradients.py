@@ -6,8 +6,8 @@ model, the loss or the data do, one patient changes its result by at most `clip_
 
 Why the bound holds, row by row:
 - row i enters only its own gradient, because the loss sees one patient at a time;
-- a finite gradient is scaled to norm <= clip_norm, in float32, with a margin of 1e-6
-  that outweighs the rounding of the norm;
+- a finite gradient is scaled to norm <= clip_norm, in float32, with a margin that
+  outweighs the rounding of the norm (`clipping.py`, which has several rules for it);
 - a gradient with a NaN, an infinity, or a norm beyond float32, counts as zero. That
   choice depends on the patient's own data only, and zero is within the bound;
 - a padded row (mask False) counts as exactly zero, whatever it holds.
@@ -33,17 +33,25 @@ import jax
 import jax.numpy as jnp
 import jax_privacy
 
+from ldm_jax.privacy import clipping as clipping_rules
 from ldm_jax.privacy import ghost
 from ldm_jax.privacy.checks import check_clip_norm
 
 # Measured on CPU only; elsewhere the method that needs no measurement to be right.
 METHOD = {'cpu': 'ghost'}
 METHODS = ('auto', 'vmap', 'ghost')
-MARGIN = 1e-6  # relative; the float32 norm of 3e7 entries errs by about 1e-7
 
 
 def clipped_sum(
-  loss_fn, trained, batch, mask, keys, clip_norm, microbatch=1, method='auto'
+  loss_fn,
+  trained,
+  batch,
+  mask,
+  keys,
+  clip_norm,
+  microbatch=1,
+  method='auto',
+  clipping='constant',
 ):
   """Sums the clipped gradients of the patients that the mask keeps. [Abadi16]
 
@@ -61,9 +69,11 @@ def clipped_sum(
     method: one of METHODS. 'ghost' needs a flat dict {'path/of/parameter': array} for
       trained, as Flax names them; other trees, and layers that do not qualify, take
       ordinary gradients.
+    clipping: a rule of `clipping.RULES`; each keeps every contribution within C.
 
   Returns:
-    A tree like `trained` in float32: sum_i mask_i g_i min(1, C / ||g_i||).
+    A tree like `trained` in float32: sum_i mask_i g_i min(1, C / ||g_i||) by the rule
+    'constant'. By 'adaptive' (such a tree, sum of the bits), see `clipping`.
 
   Raises:
     ValueError: microbatch does not divide n, rows disagree in number, C is not > 0, or
@@ -71,6 +81,7 @@ def clipped_sum(
   """
   if isinstance(clip_norm, numbers.Real):  # a traced norm is its maker's to check
     check_clip_norm(clip_norm)
+  clipping_rules.check(clipping)
   if method not in METHODS:
     raise ValueError(
       f'the method of private gradients is {method!r}; it must be one of '
@@ -105,23 +116,22 @@ def clipped_sum(
   def add_group(total, group):
     examples, keep, keys = group
     gradient, factors = jax.vmap(gradients)(examples, keys)
-    squares = jax.vmap(squared_norm)(gradient)
-    for path, layer in layers.items():
-      squares += ghost.squared_norms(layer, factors[path])
-    scale, keep = clip_scale(jnp.sqrt(squares), clip_norm, keep)
+    squares = jax.tree.map(jax.vmap(_squares), gradient)
+    if layers:
+      squares |= {p: ghost.squared_norms(n, factors[p]) for p, n in layers.items()}
+    scales, bits, keep = clipping_rules.scales(squares, clip_norm, keep, clipping)
 
-    def add(t, g):  # row by row: a reduction over rows is many times slower on a CPU
+    def add(t, g, scale):  # row by row: a reduction over rows is slow on a CPU
       for row in range(microbatch):
         t = t + jnp.where(keep[row], g[row].astype(jnp.float32) * scale[row], 0.0)
       return t
 
+    total, sum_of_bits = total
     of_whole, of_factored = _split(total, layers)
-    of_whole = jax.tree.map(add, of_whole, gradient)
-    if not layers:
-      return of_whole
+    of_whole = jax.tree.map(add, of_whole, gradient, _split(scales, layers)[0])
     for path, layer in layers.items():
-      of_factored[path] += ghost.weighted_sum(layer, factors[path], scale, keep)
-    return of_whole | of_factored
+      of_factored[path] += ghost.weighted_sum(layer, factors[path], scales[path], keep)
+    return of_whole | of_factored if layers else of_whole, sum_of_bits + bits
 
   def add_unless_padding(total, group):
     return jax.lax.cond(
@@ -131,40 +141,12 @@ def clipped_sum(
   split = lambda x: x.reshape((num_rows // microbatch, microbatch, *x.shape[1:]))
   groups = jax.tree.map(split, (batch, jnp.asarray(mask, bool), keys))
   start = jax.tree.map(lambda w: jnp.zeros(w.shape, jnp.float32) + zero, trained)
+  start = start, zero
   if num_rows == microbatch:
-    return add_group(start, jax.tree.map(lambda x: x[0], groups))
-  return jax.lax.scan(add_unless_padding, start, groups)[0]
-
-
-def clip_to_norm(tree, clip_norm, keep=True):
-  """Scales a tree to L2 norm <= clip_norm, in float32; zero if not finite or kept.
-
-  Args:
-    tree: arrays of any float type, together one vector.
-    clip_norm: C > 0.
-    keep: bool scalar; False gives exact zeros.
-
-  Returns:
-    A float32 tree: tree * min(1, C / ||tree||), or zeros.
-  """
-  scale, keep = clip_scale(jnp.sqrt(squared_norm(tree)), clip_norm, keep)
-  return jax.tree.map(
-    lambda g: jnp.where(keep, g.astype(jnp.float32) * scale, 0.0), tree
-  )
-
-
-def squared_norm(tree):
-  """Squared L2 norm of all arrays together, in float32."""
-  return sum(jnp.sum(jnp.square(g.astype(jnp.float32))) for g in jax.tree.leaves(tree))
-
-
-def clip_scale(norm, clip_norm, keep=True):
-  """Factors min(1, C / norm) and what is kept: rows that are wanted and finite."""
-  # NaN and infinite entries (and overflow) all end in a norm that is not finite.
-  keep = jnp.isfinite(norm) & keep
-  return jnp.minimum(
-    1.0, (1 - MARGIN) * clip_norm / jnp.where(norm > 0, norm, 1.0)
-  ), keep
+    total = add_group(start, jax.tree.map(lambda x: x[0], groups))
+  else:
+    total = jax.lax.scan(add_unless_padding, start, groups)[0]
+  return total if clipping == 'adaptive' else total[0]
 
 
 def reference_clipped_sum(loss_fn, trained, batch, mask, keys, clip_norm):
@@ -185,6 +167,10 @@ def reference_clipped_sum(loss_fn, trained, batch, mask, keys, clip_norm):
   )
   padding = ~jnp.asarray(mask, bool)
   return gradient(trained, (batch, keys), is_padding_example=padding)
+
+
+def _squares(leaf):
+  return jnp.sum(jnp.square(leaf.astype(jnp.float32)))
 
 
 def _split(tree, layers):

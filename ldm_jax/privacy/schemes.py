@@ -20,7 +20,7 @@ patient who is in the batch moves the sum by at most C.
 import dataclasses
 
 from ldm_jax.data import batching
-from ldm_jax.privacy import accounting, checks, noise, strategies
+from ldm_jax.privacy import accounting, checks, clipping, noise, strategies
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,6 +38,10 @@ class Poisson:
     steps: number of noisy steps, empty batches included.
     clip_norm: C.
     noise_multiplier: sigma, noise deviation over C; None until `calibrated`.
+    clipping: how contributions are kept within C, of `clipping.RULES`; where C is
+      adaptive, clip_norm is the first, and each step's sum and noise are in units of
+      the C of that step, which earlier releases decide.
+    quantile: of the patients' norms that an adaptive C follows.
 
   Raises:
     ValueError: a number out of range.
@@ -48,8 +52,11 @@ class Poisson:
   steps: int
   clip_norm: float
   noise_multiplier: float | None = None
+  clipping: str = 'constant'
+  quantile: float = 0.5
 
   def __post_init__(self):
+    clipping.check(self.clipping)
     checks.check_steps(self.steps)
     checks.check_clip_norm(self.clip_norm)
     checks.check_sampling_probability(self.sampling_probability)
@@ -99,6 +106,8 @@ class Poisson:
       'noise_multiplier': float(self._sigma()),
       'clip_norm': float(self.clip_norm),
     }
+    if self.clipping != 'constant':
+      release['clipping'] = self.clipping
     accounting.event(release)
     return release
 

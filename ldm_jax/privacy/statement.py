@@ -43,7 +43,7 @@ RELEASE_FIELDS = (
   'clip_norm',
 )
 # What some mechanisms need beside them.
-MORE_FIELDS = ('num_patients', 'max_batch_size', 'num_bands', 'strategy')
+MORE_FIELDS = ('num_patients', 'max_batch_size', 'num_bands', 'strategy', 'clipping')
 
 
 def build(

@@ -14,7 +14,7 @@ import optax
 from jax.sharding import PartitionSpec as P
 
 from ldm_jax.models import adapters
-from ldm_jax.privacy import gradients, mechanism
+from ldm_jax.privacy import clipping, gradients, mechanism
 from ldm_jax.privacy.noise import Replay
 from ldm_jax.training.mesh import EXAMPLES, state_shardings
 from ldm_jax.training.state import advance
@@ -56,6 +56,13 @@ def optimizer(section):
   return optax.chain(optax.scale(1 / section.privacy.clip_norm), moving)
 
 
+def begin(state, scheme):
+  """The state with what a private run by this scheme keeps beside the parameters."""
+  if scheme.clipping != 'adaptive':
+    return state
+  return state.replace(clip_norm=jnp.float32(scheme.clip_norm))
+
+
 def private_step(
   patient_loss,
   optimizer,
@@ -89,40 +96,47 @@ def private_step(
     (examples, mask (n,), patients (n,)) with a fixed n: three compilations serve every
     batch, the empty one too.
   """
-  clip_norm, expected_batch = scheme.clip_norm, scheme.expected_batch
+  expected_batch, rule = scheme.expected_batch, scheme.clipping
   mechanism.check_expected_batch(expected_batch)
   noise = scheme.noise()
 
-  def local_sum(trained, frozen, examples, mask, keys):
+  def local_sum(trained, frozen, examples, mask, keys, clip_norm):
     loss = lambda trained, example, key: patient_loss(trained, frozen, example, key)
     local = gradients.clipped_sum(
-      loss, trained, examples, mask, keys, clip_norm, microbatch, method
+      loss, trained, examples, mask, keys, clip_norm, microbatch, method, rule
     )
     return jax.lax.psum(local, ('data', 'fsdp'))
 
   global_sum = jax.shard_map(
     local_sum,
     mesh=mesh,
-    in_specs=(P(), P(), EXAMPLES, EXAMPLES, EXAMPLES),
+    in_specs=(P(), P(), EXAMPLES, EXAMPLES, EXAMPLES, P()),
     out_specs=P(),
     check_vma=False,
   )
 
   @functools.partial(jax.jit, donate_argnums=0)
-  def accumulate(total, trained, frozen, examples, mask, patients, step, key):
+  def accumulate(total, trained, frozen, chunk, step, key, clip_norm):
+    examples, mask, patients = chunk
     key = jax.random.fold_in(key, step)
     keys = jax.vmap(lambda patient: jax.random.fold_in(key, patient))(patients)
-    chunk_sum = global_sum(trained, frozen, examples, mask, keys)
+    chunk_sum = global_sum(trained, frozen, examples, mask, keys, clip_norm)
     return jax.tree.map(jnp.add, total, chunk_sum)
 
   @functools.partial(jax.jit, donate_argnums=(0, 1))
-  def privatise(total, memory, step, noise_key):
+  def privatise(total, memory, step, noise_key, clip_norm):
     noisy, memory = noise.add(total, memory, noise_key, step, clip_norm)
     gradient = jax.tree.map(lambda leaf: leaf / expected_batch, noisy)
     return jax.lax.with_sharding_constraint((gradient, memory), replicated)
 
   @functools.partial(jax.jit, donate_argnums=0)
   def update(state, gradient):
+    if rule == 'adaptive':
+      gradient, bits = gradient
+      following = clipping.next_clip_norm(
+        state.clip_norm, bits, scheme.quantile, scheme.clip_norm
+      )
+      state = state.replace(clip_norm=following)
     state = advance(state, gradient, optimizer, ema_decay)
     return jax.lax.with_sharding_constraint(state, state_shardings(mesh, state))
 
@@ -130,7 +144,8 @@ def private_step(
 
   @functools.partial(jax.jit, out_shardings=replicated)
   def zeros(trained):
-    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), trained)
+    total = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), trained)
+    return (total, jnp.zeros(())) if rule == 'adaptive' else total
 
   @functools.partial(jax.jit, out_shardings=replicated)
   def start(total):
@@ -145,21 +160,26 @@ def private_step(
 
     def again(memory, step):
       number = jax.device_put(np.int32(step), state.step.sharding)
-      return privatise(zeros(state.trained), memory, number, noise_key)[1]
+      total = zeros(state.trained)
+      return privatise(total, memory, number, noise_key, clip_norm_of(state))[1]
 
     begin = lambda: start(zeros(state.trained))
     return replay.before(int(state.step), noise_key, begin, again)
 
+  def clip_norm_of(state):
+    fixed = np.float32(scheme.clip_norm)
+    return state.clip_norm if rule == 'adaptive' else fixed
+
   def step(state, frozen, chunks, key, noise_key):
-    total = zeros(state.trained)
-    for examples, mask, patients in chunks:
+    total, clip_norm = zeros(state.trained), clip_norm_of(state)
+    for chunk in chunks:
       # Two chunks at most lie on the device, however many a draw has.
       jax.block_until_ready(total)
       total = accumulate(
-        total, state.trained, frozen, examples, mask, patients, state.step, key
+        total, state.trained, frozen, chunk, state.step, key, clip_norm
       )
     memory = earlier_noise(state, noise_key)
-    gradient, memory = privatise(total, memory, state.step, noise_key)
+    gradient, memory = privatise(total, memory, state.step, noise_key, clip_norm)
     if noise.remembers:
       replay.keep(int(state.step) + 1, noise_key, memory)
     return update(state, gradient)

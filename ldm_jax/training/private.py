@@ -13,7 +13,7 @@ from jax.experimental import multihost_utils
 
 from ldm_jax.data import batching
 from ldm_jax.privacy import mechanism, schemes
-from ldm_jax.training import loop
+from ldm_jax.training import adaptation, loop
 from ldm_jax.training.mesh import put_examples
 
 KEY_FILE = 'noise_key'
@@ -95,6 +95,8 @@ def configured(privacy, num_patients, steps):
     'num_patients': num_patients,
     'steps': steps,
     'clip_norm': privacy.clip_norm,
+    'clipping': privacy.clipping,
+    'quantile': privacy.quantile,
   }
   if privacy.mechanism == 'full_batch':
     return schemes.FullBatch(**common)
@@ -177,6 +179,8 @@ def take_steps(
     is_observed = observe is not None and (step + 1) % run['log_every'] == 0
     return current, observe(current, frozen, key) if is_observed else {}
 
+  state = adaptation.begin(state, private_step.scheme)
+  state = adaptation.begin(state, scheme)
   return loop.train(take_step, state, scheme.steps, mesh=mesh, **run)
 
 

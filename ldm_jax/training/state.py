@@ -17,12 +17,14 @@ class TrainState:
     opt_state: the optimiser's state over `trained`.
     ema: exponential moving average of `trained`, what is used after training; a tuple
       of them where there are several decays.
+    clip_norm: float32 (), where private training adapts it, else None.
   """
 
   step: jax.Array
   trained: dict
   opt_state: object
   ema: dict | tuple
+  clip_norm: jax.Array | None = None
 
 
 def create(trained, optimizer, ema_decay=None):
@@ -61,7 +63,9 @@ def advance(state, gradient, optimizer, ema_decay):
     ema = tuple(map(averaged, state.ema, ema_decay))
   else:
     ema = averaged(state.ema, ema_decay)
-  return TrainState(step=state.step + 1, trained=trained, opt_state=opt_state, ema=ema)
+  return state.replace(
+    step=state.step + 1, trained=trained, opt_state=opt_state, ema=ema
+  )
 
 
 def learning_rates(peak, num_steps, warm_up=100):

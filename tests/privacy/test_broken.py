@@ -69,8 +69,9 @@ def faulty(fault, mesh, optimizer):
     if fault == 'clipped after averaging':
       each = jax.vmap(jax.grad(loss), (None, 0, 0))(trained, examples, keys)
       kept = lambda g: jnp.tensordot(mask.astype(g.dtype), g, 1) / EXPECTED
-      mean = gradients.clip_to_norm(jax.tree.map(kept, each), CLIP_NORM)
-      total = jax.tree.map(lambda g: g * EXPECTED, mean)
+      mean = jax.tree.map(kept, each)
+      scale = jnp.minimum(1.0, CLIP_NORM / optax.global_norm(mean))
+      total = jax.tree.map(lambda g: g * EXPECTED * scale, mean)
     else:
       total = gradients.clipped_sum(
         loss, trained, examples, mask, keys, CLIP_NORM, MICROBATCH

@@ -9,6 +9,7 @@ import pytest
 from ldm_jax.diffusion import schedules
 from ldm_jax.models.conditional import ConditionalDenoiser
 from ldm_jax.models.convolution import Conv
+from ldm_jax.models.layers import Dense
 from ldm_jax.privacy import ghost
 from ldm_jax.privacy.gradients import clipped_sum
 from ldm_jax.training import diffusion
@@ -33,7 +34,7 @@ class Twice(nn.Module):
   @nn.compact
   def __call__(self, x):
     conv = (nn.remat(Conv) if self.remat else Conv)(8, (3, 3), name='conv')
-    return nn.Dense(4, name='dense')(conv(nn.silu(conv(x))).mean((1, 2)))
+    return Dense(4, name='dense')(conv(nn.silu(conv(x))).mean((1, 2)))
 
 
 def drawn(module, *inputs):

@@ -8,11 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import Mesh, PartitionSpec
 
-from ldm_jax.privacy.gradients import (
-  clip_to_norm,
-  clipped_sum,
-  reference_clipped_sum,
-)
+from ldm_jax.privacy import clipping
+from ldm_jax.privacy.gradients import clipped_sum, reference_clipped_sum
 
 NUM_PATIENTS = 8
 
@@ -220,7 +217,62 @@ def test_low_precision_gradients_are_clipped_and_summed_in_float32():
 
 def test_the_norm_of_many_entries_never_rounds_below_the_truth():
   tree = {'a': jnp.full((4_000_000,), 0.37), 'b': jnp.full((1000, 33), 1e-3)}
-  assert norm(jax.jit(clip_to_norm)(tree, 1.0)) <= 1.0
+  dot = lambda trained, example, key: sum(
+    map(jnp.vdot, trained.values(), tree.values())
+  )
+  rows = np.zeros(1), np.ones(1, bool), jax.random.split(jax.random.key(0), 1)
+  assert norm(clipped_sum(dot, tree, *rows, 1.0)) <= 1.0
+
+
+def of_rule(rule, params, batch, keys, clip_norm=0.3, mask=None):
+  mask = np.ones(NUM_PATIENTS, bool) if mask is None else mask
+  return clipped_sum(loss_fn, params, batch, mask, keys, clip_norm, 0, clipping=rule)
+
+
+@pytest.mark.parametrize('rule', clipping.RULES)
+@pytest.mark.parametrize('scale', [1e-4, 1.0, 1e4])
+def test_one_patient_is_within_the_clip_norm_by_every_rule(rule, scale):
+  params, (batch, keys) = make_params(), make_batch(4, scale=scale)
+  for row in range(3):
+    alone = of_rule(rule, params, batch, keys, mask=np.arange(NUM_PATIENTS) == row)
+    assert norm(alone) <= 0.3  # with the bit, where the rule has one
+
+
+def test_normalised_gradients_have_one_length_whatever_their_own():
+  params, (batch, keys) = make_params(), make_batch(4)
+  one = np.arange(NUM_PATIENTS) == 2
+  for clip_norm in (1e-3, 1e-2):
+    found = norm(of_rule('normalised', params, batch, keys, clip_norm, one))
+    assert found == pytest.approx(clip_norm, rel=1e-2)
+
+
+def test_each_layer_has_its_equal_share_of_the_norm():
+  params, (batch, keys) = make_params(), make_batch(4, scale=10.0)
+  alone = of_rule('per_layer', params, batch, keys, 1e-3, np.arange(NUM_PATIENTS) == 1)
+  leaves = jax.tree.leaves(alone)
+  for leaf in leaves:
+    assert norm(leaf) == pytest.approx(1e-3 / np.sqrt(len(leaves)), rel=1e-4)
+
+
+def test_bits_tell_how_many_lie_within_the_norm():
+  params, (batch, keys) = make_params(), make_batch(4)
+  norms = []
+  for row in range(NUM_PATIENTS):
+    only = np.arange(NUM_PATIENTS) == row
+    norms.append(norm(of_rule('constant', params, batch, keys, 1e6, only)))
+  clip_norm = float(np.median(norms))
+  within = np.sum(np.array(norms) <= clip_norm * np.sqrt(1 - clipping.BIT_SHARE**2))
+  _, bits = of_rule('adaptive', params, batch, keys, clip_norm)
+  signed = float(bits) / (clipping.BIT_SHARE * clip_norm)
+  assert signed == pytest.approx(2 * within - NUM_PATIENTS, abs=1e-3)
+
+
+def test_the_adaptive_norm_finds_the_quantile():
+  norms, clip_norm = np.random.default_rng(0).lognormal(1.0, 0.5, 4000), 1e-2
+  for _ in range(400):
+    bit = clipping.BIT_SHARE * clip_norm * np.mean(np.where(norms <= clip_norm, 1, -1))
+    clip_norm = float(clipping.next_clip_norm(clip_norm, bit, 0.7, 1.0))
+  assert clip_norm == pytest.approx(np.quantile(norms, 0.7), rel=0.05)
 
 
 def test_frozen_parameters_get_no_gradient():

@@ -61,7 +61,7 @@ def test_every_leaf_gets_its_own_part_of_the_draw_in_its_own_shape():
   tree = {'a': jnp.ones(2), 'b': jnp.zeros((2, 3)), 'c': jnp.zeros(())}
   key = mechanism.new_noise_key(0)
   out = mechanism.add_noise(tree, key, 4, 1.5, 2.0)
-  eps = 3.0 * jax.random.normal(jax.random.fold_in(key, 4), (9,))
+  eps = 3.0 * mechanism.normals(key, 4, 9)
   np.testing.assert_allclose(out['a'], 1 + eps[:2], rtol=1e-6)
   np.testing.assert_allclose(out['b'], eps[2:8].reshape(2, 3), rtol=1e-6)
   np.testing.assert_allclose(out['c'], eps[8], rtol=1e-6)

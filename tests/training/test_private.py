@@ -15,7 +15,7 @@ import pytest
 from ldm_jax import checks
 from ldm_jax.config import override
 from ldm_jax.defaults import defaults
-from ldm_jax.privacy import accounting, mechanism
+from ldm_jax.privacy import accounting, mechanism, schemes
 from ldm_jax.training import adaptation, private
 from ldm_jax.training.mesh import make_mesh
 
@@ -68,6 +68,16 @@ class Draws:
     self.draw = lambda step: np.asarray(draws[step], int)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Given(schemes.Poisson):
+  """A run whose draws are given."""
+
+  draws: Draws
+
+  def sampler(self, secret):
+    return self.draws
+
+
 def test_4096_patients_take_the_memory_of_a_chunk_and_no_other_program(
   toy, start, params, tmp_path, monkeypatch, caplog
 ):
@@ -88,9 +98,14 @@ def test_4096_patients_take_the_memory_of_a_chunk_and_no_other_program(
     optimizer,
     mesh,
     0.9,
-    clip_norm=1.0,
-    noise_multiplier=1.0,
-    expected_batch=4096.0,
+    Given(
+      num_patients=4096,
+      batch_size=4096,
+      steps=4,
+      clip_norm=1.0,
+      noise_multiplier=1.0,
+      draws=Draws(range(4096), (), (7, 8, 9), range(1000)),
+    ),
     microbatch=4,
   )
   first, sizes, put = start(params, optimizer, mesh), [], private.put_examples
@@ -102,19 +117,16 @@ def test_4096_patients_take_the_memory_of_a_chunk_and_no_other_program(
 
   monkeypatch.setattr(private, 'put_examples', measured)
   before = sum(leaf.nbytes for leaf in jax.live_arrays())
-  sampler = Draws(range(4096), (), (7, 8, 9), range(1000))
   with caplog.at_level(logging.WARNING), jax.log_compiles():
     final = private.take_steps(
       step,
       patients,
-      sampler,
       chunk,
       first,
       {},
       mesh=mesh,
       key=jax.random.key(0),
       secret_key=mechanism.new_noise_key(0),
-      num_steps=4,
       folder=tmp_path,
       log=lambda **event: None,
       title='adapt',
