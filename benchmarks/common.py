@@ -5,7 +5,6 @@ only, so that neither library's memory counts for the other.
 """
 
 import argparse
-import ctypes
 import dataclasses
 import importlib.metadata
 import json
@@ -24,6 +23,7 @@ os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
 
 import jax
 import jax.numpy as jnp
+import memory
 import numpy as np
 from flax.traverse_util import unflatten_dict
 
@@ -155,7 +155,8 @@ def main(description, make_cases):
         'speed_ratio_to_peer': found[worst]['speed_ratio_to_peer'],
         'worst_case': worst,
         'cases': found,
-        **_circumstances(options, peer, peak),
+        **circumstances(options.repeats, options.device, peer),
+        'peak_gflops_per_second': round(peak / 1e9, 1),
       }
     )
   )
@@ -227,7 +228,7 @@ def peak_memory(case, side, device):
   """
   peer = Peer(device) if side == 'peer' else None
   jax.block_until_ready(jnp.zeros(1))
-  base = _resident('VmRSS')
+  base = memory.resident()
   if side == 'ours':
     step = case.our_step(case.any_params(), jnp.bfloat16 if device == 'cuda' else None)
   else:
@@ -239,27 +240,7 @@ def peak_memory(case, side, device):
       return {'peak_mib': peer.torch.cuda.max_memory_allocated() / 2**20}
     stats = jax.devices()[0].memory_stats()
     return {'peak_mib': stats['peak_bytes_in_use'] / 2**20}
-  whole = _resident('VmHWM') - base
-  _forget_peak()
-  step()
-  step()
-  running = _resident('VmHWM') - base
-  return {'peak_mib': max(whole, running), 'running_peak_mib': running}
-
-
-def _forget_peak():
-  """Gives freed memory back and lets Linux count the peak anew."""
-  ctypes.CDLL(None).malloc_trim(0)
-  with open('/proc/self/clear_refs', 'w') as refs:
-    refs.write('5')
-
-
-def _resident(field):
-  """MiB of this process now (VmRSS) or at most (VmHWM)."""
-  with open('/proc/self/status') as status:
-    return (
-      next(int(line.split()[1]) for line in status if line.startswith(field)) / 1024
-    )
+  return memory.peak_of(step, base)
 
 
 def peak_flops(device):
@@ -274,10 +255,11 @@ def peak_flops(device):
   return 2 * n**3 / min(interleaved([step], 7)[0])
 
 
-def _circumstances(options, peer, peak):
+def circumstances(repeats, device, peer):
+  """What a figure depends on beside the code."""
   names = ('jax', 'flax', 'optax', 'torch', 'monai')
   hardware = platform.processor() or platform.machine()
-  if options.device == 'cuda':
+  if device == 'cuda':
     hardware = jax.devices()[0].device_kind
   else:
     with open('/proc/cpuinfo') as info:
@@ -285,12 +267,11 @@ def _circumstances(options, peer, peak):
     hardware = models[0] if models else hardware
   return {
     'command': ' '.join(['python', *sys.argv]),
-    'repeats': options.repeats,
+    'repeats': repeats,
     'hardware': hardware,
     'cores': os.cpu_count(),
     'threads': peer.torch.get_num_threads(),
     'omp_wait_policy': os.environ['OMP_WAIT_POLICY'],
-    'precision': 'bfloat16' if options.device == 'cuda' else 'float32',
-    'peak_gflops_per_second': round(peak / 1e9, 1),
+    'precision': 'bfloat16' if device == 'cuda' else 'float32',
     'versions': {name: importlib.metadata.version(name) for name in names},
   }

@@ -103,6 +103,12 @@ def planned(config, work, split):
       'audit measures noise that is drawn anew in each step; adapt.privacy.mechanism '
       "is 'banded', whose noise is correlated. Audit the same config with 'poisson'."
     )
+  if privacy.clipping == 'adaptive':
+    raise ValueError(
+      'audit measures noise in units of one clip norm; adapt.privacy.clipping is '
+      "'adaptive', which changes it from step to step. Audit the same config with "
+      "'constant'."
+    )
   cohort = staging.splits(config, work).get('private', split)
   scheme = private.configured(privacy, cohort.num_patients, config.adapt.steps)
   return scheme.calibrated(privacy.epsilon, privacy.delta).prepared()
@@ -174,7 +180,9 @@ class _Stand:
     """State at step 0, on the host: a step donates the copy that it is given."""
     marks = np.zeros(self.config.audit.num_canaries + SPARE, np.float32)
     trained = {**self.trained, canaries.LEAF: marks}
-    begun = adaptation.begin(state.create(trained, optimizer), self.scheme)
+    begun = adaptation.begin(
+      state.create(trained, optimizer, self.config.adapt.ema_decay), self.scheme
+    )
     return jax.tree.map(np.asarray, begun)
 
   def chunks(self, drawn):

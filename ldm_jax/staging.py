@@ -25,7 +25,7 @@ DEPENDENCIES = {
   'diffusion': (('diffusion', 'augment', 'seed'), ('encode',)),
   'adapt': (('diffusion', 'adapt', 'seed'), ('encode', 'diffusion')),
   'sample': (('sample', 'seed'), ('adapt',)),
-  'counterfactual': (('counterfactual', 'sample', 'seed'), ('adapt',)),
+  'counterfactual': (('counterfactual', 'sample.ema_decay', 'seed'), ('adapt',)),
   'evaluate': (('evaluate', 'seed'), ('sample', 'counterfactual')),
   'report': ((), ('evaluate',)),
 }

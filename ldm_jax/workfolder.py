@@ -1,6 +1,7 @@
 """The work folder: where every stage writes, what is done, and the event log."""
 
 import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -139,9 +140,15 @@ def progress_bar(title, total, unit):
 
 
 def fingerprint(config, sections, upstream):
-  """Hash of the config sections a stage reads and of what it builds on."""
+  """Hash of the config sections a stage reads and of what it builds on.
+
+  A section is a key of the config, or 'section.key' of one in it.
+  """
   plain = to_plain(config)
-  chosen = {section: plain[section] for section in sections}
+  chosen = {
+    section: functools.reduce(lambda part, key: part[key], section.split('.'), plain)
+    for section in sections
+  }
   return digest({'format': FORMAT, 'config': chosen, 'upstream': upstream})
 
 

@@ -36,7 +36,7 @@ def run(work, *more):
 def work(finished, tmp_path_factory):
   """The finished micro run, adapted anew by adapters alone."""
   folder = tmp_path_factory.mktemp('lora') / 'work'
-  ignore = shutil.ignore_patterns('ledger-*', 'adapt')
+  ignore = shutil.ignore_patterns('ledger-*', 'privacy.json', 'adapt')
   shutil.copytree(finished, folder, ignore=ignore)
   assert run(folder) == 0
   return folder

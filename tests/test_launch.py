@@ -280,7 +280,9 @@ def test_sweep_prints_a_base_and_one_command_an_arm(tmp_path):
     text=True,
   )
   assert done.returncode == 0, done.stderr
-  base, *arms = [shlex.split(line) for line in done.stdout.splitlines()]
+  note, *lines = done.stdout.splitlines()
+  assert 'accounted for by itself' in note
+  base, *arms = [shlex.split(line) for line in lines]
   assert base[-1] == '--stages=prepare,autoencoder,encode,diffusion'
   assert len(arms) == 3
   assert len({line[4] for line in (base, *arms)}) == 1 + len(arms)

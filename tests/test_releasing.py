@@ -32,7 +32,9 @@ ASKED = {
 @pytest.fixture
 def unspent(finished, tmp_path):
   """A copy before the stage `adapt`, with an empty ledger."""
-  ignore = shutil.ignore_patterns('ledger-private.jsonl*', 'adapt', 'sample')
+  ignore = shutil.ignore_patterns(
+    'ledger-private.jsonl*', 'privacy.json', 'adapt', 'sample'
+  )
   return shutil.copytree(finished, tmp_path / 'work', ignore=ignore)
 
 

@@ -88,11 +88,11 @@ class Record:
     attributes: name -> value as in the table; absent or None means missing.
     visit: label of the visit, '' when there is one.
     phase: 'ED', 'ES', ... or ''.
-    phase_by: what chose the frame of the phase ('Info.cfg', 'smallest_pool', ...), or
-      '' where a file is the phase.
     years: when it was taken, on a time axis of the patient's own (age, or time since
       the first visit); None where only an attribute named age may tell.
     part: the data set's own split that it belongs to ('train', 'test', ...), or ''.
+    phase_by: what chose the frame of the phase ('Info.cfg', 'smallest_pool', ...), or
+      '' where a file is the phase.
   """
 
   id: str
@@ -101,9 +101,9 @@ class Record:
   attributes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   visit: str = ''
   phase: str = ''
-  phase_by: str = ''
   years: float | None = None
   part: str = ''
+  phase_by: str = ''
 
   @property
   def time(self) -> float | None:

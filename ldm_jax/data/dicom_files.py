@@ -57,9 +57,9 @@ def is_dicom(path: str | os.PathLike) -> bool:
   """Whether a path means DICOM: a folder, a zip, or a file with DICOM's mark."""
   path, _ = split_choice(path)
   name = path.name.lower()
-  if name.endswith((*SUFFIXES, '.zip')) or path.is_dir():
+  if name.endswith((*SUFFIXES, '.zip')) or os.path.isdir(path):
     return True
-  if name.endswith(('.nii', '.nii.gz', '.hdr', '.img')) or not path.is_file():
+  if name.endswith(('.nii', '.nii.gz', '.hdr', '.img')) or not os.path.isfile(path):
     return False
   try:
     with path.open('rb') as file:
@@ -76,7 +76,7 @@ def digest(path: str | os.PathLike) -> bytes:
   """
   path, choice = split_choice(path)
   found = hashlib.sha256(f'dicom:{choice}'.encode())
-  for file in _files(path) if path.is_dir() else [path]:
+  for file in _files(path) if os.path.isdir(path) else [path]:
     try:
       with file.open('rb') as content:
         found.update(hashlib.file_digest(content, 'sha256').digest())
@@ -89,7 +89,7 @@ def listing(path: str | os.PathLike) -> tuple[str, ...]:
   """Every file that a path means, NIfTI too; the path where it cannot be looked at."""
   path, _ = split_choice(path)
   try:
-    return tuple(map(str, _files(path))) if path.is_dir() else (str(path),)
+    return tuple(map(str, _files(path))) if os.path.isdir(path) else (str(path),)
   except (OSError, ValueError):
     return (str(path),)
 

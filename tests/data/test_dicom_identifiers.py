@@ -1,6 +1,7 @@
 """No identifier of a DICOM header reaches anything that is produced."""
 
 import gzip
+import json
 import logging
 import traceback
 import warnings
@@ -90,7 +91,8 @@ def test_no_identifier_reaches_an_output(tmp_path, folders, caplog, capfd):
     index = store.prepare(
       tmp_path / 'store', cohort, Spec((2, 4, 4)), max_bad_fraction=0.9, workers=1
     )
-    said.append(inspection.text(inspection.inspect(cohort), 99))
+    findings = inspection.inspect(cohort).findings
+    said.append(json.dumps(findings, default=str))
     for record in records:
       try:
         scan, _ = record.source.read()

@@ -77,7 +77,9 @@ def test_a_faulty_patient_is_counted_listed_and_never_silent(tmp_path, save_nift
   whole = str(save_nifti(tmp_path / 'a.nii'))
   broken = faulty('b', tmp_path / 'b', ValueError('b has no ED; add it to Info.cfg.'))
   cohort = Cohort('c', Schema(), (Record('a', 'a', FileSource(whole)), broken))
-  assert inspect(cohort)['unreadable'] == ['b: b has no ED; add it to Info.cfg.']
+  assert inspect(cohort).findings['unreadable'] == [
+    'b: b has no ED; add it to Info.cfg.'
+  ]
   with pytest.raises(ValueError, match=r'1 of the 2 scans.*b has no ED'):
     store.prepare(tmp_path / 's', cohort, Spec((4, 4, 4)))
   index = store.prepare(tmp_path / 's', cohort, Spec((4, 4, 4)), max_bad_fraction=0.5)

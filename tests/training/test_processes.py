@@ -20,9 +20,8 @@ if num > 1:
   jax.config.update('jax_cpu_collectives_implementation', 'gloo')
   jax.distributed.initialize(f'127.0.0.1:{port}', num, rank)
 import jax.numpy as jnp, numpy as np, optax
-from ldm_jax.data import batching
 from ldm_jax.defaults import defaults
-from ldm_jax.privacy import mechanism
+from ldm_jax.privacy import mechanism, schemes
 from ldm_jax.training import adaptation, checkpoint, private, state
 from ldm_jax.training.mesh import make_mesh, put_state
 
@@ -37,17 +36,17 @@ def loss(trained, frozen, example, key):
   y_hat = example['x'] @ trained['w'] + trained['b'] + jax.random.normal(key, (4,))
   return jnp.mean(jnp.square(y_hat - example['y']))
 
-step = adaptation.private_step(
-  loss, optimizer, mesh, 0.9, clip_norm=0.5, noise_multiplier=1.3, expected_batch=6.0
+scheme = schemes.Poisson(
+  num_patients=12, batch_size=6, steps=3, clip_norm=0.5, noise_multiplier=1.3
 )
+step = adaptation.private_step(loss, optimizer, mesh, 0.9, scheme)
 first = put_state(mesh, state.create(params, optimizer))
-sampler = batching.PoissonSampler(12, 0.5, b'secret')
 privacy = defaults().adapt.privacy
 key = private.noise_key(folder / f'key{rank}', privacy, resuming=False)
 np.save(folder / f'key{rank}.npy', jax.random.key_data(key))
 final = private.take_steps(
-  step, patients, sampler, 4, first, {}, mesh=mesh, key=jax.random.key(0),
-  secret_key=mechanism.new_noise_key(0), num_steps=3, folder=folder / 'run',
+  step, patients, 4, first, {}, mesh=mesh, key=jax.random.key(0),
+  secret_key=mechanism.new_noise_key(0), folder=folder / 'run',
   log=lambda **event: None, title='adapt', checkpoint_every=2,
 )
 checkpoint.save_params(folder / 'final', state.unflatten({**final.trained}))
