@@ -66,7 +66,7 @@ def sweep():
       {'adapt.init': 'scratch', 'adapt.learning_rate': 1e-3},
       {'adapt.privacy': None, 'adapt.steps': 100, 'adapt.learning_rate': 5e-4},
     ],
-    'noise': ablations.lower_noise(lora_learning_rate=1e-3),
+    'noise': ablations.lower_noise(lora_learning_rate=1e-3, num_bands=4),
   }
 
 

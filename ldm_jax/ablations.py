@@ -10,7 +10,7 @@ EPSILONS, SEEDS = (1.0, 3.0, 10.0), (0, 1, 2)
 SEED_KEYS = ('adapt.seed', 'sample.seed')
 
 
-def lower_noise(lora_learning_rate, epsilons=EPSILONS, seeds=SEEDS):
+def lower_noise(lora_learning_rate, num_bands=None, epsilons=EPSILONS, seeds=SEEDS):
   """What each means of private training buys, at equal budgets.
 
   The arms from 'plain' to 'augmentation' add one means after the other; those after
@@ -19,6 +19,8 @@ def lower_noise(lora_learning_rate, epsilons=EPSILONS, seeds=SEEDS):
   Args:
     lora_learning_rate: of the arms with adapters, whose product starts at zero and
       needs larger steps than weights that are already good.
+    num_bands: of the arm with correlated noise, whose groups must each hold a batch;
+      None leaves this arm out.
     epsilons: one arm each.
     seeds: repeats of each arm.
   """
@@ -35,7 +37,11 @@ def lower_noise(lora_learning_rate, epsilons=EPSILONS, seeds=SEEDS):
     'times': {**augmentation, 'adapt.times.density': 'private'},
     'attention': {**augmentation, 'adapt.method': 'attention'},
     'lora': {**augmentation, **lora},
+    'normalised': {**augmentation, 'adapt.privacy.clipping': 'normalised'},
   }
+  if num_bands is not None:
+    banded = {'adapt.privacy.mechanism': 'banded', 'adapt.privacy.num_bands': num_bands}
+    means['banded'] = {**augmentation, **banded}
   return {
     f'{name},epsilon={epsilon:g},seed={seed}': {
       **overrides,
