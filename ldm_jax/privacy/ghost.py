@@ -137,8 +137,8 @@ def squared_norms(layer, factors):
   )
   with jax.default_matmul_precision('highest'):
     of_u, of_g = (jnp.einsum('ptk,psk->pts', a, a) for a in (u, g))
-  diagonal = jnp.sqrt(jnp.sum(u * u, -1)) * jnp.sqrt(jnp.sum(g * g, -1))
-  rounding = ROUNDING * jnp.sum(diagonal, 1) ** 2
+  sizes = jnp.sqrt(jnp.diagonal(of_u, 0, 1, 2) * jnp.diagonal(of_g, 0, 1, 2))
+  rounding = ROUNDING * jnp.sum(sizes, 1) ** 2
   return jnp.maximum(jnp.sum(of_u * of_g, (1, 2)), 0.0) + rounding
 
 

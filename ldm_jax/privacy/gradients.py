@@ -52,6 +52,7 @@ def clipped_sum(
   microbatch=1,
   method='auto',
   clipping='constant',
+  start=None,
 ):
   """Sums the clipped gradients of the patients that the mask keeps. [Abadi16]
 
@@ -70,6 +71,7 @@ def clipped_sum(
       trained, as Flax names them; other trees, and layers that do not qualify, take
       ordinary gradients.
     clipping: a rule of `clipping.RULES`; each keeps every contribution within C.
+    start: None, or an earlier result that this one is added to.
 
   Returns:
     A tree like `trained` in float32: sum_i mask_i g_i min(1, C / ||g_i||) by the rule
@@ -140,8 +142,13 @@ def clipped_sum(
 
   split = lambda x: x.reshape((num_rows // microbatch, microbatch, *x.shape[1:]))
   groups = jax.tree.map(split, (batch, jnp.asarray(mask, bool), keys))
-  start = jax.tree.map(lambda w: jnp.zeros(w.shape, jnp.float32) + zero, trained)
-  start = start, zero
+  if start is None:
+    start = (
+      jax.tree.map(lambda w: jnp.zeros(w.shape, jnp.float32) + zero, trained),
+      zero,
+    )
+  elif clipping != 'adaptive':
+    start = start, zero
   if num_rows == microbatch:
     total = add_group(start, jax.tree.map(lambda x: x[0], groups))
   else:

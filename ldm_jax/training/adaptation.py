@@ -100,17 +100,20 @@ def private_step(
   mechanism.check_expected_batch(expected_batch)
   noise = scheme.noise()
 
-  def local_sum(trained, frozen, examples, mask, keys, clip_norm):
+  def local_sum(total, trained, frozen, examples, mask, keys, clip_norm):
     loss = lambda trained, example, key: patient_loss(trained, frozen, example, key)
-    local = gradients.clipped_sum(
-      loss, trained, examples, mask, keys, clip_norm, microbatch, method, rule
+    add = functools.partial(
+      gradients.clipped_sum,
+      *(loss, trained, examples, mask, keys, clip_norm, microbatch, method, rule),
     )
-    return jax.lax.psum(local, ('data', 'fsdp'))
+    if mesh.size == 1:  # in place, where there is nothing to gather
+      return add(start=total)
+    return jax.tree.map(jnp.add, total, jax.lax.psum(add(), ('data', 'fsdp')))
 
-  global_sum = jax.shard_map(
+  add_sum = jax.shard_map(
     local_sum,
     mesh=mesh,
-    in_specs=(P(), P(), EXAMPLES, EXAMPLES, EXAMPLES, P()),
+    in_specs=(P(), P(), P(), EXAMPLES, EXAMPLES, EXAMPLES, P()),
     out_specs=P(),
     check_vma=False,
   )
@@ -120,8 +123,7 @@ def private_step(
     examples, mask, patients = chunk
     key = jax.random.fold_in(key, step)
     keys = jax.vmap(lambda patient: jax.random.fold_in(key, patient))(patients)
-    chunk_sum = global_sum(trained, frozen, examples, mask, keys, clip_norm)
-    return jax.tree.map(jnp.add, total, chunk_sum)
+    return add_sum(total, trained, frozen, examples, mask, keys, clip_norm)
 
   @functools.partial(jax.jit, donate_argnums=(0, 1))
   def privatise(total, memory, step, noise_key, clip_norm):
