@@ -48,6 +48,7 @@ setup(
     'dev': [
       'pytest>=8',
       'pytest-timeout>=2.3',
+      'pytest-xdist>=3.5',
       'hypothesis>=6.100',
       'xlwt>=1.3',
       'ruff>=0.8',
