@@ -70,6 +70,16 @@ def spacing_of(affine: np.ndarray) -> np.ndarray:
   return np.linalg.norm(np.asarray(affine, np.float64)[:3, :3], axis=0)
 
 
+def centred_affine(shape, spacing_mm) -> np.ndarray:
+  """(4, 4): index (d, h, w, 1) -> world (x, y, z, 1) in mm, RAS, centred at 0."""
+  affine = np.zeros((4, 4))
+  for axis in range(3):
+    affine[2 - axis, axis] = spacing_mm[axis]
+    affine[2 - axis, 3] = -spacing_mm[axis] * (shape[axis] - 1) / 2
+  affine[3, 3] = 1
+  return affine
+
+
 def own_grid(shape: tuple[int, int, int], affine: np.ndarray) -> Grid:
   """The grid of a (d,h,w) array that came from no file: its file is (w,h,d)."""
   file_affine = np.asarray(affine, np.float64)[:, [2, 1, 0, 3]]

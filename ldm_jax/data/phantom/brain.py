@@ -9,15 +9,18 @@ Labels: 0 background, 1 CSF, 2 grey matter, 3 white matter, 4 lateral ventricles
 """
 
 import dataclasses
-import hashlib
-import json
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
 from ldm_jax.data import cohort as cohorts
-from ldm_jax.data import volume
-from ldm_jax.data.phantom import brain_appearance, brain_population, fields, head
+from ldm_jax.data.phantom import (
+  brain_appearance,
+  brain_population,
+  fields,
+  head,
+  source,
+)
 from ldm_jax.data.phantom.brain_population import SCHEMA, sample_subject
 from ldm_jax.data.phantom.cerebrum import cerebrum
 from ldm_jax.data.phantom.head import View
@@ -81,7 +84,7 @@ def _fractions(skull, matter):
 
 
 @dataclasses.dataclass(frozen=True)
-class PhantomSource:
+class PhantomSource(source.Intervened):
   """A volume that is rendered when it is read.
 
   `attributes` are (name, value) pairs; without an `acquisition` of its own, a changed
@@ -95,26 +98,12 @@ class PhantomSource:
   attributes: tuple
   acquisition: int
   view: View
+  version: ClassVar = VERSION
 
-  def read(self):
-    """(Volume of the image, Volume of the labels), (d, h, w) each."""
+  def rendered(self):
     subject, _ = sample_subject(self.seed, self.index, self.site, self.stream)
     attributes = dict(self.attributes)
-    rendered = render(subject, attributes, self.view, self.acquisition)
-    return tuple(
-      volume.Volume(array, rendered.affine)
-      for array in (rendered.image, rendered.labels)
-    )
-
-  def counterfactual(self, changes):
-    """Source of the true counterfactual under changed attributes: name -> value."""
-    changed = {**dict(self.attributes), **changes}
-    return dataclasses.replace(self, attributes=tuple(sorted(changed.items())))
-
-  def fingerprint(self):
-    """Hash of everything the volume depends on; needs no rendering."""
-    content = json.dumps([VERSION, dataclasses.asdict(self)], sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()
+    return render(subject, attributes, self.view, self.acquisition)
 
 
 def cohort(

@@ -10,16 +10,13 @@ the atria above the base and the thin wall of the right ventricle are background
 """
 
 import dataclasses
-import hashlib
-import json
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
 from ldm_jax.data import attributes as schemas
 from ldm_jax.data import cohort as cohorts
-from ldm_jax.data import volume
-from ldm_jax.data.phantom import anatomy, appearance
+from ldm_jax.data.phantom import anatomy, appearance, source
 from ldm_jax.data.phantom.population import (
   Stack,
   attributes,
@@ -76,7 +73,7 @@ def render(patient, phase, stack=None):
 
 
 @dataclasses.dataclass(frozen=True)
-class PhantomSource:
+class PhantomSource(source.Rendered):
   """A volume that is rendered when it is read."""
 
   seed: int
@@ -85,20 +82,11 @@ class PhantomSource:
   stream: str
   phase: str
   stack: Stack
+  version: ClassVar = VERSION
 
-  def read(self):
-    """(Volume of the image, Volume of the labels), (d, h, w) each."""
+  def rendered(self):
     patient = sample_patient(self.seed, self.index, self.site, self.stack, self.stream)
-    rendered = render(patient, self.phase, self.stack)
-    return tuple(
-      volume.Volume(array, rendered.affine)
-      for array in (rendered.image, rendered.labels)
-    )
-
-  def fingerprint(self):
-    """Hash of everything the volume depends on; needs no rendering."""
-    content = json.dumps([VERSION, dataclasses.asdict(self)], sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()
+    return render(patient, self.phase, self.stack)
 
 
 def cohort(

@@ -8,15 +8,18 @@ Labels: 0 background, 1 lungs, 2 heart, 3 effusion, 4 consolidation.
 """
 
 import dataclasses
-import hashlib
-import json
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
 from ldm_jax.data import cohort as cohorts
-from ldm_jax.data import volume
-from ldm_jax.data.phantom import chest_appearance, chest_population, fields, thorax
+from ldm_jax.data.phantom import (
+  chest_appearance,
+  chest_population,
+  fields,
+  source,
+  thorax,
+)
 from ldm_jax.data.phantom.chest_population import SCHEMA, sample_patient
 
 VERSION = 1  # raised whenever the same parameters give another picture
@@ -122,7 +125,7 @@ def _fractions(chest, attributes):
 
 
 @dataclasses.dataclass(frozen=True)
-class PhantomSource:
+class PhantomSource(source.Intervened):
   """A radiograph that is rendered when it is read; attributes are (name, value)."""
 
   seed: int
@@ -131,25 +134,11 @@ class PhantomSource:
   stream: str
   attributes: tuple
   detector: Detector
+  version: ClassVar = VERSION
 
-  def read(self):
-    """(Volume of the image, Volume of the labels), (1, h, w) each."""
+  def rendered(self):
     patient, _ = sample_patient(self.seed, self.index, self.site, self.stream)
-    rendered = render(patient, dict(self.attributes), self.detector)
-    return tuple(
-      volume.Volume(array, rendered.affine)
-      for array in (rendered.image, rendered.labels)
-    )
-
-  def counterfactual(self, changes):
-    """Source of the true counterfactual under changed attributes: name -> value."""
-    changed = {**dict(self.attributes), **changes}
-    return dataclasses.replace(self, attributes=tuple(sorted(changed.items())))
-
-  def fingerprint(self):
-    """Hash of everything the picture depends on; needs no rendering."""
-    content = json.dumps([VERSION, dataclasses.asdict(self)], sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()
+    return render(patient, dict(self.attributes), self.detector)
 
 
 def cohort(name, num_patients, seed=0, site='public', shape=(1, 128, 128)):

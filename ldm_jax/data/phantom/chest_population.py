@@ -9,7 +9,7 @@ import dataclasses
 import numpy as np
 
 from ldm_jax.data.attributes import Attribute, Schema
-from ldm_jax.data.phantom.population import generator
+from ldm_jax.data.phantom.population import check_draw, generator
 
 SEXES = ('F', 'M')
 SCHEMA = Schema(
@@ -54,13 +54,7 @@ def sample_patient(seed, index, site, stream=''):
   Raises:
     ValueError: unknown site, negative seed or index.
   """
-  if site not in POPULATIONS:
-    raise ValueError(
-      f'site={site!r}; one of {sorted(POPULATIONS)} is required; change the options of '
-      'the data section'
-    )
-  if seed < 0 or index < 0:
-    raise ValueError(f'seed={seed}, index={index}; non-negative integers are required')
+  check_draw(seed, index, site, POPULATIONS)
   rng = generator(seed, index, site, stream, 'chest')
   people = POPULATIONS[site]
   normal, uniform = rng.standard_normal, rng.random

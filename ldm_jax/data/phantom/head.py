@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ldm_jax.data.grid import centred_affine
 from ldm_jax.data.phantom import fields
 from ldm_jax.data.phantom.fields import ellipsoid, smooth_union, tube
 from ldm_jax.data.phantom.population import generator
@@ -58,12 +59,7 @@ class View:
   @property
   def affine(self):
     """(4, 4): index (d, h, w, 1) -> world (x, y, z, 1) in mm, RAS, centred at 0."""
-    affine = np.zeros((4, 4))
-    for axis in range(3):
-      affine[2 - axis, axis] = self.spacing_mm[axis]
-      affine[2 - axis, 3] = -self.spacing_mm[axis] * (self.shape[axis] - 1) / 2
-    affine[3, 3] = 1
-    return affine
+    return centred_affine(self.shape, self.spacing_mm)
 
   @property
   def voxel_ml(self):

@@ -12,6 +12,8 @@ import hashlib
 
 import numpy as np
 
+from ldm_jax.data.grid import centred_affine
+
 EQUATOR = 0.75  # height of the widest slice, as a fraction of the LV long axis
 APEX_WALL = 0.6  # wall at the apex, as a fraction of the wall at the equator
 
@@ -41,12 +43,7 @@ class Stack:
   @property
   def affine(self):
     """(4, 4): index (d, h, w, 1) -> world (x, y, z, 1) in mm, RAS, centred at 0."""
-    affine = np.zeros((4, 4))
-    for axis in range(3):
-      affine[2 - axis, axis] = self.spacing_mm[axis]
-      affine[2 - axis, 3] = -self.spacing_mm[axis] * (self.shape[axis] - 1) / 2
-    affine[3, 3] = 1
-    return affine
+    return centred_affine(self.shape, self.spacing_mm)
 
   @property
   def voxel_ml(self):
@@ -88,13 +85,7 @@ def sample_patient(seed, index, site, stack=None, stream=''):
     ValueError: unknown site, negative seed or index, stack too low for a heart.
   """
   stack = stack or Stack()
-  if site not in POPULATIONS:
-    raise ValueError(
-      f'site={site!r}; one of {sorted(POPULATIONS)} is required; change the phantom '
-      'section of the config'
-    )
-  if seed < 0 or index < 0:
-    raise ValueError(f'seed={seed}, index={index}; non-negative integers are required')
+  check_draw(seed, index, site, POPULATIONS)
   rng = generator(seed, index, site, stream)
   people = POPULATIONS[site]
   normal, uniform = rng.standard_normal, rng.random
@@ -175,6 +166,17 @@ def attributes(patient, phase):
   """The 14 named attributes of one volume ('ED' or 'ES') of a patient."""
   named = {name: value for name, value in patient.items() if name.isupper()}
   return named | {'ESED': int(phase == 'ED')}
+
+
+def check_draw(seed, index, site, sites):
+  """Raises ValueError for an unknown site, or a negative seed or index."""
+  if site not in sites:
+    raise ValueError(
+      f'site={site!r}; one of {sorted(sites)} is required; change the options of the '
+      'data section'
+    )
+  if seed < 0 or index < 0:
+    raise ValueError(f'seed={seed}, index={index}; non-negative integers are required')
 
 
 def generator(*parts):
