@@ -8,6 +8,7 @@
 follows the layout (docs/data.md). The counterfactual is the brain ten years older.
 """
 
+from ldm_jax import ablations, presets
 from ldm_jax.config import parse_arg
 from ldm_jax.defaults import defaults
 from ldm_jax.defaults_autoencoder import use_recipe
@@ -57,31 +58,17 @@ def get_config(arg=''):
 
 def sweep():
   """Overrides to compare: does public pre-training pay, and what does privacy cost?"""
-  return [
-    {'adapt.init': 'diffusion'},
-    {'adapt.init': 'scratch', 'adapt.learning_rate': 1e-3},
-    {'adapt.privacy': None, 'adapt.steps': 100, 'adapt.learning_rate': 5e-4},
-  ]
+  return ablations.pretraining()
 
 
 def _phantom(config, preset, shape, spacing_mm):
-  for name, site, seed in (
-    ('public', 'public', 1),
-    ('private', 'private', 2),
-    ('test', 'private', 3),
-  ):
-    section = config.data[name]
-    section.layout, section.part = 'phantom_brain', ''
-    with section.options.unlocked():
-      section.options.update(
-        site=site,
-        seed=seed,
-        name=name,
-        num_patients=PATIENTS[preset][name],
-        shape=shape,
-        spacing_mm=spacing_mm,
-      )
-  config.sample.requests = 'population'
+  presets.use_phantom(
+    config,
+    'phantom_brain',
+    PATIENTS[preset],
+    shape=shape,
+    spacing_mm=spacing_mm,
+  )
   config.evaluate.labels = PHANTOM_LABELS
 
 
@@ -101,13 +88,7 @@ def _real(config, args, spacing_mm):
 
 def _isotropic(config, channels):
   kernel, stride = (3, 3, 3), (2, 2, 2)
-  levels = len(config.autoencoder.model.channels)
-  config.autoencoder.model.kernels = (kernel,) * levels
-  config.autoencoder.model.strides = (stride,) * (levels - 1)
-  config.diffusion.model.channels = channels
-  config.diffusion.model.kernels = (kernel,) * len(channels)
-  config.diffusion.model.strides = (stride,) * (len(channels) - 1)
-  config.diffusion.model.attention_levels = (False,) * len(channels)
+  presets.use_kernel(config, kernel, stride, channels)
   config.evaluate.segmenter.kernels = (kernel,) * 3
   config.evaluate.segmenter.strides = (stride,) * 2
 

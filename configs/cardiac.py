@@ -10,7 +10,7 @@ Every slice is 8-10 mm thick, so kernels and strides leave depth alone except in
 denoiser's lower level, which makes neighbouring slices agree.
 """
 
-from ldm_jax import ablations
+from ldm_jax import ablations, presets
 from ldm_jax.config import parse_arg
 from ldm_jax.defaults import defaults
 from ldm_jax.defaults_autoencoder import use_recipe
@@ -61,36 +61,18 @@ def sweep():
   means against the noise of private training buys at epsilon 1, 3 and 10.
   """
   return {
-    'pretraining': [
-      {'adapt.init': 'diffusion'},
-      {'adapt.init': 'scratch', 'adapt.learning_rate': 1e-3},
-      {'adapt.privacy': None, 'adapt.steps': 100, 'adapt.learning_rate': 5e-4},
-    ],
+    'pretraining': ablations.pretraining(),
     'noise': ablations.lower_noise(lora_learning_rate=1e-3, num_bands=4),
   }
 
 
 def _phantom(config, preset):
   shape, spacing_mm = SIZES[preset]
-  for name, site, seed in (
-    ('public', 'public', 1),
-    ('private', 'private', 2),
-    ('test', 'private', 3),
-  ):
-    section = config.data[name]
-    section.layout = 'phantom_cardiac'
-    section.part = ''
-    with section.options.unlocked():
-      section.options.update(
-        site=site,
-        seed=seed,
-        name=name,
-        num_patients=PATIENTS[preset][name],
-        shape=shape,
-        spacing_mm=spacing_mm,
-      )
+  num_patients = PATIENTS[preset]
+  presets.use_phantom(
+    config, 'phantom_cardiac', num_patients, shape=shape, spacing_mm=spacing_mm
+  )
   config.data.preprocess.shape = shape
-  config.sample.requests = 'population'
   # Measured volumes follow the requested ones more closely than at 1 or 2.
   config.sample.guidance = 3.0
   config.sample.sweep = ('LVEDV', 'MYOEDTHICK', 'ANGLE')

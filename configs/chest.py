@@ -7,6 +7,7 @@ A picture is a volume of one slice: shapes are (1, rows, columns), and with kern
 (1,3,3) and strides (1,2,2) every network is a 2D one.
 """
 
+from ldm_jax import ablations, presets
 from ldm_jax.config import parse_arg
 from ldm_jax.data.image import LONGER_SIDE_MM
 from ldm_jax.defaults import defaults
@@ -48,30 +49,16 @@ def get_config(arg=''):
 
 def sweep():
   """Overrides to compare: does public pre-training pay, and what does privacy cost?"""
-  return [
-    {'adapt.init': 'diffusion'},
-    {'adapt.init': 'scratch', 'adapt.learning_rate': 1e-3},
-    {'adapt.privacy': None, 'adapt.steps': 100, 'adapt.learning_rate': 5e-4},
-  ]
+  return ablations.pretraining()
 
 
 def _phantom(config, preset, side):
-  for name, site, seed in (
-    ('public', 'public', 1),
-    ('private', 'private', 2),
-    ('test', 'private', 3),
-  ):
-    section = config.data[name]
-    section.layout, section.part = 'phantom_chest', ''
-    with section.options.unlocked():
-      section.options.update(
-        site=site,
-        seed=seed,
-        name=name,
-        num_patients=PATIENTS[preset][name],
-        shape=(1, side, side),
-      )
-  config.sample.requests = 'population'
+  presets.use_phantom(
+    config,
+    'phantom_chest',
+    PATIENTS[preset],
+    shape=(1, side, side),
+  )
   config.sample.sweep = ('cardiothoracic_ratio', 'age')
   config.evaluate.labels = PHANTOM_LABELS
   with config.counterfactual.set.unlocked():
@@ -101,13 +88,7 @@ def _chexpert(config, args, side):
 
 
 def _planar(config, channels):
-  kernel, stride = (1, 3, 3), (1, 2, 2)
-  levels = len(config.autoencoder.model.channels)
-  config.autoencoder.model.kernels = (kernel,) * levels
-  config.autoencoder.model.strides = (stride,) * (levels - 1)
-  config.diffusion.model.channels = channels
-  config.diffusion.model.kernels = (kernel,) * len(channels)
-  config.diffusion.model.strides = (stride,) * (len(channels) - 1)
+  presets.use_kernel(config, (1, 3, 3), (1, 2, 2), channels)
   config.diffusion.model.attention_levels = (False,) * (len(channels) - 1) + (True,)
 
 

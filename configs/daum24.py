@@ -15,6 +15,7 @@ one draw for a whole batch would tie patients together; learning rates warm up a
 in pre-training.
 """
 
+from ldm_jax import presets
 from ldm_jax.config import parse_arg
 from ldm_jax.defaults import defaults
 
@@ -138,23 +139,13 @@ def _measure(name, kind, classes, attributes):
 def _phantom(config, preset):
   shape = config.data.preprocess.shape
   scale = SHAPE[1] / shape[1]
-  for name, site, seed in (
-    ('public', 'public', 1),
-    ('private', 'private', 2),
-    ('test', 'private', 3),
-  ):
-    section = config.data[name]
-    section.layout, section.part = 'phantom_cardiac', ''
-    with section.options.unlocked():
-      section.options.update(
-        site=site,
-        seed=seed,
-        name=name,
-        num_patients=PATIENTS[preset][name],
-        shape=shape,
-        spacing_mm=(SPACING_MM[0], *(mm * scale for mm in SPACING_MM[1:])),
-      )
-  config.sample.requests = 'population'
+  presets.use_phantom(
+    config,
+    'phantom_cardiac',
+    PATIENTS[preset],
+    shape=shape,
+    spacing_mm=(SPACING_MM[0], *(mm * scale for mm in SPACING_MM[1:])),
+  )
 
 
 def _scd(config, args):

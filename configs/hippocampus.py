@@ -6,7 +6,7 @@ FOLDER holds participants.tsv, images/ and labels/; the patients are split into 
 private and test parts. Requested: volume of the anterior and posterior part in mm3.
 """
 
-from ldm_jax import ablations
+from ldm_jax import ablations, presets
 from ldm_jax.config import parse_arg
 from ldm_jax.defaults import defaults
 from ldm_jax.defaults_autoencoder import use_recipe
@@ -57,14 +57,7 @@ def sweep():
 
 def _isotropic(config, channels):
   kernel, stride = (3, 3, 3), (2, 2, 2)
-  config.autoencoder.model.kernels = (kernel,) * len(config.autoencoder.model.channels)
-  config.autoencoder.model.strides = (stride,) * (
-    len(config.autoencoder.model.channels) - 1
-  )
-  config.diffusion.model.channels = channels
-  config.diffusion.model.kernels = (kernel,) * len(channels)
-  config.diffusion.model.strides = (stride,) * (len(channels) - 1)
-  config.diffusion.model.attention_levels = (False,) * len(channels)
+  presets.use_kernel(config, kernel, stride, channels)
   config.evaluate.segmenter.kernels = (kernel,) * 3
   config.evaluate.segmenter.strides = (stride,) * 2
 

@@ -10,6 +10,19 @@ EPSILONS, SEEDS = (1.0, 3.0, 10.0), (0, 1, 2)
 SEED_KEYS = ('adapt.seed', 'sample.seed')
 
 
+def pretraining():
+  """Does public pre-training pay, and what does privacy cost?
+
+  The arm from scratch has the larger learning rate that an untrained network needs, the
+  arm without privacy may take more steps: each at its best, the budget equal.
+  """
+  return [
+    {'adapt.init': 'diffusion'},
+    {'adapt.init': 'scratch', 'adapt.learning_rate': 1e-3},
+    {'adapt.privacy': None, 'adapt.steps': 100, 'adapt.learning_rate': 5e-4},
+  ]
+
+
 def lower_noise(lora_learning_rate, num_bands=None, epsilons=EPSILONS, seeds=SEEDS):
   """What each means of private training buys, at equal budgets.
 

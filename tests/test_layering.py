@@ -12,7 +12,7 @@ MAX_LINES = 300
 FLOORS = (
   (
     *('defaults_autoencoder', 'defaults_adapt', 'defaults'),
-    *('config', 'ablations', 'checks', 'workfolder'),
+    *('config', 'ablations', 'presets', 'checks', 'workfolder'),
   ),
   ('data',),
   ('diffusion',),
@@ -34,7 +34,7 @@ MODULES = {
   *('defaults_autoencoder', 'defaults_adapt', 'defaults', 'config', 'ablations'),
   *('checks', 'workfolder', 'staging', 'encoding', 'releasing', 'readying'),
   *('adapting', 'auditing', 'autoencoding', 'estimating', 'examining', 'stages'),
-  *('converting', 'planning'),
+  *('presets', 'converting', 'planning'),
   'main',
 }
 # Packages that one room alone imports, and modules that a room does not import.
