@@ -82,24 +82,13 @@ def ours(size, batch, kind, quick=False):
 
 
 def plain_step(losses, params, frozen, size, batch):
-  optimizer = denoising.optimizer(LEARNING_RATE, 1000)
-  mesh = meshes.make_mesh(devices=jax.devices()[:1])
-  take = model_step.plain_step(
-    denoising.example_losses(losses), optimizer, mesh, ema_decay=0.999
-  )
-  current = begun(params, optimizer, mesh)
   examples = {
     'z': networks.latents(size, batch),
     'attributes': networks.contexts(batch),
   }
-  examples, key = meshes.put_examples(mesh, examples), jax.random.key(0)
-
-  def step():
-    nonlocal current
-    current, _ = take(current, frozen, examples, key)
-    jax.block_until_ready(current)
-
-  return step
+  optimizer = denoising.optimizer(LEARNING_RATE, 1000)
+  losses = denoising.example_losses(losses)
+  return model_step.training(losses, optimizer, params, examples, frozen)
 
 
 def private_step(losses, params, frozen, size, batch, draws):
@@ -115,7 +104,7 @@ def private_step(losses, params, frozen, size, batch, draws):
   take = adaptation.private_step(
     denoising.patient_loss(losses, draws), optimizer, mesh, 0.999, scheme, microbatch=0
   )
-  current, chunk = begun(params, optimizer, mesh), min(CHUNK, batch)
+  current, chunk = model_step.begun(params, optimizer, mesh), min(CHUNK, batch)
   z, attributes = networks.latents(size, batch), networks.contexts(batch)
 
   def chunks():
@@ -137,11 +126,6 @@ def private_step(losses, params, frozen, size, batch, draws):
     jax.block_until_ready(current)
 
   return step
-
-
-def begun(params, optimizer, mesh):
-  own = jax.tree.map(jnp.array, params)
-  return meshes.put_state(mesh, state.create(own, optimizer))
 
 
 def measure(name, case, options, peer):

@@ -111,20 +111,28 @@ def autoencoder(size, batch, config=networks.AUTOENCODER):
   )
 
 
-def training(losses, optimizer, params, batch):
-  """step() of `training.step.plain_step`, which moves its own copy of params."""
+def training(losses, optimizer, params, batch, frozen=None):
+  """step() of `training.step.plain_step`, which moves its own copy of params.
+
+  params may be nested or flat; frozen is a flat dict of those that do not move.
+  """
   mesh = meshes.make_mesh(devices=jax.devices()[:1])
   take = plain_step(losses, optimizer, mesh, ema_decay=0.999)
-  trained = jax.tree.map(jnp.array, state.flatten(params))
-  current = meshes.put_state(mesh, state.create(trained, optimizer))
+  current = begun(params, optimizer, mesh)
   batch, key = meshes.put_examples(mesh, batch), jax.random.key(0)
 
   def step():
     nonlocal current
-    current, metrics = take(current, {}, batch, key)
+    current, metrics = take(current, frozen or {}, batch, key)
     jax.block_until_ready((current, metrics))
 
   return step
+
+
+def begun(params, optimizer, mesh):
+  """State at step 0 over a copy of params."""
+  trained = jax.tree.map(jnp.array, state.flatten(params))
+  return meshes.put_state(mesh, state.create(trained, optimizer))
 
 
 if __name__ == '__main__':

@@ -12,29 +12,22 @@ papillary muscles; myocardium (2) what lies between i and o.
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 import re
 from typing import Any
 
 from ldm_jax.data import contours, volume
 from ldm_jax.data import table as tables
-from ldm_jax.data.about import About
 from ldm_jax.data.attributes import Attribute, Schema, is_missing
 from ldm_jax.data.cine import PHASES, PhaseSource
 from ldm_jax.data.cohort import Cohort, Record
+from ldm_jax.data.layouts.scd import ABOUT as SCD
 from ldm_jax.data.layouts.scd import PATHOLOGIES, SCD_SCHEMA, SEXES
 
-ABOUT = About(
+ABOUT = dataclasses.replace(
+  SCD,
   title='Sunnybrook Cardiac Data as published: DICOM cine stacks and contours',
-  homepage='https://www.cardiacatlas.org/sunnybrook-cardiac-data/',
-  citation="""@article{radau2009evaluation,
-  title={Evaluation framework for algorithms segmenting short axis cardiac {MRI}},
-  author={Radau, Perry and Lu, Yingli and Connelly, Kim and Paul, Gideon and
-    Dick, Alexander J and Wright, Graham A},
-  journal={The MIDAS Journal},
-  year={2009},
-}""",
-  licence='CC0 1.0 (public domain)',
   instructions='The folder with SCD_IMAGES_*/, SCD_ManualContours/ and the table.',
 )
 FRAMES = 20
