@@ -20,6 +20,12 @@ CHOICES = {
   'diffusion.model.attention': ('volume', 'depth'),
   'diffusion.model.dtype': ('float32', 'bfloat16'),
   'adapt.method': METHODS,
+  'adapt.drift.variant': ('prior', 'posterior_constant', 'init_only'),
+  'adapt.drift.target': ('shifted', 'raw'),
+  'adapt.drift.search': (
+    *('', 'grid', 'closed_form', 'loss'),
+    *('private_mean', 'private_loss'),
+  ),
   # From the public pre-training, or from random weights.
   'adapt.init': ('diffusion', 'scratch'),
   'adapt.optimizer': ('adam', 'sgd'),
@@ -36,6 +42,8 @@ def check(config):
   Raises:
     ValueError: naming the key, what came and what is required.
   """
+  required = 'a section; for no drift set --config.adapt.drift.value=0'
+  _require(config.adapt.drift is not None, 'adapt.drift', None, required)
   for key in ('autoencoder', 'diffusion'):
     value, init = config[key].steps, config[key].init
     required = f'above 0, or 0 with --config.{key}.init'
@@ -164,12 +172,46 @@ def _check_adaptation(config):
   key, chosen = 'sample.ema_decay', config.sample.ema_decay
   holds = chosen is None or chosen in value
   _require(holds, key, chosen, f'None or one of adapt.ema_decay, {tuple(value)}')
+  _check_drift(section)
   _check_transformations(section.augment, 'adapt.augment')
   key, value = 'adapt.augment.multiplicity', section.augment.multiplicity
   _require(value >= 1, key, value, 'a whole number from 1 up')
   moves = [*section.augment.shift, *section.augment.rotation_deg, section.augment.gamma]
   required = '1, or a transformation (shift, rotation_deg, gamma) above 0 beside it'
   _require(value == 1 or any(moves), key, value, required)
+
+
+def _check_drift(adapt):
+  section = adapt.drift
+  value = section.value if isinstance(section.value, tuple | list) else [section.value]
+  holds = len(value) and all(_is_finite(number) for number in value)
+  _require(holds, 'adapt.drift.value', section.value, 'finite: a number, or a tuple')
+  key, value = 'adapt.drift.grid', section.grid
+  holds = len(set(value)) == len(value) > 1 and all(map(_is_finite, value))
+  _require(holds and 0 in value, key, value, 'different numbers with 0 among them')
+  for name in ('num_samples', 'num_draws', 'clip_norm'):
+    key, value = f'adapt.drift.{name}', section[name]
+    _require(value > 0 and math.isfinite(value), key, value, 'a positive number')
+  private = section.search.startswith('private')
+  key, value = 'adapt.drift.search', section.search
+  if adapt.privacy is None:
+    required = "'grid', 'closed_form' or 'loss': adapt.privacy is None"
+    _require(not private, key, value, required)
+  else:
+    required = "'private_mean' or 'private_loss', since adapt.privacy is set"
+    _require(private or not value, key, value, required)
+    key, value = 'adapt.drift.epsilon', section.epsilon
+    required = f'above 0 and below adapt.privacy.epsilon = {adapt.privacy.epsilon:g}'
+    holds = not private or 0 < value < adapt.privacy.epsilon
+    _require(holds, key, value, required)
+
+
+def _is_finite(value):
+  return (
+    isinstance(value, int | float)
+    and not isinstance(value, bool)
+    and math.isfinite(value)
+  )
 
 
 def _check_privacy(privacy):

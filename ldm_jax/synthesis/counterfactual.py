@@ -56,7 +56,7 @@ def make_editor(
       so that no change stays no change; 'null' is ordinary classifier-free guidance.
     num_iterations: fixed-point refinements of each inversion step.
     correct: add what inversion misses, which makes a null intervention exact.
-    drift: of the model (delta); inversion and sampling run in centred coordinates.
+    drift: of the model; inversion and sampling run in its coordinates.
     latent_mean, latent_std: latent statistics.
 
   Raises:
@@ -82,13 +82,14 @@ def make_editor(
     def centred(denoise):
       return drifting.centred(denoise, schedule, drift, prediction)
 
-    drifting.check_drift(drift, z.shape[-1])
+    drifting.check_drift(drift, z.shape[-1], schedule)
     z_T, path, corrections = inversion.ddim_invert_path(
       centred(conditional(apply_denoiser, params, own)),
       normalise(z, latent_mean, latent_std),
       schedule,
       num_steps,
       num_iterations=num_iterations,
+      shift=drifting.step_shift(drift),
       **options,
     )
 
@@ -101,7 +102,7 @@ def make_editor(
       z_T,
       schedule,
       num_steps,
-      after_step=after_step,
+      after_step=drifting.after_step(drift, after_step),
       **options,
     )
     return denormalise(z_cf, latent_mean, latent_std)
