@@ -185,6 +185,8 @@ def defaults():
         'source': 'public',
         'num': 4,
         'set': {},
+        # How the source's noise is found and the change is made: synthesis.editors.
+        'editor': 'ddim',
         'steps': 50,
         'guidance': 1.5,
         'keep_detail': True,
