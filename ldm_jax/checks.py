@@ -26,8 +26,7 @@ CHOICES = {
   'sample.solver': ('ddim', 'ddpm', 'euler', 'heun', 'dpmpp_2m', 'unipc'),
   'sample.spacing': ('linspace', 'leading', 'trailing', 'monai'),
   'sample.model': ('adapt', 'diffusion'),
-  'counterfactual.editor': ('ddim',),
-  'counterfactual.source': ('public', 'private', 'test'),
+  'counterfactual.editor': ('ddim', 'ddpm', 'pix2pix_zero', 'sdedit'),
 }
 
 

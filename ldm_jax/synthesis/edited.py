@@ -14,7 +14,7 @@ from ldm_jax.synthesis.tables import row, write_table
 COUNTERFACTUALS = 'counterfactuals.npz'
 
 
-def write_counterfactuals(config, work, trained, split):
+def write_counterfactuals(config, work, trained, split, key=None):
   """Changes attributes of the first volumes of a prepared split and writes them.
 
   Every result lies on the source file's own grid: same affine, same shape. Of a phantom
@@ -38,9 +38,10 @@ def write_counterfactuals(config, work, trained, split):
     prediction=trained.prediction,
     guidance=section.guidance,
     drift=trained.drift,
+    key=key,
     **trained.statistics,
   )
-  edit = editors.make(section.editor, setting)
+  edit = editors.make(section.editor, setting, **section[section.editor])
 
   def change(volumes, before, after):
     return editing.counterfactual(
