@@ -13,7 +13,7 @@ from ldm_jax.data.augment import augment
 from ldm_jax.data.batching import chunks
 from ldm_jax.synthesis import generate
 from ldm_jax.training import diffusion as denoising
-from ldm_jax.training import idle, networks
+from ldm_jax.training import drifted, idle, networks
 from ldm_jax.workfolder import progress_bar
 
 
@@ -69,7 +69,7 @@ def leave_out_idle(config, work, split, latent_shape, trained, frozen):
       probe,
       networks.denoiser(probe, split.schema),
       networks.schedule(probe),
-      probe.adapt.drift,
+      drifted.in_training(config, work),
       adapting=True,
     )
     names = idle.idle(
