@@ -2,7 +2,9 @@
 
 import math
 
+from ldm_jax import checks_counterfactual
 from ldm_jax.config import flatten
+from ldm_jax.config import require as _require
 
 METHODS = (
   *('full', 'attention', 'lora'),
@@ -36,7 +38,7 @@ CHOICES = {
   'sample.solver': ('ddim', 'ddpm', 'euler', 'heun', 'dpmpp_2m', 'unipc'),
   'sample.spacing': ('linspace', 'leading', 'trailing', 'monai'),
   'sample.model': ('adapt', 'diffusion'),
-  'counterfactual.source': ('public', 'private', 'test'),
+  'counterfactual.editor': ('ddim', 'ddpm', 'pix2pix_zero', 'sdedit'),
 }
 
 
@@ -107,6 +109,7 @@ def check(config):
       value,
       f'at most diffusion.schedule.num_timesteps = {timesteps}',
     )
+  checks_counterfactual.check(config)
   _check_transformations(config.augment, 'augment')
   value = config.augment.copies
   _require(value >= 0, 'augment.copies', value, 'a number from 0 up')
@@ -294,10 +297,3 @@ def _check_mechanism(privacy, steps):
 
 def _is_whole(value):
   return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _require(holds, key, value, required):
-  if not holds:
-    raise ValueError(
-      f'config.{key} is {value!r}, but must be {required}. Set --config.{key}=...'
-    )

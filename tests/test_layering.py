@@ -11,8 +11,9 @@ MAX_LINES = 300
 # From the ground up. A room imports from rooms of lower floors and from itself.
 FLOORS = (
   (
-    *('defaults_autoencoder', 'defaults_adapt', 'defaults'),
+    *('defaults_autoencoder', 'defaults_adapt', 'defaults_counterfactual', 'defaults'),
     *('config', 'ablations', 'presets', 'checks', 'workfolder'),
+    'checks_counterfactual',
   ),
   ('data',),
   ('diffusion',),
@@ -23,7 +24,7 @@ FLOORS = (
   ('report',),
   (
     *('staging', 'encoding', 'releasing', 'readying', 'adapting', 'auditing'),
-    *('autoencoding', 'estimating', 'examining', 'stages'),
+    *('autoencoding', 'editing', 'estimating', 'examining', 'stages'),
   ),
   ('converting', 'planning'),
   ('main',),
@@ -34,7 +35,8 @@ MODULES = {
   *('defaults_autoencoder', 'defaults_adapt', 'defaults', 'config', 'ablations'),
   *('checks', 'workfolder', 'staging', 'encoding', 'releasing', 'readying'),
   *('adapting', 'auditing', 'autoencoding', 'estimating', 'examining', 'stages'),
-  *('presets', 'converting', 'planning'),
+  *('presets', 'converting', 'planning', 'defaults_counterfactual', 'editing'),
+  'checks_counterfactual',
   'main',
 }
 # Packages that one room alone imports, and modules that a room does not import.
