@@ -6,26 +6,25 @@ norm, noise multiplier, microbatch and devices. Four attacks, see `privacy.canar
 
 - gradient canaries, by a bound that assumes nothing and by one that assumes Gaussian
   noise; both against the epsilon of as many steps at full participation;
-- loss canaries: fair coins decide which of the public patients train, and the losses
-  after training are to tell them apart;
-- influence: the step with and without a patient, under the same noise, for the
-  patients of most volumes and those that padding repeats; at most the clip norm;
+- loss canaries: fair coins decide who trains, the losses are to tell them apart;
+- influence: the step with and without a patient under one noise, at most clip norm;
 - noise: its deviation, measured on coordinates that nobody pushes.
 
-Passing proves nothing about what was not attacked; failing shows a broken step.
+What passes may still fail where it was not attacked.
 """
 
 import jax
 import numpy as np
 import optax
 
-from ldm_jax import staging
+from ldm_jax import readying, staging
 from ldm_jax.data import batching
 from ldm_jax.privacy import accounting, audit, canaries, mechanism, statement
 from ldm_jax.training import (
   adaptation,
   checkpoint,
   drifted,
+  methods,
   networks,
   private,
   state,
@@ -33,7 +32,7 @@ from ldm_jax.training import (
 from ldm_jax.training import diffusion as denoising
 from ldm_jax.training.mesh import make_mesh, put_examples, put_state
 
-NUM_PROBED = 4  # patients taken out, one after the other
+NUM_PROBED = 4  # patients taken out in turn: of most volumes, repeated by padding
 SPARE = 4096  # coordinates that nobody pushes: they cost nothing and show the noise
 
 
@@ -164,9 +163,11 @@ class _Stand:
     self.key = staging.key(config, 'audit')
     latents = staging.latents(work, split)
     losses, params = networks_of(config, work, split, latents)
-    trained, frozen = state.partition(params, adaptation.METHODS[config.adapt.method])
-    self.trained, self.frozen = trained, put_state(self.mesh, frozen)
-    self.loss = denoising.patient_loss(losses, self.privacy.noise_multiplicity)
+    self.trained, frozen = readying.parameters(config, work, params)
+    samples = readying.class_samples(config, work, params)
+    self.frozen = put_state(self.mesh, {**frozen, **samples})
+    draws = self.privacy.noise_multiplicity
+    self.loss = methods.patient_loss(config.adapt, losses, draws)
     patients = private.patient_arrays(split, latents, staging.conditions(config, split))
     self.examples = _with_canaries(patients, config.audit.num_canaries)
     self.scheme, self.sigma = scheme, scheme.noise_multiplier

@@ -6,7 +6,10 @@ from ldm_jax import checks_counterfactual
 from ldm_jax.config import flatten
 from ldm_jax.config import require as _require
 
-METHODS = ('full', 'attention', 'lora')
+METHODS = (
+  *('full', 'attention', 'lora'),
+  *('textual_inversion', 'dreambooth', 'custom_diffusion'),
+)
 # Who is drawn and how noise is added in private training: privacy.schemes.
 GRADIENTS = ('auto', 'vmap', 'ghost')
 CLIPPING = ('constant', 'normalised', 'per_layer', 'adaptive')
@@ -31,6 +34,7 @@ CHOICES = {
   # From the public pre-training, or from random weights.
   'adapt.init': ('diffusion', 'scratch'),
   'adapt.optimizer': ('adam', 'sgd'),
+  'adapt.prior.source': ('generated', 'public'),
   'sample.solver': ('ddim', 'ddpm', 'euler', 'heun', 'dpmpp_2m', 'unipc'),
   'sample.spacing': ('linspace', 'leading', 'trailing', 'monai'),
   'sample.model': ('adapt', 'diffusion'),
@@ -58,6 +62,10 @@ def check(config):
     'diffusion.batch_size',
     'adapt.steps',
     'adapt.batch_size',
+    'adapt.tokens.num',
+    'adapt.prior.num',
+    'adapt.prior.steps',
+    'adapt.prior.batch_size',
     'sample.num',
     'sample.steps',
     'sample.batch_size',
@@ -93,7 +101,7 @@ def check(config):
   holds = text.files or not config.sample.text
   _require(holds, key, config.sample.text, "'' where diffusion.text.files is ''")
   timesteps = config.diffusion.schedule.num_timesteps
-  for key in ('sample.steps', 'counterfactual.steps'):
+  for key in ('sample.steps', 'counterfactual.steps', 'adapt.prior.steps'):
     value = flatten(config)[key]
     _require(
       value <= timesteps,
@@ -176,6 +184,8 @@ def _check_adaptation(config):
   holds = chosen is None or chosen in value
   _require(holds, key, chosen, f'None or one of adapt.ema_decay, {tuple(value)}')
   _check_drift(section)
+  key, value = 'adapt.prior.weight', section.prior.weight
+  _require(value is None or value >= 0, key, value, 'a number from 0 up, or None')
   _check_transformations(section.augment, 'adapt.augment')
   key, value = 'adapt.augment.multiplicity', section.augment.multiplicity
   _require(value >= 1, key, value, 'a whole number from 1 up')

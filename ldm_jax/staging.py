@@ -14,7 +14,7 @@ from ldm_jax.data.grid import centred_affine
 from ldm_jax.diffusion import grid, solvers
 from ldm_jax.privacy import marginals
 from ldm_jax.synthesis import generate, requests, tiling, trained
-from ldm_jax.training import checkpoint, drifted, networks
+from ldm_jax.training import checkpoint, drifted, methods, networks
 from ldm_jax.training import diffusion as denoising
 from ldm_jax.workfolder import WorkFolder, fingerprint
 
@@ -144,6 +144,7 @@ def check_process(config):
   for adapting in (False, True):
     denoising.configured_losses(config, None, schedule, adapting=adapting)
   drifted.check(config, schedule)
+  methods.prior_weight(config.adapt)
   section = config.sample
   grid.time_grid(schedule.num_timesteps, section.steps, section.spacing)
   solvers.check_solver(section.solver, section.eta)
