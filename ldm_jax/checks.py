@@ -192,6 +192,11 @@ def _check_drift(adapt):
   for name in ('num_samples', 'num_draws', 'clip_norm'):
     key, value = f'adapt.drift.{name}', section[name]
     _require(value > 0 and math.isfinite(value), key, value, 'a positive number')
+  key, value = 'adapt.drift.trial_steps', section.trial_steps
+  _require(value >= 0, key, value, 'a whole number from 0 up')
+  key, value = 'adapt.init', adapt.init
+  required = "'diffusion' with adapt.drift.search: it looks at the pre-trained network"
+  _require(not section.search or value == 'diffusion', key, value, required)
   private = section.search.startswith('private')
   key, value = 'adapt.drift.search', section.search
   if adapt.privacy is None:

@@ -22,8 +22,8 @@ FLOORS = (
   ('synthesis', 'evaluation'),
   ('report',),
   (
-    *('staging', 'encoding', 'releasing', 'readying', 'adapting', 'auditing'),
-    *('autoencoding', 'estimating', 'examining', 'stages'),
+    *('staging', 'encoding', 'releasing', 'readying', 'adapting', 'choosing'),
+    *('auditing', 'autoencoding', 'estimating', 'examining', 'stages'),
   ),
   ('converting', 'planning'),
   ('main',),
@@ -33,8 +33,8 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 MODULES = {
   *('defaults_autoencoder', 'defaults_adapt', 'defaults', 'config', 'ablations'),
   *('checks', 'workfolder', 'staging', 'encoding', 'releasing', 'readying'),
-  *('adapting', 'auditing', 'autoencoding', 'estimating', 'examining', 'stages'),
-  *('presets', 'converting', 'planning'),
+  *('adapting', 'auditing', 'autoencoding', 'choosing', 'estimating', 'examining'),
+  *('presets', 'converting', 'planning', 'stages'),
   'main',
 }
 # Packages that one room alone imports, and modules that a room does not import.
