@@ -19,13 +19,14 @@ import jax
 import numpy as np
 import optax
 
-from ldm_jax import staging
+from ldm_jax import readying, staging
 from ldm_jax.data import batching
 from ldm_jax.privacy import accounting, audit, canaries, mechanism, statement
 from ldm_jax.training import (
   adaptation,
   checkpoint,
   drifted,
+  methods,
   networks,
   private,
   state,
@@ -164,9 +165,11 @@ class _Stand:
     self.key = staging.key(config, 'audit')
     latents = staging.latents(work, split)
     losses, params = networks_of(config, work, split, latents)
-    trained, frozen = state.partition(params, adaptation.METHODS[config.adapt.method])
-    self.trained, self.frozen = trained, put_state(self.mesh, frozen)
-    self.loss = denoising.patient_loss(losses, self.privacy.noise_multiplicity)
+    self.trained, frozen = readying.parameters(config, work, params)
+    samples = readying.class_samples(config, work, params)
+    self.frozen = put_state(self.mesh, {**frozen, **samples})
+    draws = self.privacy.noise_multiplicity
+    self.loss = methods.patient_loss(config.adapt, losses, draws)
     patients = private.patient_arrays(split, latents, staging.conditions(config, split))
     self.examples = _with_canaries(patients, config.audit.num_canaries)
     self.scheme, self.sigma = scheme, scheme.noise_multiplier

@@ -2,9 +2,14 @@
 
 import math
 
+from ldm_jax import checks_counterfactual, checks_drift
 from ldm_jax.config import flatten
+from ldm_jax.config import require as _require
 
-METHODS = ('full', 'attention', 'lora')
+METHODS = (
+  *('full', 'attention', 'lora'),
+  *('textual_inversion', 'dreambooth', 'custom_diffusion'),
+)
 # Who is drawn and how noise is added in private training: privacy.schemes.
 GRADIENTS = ('auto', 'vmap', 'ghost')
 CLIPPING = ('constant', 'normalised', 'per_layer', 'adaptive')
@@ -29,10 +34,11 @@ CHOICES = {
   # From the public pre-training, or from random weights.
   'adapt.init': ('diffusion', 'scratch'),
   'adapt.optimizer': ('adam', 'sgd'),
+  'adapt.prior.source': ('generated', 'public'),
   'sample.solver': ('ddim', 'ddpm', 'euler', 'heun', 'dpmpp_2m', 'unipc'),
   'sample.spacing': ('linspace', 'leading', 'trailing', 'monai'),
   'sample.model': ('adapt', 'diffusion'),
-  'counterfactual.source': ('public', 'private', 'test'),
+  'counterfactual.editor': ('ddim', 'ddpm', 'pix2pix_zero', 'sdedit'),
 }
 
 
@@ -56,6 +62,10 @@ def check(config):
     'diffusion.batch_size',
     'adapt.steps',
     'adapt.batch_size',
+    'adapt.tokens.num',
+    'adapt.prior.num',
+    'adapt.prior.steps',
+    'adapt.prior.batch_size',
     'sample.num',
     'sample.steps',
     'sample.batch_size',
@@ -91,7 +101,7 @@ def check(config):
   holds = text.files or not config.sample.text
   _require(holds, key, config.sample.text, "'' where diffusion.text.files is ''")
   timesteps = config.diffusion.schedule.num_timesteps
-  for key in ('sample.steps', 'counterfactual.steps'):
+  for key in ('sample.steps', 'counterfactual.steps', 'adapt.prior.steps'):
     value = flatten(config)[key]
     _require(
       value <= timesteps,
@@ -99,6 +109,8 @@ def check(config):
       value,
       f'at most diffusion.schedule.num_timesteps = {timesteps}',
     )
+  checks_counterfactual.check(config)
+  checks_drift.check(config)
   _check_transformations(config.augment, 'augment')
   value = config.augment.copies
   _require(value >= 0, 'augment.copies', value, 'a number from 0 up')
@@ -172,51 +184,14 @@ def _check_adaptation(config):
   key, chosen = 'sample.ema_decay', config.sample.ema_decay
   holds = chosen is None or chosen in value
   _require(holds, key, chosen, f'None or one of adapt.ema_decay, {tuple(value)}')
-  _check_drift(section)
+  key, value = 'adapt.prior.weight', section.prior.weight
+  _require(value is None or value >= 0, key, value, 'a number from 0 up, or None')
   _check_transformations(section.augment, 'adapt.augment')
   key, value = 'adapt.augment.multiplicity', section.augment.multiplicity
   _require(value >= 1, key, value, 'a whole number from 1 up')
   moves = [*section.augment.shift, *section.augment.rotation_deg, section.augment.gamma]
   required = '1, or a transformation (shift, rotation_deg, gamma) above 0 beside it'
   _require(value == 1 or any(moves), key, value, required)
-
-
-def _check_drift(adapt):
-  section = adapt.drift
-  value = section.value if isinstance(section.value, tuple | list) else [section.value]
-  holds = len(value) and all(_is_finite(number) for number in value)
-  _require(holds, 'adapt.drift.value', section.value, 'finite: a number, or a tuple')
-  key, value = 'adapt.drift.grid', section.grid
-  holds = len(set(value)) == len(value) > 1 and all(map(_is_finite, value))
-  _require(holds and 0 in value, key, value, 'different numbers with 0 among them')
-  for name in ('num_samples', 'num_draws', 'clip_norm'):
-    key, value = f'adapt.drift.{name}', section[name]
-    _require(value > 0 and math.isfinite(value), key, value, 'a positive number')
-  key, value = 'adapt.drift.trial_steps', section.trial_steps
-  _require(value >= 0, key, value, 'a whole number from 0 up')
-  key, value = 'adapt.init', adapt.init
-  required = "'diffusion' with adapt.drift.search: it looks at the pre-trained network"
-  _require(not section.search or value == 'diffusion', key, value, required)
-  private = section.search.startswith('private')
-  key, value = 'adapt.drift.search', section.search
-  if adapt.privacy is None:
-    required = "'grid', 'closed_form' or 'loss': adapt.privacy is None"
-    _require(not private, key, value, required)
-  else:
-    required = "'private_mean' or 'private_loss', since adapt.privacy is set"
-    _require(private or not value, key, value, required)
-    key, value = 'adapt.drift.epsilon', section.epsilon
-    required = f'above 0 and below adapt.privacy.epsilon = {adapt.privacy.epsilon:g}'
-    holds = not private or 0 < value < adapt.privacy.epsilon
-    _require(holds, key, value, required)
-
-
-def _is_finite(value):
-  return (
-    isinstance(value, int | float)
-    and not isinstance(value, bool)
-    and math.isfinite(value)
-  )
 
 
 def _check_privacy(privacy):
@@ -289,10 +264,3 @@ def _check_mechanism(privacy, steps):
 
 def _is_whole(value):
   return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _require(holds, key, value, required):
-  if not holds:
-    raise ValueError(
-      f'config.{key} is {value!r}, but must be {required}. Set --config.{key}=...'
-    )

@@ -26,8 +26,8 @@ STAGES = (
   'evaluate',
   'report',
 )
-# Sections whose keys the user invents: attribute names to change.
-OPEN_SECTIONS = ('counterfactual.set',)
+# Sections whose keys the user invents: attribute names to change, a layout's options.
+OPEN_SECTIONS = ('counterfactual.set', 'counterfactual.options')
 # Keys that take a number, or a tuple with one a channel.
 ONE_OR_MORE = ('adapt.drift.value',)
 
@@ -135,6 +135,14 @@ def flatten(config, prefix=''):
     else:
       flat[f'{prefix}{key}'] = value
   return flat
+
+
+def require(holds, key, value, required):
+  """Raises ValueError, naming the key, unless a value holds what is required."""
+  if not holds:
+    raise ValueError(
+      f'config.{key} is {value!r}, but must be {required}. Set --config.{key}=...'
+    )
 
 
 def to_plain(config):

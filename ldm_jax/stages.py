@@ -10,6 +10,7 @@ from ldm_jax import (
   auditing,
   autoencoding,
   choosing,
+  editing,
   encoding,
   examining,
   readying,
@@ -23,9 +24,8 @@ from ldm_jax.evaluation import assess, measurement
 from ldm_jax.privacy import mechanism
 from ldm_jax.report import content, model_card, page
 from ldm_jax.staging import splits, stage
-from ldm_jax.synthesis import writer
+from ldm_jax.synthesis import edited, writer
 from ldm_jax.training import (
-  adaptation,
   adapted,
   checkpoint,
   loop,
@@ -180,19 +180,17 @@ def adapt(config, work):
     losses, params = _denoiser(config, split, latents, drift, adapting=True)
     if section.init == 'diffusion':
       params = checkpoint.load_params(work.checkpoints('diffusion'))
-    params = state.flatten(params)
-    base = params if section.init == 'diffusion' else {}
-    added = adaptation.added(section, params, staging.key(config, 'adapters'))
-    trained, frozen = state.partition(
-      {**params, **added}, adaptation.METHODS[section.method]
-    )
+    base = state.flatten(params) if section.init == 'diffusion' else {}
+    trained, frozen = readying.parameters(config, work, params)
     if section.privacy is not None:
       trained, frozen = readying.leave_out_idle(
         config, work, split, latents.shape[1:], trained, frozen
       )
     frozen = put_state(make_mesh(**config.mesh), frozen)
+    samples = readying.class_samples(config, work, params, folder)
+    samples = put_state(make_mesh(**config.mesh), samples)
     fit = adapting.fit_plainly if section.privacy is None else adapting.fit_privately
-    final = fit(config, work, split, latents, losses, trained, frozen)
+    final = fit(config, work, split, latents, losses, trained, {**frozen, **samples})
     adapted.save(folder, final.ema, section.ema_decay, frozen, base)
   mechanism.destroy_key(folder / private.KEY_FILE)
   adapting.write_statement(config, work)
@@ -212,17 +210,8 @@ def sample(config, work):
 
 @stage
 def counterfactual(config, work):
-  """Changes attributes of prepared scans and writes counterfactuals/."""
-  section = config.counterfactual
-  if not section.num or not len(section.set):
-    return {'volumes': 0}
-  system, found = staging.system(config, work)
-  if section.source not in found:
-    raise ValueError(
-      f'counterfactual.source is {section.source!r}, but the prepared cohorts are '
-      f'{", ".join(found)}.'
-    )
-  return writer.write_counterfactuals(config, work, system, found[section.source])
+  """Changes attributes of given scans and writes counterfactuals/."""
+  return editing.run(config, work)
 
 
 @stage
@@ -238,7 +227,7 @@ def evaluate(config, work):
     ),
     system.schema,
     config.evaluate,
-    work.read_arrays(writer.COUNTERFACTUALS),
+    work.read_arrays(edited.COUNTERFACTUALS),
   )
   work.write_json(metrics, 'metrics.json')
   work.write_json(

@@ -8,12 +8,13 @@ import numpy as np
 
 from ldm_jax import config as configs
 from ldm_jax.data import latents as stored
-from ldm_jax.data import preprocess, sources, store, text
+from ldm_jax.data import preprocess, scans, sources, store, text
 from ldm_jax.data.augment import augment
+from ldm_jax.data.grid import centred_affine
 from ldm_jax.diffusion import grid, solvers
 from ldm_jax.privacy import marginals
 from ldm_jax.synthesis import generate, requests, tiling, trained
-from ldm_jax.training import checkpoint, drifted, networks
+from ldm_jax.training import checkpoint, drifted, methods, networks
 from ldm_jax.training import diffusion as denoising
 from ldm_jax.workfolder import WorkFolder, fingerprint
 
@@ -143,6 +144,7 @@ def check_process(config):
   for adapting in (False, True):
     denoising.configured_losses(config, None, schedule, adapting=adapting)
   drifted.check(config, schedule)
+  methods.prior_weight(config.adapt)
   section = config.sample
   grid.time_grid(schedule.num_timesteps, section.steps, section.spacing)
   solvers.check_solver(section.solver, section.eta)
@@ -166,6 +168,7 @@ def check_requests(config, work):
     conditions(config, found[name])
   trained.requested_text(config)
   known = {name.lower() for name in schema.names}
+  scans.check(config.counterfactual.source, found)
   for name in config.counterfactual.set:
     if name.lower() not in known:
       raise ValueError(
@@ -266,13 +269,7 @@ def sample_affine(split):
     ],
     axis=0,
   )
-  affine = np.zeros((4, 4))
-  # (d, h, w) run along S, A and R.
-  for axis, world in enumerate((2, 1, 0)):
-    affine[world, axis] = spacing[axis]
-    affine[world, 3] = -spacing[axis] * (split.shape[axis] - 1) / 2
-  affine[3, 3] = 1
-  return affine
+  return centred_affine(split.shape, spacing)
 
 
 def _sections(name, config):
@@ -296,4 +293,7 @@ def _fingerprint(name, config, work):
   if name == 'prepare':
     inputs['files'] = sources.listing_digest(sources.cohorts(config.data))
     inputs['store'] = store.VERSION
+  if name == 'counterfactual':
+    section = config.counterfactual
+    inputs['files'] = scans.stamp(section.source), scans.stamp(section.mask)
   return fingerprint(config, sections, inputs)

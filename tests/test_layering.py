@@ -11,8 +11,9 @@ MAX_LINES = 300
 # From the ground up. A room imports from rooms of lower floors and from itself.
 FLOORS = (
   (
-    *('defaults_autoencoder', 'defaults_adapt', 'defaults'),
+    *('defaults_autoencoder', 'defaults_adapt', 'defaults_counterfactual', 'defaults'),
     *('config', 'ablations', 'presets', 'checks', 'workfolder'),
+    *('checks_counterfactual', 'checks_drift'),
   ),
   ('data',),
   ('diffusion',),
@@ -23,7 +24,7 @@ FLOORS = (
   ('report',),
   (
     *('staging', 'encoding', 'releasing', 'readying', 'adapting', 'choosing'),
-    *('auditing', 'autoencoding', 'estimating', 'examining', 'stages'),
+    *('auditing', 'autoencoding', 'editing', 'estimating', 'examining', 'stages'),
   ),
   ('converting', 'planning'),
   ('main',),
@@ -34,7 +35,8 @@ MODULES = {
   *('defaults_autoencoder', 'defaults_adapt', 'defaults', 'config', 'ablations'),
   *('checks', 'workfolder', 'staging', 'encoding', 'releasing', 'readying'),
   *('adapting', 'auditing', 'autoencoding', 'choosing', 'estimating', 'examining'),
-  *('presets', 'converting', 'planning', 'stages'),
+  *('presets', 'converting', 'planning', 'stages', 'editing'),
+  *('defaults_counterfactual', 'checks_counterfactual', 'checks_drift'),
   'main',
 }
 # Packages that one room alone imports, and modules that a room does not import.
