@@ -19,7 +19,7 @@ import jax
 import numpy as np
 import optax
 
-from ldm_jax import staging
+from ldm_jax import readying, staging
 from ldm_jax.data import batching
 from ldm_jax.privacy import accounting, audit, canaries, mechanism, statement
 from ldm_jax.training import adaptation, checkpoint, networks, private, state
@@ -158,9 +158,10 @@ class _Stand:
     latents = staging.latents(work, split)
     losses, params = networks_of(config, work, split, latents)
     trained, frozen = state.partition(params, adaptation.METHODS[config.adapt.method])
+    trained |= readying.for_pairs(config, split.schema, latents.shape[1:])
     self.trained, self.frozen = trained, put_state(self.mesh, frozen)
     self.loss = denoising.patient_loss(losses, self.privacy.noise_multiplicity)
-    patients = private.patient_arrays(split, latents, staging.conditions(config, split))
+    patients = readying.examples(config, split, latents)
     self.examples = _with_canaries(patients, config.audit.num_canaries)
     self.scheme, self.sigma = scheme, scheme.noise_multiplier
     # A step of this rate moves a coordinate by its private sum in units of C.

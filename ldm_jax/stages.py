@@ -184,6 +184,7 @@ def adapt(config, work):
     trained, frozen = state.partition(
       {**params, **added}, adaptation.METHODS[section.method]
     )
+    trained |= readying.for_pairs(config, split.schema, latents.shape[1:])
     if section.privacy is not None:
       trained, frozen = readying.leave_out_idle(
         config, work, split, latents.shape[1:], trained, frozen
