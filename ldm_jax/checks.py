@@ -26,7 +26,7 @@ CHOICES = {
   'sample.solver': ('ddim', 'ddpm', 'euler', 'heun', 'dpmpp_2m', 'unipc'),
   'sample.spacing': ('linspace', 'leading', 'trailing', 'monai'),
   'sample.model': ('adapt', 'diffusion'),
-  'counterfactual.source': ('public', 'private', 'test'),
+  'counterfactual.editor': ('ddim', 'ddpm', 'pix2pix_zero', 'sdedit'),
 }
 
 

@@ -22,7 +22,7 @@ from ldm_jax.evaluation import assess, measurement
 from ldm_jax.privacy import mechanism
 from ldm_jax.report import content, model_card, page
 from ldm_jax.staging import splits, stage
-from ldm_jax.synthesis import writer
+from ldm_jax.synthesis import edited, writer
 from ldm_jax.training import (
   adaptation,
   adapted,
@@ -221,7 +221,7 @@ def counterfactual(config, work):
       f'counterfactual.source is {section.source!r}, but the prepared cohorts are '
       f'{", ".join(found)}.'
     )
-  return writer.write_counterfactuals(config, work, system, found[section.source])
+  return edited.write_counterfactuals(config, work, system, found[section.source])
 
 
 @stage
@@ -237,7 +237,7 @@ def evaluate(config, work):
     ),
     system.schema,
     config.evaluate,
-    work.read_arrays(writer.COUNTERFACTUALS),
+    work.read_arrays(edited.COUNTERFACTUALS),
   )
   work.write_json(metrics, 'metrics.json')
   work.write_json(

@@ -31,7 +31,7 @@ def assess(
     reconstruct: x -> decode(encode(x)), both (b,d,h,w,1).
     schema: attributes of the requests.
     section: config.evaluate.
-    counterfactuals: None, or what `synthesis.writer.write_counterfactuals` keeps:
+    counterfactuals: None, or what `synthesis.edited.write_counterfactuals` keeps:
       {'source', 'counterfactual', 'null', 'nulls', 'returned', 'reference' volumes,
       'null_cycles', 'own', 'new' attributes, 'cohort', 'patients'}; of phantoms also
       'truth' volumes, 'truth_labels', 'source_labels'.

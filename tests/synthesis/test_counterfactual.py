@@ -5,6 +5,7 @@ import pytest
 
 from ldm_jax.data.attributes import Attribute, Schema
 from ldm_jax.synthesis import counterfactual as cf
+from ldm_jax.synthesis import editors
 
 SCHEMA = Schema(
   (
@@ -15,13 +16,17 @@ SCHEMA = Schema(
   )
 )
 
+OWN = {'num_iterations', 'correct'}  # options of one editor
+
 
 def run(world, new_attributes, keep=None, keep_detail=True, source=None, **options):
-  edit = cf.make_editor(
+  own = {name: options.pop(name) for name in OWN & set(options)}
+  setting = editors.Setting(
     world.apply_denoiser,
     world.schedule,
     **({'num_steps': 15} | world.latents | options),
   )
+  edit = editors.make('ddim', setting, **own)
   return cf.counterfactual(
     edit,
     world.encode,
