@@ -23,10 +23,11 @@ CHOICES = {
   # From the public pre-training, or from random weights.
   'adapt.init': ('diffusion', 'scratch'),
   'adapt.optimizer': ('adam', 'sgd'),
+  'adapt.pairs.gap': ('none', 'number', 'bin'),
   'sample.solver': ('ddim', 'ddpm', 'euler', 'heun', 'dpmpp_2m', 'unipc'),
   'sample.spacing': ('linspace', 'leading', 'trailing', 'monai'),
   'sample.model': ('adapt', 'diffusion'),
-  'counterfactual.editor': ('ddim', 'ddpm', 'pix2pix_zero', 'sdedit'),
+  'counterfactual.editor': ('ddim', 'ddpm', 'pairs', 'pix2pix_zero', 'sdedit'),
 }
 
 
@@ -101,6 +102,7 @@ def check(config):
   holds = total is None or 0 < total < math.inf
   _require(holds, 'ledger.total_epsilon', total, 'a positive number, or None')
   _check_adaptation(config)
+  _check_pairs(config)
   if config.adapt.privacy is not None:
     _check_privacy(config.adapt.privacy)
     _check_releases(config.adapt.privacy)
@@ -170,6 +172,22 @@ def _check_adaptation(config):
   moves = [*section.augment.shift, *section.augment.rotation_deg, section.augment.gamma]
   required = '1, or a transformation (shift, rotation_deg, gamma) above 0 beside it'
   _require(value == 1 or any(moves), key, value, required)
+
+
+def _check_pairs(config):
+  section = config.adapt.pairs
+  key, low, high = 'adapt.pairs.max_years', section.min_years, section.max_years
+  _require(low >= 0, 'adapt.pairs.min_years', low, 'a number of years from 0 up')
+  required = f'None, or a number of years from min_years = {low:g} up'
+  _require(high is None or high >= low, key, high, required)
+  shares = [section[f'drop_{what}'] for what in ('condition', 'source', 'both')]
+  holds = min(shares) >= 0 and sum(shares) <= 1
+  required = 'three shares from 0 up, of at most 1 together'
+  _require(holds, 'adapt.pairs.drop_condition, drop_source, drop_both', shares, required)
+  if config.counterfactual.editor == 'pairs':
+    holds = section.use and config.sample.model == 'adapt'
+    required = "another editor without adapt.pairs.use or with sample.model='diffusion'"
+    _require(holds, 'counterfactual.editor', 'pairs', required)
 
 
 def _check_privacy(privacy):

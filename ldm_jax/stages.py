@@ -22,7 +22,7 @@ from ldm_jax.evaluation import assess, measurement
 from ldm_jax.privacy import mechanism
 from ldm_jax.report import content, model_card, page
 from ldm_jax.staging import splits, stage
-from ldm_jax.synthesis import edited, writer
+from ldm_jax.synthesis import edited, forecast, writer
 from ldm_jax.training import (
   adaptation,
   adapted,
@@ -221,6 +221,7 @@ def counterfactual(config, work):
       f'counterfactual.source is {section.source!r}, but the prepared cohorts are '
       f'{", ".join(found)}.'
     )
+  forecast.write_forecasts(config, work, system, found.get('test'))
   return edited.write_counterfactuals(config, work, system, found[section.source])
 
 
@@ -238,6 +239,7 @@ def evaluate(config, work):
     system.schema,
     config.evaluate,
     work.read_arrays(edited.COUNTERFACTUALS),
+    work.read_arrays(forecast.FORECASTS),
   )
   work.write_json(metrics, 'metrics.json')
   work.write_json(

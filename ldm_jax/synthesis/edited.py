@@ -39,6 +39,7 @@ def write_counterfactuals(config, work, trained, split, key=None):
     guidance=section.guidance,
     drift=trained.drift,
     key=key,
+    time=trained.time,
     **trained.statistics,
   )
   edit = editors.make(section.editor, setting, **section[section.editor])
