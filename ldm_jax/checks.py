@@ -183,7 +183,9 @@ def _check_pairs(config):
   shares = [section[f'drop_{what}'] for what in ('condition', 'source', 'both')]
   holds = min(shares) >= 0 and sum(shares) <= 1
   required = 'three shares from 0 up, of at most 1 together'
-  _require(holds, 'adapt.pairs.drop_condition, drop_source, drop_both', shares, required)
+  _require(
+    holds, 'adapt.pairs.drop_condition, drop_source, drop_both', shares, required
+  )
   if config.counterfactual.editor == 'pairs':
     holds = section.use and config.sample.model == 'adapt'
     required = "another editor without adapt.pairs.use or with sample.model='diffusion'"

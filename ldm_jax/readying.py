@@ -56,7 +56,7 @@ def latents(config, work, split):
 
 
 def examples(config, split, latents):
-  """What a step draws from: `private.patient_arrays` of the scans, or of their pairs."""
+  """What a step draws from: `private.patient_arrays` of scans, or of their pairs."""
   section, conditions = config.adapt.pairs, staging.conditions(config, split)
   if not section.use:
     return private.patient_arrays(split, latents, conditions)

@@ -30,7 +30,9 @@ def write_forecasts(config, work, trained, split, key=None):
   place = work.path('store', FORECASTS)
   place.unlink(missing_ok=True)
   pairs = split and longest(split, config.adapt.pairs)
-  chosen = np.arange(len(pairs.years) if pairs else 0)[: config.counterfactual.forecasts]
+  chosen = np.arange(len(pairs.years) if pairs else 0)[
+    : config.counterfactual.forecasts
+  ]
   if not len(chosen):
     return 0
   earlier, later = pairs.earlier[chosen], pairs.later[chosen]
@@ -76,7 +78,7 @@ def _editor(config, trained, key):
 
 
 def longest(split, section):
-  """Each patient's pair of the longest gap within the limits of `config.adapt.pairs`."""
+  """Each patient's pair of the longest gap within the limits of `adapt.pairs`."""
   found = longitudinal.entry_pairs(split, section.min_years, section.max_years)
   best = {}
   for number, index in enumerate(found.earlier):
