@@ -5,10 +5,10 @@ import functools
 import jax
 
 from ldm_jax import config as configs
-from ldm_jax import readying, releasing, staging
+from ldm_jax import pairing, releasing, staging
 from ldm_jax.data.batching import epoch_batch
 from ldm_jax.privacy import accounting, checks, ledger, mechanism, statement
-from ldm_jax.training import adaptation, loop, private, state
+from ldm_jax.training import adaptation, loop, methods, private, state
 from ldm_jax.training import diffusion as denoising
 from ldm_jax.training.mesh import check_divides, make_mesh, put_examples
 from ldm_jax.training.step import plain_step
@@ -36,10 +36,10 @@ def fit_plainly(config, work, split, latents, losses, trained, frozen):
   section, mesh = config.adapt, make_mesh(**config.mesh)
   key = staging.key(config, 'adapt')
   record_unprotected(config, work)
-  examples = readying.examples(config, split, latents)
+  examples = pairing.examples(config, split, latents)
   optimizer = adaptation.optimizer(section)
   step = plain_step(
-    denoising.patient_example_losses(denoising.patient_loss(losses, 1)),
+    denoising.patient_example_losses(methods.patient_loss(section, losses, 1)),
     optimizer,
     mesh,
     section.ema_decay,
@@ -70,8 +70,8 @@ def fit_privately(config, work, split, latents, losses, trained, frozen):
   book = private_ledger(config, work)
   releasing.publish(config, work, split, book, _run(work), secret_key)
   optimizer = adaptation.optimizer(section)
-  loss = denoising.patient_loss(losses, privacy.noise_multiplicity)
-  examples = readying.examples(config, split, latents)
+  loss = methods.patient_loss(section, losses, privacy.noise_multiplicity)
+  examples = pairing.examples(config, split, latents)
   step = adaptation.private_step(
     loss,
     optimizer,

@@ -19,10 +19,10 @@ import jax
 import numpy as np
 import optax
 
-from ldm_jax import readying, staging
+from ldm_jax import pairing, readying, staging
 from ldm_jax.data import batching
 from ldm_jax.privacy import accounting, audit, canaries, mechanism, statement
-from ldm_jax.training import adaptation, checkpoint, networks, private, state
+from ldm_jax.training import adaptation, checkpoint, methods, networks, private, state
 from ldm_jax.training import diffusion as denoising
 from ldm_jax.training.mesh import make_mesh, put_examples, put_state
 
@@ -157,11 +157,13 @@ class _Stand:
     self.key = staging.key(config, 'audit')
     latents = staging.latents(work, split)
     losses, params = networks_of(config, work, split, latents)
-    trained, frozen = state.partition(params, adaptation.METHODS[config.adapt.method])
-    trained |= readying.for_pairs(config, split.schema, latents.shape[1:])
-    self.trained, self.frozen = trained, put_state(self.mesh, frozen)
-    self.loss = denoising.patient_loss(losses, self.privacy.noise_multiplicity)
-    patients = readying.examples(config, split, latents)
+    trained, frozen = readying.parameters(config, work, params)
+    self.trained = trained | pairing.parameters(config, split.schema, latents.shape[1:])
+    samples = readying.class_samples(config, work, params)
+    self.frozen = put_state(self.mesh, {**frozen, **samples})
+    draws = self.privacy.noise_multiplicity
+    self.loss = methods.patient_loss(config.adapt, losses, draws)
+    patients = pairing.examples(config, split, latents)
     self.examples = _with_canaries(patients, config.audit.num_canaries)
     self.scheme, self.sigma = scheme, scheme.noise_multiplier
     # A step of this rate moves a coordinate by its private sum in units of C.

@@ -4,7 +4,10 @@ import math
 
 from ldm_jax.config import flatten
 
-METHODS = ('full', 'attention', 'lora')
+METHODS = (
+  *('full', 'attention', 'lora'),
+  *('textual_inversion', 'dreambooth', 'custom_diffusion'),
+)
 # Who is drawn and how noise is added in private training: privacy.schemes.
 GRADIENTS = ('auto', 'vmap', 'ghost')
 CLIPPING = ('constant', 'normalised', 'per_layer', 'adaptive')
@@ -24,6 +27,7 @@ CHOICES = {
   'adapt.init': ('diffusion', 'scratch'),
   'adapt.optimizer': ('adam', 'sgd'),
   'adapt.pairs.gap': ('none', 'number', 'bin'),
+  'adapt.prior.source': ('generated', 'public'),
   'sample.solver': ('ddim', 'ddpm', 'euler', 'heun', 'dpmpp_2m', 'unipc'),
   'sample.spacing': ('linspace', 'leading', 'trailing', 'monai'),
   'sample.model': ('adapt', 'diffusion'),
@@ -49,6 +53,10 @@ def check(config):
     'diffusion.batch_size',
     'adapt.steps',
     'adapt.batch_size',
+    'adapt.tokens.num',
+    'adapt.prior.num',
+    'adapt.prior.steps',
+    'adapt.prior.batch_size',
     'sample.num',
     'sample.steps',
     'sample.batch_size',
@@ -84,7 +92,7 @@ def check(config):
   holds = text.files or not config.sample.text
   _require(holds, key, config.sample.text, "'' where diffusion.text.files is ''")
   timesteps = config.diffusion.schedule.num_timesteps
-  for key in ('sample.steps', 'counterfactual.steps'):
+  for key in ('sample.steps', 'counterfactual.steps', 'adapt.prior.steps'):
     value = flatten(config)[key]
     _require(
       value <= timesteps,
@@ -166,6 +174,8 @@ def _check_adaptation(config):
   key, chosen = 'sample.ema_decay', config.sample.ema_decay
   holds = chosen is None or chosen in value
   _require(holds, key, chosen, f'None or one of adapt.ema_decay, {tuple(value)}')
+  key, value = 'adapt.prior.weight', section.prior.weight
+  _require(value is None or value >= 0, key, value, 'a number from 0 up, or None')
   _check_transformations(section.augment, 'adapt.augment')
   key, value = 'adapt.augment.multiplicity', section.augment.multiplicity
   _require(value >= 1, key, value, 'a whole number from 1 up')

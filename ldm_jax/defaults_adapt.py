@@ -4,7 +4,7 @@
 def section():
   """The keys of `adapt`: method, training, privacy."""
   return {
-    # Which parameters move; 'lora' adds some and moves only these.
+    # Which parameters move, which are new, which loss is added: docs/adaptation.md.
     'method': 'full',
     'lora': {
       # Numbers in an adapter grow with the rank; few carry what a fine-tuning
@@ -14,6 +14,24 @@ def section():
       'alpha': 4.0,
       # Regular expressions over paths of layers: linear or convolution.
       'targets': (r'/to_[qkv]$', r'/out_proj$'),
+    },
+    # New tokens of 'textual_inversion', 'dreambooth' and 'custom_diffusion'.
+    'tokens': {
+      # One word is what the papers give a subject.
+      'num': 1,
+    },
+    # Samples of the pre-trained model whose loss is added, so that it is not forgotten.
+    'prior': {
+      # None is the method's own: 1 for 'dreambooth' (Ruiz 2023), 0 for all others.
+      'weight': None,
+      # Distinct class samples: as many as a cohort has patients, about.
+      'num': 100,
+      # 'generated' by the pre-trained model, or latents of the 'public' cohort.
+      'source': 'generated',
+      # As in `sample`, by DDIM.
+      'steps': 50,
+      'guidance': 1.0,
+      'batch_size': 16,
     },
     # 'scratch' ignores the public pre-training: the ablation of Daum 2024.
     'init': 'diffusion',

@@ -13,7 +13,7 @@ from ldm_jax.data.augment import augment
 from ldm_jax.diffusion import grid, solvers
 from ldm_jax.privacy import marginals
 from ldm_jax.synthesis import generate, requests, tiling, trained
-from ldm_jax.training import checkpoint, networks
+from ldm_jax.training import checkpoint, methods, networks
 from ldm_jax.training import diffusion as denoising
 from ldm_jax.workfolder import WorkFolder, fingerprint
 
@@ -139,6 +139,7 @@ def check_process(config):
   schedule = networks.schedule(config)
   for adapting in (False, True):
     denoising.configured_losses(config, None, schedule, adapting=adapting)
+  methods.prior_weight(config.adapt)
   section = config.sample
   grid.time_grid(schedule.num_timesteps, section.steps, section.spacing)
   solvers.check_solver(section.solver, section.eta)

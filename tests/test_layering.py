@@ -22,7 +22,15 @@ FLOORS = (
   ('synthesis', 'evaluation'),
   ('report',),
   (
-    *('staging', 'encoding', 'releasing', 'readying', 'adapting', 'auditing'),
+    *(
+      'staging',
+      'encoding',
+      'releasing',
+      'readying',
+      'pairing',
+      'adapting',
+      'auditing',
+    ),
     *('autoencoding', 'estimating', 'examining', 'stages'),
   ),
   ('converting', 'planning'),
@@ -32,7 +40,7 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # These are single modules of one floor; folders of one floor do not know each other.
 MODULES = {
   *('defaults_autoencoder', 'defaults_adapt', 'defaults', 'config', 'ablations'),
-  *('checks', 'workfolder', 'staging', 'encoding', 'releasing', 'readying'),
+  *('checks', 'workfolder', 'staging', 'encoding', 'releasing', 'readying', 'pairing'),
   *('adapting', 'auditing', 'autoencoding', 'estimating', 'examining', 'stages'),
   *('presets', 'converting', 'planning', 'defaults_counterfactual'),
   'main',

@@ -2,9 +2,9 @@
 
 A condition is one vector: the encoded attributes (k) and, where text is used, its
 embedded tokens (m e) behind them, and behind these, if there is an earlier scan, what
-`paired` says of it; NaN for whatever is missing. It reaches the network
-in any of three ways: as tokens that attention reads, as an embedding that joins the
-embedding of t, as channels beside z_t [Pinaya22, arXiv 2209.07162].
+`paired` says of it; NaN for whatever is missing. It reaches the network in any of three
+ways: as tokens that attention reads, as an embedding that joins the embedding of t, as
+channels beside z_t [Pinaya22, arXiv 2209.07162].
 """
 
 import math
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax.core import FrozenDict
 
 from ldm_jax.models import paired
+from ldm_jax.models.concept import Concept
 from ldm_jax.models.conditioner import AttributeEncoder
 from ldm_jax.models.denoiser import UNet
 from ldm_jax.models.dit import DiT
@@ -75,8 +76,9 @@ class ConditionalDenoiser(Network):
     if self.gap in paired.GAPS[1:]:
       options = {'use_bias': False, 'kernel_init': ZEROS, 'dtype': dtype}
       self.source_gap = Dense(network.embedding_dim, **options)
+    self.concept = Concept()
 
-  def __call__(self, z_t, t, attributes, drop=None):
+  def __call__(self, z_t, t, attributes, drop=None, untold=None):
     """Output (b,*space,out_channels).
 
     Args:
@@ -86,10 +88,30 @@ class ConditionalDenoiser(Network):
         `gap` also with the part of a pair behind all that, else there is no pair.
       drop: (b,) bool, True where the output must not depend on the condition; None for
         nowhere.
+      untold: (b,) bool, True where the output must not depend on a new token
+        (`concept`); None for nowhere.
 
     Raises: ValueError when the condition has another length.
     """
     attributes, source, of_gap = self._pair(attributes, z_t.shape[1:], drop)
+    context, embedding = self.describe(attributes, drop)
+    context = context if 'attention' in self.by else None
+    context, embedding = self.concept(context, embedding, _either(drop, untold))
+    if 'channels' in self.by:
+      attributes, _, _ = self._split(attributes)
+      z_t = beside(z_t, as_channels(attributes, self.num_categories, drop))
+    if of_gap is not None:
+      embedding = of_gap if embedding is None else embedding + of_gap
+    return getattr(self, self._name)(
+      z_t, t, context=context, embedding=embedding, source=source
+    )
+
+  def describe(self, attributes, drop=None):
+    """What conditions alone say: context and embedding (b,e), None where there is none.
+
+    Arguments as above; the context is (b,k,width), or with text (tokens, mask). Of a
+    new token it knows nothing.
+    """
     attributes, text, mask = self._split(attributes)
     context = embedding = None
     if self._has_tokens:
@@ -102,15 +124,7 @@ class ConditionalDenoiser(Network):
         jnp.concatenate([known, mask], 1),
       )
       embedding = None if embedding is None else embedding + of_text
-    if 'channels' in self.by:
-      z_t = beside(z_t, as_channels(attributes, self.num_categories, drop))
-    if 'attention' not in self.by:
-      context = None
-    if of_gap is not None:
-      embedding = of_gap if embedding is None else embedding + of_gap
-    return getattr(self, self._name)(
-      z_t, t, context=context, embedding=embedding, source=source
-    )
+    return context, embedding
 
   @property
   def num_conditions(self):
@@ -172,6 +186,11 @@ class ConditionalDenoiser(Network):
         f'text cannot become channels, but by is {self.by}; add attention or embedding '
         'to diffusion.conditioner.by'
       )
+
+
+def _either(one, other):
+  """The union of two masks (b,), either of which may be None."""
+  return other if one is None else one if other is None else one | other
 
 
 def as_channels(attributes, num_categories, drop=None):

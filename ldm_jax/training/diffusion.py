@@ -35,7 +35,8 @@ def denoising_losses(
   it lies before the gradient that private training clips.
 
   Args:
-    module: network with apply({'params'}, z_t, t, attributes, drop).
+    module: network with apply({'params'}, z_t, t, attributes, drop, **more), where more
+      are the named arguments that the losses were given beside theirs.
     schedule, prediction: of `diffusion.schedules` and `diffusion.process`.
     drop_probability: share of examples without condition [Ho22].
     drift: with it the noise is N(drift, 1) and the network learns to predict the
@@ -66,7 +67,7 @@ def denoising_losses(
       return jax.random.randint(key, (), 0, num_timesteps)
     return weighting.draw_time(key, times)
 
-  def losses(params, z_0, attributes, keys):
+  def losses(params, z_0, attributes, keys, **more):
     key_t, key_eps, key_drop = jnp.moveaxis(jax.vmap(_split3)(keys), 1, 0)
     t = jax.vmap(draw_time)(key_t)
     eps = jax.vmap(lambda key: jax.random.normal(key, z_0.shape[1:]))(key_eps)
@@ -79,7 +80,7 @@ def denoising_losses(
       drop, attributes = paired.withheld(pair_drops, attributes, key_drop)
     level_t = schedule.at(t)
     z_t = process.add_noise(z_0, eps, level_t)
-    output = module.apply({'params': params}, z_t, t, attributes, drop)
+    output = module.apply({'params': params}, z_t, t, attributes, drop, **more)
     target = process.training_target(z_0, eps, level_t, prediction)
     error = jnp.square(output.astype(jnp.float32) - target)
     error = error.reshape(len(error), -1).mean(1)
