@@ -57,7 +57,11 @@ def write_counterfactuals(config, work, trained, split, key=None):
     )
 
   result, null = change(x, own, new), change(x, own, own)
-  returned = change(np.asarray(result.volume), new, own)
+  # Not every editor finds the way back.
+  reverses = getattr(edit, 'reverses', True)
+  back = {}
+  if reverses:
+    back['returned'] = np.asarray(change(result.volume, new, own).volume)
   nulls = np.asarray(null.volume)
   for _ in range(section.null_cycles - 1):
     nulls = np.asarray(change(nulls, own, own).volume)
@@ -96,7 +100,7 @@ def write_counterfactuals(config, work, trained, split, key=None):
     reference=x if section.keep_detail else np.asarray(result.reconstruction),
     null_cycles=section.null_cycles,
     **true,
-    returned=np.asarray(returned.volume),
+    **back,
     own=own,
     new=new,
     cohort=section.source,

@@ -89,7 +89,9 @@ def test_what_is_kept_stays_with_a_drift_too(world):
   edit = make(world, drift=0.2)
   found = edit(PARAMS, Z, OWN, OLDER, keep)
   np.testing.assert_allclose(found[:, :, :2], Z[:, :, :2], atol=1e-5)
-  assert jnp.abs(found - edit(PARAMS, Z, OWN, OLDER))[:, :, 2:].max() > 1e-4
+  free = edit(PARAMS, Z, OWN, OLDER)
+  assert jnp.abs(free - Z)[:, :, :2].max() > 0.1
+  np.testing.assert_array_equal(found[:, :, 2:], free[:, :, 2:])  # voxels never meet
 
 
 def test_younger_is_refused_unless_it_was_learned(world):
