@@ -10,7 +10,8 @@ def section():
     'source': 'public',
     # Options of the layout `folder` for such a folder: table, subject, image, label.
     'options': {},
-    # Scans to change, the first ones that the change fits.
+    # Scans of a cohort to change, the first ones that the change fits; of a folder all
+    # are. 0 leaves the stage out.
     'num': 4,
     'set': {},
     # How the source's noise is found and the change is made: synthesis/editors.py.
@@ -27,6 +28,8 @@ def section():
     # The same by the source's labels: what may change, or what must not.
     'edit_labels': (),
     'keep_labels': (),
+    # Voxels by which the region of edit_labels grows: what gets larger needs room.
+    'margin': 2,
     # Patients of the test cohort whose last visit is predicted from an earlier one and
     # compared with the real one, where there are several visits; 0 for none.
     'forecasts': 16,

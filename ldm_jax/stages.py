@@ -9,6 +9,7 @@ from ldm_jax import (
   adapting,
   auditing,
   autoencoding,
+  editing,
   encoding,
   examining,
   pairing,
@@ -209,18 +210,8 @@ def sample(config, work):
 
 @stage
 def counterfactual(config, work):
-  """Changes attributes of prepared scans and writes counterfactuals/."""
-  section = config.counterfactual
-  if not section.num or not len(section.set):
-    return {'volumes': 0}
-  system, found = staging.system(config, work)
-  if section.source not in found:
-    raise ValueError(
-      f'counterfactual.source is {section.source!r}, but the prepared cohorts are '
-      f'{", ".join(found)}.'
-    )
-  forecast.write_forecasts(config, work, system, found.get('test'))
-  return edited.write_counterfactuals(config, work, system, found[section.source])
+  """Changes attributes of given scans and writes counterfactuals/."""
+  return editing.run(config, work)
 
 
 @stage

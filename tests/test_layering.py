@@ -22,16 +22,9 @@ FLOORS = (
   ('synthesis', 'evaluation'),
   ('report',),
   (
-    *(
-      'staging',
-      'encoding',
-      'releasing',
-      'readying',
-      'pairing',
-      'adapting',
-      'auditing',
-    ),
-    *('autoencoding', 'estimating', 'examining', 'stages'),
+    *('staging', 'encoding', 'releasing', 'readying', 'pairing'),
+    *('adapting', 'auditing', 'autoencoding', 'editing', 'estimating'),
+    *('examining', 'stages'),
   ),
   ('converting', 'planning'),
   ('main',),
@@ -42,7 +35,7 @@ MODULES = {
   *('defaults_autoencoder', 'defaults_adapt', 'defaults', 'config', 'ablations'),
   *('checks', 'workfolder', 'staging', 'encoding', 'releasing', 'readying', 'pairing'),
   *('adapting', 'auditing', 'autoencoding', 'estimating', 'examining', 'stages'),
-  *('presets', 'converting', 'planning', 'defaults_counterfactual'),
+  *('presets', 'converting', 'planning', 'defaults_counterfactual', 'editing'),
   'main',
 }
 # Packages that one room alone imports, and modules that a room does not import.

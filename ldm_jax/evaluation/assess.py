@@ -42,7 +42,7 @@ def assess(
     counterfactuals: None, or what `synthesis.edited.write_counterfactuals` keeps:
       {'source', 'counterfactual', 'null', 'nulls', 'returned', 'reference' volumes,
       'null_cycles', 'own', 'new' attributes, 'cohort', 'patients'}; of phantoms also
-      'truth' volumes, 'truth_labels', 'source_labels'.
+      'truth' and 'sdedit' volumes, 'truth_labels', 'source_labels'.
     forecasts: None, or what `synthesis.forecast` keeps: 'earlier', 'predicted', 'later'
       volumes, 'patients', 'years', 'cohort'.
 
@@ -204,7 +204,8 @@ def _causal(edited, section, schema, measurer, spacing):
   known = 'truth' in edited
   if known:
     triple = source, changed, edited['truth']
-    figures['truth'] = truth.error_to_truth(*triple, **options)
+    baselines = {name: edited[name] for name in ('sdedit',) if name in edited}
+    figures['truth'] = truth.error_to_truth(*triple, baselines=baselines, **options)
     figures['outside'] = truth.change_outside(*triple, **options)
   if section.measures and measurer.measures:
     labels = {'before': measurer.labels(source), 'after': measurer.labels(changed)}

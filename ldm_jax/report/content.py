@@ -61,4 +61,6 @@ def _images(work, splits, reconstruct):
         edited['source'], edited['counterfactual'], edited['texts'], strict=True
       )
     ]
+    if 'truth' in edited:
+      images['truths'] = edited['truth'][..., 0]
   return images

@@ -14,6 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ldm_jax.data.attributes import Schema, is_missing
+from ldm_jax.data.batching import chunks
+
+# What data sets call the category of the healthy; one word may stand for another.
+HEALTHY = ('healthy', 'normal', 'control', 'cn', 'hc', 'nor')
 
 
 class Counterfactual(NamedTuple):
@@ -60,6 +64,37 @@ def counterfactual(
   return Counterfactual(*map(np.asarray, (volume, reconstruction, volume - x)))
 
 
+def in_batches(
+  batch_size: int,
+  edit: Callable,
+  encode: Callable,
+  decode: Callable,
+  params,
+  x,
+  attributes,
+  new_attributes,
+  *,
+  keep=None,
+  keep_detail: bool = True,
+) -> Counterfactual:
+  """As `counterfactual`, at most `batch_size` volumes at once; one compilation."""
+  batch_size, found = min(batch_size, len(x)), []
+  for indices, real in chunks(np.arange(len(x)), batch_size):
+    result = counterfactual(
+      edit,
+      encode,
+      decode,
+      params,
+      x[indices],
+      attributes[indices],
+      new_attributes[indices],
+      keep=None if keep is None else keep[indices],
+      keep_detail=keep_detail,
+    )
+    found.append([part[real] for part in result])
+  return Counterfactual(*map(np.concatenate, zip(*found, strict=True)))
+
+
 def shrink_keep(keep, latent_shape) -> jax.Array:
   """Brings a mask (b, d, h, w, 1) to latent resolution (b, d', h', w', 1).
 
@@ -89,7 +124,8 @@ def parse_changes(
   """Applies requested changes to encoded attributes (k,) -> float32 (k,).
 
   '+10' or '-5' is relative to the source, a number or '42' absolute ('=-5' for a
-  negative one), a categorical attribute takes a category's name, None means unknown.
+  negative one), a categorical attribute takes a category's name in any case (`healthy`
+  is CN, NOR, ... where that is a category), None means unknown.
   What is not named stays bit for bit.
 
   Raises:
@@ -121,7 +157,7 @@ def _apply_change(attribute, code, value):
   if is_missing(value):
     return np.nan
   if not relative:
-    new = attribute.encode(text.removeprefix('='))
+    new = attribute.encode(_healthy(attribute, text.removeprefix('=')))
   elif attribute.kind == 'categorical':
     raise ValueError(
       f'{attribute.name} cannot change by {text!r}: it is one of '
@@ -142,6 +178,17 @@ def _apply_change(attribute, code, value):
       + '. Change counterfactual.set.'
     )
   return new
+
+
+def _healthy(attribute, text):
+  """The category that means what text means, where data sets name health differently."""
+  if attribute.kind != 'categorical' or text in map(str, attribute.categories):
+    return text
+  names = {str(category).lower(): str(category) for category in attribute.categories}
+  if text.lower() in names:
+    return names[text.lower()]
+  known = [names[word] for word in HEALTHY if word in names]
+  return known[0] if text.lower() in HEALTHY and len(known) == 1 else text
 
 
 def _step(attribute, text):

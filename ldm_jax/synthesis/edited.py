@@ -5,20 +5,30 @@ import shutil
 import numpy as np
 
 from ldm_jax.config import to_plain
-from ldm_jax.data import preprocess, volume
+from ldm_jax.data import masks, preprocess, volume
 from ldm_jax.synthesis import counterfactual as editing
 from ldm_jax.synthesis import editors, truth
 from ldm_jax.synthesis.tables import row, write_table
+from ldm_jax.workfolder import progress_bar
 
 # Arrays kept so that evaluation and report need not read NIfTI.
 COUNTERFACTUALS = 'counterfactuals.npz'
+# What an editor is compared with where the truth is known.
+BASELINE = 'sdedit'
 
 
 def write_counterfactuals(config, work, trained, split, key=None):
-  """Changes attributes of the first volumes of a prepared split and writes them.
+  """Changes attributes of the first volumes of a split and writes them.
 
-  Every result lies on the source file's own grid: same affine, same shape. Of a phantom
-  the true counterfactual is written beside.
+  Every result lies on the source file's own grid: same affine, same shape; what a mask
+  keeps has the source's value there, bit for bit. Of a phantom the true counterfactual
+  is written beside.
+
+  Args:
+    config, work: of the run.
+    trained: synthesis.trained.Trained.
+    split: a prepared cohort or a folder's `data.scans.Scans`.
+    key: of the noise that some editors draw.
 
   Returns:
     Summary dict for the stage.
@@ -29,9 +39,61 @@ def write_counterfactuals(config, work, trained, split, key=None):
   """
   section = config.counterfactual
   changes = _spelled(to_plain(section.set), trained.schema)
-  chosen, new = _changeable(split, changes, section.num)
+  is_cohort = split.name in config.data
+  chosen, new = _changeable(split, changes, section.num if is_cohort else len(split))
   x, own = split.volumes(chosen), split.attributes[chosen]
-  setting = editors.Setting(
+  keep = masks.kept(
+    split,
+    chosen,
+    section.mask,
+    tuple(section.edit_labels),
+    tuple(section.keep_labels),
+    section.margin,
+  )
+  true = truth.true_counterfactuals(config, split, chosen, own, new)
+  found = _edited(config, trained, key, (x, own, new, keep), bool(true))
+  shutil.rmtree(work.root / 'counterfactuals', ignore_errors=True)
+  is_internal = section.source != 'public'
+  rows = []
+  for number, index in enumerate(chosen):
+    name = split.ids[index]
+    kept = None if keep is None else keep[number, ..., 0]
+    kept = masks.on_source_grid(split, index, kept, section.mask)
+    images = {'source': x[number], 'counterfactual': found['counterfactual'][number]}
+    if true:
+      images['truth'] = true['truth'][number]
+    _write(work, name, images, split.record(index), kept)
+    rows.append(
+      {
+        'id': name,
+        'cohort': split.name,
+        'internal': is_internal,
+        'editor': section.editor,
+        **{f'source_{k}': v for k, v in row(trained.schema, own[number]).items()},
+        **{f'requested_{k}': v for k, v in row(trained.schema, new[number]).items()},
+      }
+    )
+  write_table(work.path('counterfactuals', 'counterfactuals.csv'), rows)
+  np.savez(
+    work.path('store', COUNTERFACTUALS),
+    source=x,
+    **found,
+    null_cycles=section.null_cycles,
+    **true,
+    own=own,
+    new=new,
+    cohort='public' if not is_internal else split.name,
+    patients=[split.patients[index] for index in chosen],
+    ids=[split.ids[index] for index in chosen],
+    texts=[f'{split.ids[index]}: {_told(changes)}' for index in chosen],
+  )
+  return {'volumes': len(chosen), 'changes': changes, 'editor': section.editor}
+
+
+def setting_of(config, trained, key=None):
+  """The `editors.Setting` of a trained system under `config.counterfactual`."""
+  section = config.counterfactual
+  return editors.Setting(
     trained.apply_denoiser,
     trained.schedule,
     section.steps,
@@ -42,80 +104,70 @@ def write_counterfactuals(config, work, trained, split, key=None):
     time=trained.time,
     **trained.statistics,
   )
+
+
+def _edited(config, trained, key, sources, truth_is_known):
+  """Volumes (n,d,h,w,1) of the change, of null interventions, and of the way back."""
+  section = config.counterfactual
+  x, own, new, keep = sources
+  setting = setting_of(config, trained, key)
   edit = editors.make(section.editor, setting, **section[section.editor])
+  compares = truth_is_known and section.editor != BASELINE
+  reverses = getattr(edit, 'reverses', True)  # not every model knows the way back
+  num_runs = 1 + section.null_cycles + reverses + compares
+  with progress_bar('counterfactual', num_runs, 'run') as advance:
+    done = iter(range(1, num_runs + 1))
 
-  def change(volumes, before, after):
-    return editing.counterfactual(
-      edit,
-      trained.encode,
-      trained.decode,
-      trained.params,
-      volumes,
-      before,
-      after,
-      keep_detail=section.keep_detail,
-    )
+    def change(edit, volumes, before, after):
+      result = editing.in_batches(
+        config.sample.batch_size,
+        edit,
+        trained.encode,
+        trained.decode,
+        trained.params,
+        volumes,
+        before,
+        after,
+        keep=keep,
+        keep_detail=section.keep_detail,
+      )
+      advance(next(done))
+      return result
 
-  result, null = change(x, own, new), change(x, own, own)
-  # Not every editor finds the way back.
-  reverses = getattr(edit, 'reverses', True)
-  back = {}
-  if reverses:
-    back['returned'] = np.asarray(change(result.volume, new, own).volume)
-  nulls = np.asarray(null.volume)
-  for _ in range(section.null_cycles - 1):
-    nulls = np.asarray(change(nulls, own, own).volume)
-  true = truth.true_counterfactuals(config, split, chosen, own, new)
-  shutil.rmtree(work.root / 'counterfactuals', ignore_errors=True)
-  rows = []
-  for number, index in enumerate(chosen):
-    name = split.ids[index]
-    images = {
-      'source': x[number],
-      'counterfactual': np.asarray(result.volume)[number],
-      'difference': np.asarray(result.difference)[number],
+    result = change(edit, x, own, new)
+    null = nulls = change(edit, x, own, own).volume
+    for _ in range(section.null_cycles - 1):
+      nulls = change(edit, nulls, own, own).volume
+    found = {
+      'counterfactual': result.volume,
+      'null': null,
+      'nulls': nulls,
+      # What an editor that changes nothing returns.
+      'reference': x if section.keep_detail else result.reconstruction,
     }
-    if true:
-      images['truth'] = true['truth'][number]
-    for kind, image in images.items():
-      path = work.path('counterfactuals', f'{name}_{kind}.nii.gz')
-      _write_on_source_grid(path, image[..., 0], split.record(index), kind)
-    rows.append(
-      {
-        'id': name,
-        'cohort': section.source,
-        'internal': section.source != 'public',
-        **{f'source_{k}': v for k, v in row(trained.schema, own[number]).items()},
-        **{f'requested_{k}': v for k, v in row(trained.schema, new[number]).items()},
-      }
-    )
-  write_table(work.path('counterfactuals', 'counterfactuals.csv'), rows)
-  np.savez(
-    work.path('store', COUNTERFACTUALS),
-    source=x,
-    counterfactual=np.asarray(result.volume),
-    null=np.asarray(null.volume),
-    nulls=nulls,
-    # What an editor that changes nothing returns.
-    reference=x if section.keep_detail else np.asarray(result.reconstruction),
-    null_cycles=section.null_cycles,
-    **true,
-    **back,
-    own=own,
-    new=new,
-    cohort=section.source,
-    patients=[split.patients[index] for index in chosen],
-    texts=[f'{split.ids[index]}: {_told(changes)}' for index in chosen],
-  )
-  return {'volumes': len(chosen), 'changes': changes}
+    if reverses:
+      found['returned'] = change(edit, result.volume, new, own).volume
+    if compares:
+      noised = editors.make(BASELINE, setting, **section[BASELINE])
+      found[BASELINE] = change(noised, x, own, new).volume
+  return found
 
 
-def _write_on_source_grid(path, image, record, kind):
-  low, high = record['intensity']
-  if kind == 'difference':
-    record = {**record, 'intensity': [0.0, high - low]}
-  back = preprocess.invert(image, record)
-  volume.write(path, back.array, back.affine, back.source)
+def _write(work, name, images, record, kept):
+  """One NIfTI file a kind on the source's grid, and the difference.
+
+  Args:
+    images: kind -> (d,h,w,1) in [0,1].
+    kept: (d,h,w) bool on the source's grid, or None.
+  """
+  back = {kind: preprocess.invert(x[..., 0], record) for kind, x in images.items()}
+  source, changed = back['source'].array, back['counterfactual'].array
+  if kept is not None:
+    changed[kept] = source[kept]
+  arrays = {kind: scan.array for kind, scan in back.items()}
+  for kind, array in {**arrays, 'difference': changed - source}.items():
+    path = work.path('counterfactuals', f'{name}_{kind}.nii.gz')
+    volume.write(path, array, back['source'].affine, back['source'].source)
 
 
 def _changeable(split, changes, num):

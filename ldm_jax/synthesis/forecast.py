@@ -7,9 +7,8 @@ later scan is only compared with the result. Of each patient one pair, the longe
 import numpy as np
 
 from ldm_jax.data import longitudinal
-from ldm_jax.data.batching import chunks
 from ldm_jax.synthesis import counterfactual as editing
-from ldm_jax.synthesis import editors
+from ldm_jax.synthesis import edited, editors
 
 # Kept so that evaluation need not read the store again.
 FORECASTS = 'forecasts.npz'
@@ -36,45 +35,29 @@ def write_forecasts(config, work, trained, split, key=None):
   if not len(chosen):
     return 0
   earlier, later = pairs.earlier[chosen], pairs.later[chosen]
-  edit, found = _editor(config, trained, key), []
-  for rows, real in chunks(chosen, config.sample.batch_size):
-    predicted = editing.counterfactual(
-      edit,
-      trained.encode,
-      trained.decode,
-      trained.params,
-      split.volumes(pairs.earlier[rows]),
-      split.attributes[pairs.earlier[rows]],
-      split.attributes[pairs.later[rows]],
-      keep_detail=config.counterfactual.keep_detail,
-    )
-    found.append(predicted.volume[real])
+  x, section = split.volumes(earlier), config.counterfactual
+  setting = edited.setting_of(config, trained, key)
+  result = editing.in_batches(
+    config.sample.batch_size,
+    editors.make(section.editor, setting, **section[section.editor]),
+    trained.encode,
+    trained.decode,
+    trained.params,
+    x,
+    split.attributes[earlier],
+    split.attributes[later],
+    keep_detail=section.keep_detail,
+  )
   np.savez(
     place,
-    earlier=split.volumes(earlier),
-    predicted=np.concatenate(found),
+    earlier=x,
+    predicted=result.volume,
     later=split.volumes(later),
     years=pairs.years[chosen],
     patients=[split.patients[index] for index in earlier],
     cohort=split.name,
   )
   return len(chosen)
-
-
-def _editor(config, trained, key):
-  section = config.counterfactual
-  setting = editors.Setting(
-    trained.apply_denoiser,
-    trained.schedule,
-    section.steps,
-    prediction=trained.prediction,
-    guidance=section.guidance,
-    drift=trained.drift,
-    key=key,
-    time=trained.time,
-    **trained.statistics,
-  )
-  return editors.make(section.editor, setting, **section[section.editor])
 
 
 def longest(split, section):

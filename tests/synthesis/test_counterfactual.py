@@ -13,6 +13,7 @@ SCHEMA = Schema(
     Attribute('SEX', 'categorical', categories=('female', 'male')),
     Attribute('ESED', 'categorical', categories=(0, 1)),
     Attribute('ANGLE', low=-90, high=90, unit='deg'),
+    Attribute('DX', 'categorical', categories=('CN', 'MCI', 'AD')),
   )
 )
 
@@ -141,6 +142,8 @@ SOURCE = SCHEMA.encode({'AGE': 60, 'SEX': 'female', 'ESED': 1})
     ({'SEX': 'male'}, 'SEX', 'male'),
     ({'ESED': '0'}, 'ESED', 0),
     ({'ESED': 0}, 'ESED', 0),
+    ({'SEX': 'Male'}, 'SEX', 'male'),
+    ({'DX': 'healthy'}, 'DX', 'CN'),
   ],
   ids=str,
 )
@@ -169,6 +172,7 @@ def test_what_is_not_named_and_what_changes_by_zero_stay_bit_for_bit():
     ({'WEIGHT': 3}, r"WEIGHT.*'AGE', 'SEX'"),
     ({'SEX': '+1'}, 'female'),
     ({'SEX': 'other'}, 'male'),
+    ({'SEX': 'healthy'}, 'male'),
     ({'ANGLE': '+5'}, 'no value'),
   ],
   ids=str,
