@@ -2,6 +2,8 @@
 
 import math
 
+from ldm_jax import checks_adapt
+from ldm_jax.checks_adapt import require as _require
 from ldm_jax.config import flatten
 
 METHODS = (
@@ -111,7 +113,7 @@ def check(config):
   holds = total is None or 0 < total < math.inf
   _require(holds, 'ledger.total_epsilon', total, 'a positive number, or None')
   _check_adaptation(config)
-  _check_pairs(config)
+  checks_adapt.check_pairs(config)
   if config.adapt.privacy is not None:
     _check_privacy(config.adapt.privacy)
     _check_releases(config.adapt.privacy)
@@ -204,24 +206,6 @@ def _check_adaptation(config):
   _require(value == 1 or any(moves), key, value, required)
 
 
-def _check_pairs(config):
-  section = config.adapt.pairs
-  key, low, high = 'adapt.pairs.max_years', section.min_years, section.max_years
-  _require(low >= 0, 'adapt.pairs.min_years', low, 'a number of years from 0 up')
-  required = f'None, or a number of years from min_years = {low:g} up'
-  _require(high is None or high >= low, key, high, required)
-  shares = [section[f'drop_{what}'] for what in ('condition', 'source', 'both')]
-  holds = min(shares) >= 0 and sum(shares) <= 1
-  required = 'three shares from 0 up, of at most 1 together'
-  _require(
-    holds, 'adapt.pairs.drop_condition, drop_source, drop_both', shares, required
-  )
-  if config.counterfactual.editor == 'pairs':
-    holds = section.use and config.sample.model == 'adapt'
-    required = "another editor without adapt.pairs.use or with sample.model='diffusion'"
-    _require(holds, 'counterfactual.editor', 'pairs', required)
-
-
 def _check_privacy(privacy):
   prefix = 'adapt.privacy'
   epsilon, delta = privacy.epsilon, privacy.delta
@@ -292,10 +276,3 @@ def _check_mechanism(privacy, steps):
 
 def _is_whole(value):
   return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _require(holds, key, value, required):
-  if not holds:
-    raise ValueError(
-      f'config.{key} is {value!r}, but must be {required}. Set --config.{key}=...'
-    )

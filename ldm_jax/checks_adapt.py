@@ -1,0 +1,30 @@
+"""What single parts of `config.adapt` must satisfy. Knows no room but the config."""
+
+
+def check_pairs(config):
+  """Checks `adapt.pairs`, and that the editor of pairs has a model of pairs.
+
+  Raises:
+    ValueError: as `require`.
+  """
+  section = config.adapt.pairs
+  key, low, high = 'adapt.pairs.max_years', section.min_years, section.max_years
+  require(low >= 0, 'adapt.pairs.min_years', low, 'a number of years from 0 up')
+  required = f'None, or a number of years from min_years = {low:g} up'
+  require(high is None or high >= low, key, high, required)
+  shares = [section[f'drop_{what}'] for what in ('condition', 'source', 'both')]
+  holds = min(shares) >= 0 and sum(shares) <= 1
+  required = 'three shares from 0 up, of at most 1 together'
+  require(holds, 'adapt.pairs.drop_condition, drop_source, drop_both', shares, required)
+  if config.counterfactual.editor == 'pairs':
+    holds = section.use and config.sample.model == 'adapt'
+    required = "another editor without adapt.pairs.use or with sample.model='diffusion'"
+    require(holds, 'counterfactual.editor', 'pairs', required)
+
+
+def require(holds, key, value, required):
+  """Raises ValueError, naming the key and what is required, unless it holds."""
+  if not holds:
+    raise ValueError(
+      f'config.{key} is {value!r}, but must be {required}. Set --config.{key}=...'
+    )
