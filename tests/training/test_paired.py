@@ -102,7 +102,7 @@ def test_text_is_hidden_without_the_pair_behind_it():
 @pytest.fixture(scope='module')
 def sums():
   """Clipped sums by both methods of three patients, and without the first."""
-  config = override(defaults(), {'adapt.pairs.use': True, 'adapt.pairs.drop_both': 0.5})
+  config = override(defaults(), {'adapt.pairs.use': True})
   network = {'width': 12, 'num_blocks': 1, 'num_head_channels': 6, 'patch': (1, 1)}
   module = ConditionalDenoiser(
     (0, 0), 3, 3, {'width': 8, 'num_heads': 2}, network, 'dit', gap='number'
