@@ -22,7 +22,8 @@ import optax
 from ldm_jax import pairing, readying, staging
 from ldm_jax.data import batching
 from ldm_jax.privacy import accounting, audit, canaries, mechanism, statement
-from ldm_jax.training import adaptation, checkpoint, methods, networks, private, state
+from ldm_jax.synthesis.trained import denoiser_params
+from ldm_jax.training import adaptation, drifted, methods, networks, private, state
 from ldm_jax.training import diffusion as denoising
 from ldm_jax.training.mesh import make_mesh, put_examples, put_state
 
@@ -267,12 +268,11 @@ class _Stand:
 def networks_of(config, work, split, latents):
   """(losses, nested parameters) that `adapt` starts from, without a private volume."""
   module = networks.denoiser(config, split.schema)
-  losses = denoising.configured_losses(
-    config, module, networks.schedule(config), config.adapt.drift, adapting=True
-  )
+  drift, schedule = drifted.in_training(config, work, False), networks.schedule(config)
+  losses = denoising.configured_losses(config, module, schedule, drift, adapting=True)
   if config.adapt.init == 'diffusion':
     staging.require(work, 'diffusion')
-    return losses, checkpoint.load_params(work.checkpoints('diffusion'))
+    return losses, denoiser_params(config, work, is_adapted=False)
   return losses, networks.initial_denoiser(
     module, staging.key(config, 'init'), latents.shape[1:], len(split.schema)
   )

@@ -1,13 +1,18 @@
 """What single parts of `config.adapt` must satisfy. Knows no room but the config."""
 
+from ldm_jax.config import require
+
+GAPS = ('none', 'number', 'bin')
+
 
 def check_pairs(config):
   """Checks `adapt.pairs`, and that the editor of pairs has a model of pairs.
 
   Raises:
-    ValueError: as `require`.
+    ValueError: as `config.require`.
   """
   section = config.adapt.pairs
+  require(section.gap in GAPS, 'adapt.pairs.gap', section.gap, f'one of {GAPS}')
   key, low, high = 'adapt.pairs.max_years', section.min_years, section.max_years
   require(low >= 0, 'adapt.pairs.min_years', low, 'a number of years from 0 up')
   required = f'None, or a number of years from min_years = {low:g} up'
@@ -20,11 +25,3 @@ def check_pairs(config):
     holds = section.use and config.sample.model == 'adapt'
     required = "another editor without adapt.pairs.use or with sample.model='diffusion'"
     require(holds, 'counterfactual.editor', 'pairs', required)
-
-
-def require(holds, key, value, required):
-  """Raises ValueError, naming the key and what is required, unless it holds."""
-  if not holds:
-    raise ValueError(
-      f'config.{key} is {value!r}, but must be {required}. Set --config.{key}=...'
-    )

@@ -35,7 +35,7 @@ def section():
     },
     # 'scratch' ignores the public pre-training: the ablation of Daum 2024.
     'init': 'diffusion',
-    'drift': 0.0,
+    'drift': drift(),
     # '' draws times as pre-training does.
     'times': times(''),
     'steps': 100,
@@ -90,6 +90,42 @@ def pairs():
     'drop_condition': 0.05,
     'drop_source': 0.05,
     'drop_both': 0.05,
+  }
+
+
+def drift():
+  """The keys of `adapt.drift`: see diffusion/drift.py and docs/drift.md."""
+  return {
+    # The shift of the noise (delta): a number, or one a channel. 0 is no drift; 0.1
+    # is what Yeganeh 2025 takes most often.
+    'value': 0.0,
+    # How the paper is read: 'prior', 'posterior_constant', 'init_only'.
+    'variant': 'prior',
+    # What the network learns to predict: 'shifted' noise or the 'raw' noise before.
+    'target': 'shifted',
+    # Offset noise, the baseline of drifting: each training example is shifted by a
+    # random amount of this deviation per channel, sampling by none.
+    'random_std': 0.0,
+    # Where it drifts: both, or training alone, or sampling alone.
+    'training': True,
+    'sampling': True,
+    # How `adapt` finds the value by itself; '' takes `value`. 'grid', 'closed_form'
+    # and 'loss' look at the target as it is; 'private_mean' and 'private_loss' are
+    # releases in the ledger and all that adapt.privacy allows.
+    'search': '',
+    # What 'grid', 'loss' and 'private_loss' try: the values of Yeganeh 2025.
+    'grid': (-0.2, -0.1, -0.05, 0.0, 0.05, 0.1, 0.2),
+    # Latents that the pre-trained model generates, for each value of the grid.
+    'num_samples': 32,
+    # Draws of (t, noise) a volume for the denoising loss, the same for every value.
+    'num_draws': 16,
+    # Epsilon of a private search alone, at adapt.privacy.delta; training has what
+    # remains. A drift is few numbers and needs little.
+    'epsilon': 0.5,
+    # L2 norm that a patient's part is clipped to. 'private_mean': of latent means in
+    # units of the public latents' deviation, less the public mean. 'private_loss': of
+    # the losses over the grid, less those of no drift and in units of its public loss.
+    'clip_norm': 0.5,
   }
 
 

@@ -16,7 +16,7 @@ from ldm_jax.data.augment import augment
 from ldm_jax.data.batching import chunks, epoch_batch
 from ldm_jax.synthesis import generate
 from ldm_jax.training import diffusion as denoising
-from ldm_jax.training import idle, methods, networks, preservation, state
+from ldm_jax.training import drifted, idle, methods, networks, preservation, state
 from ldm_jax.training.mesh import make_mesh
 from ldm_jax.workfolder import progress_bar
 
@@ -175,7 +175,7 @@ def leave_out_idle(config, work, split, latent_shape, trained, frozen):
       probe,
       networks.denoiser(probe, split.schema),
       networks.schedule(probe),
-      probe.adapt.drift,
+      drifted.in_training(config, work),
       adapting=True,
     )
     names = idle.idle(

@@ -28,6 +28,7 @@ from ldm_jax.synthesis import edited, forecast, writer
 from ldm_jax.training import (
   adapted,
   checkpoint,
+  drifted,
   loop,
   networks,
   private,
@@ -176,7 +177,8 @@ def adapt(config, work):
   folder = work.checkpoints('adapt')
   if not (folder / 'params').is_dir():
     latents = readying.latents(config, work, split)
-    losses, params = _denoiser(config, split, latents, section.drift, adapting=True)
+    drift = drifted.in_training(config, work)
+    losses, params = _denoiser(config, split, latents, drift, adapting=True)
     if section.init == 'diffusion':
       params = checkpoint.load_params(work.checkpoints('diffusion'))
     base = state.flatten(params) if section.init == 'diffusion' else {}

@@ -12,7 +12,8 @@ MAX_LINES = 300
 FLOORS = (
   (
     *('defaults_autoencoder', 'defaults_adapt', 'defaults_counterfactual', 'defaults'),
-    *('config', 'ablations', 'presets', 'checks', 'checks_adapt', 'workfolder'),
+    *('config', 'ablations', 'presets', 'checks', 'workfolder'),
+    *('checks_adapt', 'checks_counterfactual'),
   ),
   ('data',),
   ('diffusion',),
@@ -36,7 +37,7 @@ MODULES = {
   *('checks', 'workfolder', 'staging', 'encoding', 'releasing', 'readying', 'pairing'),
   *('adapting', 'auditing', 'autoencoding', 'estimating', 'examining', 'stages'),
   *('presets', 'converting', 'planning', 'defaults_counterfactual', 'editing'),
-  *('main', 'checks_adapt'),
+  *('main', 'checks_adapt', 'checks_counterfactual'),
 }
 # Packages that one room alone imports, and modules that a room does not import.
 ONLY = {'jax_privacy': 'privacy', 'dp_accounting': 'privacy'}

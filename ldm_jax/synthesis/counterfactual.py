@@ -181,7 +181,7 @@ def _apply_change(attribute, code, value):
 
 
 def _healthy(attribute, text):
-  """The category that means what text means, where data sets name health differently."""
+  """The category that text means, where data sets name health differently."""
   if attribute.kind != 'categorical' or text in map(str, attribute.categories):
     return text
   names = {str(category).lower(): str(category) for category in attribute.categories}

@@ -72,8 +72,9 @@ def pairs(setting, *, source_guidance=1.5, solver='ddim', eta=0.0):
       f'counterfactual.pairs.source_guidance is {source_guidance}; required is a '
       'number from 0 up.'
     )
-  solvers.check_solver(solver, eta)
   schedule = setting.schedule
+  solvers.check_solver(solver, eta)
+  drifting.check_variant(setting.drift, schedule, solver)
 
   def edit(params, z, own, new, keep):
     denoise = drifting.centred(
@@ -89,7 +90,6 @@ def pairs(setting, *, source_guidance=1.5, solver='ddim', eta=0.0):
       setting.drift,
       setting.prediction,
     )
-    # In centred coordinates the drifted start is plain noise.
     eps = solvers.initial_noise(setting.noise_key, z.shape)
     _, s = grid.time_pairs(*setting.times)
     levels = schedule.at(jnp.asarray(s))
@@ -100,12 +100,12 @@ def pairs(setting, *, source_guidance=1.5, solver='ddim', eta=0.0):
 
     return solvers.sample(
       denoise,
-      eps,
+      drifting.start(eps, setting.drift),
       *setting.grid,
       setting.noise_key,
       solver=solver,
       eta=eta,
-      after_step=None if keep is None else hold,
+      after_step=drifting.after_step(setting.drift, None if keep is None else hold),
       **setting.options,
     )
 

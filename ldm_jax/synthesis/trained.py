@@ -11,7 +11,7 @@ from ldm_jax.data import text
 from ldm_jax.data.attributes import Schema
 from ldm_jax.diffusion.schedules import Schedule
 from ldm_jax.synthesis import paired
-from ldm_jax.training import adapted, checkpoint, networks
+from ldm_jax.training import adapted, checkpoint, drifted, networks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +91,7 @@ def load(config, work, schema, volume_shape):
     },
     schedule=networks.schedule(config),
     prediction=config.diffusion.prediction,
-    drift=config.adapt.drift if is_adapted and config.adapt.drift else None,
+    drift=drifted.in_sampling(config, work) if is_adapted else None,
     time=paired.time_of(config.adapt.pairs, schema) if is_adapted else None,
   )
 
