@@ -184,9 +184,9 @@ def _check_adaptation(config):
   key, chosen = 'sample.ema_decay', config.sample.ema_decay
   holds = chosen is None or chosen in value
   _require(holds, key, chosen, f'None or one of adapt.ema_decay, {tuple(value)}')
+  _check_drift(section)
   key, value = 'adapt.prior.weight', section.prior.weight
   _require(value is None or value >= 0, key, value, 'a number from 0 up, or None')
-  _check_drift(section)
   _check_transformations(section.augment, 'adapt.augment')
   key, value = 'adapt.augment.multiplicity', section.augment.multiplicity
   _require(value >= 1, key, value, 'a whole number from 1 up')

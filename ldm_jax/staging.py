@@ -143,8 +143,8 @@ def check_process(config):
   schedule = networks.schedule(config)
   for adapting in (False, True):
     denoising.configured_losses(config, None, schedule, adapting=adapting)
-  methods.prior_weight(config.adapt)
   drifted.check(config, schedule)
+  methods.prior_weight(config.adapt)
   section = config.sample
   grid.time_grid(schedule.num_timesteps, section.steps, section.spacing)
   solvers.check_solver(section.solver, section.eta)
