@@ -49,7 +49,8 @@ def error_to_truth(
   options = num_resamples, seed
   figures = {}
   for name, volumes in (baselines or {}).items():
-    _, other, _ = _checked(source, volumes, truth)
+    flat = np.asarray(volumes).reshape(len(volumes), -1)
+    _, other, _ = _checked(source, flat, truth)
     other = np.abs(other - truth).mean(1)
     figures[name] = causal.mean_figure(other, groups, *options)
     reduction = _complement(_ratio(error, other, groups, *options))
