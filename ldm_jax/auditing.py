@@ -6,13 +6,11 @@ norm, noise multiplier, microbatch and devices. Four attacks, see `privacy.canar
 
 - gradient canaries, by a bound that assumes nothing and by one that assumes Gaussian
   noise; both against the epsilon of as many steps at full participation;
-- loss canaries: fair coins decide which of the public patients train, and the losses
-  after training are to tell them apart;
-- influence: the step with and without a patient, under the same noise, for the
-  patients of most volumes and those that padding repeats; at most the clip norm;
+- loss canaries: fair coins decide who trains, the losses are to tell them apart;
+- influence: the step with and without a patient under one noise, at most clip norm;
 - noise: its deviation, measured on coordinates that nobody pushes.
 
-Passing proves nothing about what was not attacked; failing shows a broken step.
+What passes may still fail where it was not attacked.
 """
 
 import jax
@@ -27,7 +25,7 @@ from ldm_jax.training import adaptation, drifted, methods, networks, private, st
 from ldm_jax.training import diffusion as denoising
 from ldm_jax.training.mesh import make_mesh, put_examples, put_state
 
-NUM_PROBED = 4  # patients taken out, one after the other
+NUM_PROBED = 4  # patients taken out in turn: of most volumes, repeated by padding
 SPARE = 4096  # coordinates that nobody pushes: they cost nothing and show the noise
 
 
