@@ -10,17 +10,18 @@ from ldm_jax.models.conditional import ConditionalDenoiser
 from ldm_jax.training.state import flatten, unflatten
 
 UNET = {
-  'channels': (8, 8),
+  'channels': (8,),
+  'num_res_blocks': 1,
   'norm_groups': 4,
   'num_head_channels': 8,
   'kernels': (1, 3, 3),
-  'strides': (1, 2, 2),
+  'strides': (),
 }
 CASES = {
   'unet': ('unet', UNET, ('attention',), 'number'),
   'daum24': (
     'daum24',
-    {**UNET, 'num_heads': 1, 'num_res_blocks': 1, 'attention_levels': False},
+    {**UNET, 'num_heads': 1, 'attention_levels': False},
     ('embedding', 'channels'),
     'none',
   ),
