@@ -17,10 +17,12 @@ def check_pairs(config):
   require(low >= 0, 'adapt.pairs.min_years', low, 'a number of years from 0 up')
   required = f'None, or a number of years from min_years = {low:g} up'
   require(high is None or high >= low, key, high, required)
-  shares = [section[f'drop_{what}'] for what in ('condition', 'source', 'both')]
-  holds = min(shares) >= 0 and sum(shares) <= 1
-  required = 'three shares from 0 up, of at most 1 together'
-  require(holds, 'adapt.pairs.drop_condition, drop_source, drop_both', shares, required)
+  left = 1.0
+  for what in ('condition', 'source', 'both'):
+    share = section[f'drop_{what}']
+    required = f'a share from 0 to {left:g}: the three are at most 1 together'
+    require(0 <= share <= left + 1e-9, f'adapt.pairs.drop_{what}', share, required)
+    left -= share
   if config.counterfactual.editor == 'pairs':
     holds = section.use and config.sample.model == 'adapt'
     required = "another editor without adapt.pairs.use or with sample.model='diffusion'"
