@@ -76,6 +76,19 @@ def parameters(config, work, params):
   return methods.partition(section.method, {**flat, **new})
 
 
+def check_method(config, work):
+  """Refuses a method that finds nothing to train, before the training that precedes it.
+
+  Raises:
+    ValueError: naming what this network lacks.
+  """
+  if config.adapt.method == 'full' or not config.data.private.layout:
+    return
+  schema = staging.splits_of_store(config, work)['private'].schema
+  shapes = state.flatten(networks.denoiser_shapes(config, schema)[0])
+  methods.num_trained(config.adapt, shapes)
+
+
 def class_token(config, work, params):
   """Mean (width,) of the tokens that the network makes of the public conditions.
 

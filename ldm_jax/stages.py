@@ -52,6 +52,7 @@ def run(config, workdir, stages=''):
     globals()[name](config, workdir)
     if name == 'prepare' and 'adapt' in names:
       adapting.check_plan(config, work)
+      readying.check_method(config, work)
     if name == 'prepare' and 'sample' in names:
       staging.check_requests(config, work)
   if (work.root / 'report' / 'index.html').is_file():

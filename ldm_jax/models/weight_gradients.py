@@ -126,7 +126,8 @@ def weight_gradients(x, g, size, strides, pairs, lowering):
 def batch_weight_gradient(x, g, size, strides, pairs, lowering):
   """Weight gradient (*size, c_in, c_out) in float32, summed over the batch."""
   of_batch = (x.shape[-1], g.shape, size, strides)
-  if lowering == 'onednn' and onednn.suits_weight_gradient(*of_batch):
+  cropped = any(n < 0 for pair in pairs for n in pair)
+  if lowering == 'onednn' and not cropped and onednn.suits_weight_gradient(*of_batch):
     x, g = x.astype(jnp.float32), g.astype(jnp.float32)
     return onednn.weight_gradient(x, g, size, pairs)
   if lowering != 'lax':
