@@ -13,7 +13,7 @@ FLOORS = (
   (
     *('defaults_autoencoder', 'defaults_adapt', 'defaults_counterfactual', 'defaults'),
     *('config', 'ablations', 'presets', 'checks', 'workfolder'),
-    *('checks_adapt', 'checks_counterfactual'),
+    *('checks_counterfactual', 'checks_drift', 'checks_pairs'),
   ),
   ('data',),
   ('diffusion',),
@@ -23,9 +23,9 @@ FLOORS = (
   ('synthesis', 'evaluation'),
   ('report',),
   (
-    *('staging', 'encoding', 'releasing', 'readying', 'pairing'),
-    *('adapting', 'auditing', 'autoencoding', 'editing', 'estimating'),
-    *('examining', 'stages'),
+    *('staging', 'encoding', 'releasing', 'readying', 'pairing', 'adapting'),
+    *('choosing', 'auditing', 'autoencoding', 'editing', 'estimating', 'examining'),
+    'stages',
   ),
   ('converting', 'planning'),
   ('main',),
@@ -34,10 +34,11 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 # These are single modules of one floor; folders of one floor do not know each other.
 MODULES = {
   *('defaults_autoencoder', 'defaults_adapt', 'defaults', 'config', 'ablations'),
-  *('checks', 'workfolder', 'staging', 'encoding', 'releasing', 'readying', 'pairing'),
-  *('adapting', 'auditing', 'autoencoding', 'estimating', 'examining', 'stages'),
-  *('presets', 'converting', 'planning', 'defaults_counterfactual', 'editing'),
-  *('main', 'checks_adapt', 'checks_counterfactual'),
+  *('checks', 'workfolder', 'staging', 'encoding', 'releasing', 'readying'),
+  *('adapting', 'auditing', 'autoencoding', 'choosing', 'estimating', 'examining'),
+  *('presets', 'converting', 'planning', 'stages', 'editing'),
+  *('defaults_counterfactual', 'checks_counterfactual', 'checks_drift'),
+  *('checks_pairs', 'pairing', 'main'),
 }
 # Packages that one room alone imports, and modules that a room does not import.
 ONLY = {'jax_privacy': 'privacy', 'dp_accounting': 'privacy'}

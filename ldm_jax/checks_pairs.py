@@ -1,11 +1,11 @@
-"""What single parts of `config.adapt` must satisfy. Knows no room but the config."""
+"""What `adapt.pairs` must satisfy before any data are read."""
 
 from ldm_jax.config import require
 
 GAPS = ('none', 'number', 'bin')
 
 
-def check_pairs(config):
+def check(config):
   """Checks `adapt.pairs`, and that the editor of pairs has a model of pairs.
 
   Raises:
