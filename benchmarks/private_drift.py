@@ -4,7 +4,7 @@
     python benchmarks/private_drift.py --config=FILE[:ARGS] --workdir=W
 
 Without a work folder the patients are synthetic: latents whose means differ between
-patients (deviation 0.25) and lie 0.5 from the public ones in the first channel, and the
+patients (deviation 0.25) and lie 0.5 from the public ones in every channel, and the
 exact denoiser of the public latents as the network, so that nothing is trained and the
 answer does not depend on luck. With one (stages up to `encode` and `diffusion` done) it
 asks that network about its private cohort, WITHOUT privacy: the figures are internal.
@@ -19,7 +19,7 @@ import json
 import jax
 import numpy as np
 
-from ldm_jax import choosing, staging
+from ldm_jax import choosing, releasing, staging
 from ldm_jax import config as configs
 from ldm_jax.defaults import defaults
 from ldm_jax.diffusion import process, shift
@@ -29,7 +29,7 @@ from ldm_jax.training import networks
 from ldm_jax.workfolder import WorkFolder
 
 SHAPE = (4, 8, 8, 4)  # of a synthetic latent
-APART, BETWEEN = 0.5, 0.25  # private mean in the first channel, deviation of patients
+APART, BETWEEN = 0.5, 0.25  # private mean of every channel, deviation of patients
 DELTA = 1e-5
 
 
@@ -58,8 +58,7 @@ def synthetic(num_patients):
 
   def cohort(apart):
     means = BETWEEN * draws.standard_normal((num_patients, 1, *(1,) * 3, SHAPE[-1]))
-    means[..., 0] += apart
-    z = means + draws.standard_normal((num_patients, 1, *SHAPE))
+    z = apart + means + draws.standard_normal((num_patients, 1, *SHAPE))
     examples = {
       'z': z.astype(np.float32),
       'attributes': np.zeros((num_patients, 1, 1), np.float32),
@@ -83,7 +82,7 @@ def measure(asked, public, target, search, epsilons, seeds):
   """The figures of one search."""
   config = asked.config
   config.adapt.drift.search = search
-  clip, count = config.adapt.drift.clip_norm, len(target[1])
+  clip, count = releasing.CLIP_NORMS[search], len(target[1])
   scale = drifts.public_scale(choosing.vectors(asked, *public))
   parts = choosing.vectors(asked, *target)
   finish = finisher(asked, search, public, target)

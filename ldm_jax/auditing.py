@@ -17,18 +17,11 @@ import jax
 import numpy as np
 import optax
 
-from ldm_jax import readying, staging
+from ldm_jax import pairing, readying, staging
 from ldm_jax.data import batching
 from ldm_jax.privacy import accounting, audit, canaries, mechanism, statement
-from ldm_jax.training import (
-  adaptation,
-  checkpoint,
-  drifted,
-  methods,
-  networks,
-  private,
-  state,
-)
+from ldm_jax.synthesis.trained import denoiser_params
+from ldm_jax.training import adaptation, drifted, methods, networks, private, state
 from ldm_jax.training import diffusion as denoising
 from ldm_jax.training.mesh import make_mesh, put_examples, put_state
 
@@ -163,12 +156,13 @@ class _Stand:
     self.key = staging.key(config, 'audit')
     latents = staging.latents(work, split)
     losses, params = networks_of(config, work, split, latents)
-    self.trained, frozen = readying.parameters(config, work, params)
+    trained, frozen = readying.parameters(config, work, params)
+    self.trained = trained | pairing.parameters(config, split.schema, latents.shape[1:])
     samples = readying.class_samples(config, work, params)
     self.frozen = put_state(self.mesh, {**frozen, **samples})
     draws = self.privacy.noise_multiplicity
     self.loss = methods.patient_loss(config.adapt, losses, draws)
-    patients = private.patient_arrays(split, latents, staging.conditions(config, split))
+    patients = pairing.examples(config, split, latents)
     self.examples = _with_canaries(patients, config.audit.num_canaries)
     self.scheme, self.sigma = scheme, scheme.noise_multiplier
     # A step of this rate moves a coordinate by its private sum in units of C.
@@ -276,7 +270,7 @@ def networks_of(config, work, split, latents):
   losses = denoising.configured_losses(config, module, schedule, drift, adapting=True)
   if config.adapt.init == 'diffusion':
     staging.require(work, 'diffusion')
-    return losses, checkpoint.load_params(work.checkpoints('diffusion'))
+    return losses, denoiser_params(config, work, is_adapted=False)
   return losses, networks.initial_denoiser(
     module, staging.key(config, 'init'), latents.shape[1:], len(split.schema)
   )

@@ -14,9 +14,12 @@ def check(config):
   key, value = 'adapt.drift.grid', section.grid
   holds = len(set(value)) == len(value) > 1 and all(map(_is_finite, value))
   require(holds and 0 in value, key, value, 'different numbers with 0 among them')
-  for name in ('num_samples', 'num_draws', 'clip_norm'):
+  for name in ('num_samples', 'num_draws'):
     key, value = f'adapt.drift.{name}', section[name]
     require(value > 0 and math.isfinite(value), key, value, 'a positive number')
+  key, value = 'adapt.drift.clip_norm', section.clip_norm
+  holds = value is None or (_is_finite(value) and value > 0)
+  require(holds, key, value, 'None or a positive number')
   key, value = 'adapt.drift.trial_steps', section.trial_steps
   require(value >= 0, key, value, 'a whole number from 0 up')
   key, value = 'adapt.init', adapt.init

@@ -171,7 +171,7 @@ def _privately(asked, work, split):
     mean, _ = drifts.private_parts(
       vectors(asked, *parts(config, work, split)[2:]),
       scale,
-      section.clip_norm,
+      wanted['clip_norm'],
       wanted['noise_multiplier'],
       split.num_patients,
       key,

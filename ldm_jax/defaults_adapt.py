@@ -61,7 +61,35 @@ def section():
       'rotation_deg': (0, 0, 0),
       'gamma': 0.1,
     },
+    'pairs': pairs(),
     'privacy': privacy(),
+  }
+
+
+def pairs():
+  """The keys of `adapt.pairs`: from an earlier scan of a patient to a later one."""
+  return {
+    # True: examples are pairs of visits of one patient, and the network sees the
+    # earlier scan's latent as further input channels (Brooks 2023).
+    'use': False,
+    # Years between the two; None for no limit.
+    'min_years': 0.0,
+    'max_years': None,
+    # True pairs each visit with the next one alone; all pairs teach longer gaps.
+    'adjacent': False,
+    # True also teaches the way back, which nothing can follow but the ageing of the
+    # cohort; without it an editor refuses to make anyone younger.
+    'both_directions': False,
+    # How the network is told of the years: 'number', 'bin' (below 5, up to 10, above)
+    # or 'none'.
+    'gap': 'number',
+    # Patients without any pair train with their scans, each without a source.
+    'singles': True,
+    # Shares of examples without condition, without source, without both; they replace
+    # diffusion.drop_probability (Brooks 2023).
+    'drop_condition': 0.05,
+    'drop_source': 0.05,
+    'drop_both': 0.05,
   }
 
 
@@ -88,7 +116,7 @@ def drift():
     # What 'grid', 'loss' and 'private_loss' try: the values of Yeganeh 2025.
     'grid': (-0.2, -0.1, -0.05, 0.0, 0.05, 0.1, 0.2),
     # Latents that the pre-trained model generates, for each value of the grid.
-    'num_samples': 32,
+    'num_samples': 64,
     # Steps of plain fine-tuning before 'grid' samples, where the drift is trained with:
     # enough to see where training starts to go. 0 looks at the start itself.
     'trial_steps': 16,
@@ -98,8 +126,9 @@ def drift():
     # remains. A drift is few numbers and needs little.
     'epsilon': 0.5,
     # L2 norm that a patient's part is clipped to, in units of what nine of ten public
-    # patients stay below: private patients lie further from the public mean.
-    'clip_norm': 2.0,
+    # patients stay below. None: 2 for 'private_mean', since private patients lie
+    # further from the public mean, 1 for 'private_loss'.
+    'clip_norm': None,
   }
 
 

@@ -21,6 +21,9 @@ DRIFT_NAMES = {
   'private_loss': 'denoising losses over a grid, for a drift',
 }
 DRIFT = ('store', 'release-drift.json')
+# In units of the public scale. Means of patients whose cohort lies elsewhere are longer
+# than public ones; losses less those of no drift are about as long.
+CLIP_NORMS = {'private_mean': 2.0, 'private_loss': 1.0}
 
 
 def planned(config, work, book, run):
@@ -119,9 +122,10 @@ def wanted_drift(config, work, run):
   """
   privacy, section = config.adapt.privacy, config.adapt.drift
   sigma = accounting.calibrate(section.epsilon, privacy.delta, 1.0, 1)
-  made = release.planned(DRIFT_NAMES[section.search], sigma, section.clip_norm)
+  clip_norm = section.clip_norm or CLIP_NORMS[section.search]
+  made = release.planned(DRIFT_NAMES[section.search], sigma, clip_norm)
   # Public facts: what the latents, and the network that scores them, were made from.
-  about = [work.finished('encode'), section.search, section.clip_norm, sigma]
+  about = [work.finished('encode'), section.search, clip_norm, sigma]
   if section.search == 'private_loss':
     keys = ('grid', 'num_draws', 'variant', 'target', 'random_std')
     times, diffusion = map(configs.to_plain, (config.adapt.times, config.diffusion))

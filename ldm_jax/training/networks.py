@@ -59,6 +59,7 @@ def denoiser(config, schema):
     kind=config.diffusion.model.kind,
     by=by,
     text_shape=(text.num_tokens, text.width) if text.files else None,
+    gap=config.adapt.pairs.gap if config.adapt.pairs.use else None,
   )
 
 

@@ -88,6 +88,7 @@ def written(folder, world, tmp_path_factory):
   root, _ = folder
   trained = types.SimpleNamespace(
     schema=SCHEMA,
+    time=None,
     apply_denoiser=world.apply_denoiser,
     schedule=world.schedule,
     prediction='epsilon',
