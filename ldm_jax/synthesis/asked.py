@@ -5,6 +5,7 @@ question about a grid or a set of drifts is one compiled call.
 """
 
 import dataclasses
+import functools
 import hashlib
 
 import jax
@@ -123,13 +124,16 @@ class Asked:
     numbers = np.array([int.from_bytes(word[:4]) for word in words], np.uint32)
     key = jax.random.fold_in(self.key, 2)
     keys = jax.vmap(lambda number: jax.random.fold_in(key, number))(numbers)
+    grid = np.asarray(self.config.adapt.drift.grid, np.float32)
+    return np.asarray(self._losses(self.params, examples, keys, grid), float).T
 
+  @functools.cached_property
+  def _losses(self):
     @jax.jit
-    def search(params, examples, keys, grid):
+    def losses(params, examples, keys, grid):
       one = lambda value: trial.mean_losses(
         self.config, self.module, params, examples, keys, value
       )
       return shift.over(one, grid)
 
-    grid = np.asarray(self.config.adapt.drift.grid, np.float32)
-    return np.asarray(search(self.params, examples, keys, grid), float).T
+    return losses
