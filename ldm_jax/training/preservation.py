@@ -38,10 +38,15 @@ def preserving(losses, num_draws, weight):
     params = {name: part for name, part in params.items() if name != GROUP}
     keys_class = jax.random.split(jax.random.fold_in(keys[0], DRAW), 1 + num_draws)
     chosen = jax.random.randint(keys_class[0], (num_draws,), 0, len(samples['z']))
+    # Whatever else a patient's condition tells, an earlier scan, say, the class lacks.
+    lacking = conditions.shape[1] - samples['conditions'].shape[1]
+    own = jnp.pad(
+      samples['conditions'][chosen], ((0, 0), (0, lacking)), constant_values=jnp.nan
+    )
     errors = losses(
       params,
       jnp.concatenate([z, samples['z'][chosen]]),
-      jnp.concatenate([conditions, samples['conditions'][chosen]]),
+      jnp.concatenate([conditions, own]),
       jnp.concatenate([keys, keys_class[1:]]),
       untold=jnp.arange(len(z) + num_draws) >= len(z),
     )
