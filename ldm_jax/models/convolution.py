@@ -87,7 +87,7 @@ def choose_lowering(platform, space, size):
   """
   if platform != 'cpu':
     return 'lax'
-  if onednn.is_available():
+  if onednn.is_preferred():
     return 'onednn'
   # XLA's planar convolution collapses on grids narrower than the kernel.
   wide = all(n >= k for n, k in zip(space[-2:], size[-2:], strict=True))

@@ -10,6 +10,7 @@ off when these wheels are built, so it is written here. [XLA] openxla/xla, pull 
 import functools
 import json
 import math
+import os
 import platform
 import sys
 
@@ -35,6 +36,15 @@ def is_available():
   """Whether this jaxlib is known to execute the call."""
   machine = sys.platform == 'linux' and platform.machine() in ('x86_64', 'AMD64')
   return machine and jaxlib.__version__.startswith(VERIFIED)
+
+
+def is_preferred():
+  """Whether it is available and the environment does not say LDM_JAX_ONEDNN=0.
+
+  XLA cannot keep a program with this call in its persistent cache: who compiles much
+  and computes little, as tests do, is better off without.
+  """
+  return is_available() and os.environ.get('LDM_JAX_ONEDNN', '1') != '0'
 
 
 def correlate(x, kernel, strides, pairs):

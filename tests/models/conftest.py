@@ -9,6 +9,11 @@ import pytest
 from ldm_jax.models import convert, reference_monai
 
 
+@pytest.fixture(autouse=True)
+def as_users_have_it(users_convolutions):
+  """All networks are tested with the convolutions of users."""
+
+
 @pytest.fixture
 def reference(golden):
   """Loads (config, parameters, inputs, outputs) of a reference network by its name."""

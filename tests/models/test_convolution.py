@@ -197,13 +197,16 @@ def test_onednn_is_refused_where_it_is_not_known_to_run(monkeypatch):
 
 
 @NEEDS_ONEDNN
-def test_where_onednn_runs_it_is_chosen_on_a_cpu():
+def test_where_onednn_runs_it_is_chosen_on_a_cpu(monkeypatch):
+  monkeypatch.delenv('LDM_JAX_ONEDNN')
   assert choose_lowering('cpu', (8, 8, 2), (3, 3, 3)) == 'onednn'
   assert choose_lowering('gpu', (8, 8, 2), (3, 3, 3)) == 'lax'
+  monkeypatch.setenv('LDM_JAX_ONEDNN', '0')
+  assert choose_lowering('cpu', (8, 8, 2), (3, 3, 3)) == 'shifted'
 
 
 def test_the_lowering_follows_platform_and_shape(monkeypatch):
-  monkeypatch.setattr(onednn, 'is_available', lambda: False)
+  monkeypatch.setenv('LDM_JAX_ONEDNN', '0')
   assert choose_lowering('gpu', (8, 8, 8), (3, 3, 3)) == 'lax'
   assert choose_lowering('tpu', (8, 8), (3, 3)) == 'lax'
   assert choose_lowering('cpu', (8, 8), (3, 3)) == 'planar'

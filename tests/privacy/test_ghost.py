@@ -15,6 +15,8 @@ from ldm_jax.privacy.gradients import clipped_sum
 from ldm_jax.training import diffusion
 from ldm_jax.training.state import flatten, unflatten
 
+pytestmark = pytest.mark.usefixtures('users_convolutions')
+
 NUM_PATIENTS, NUM_VOLUMES = 3, 2
 SMALL = {'channels': (8, 32), 'norm_groups': 4, 'num_head_channels': 8}
 # kind, options, space of the latents

@@ -8,6 +8,8 @@ import pytest
 from ldm_jax.training.mesh import make_mesh, put_examples
 from ldm_jax.training.step import example_keys, plain_step
 
+pytestmark = pytest.mark.usefixtures('users_convolutions')
+
 KEY = jax.random.key(0)
 
 
