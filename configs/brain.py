@@ -68,6 +68,9 @@ def _phantom(config, preset, shape, spacing_mm):
     PATIENTS[preset],
     shape=shape,
     spacing_mm=spacing_mm,
+    # More visits make pairs for adapt.pairs (docs/counterfactuals.md).
+    num_visits=1,
+    interval_years=4.0,
   )
   config.evaluate.labels = PHANTOM_LABELS
 

@@ -5,7 +5,7 @@ import functools
 import jax
 
 from ldm_jax import config as configs
-from ldm_jax import releasing, staging
+from ldm_jax import pairing, releasing, staging
 from ldm_jax.data.batching import epoch_batch
 from ldm_jax.privacy import accounting, checks, ledger, mechanism, statement
 from ldm_jax.training import adaptation, loop, methods, private, state
@@ -36,7 +36,7 @@ def fit_plainly(config, work, split, latents, losses, trained, frozen):
   section, mesh = config.adapt, make_mesh(**config.mesh)
   key = staging.key(config, 'adapt')
   record_unprotected(config, work)
-  examples = private.patient_arrays(split, latents, staging.conditions(config, split))
+  examples = pairing.examples(config, split, latents)
   optimizer = adaptation.optimizer(section)
   step = plain_step(
     denoising.patient_example_losses(methods.patient_loss(section, losses, 1)),
@@ -71,7 +71,7 @@ def fit_privately(config, work, split, latents, losses, trained, frozen):
   releasing.publish(config, work, split, book, _run(work), secret_key)
   optimizer = adaptation.optimizer(section)
   loss = methods.patient_loss(section, losses, privacy.noise_multiplicity)
-  examples = private.patient_arrays(split, latents, staging.conditions(config, split))
+  examples = pairing.examples(config, split, latents)
   step = adaptation.private_step(
     loss,
     optimizer,

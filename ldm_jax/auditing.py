@@ -6,35 +6,26 @@ norm, noise multiplier, microbatch and devices. Four attacks, see `privacy.canar
 
 - gradient canaries, by a bound that assumes nothing and by one that assumes Gaussian
   noise; both against the epsilon of as many steps at full participation;
-- loss canaries: fair coins decide which of the public patients train, and the losses
-  after training are to tell them apart;
-- influence: the step with and without a patient, under the same noise, for the
-  patients of most volumes and those that padding repeats; at most the clip norm;
+- loss canaries: fair coins decide who trains, the losses are to tell them apart;
+- influence: the step with and without a patient under one noise, at most clip norm;
 - noise: its deviation, measured on coordinates that nobody pushes.
 
-Passing proves nothing about what was not attacked; failing shows a broken step.
+What passes may still fail where it was not attacked.
 """
 
 import jax
 import numpy as np
 import optax
 
-from ldm_jax import readying, staging
+from ldm_jax import pairing, readying, staging
 from ldm_jax.data import batching
 from ldm_jax.privacy import accounting, audit, canaries, mechanism, statement
-from ldm_jax.training import (
-  adaptation,
-  checkpoint,
-  drifted,
-  methods,
-  networks,
-  private,
-  state,
-)
+from ldm_jax.synthesis.trained import denoiser_params
+from ldm_jax.training import adaptation, drifted, methods, networks, private, state
 from ldm_jax.training import diffusion as denoising
 from ldm_jax.training.mesh import make_mesh, put_examples, put_state
 
-NUM_PROBED = 4  # patients taken out, one after the other
+NUM_PROBED = 4  # patients taken out in turn: of most volumes, repeated by padding
 SPARE = 4096  # coordinates that nobody pushes: they cost nothing and show the noise
 
 
@@ -165,12 +156,13 @@ class _Stand:
     self.key = staging.key(config, 'audit')
     latents = staging.latents(work, split)
     losses, params = networks_of(config, work, split, latents)
-    self.trained, frozen = readying.parameters(config, work, params)
+    trained, frozen = readying.parameters(config, work, params)
+    self.trained = trained | pairing.parameters(config, split.schema, latents.shape[1:])
     samples = readying.class_samples(config, work, params)
     self.frozen = put_state(self.mesh, {**frozen, **samples})
     draws = self.privacy.noise_multiplicity
     self.loss = methods.patient_loss(config.adapt, losses, draws)
-    patients = private.patient_arrays(split, latents, staging.conditions(config, split))
+    patients = pairing.examples(config, split, latents)
     self.examples = _with_canaries(patients, config.audit.num_canaries)
     self.scheme, self.sigma = scheme, scheme.noise_multiplier
     # A step of this rate moves a coordinate by its private sum in units of C.
@@ -278,7 +270,7 @@ def networks_of(config, work, split, latents):
   losses = denoising.configured_losses(config, module, schedule, drift, adapting=True)
   if config.adapt.init == 'diffusion':
     staging.require(work, 'diffusion')
-    return losses, checkpoint.load_params(work.checkpoints('diffusion'))
+    return losses, denoiser_params(config, work, is_adapted=False)
   return losses, networks.initial_denoiser(
     module, staging.key(config, 'init'), latents.shape[1:], len(split.schema)
   )

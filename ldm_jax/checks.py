@@ -2,7 +2,7 @@
 
 import math
 
-from ldm_jax import checks_counterfactual, checks_drift
+from ldm_jax import checks_counterfactual, checks_drift, checks_pairs
 from ldm_jax.config import flatten
 from ldm_jax.config import require as _require
 
@@ -38,7 +38,7 @@ CHOICES = {
   'sample.solver': ('ddim', 'ddpm', 'euler', 'heun', 'dpmpp_2m', 'unipc'),
   'sample.spacing': ('linspace', 'leading', 'trailing', 'monai'),
   'sample.model': ('adapt', 'diffusion'),
-  'counterfactual.editor': ('ddim', 'ddpm', 'pix2pix_zero', 'sdedit'),
+  'counterfactual.editor': ('ddim', 'ddpm', 'pairs', 'pix2pix_zero', 'sdedit'),
 }
 
 
@@ -121,6 +121,7 @@ def check(config):
   holds = total is None or 0 < total < math.inf
   _require(holds, 'ledger.total_epsilon', total, 'a positive number, or None')
   _check_adaptation(config)
+  checks_pairs.check(config)
   if config.adapt.privacy is not None:
     _check_privacy(config.adapt.privacy)
     _check_releases(config.adapt.privacy)

@@ -61,7 +61,35 @@ def section():
       'rotation_deg': (0, 0, 0),
       'gamma': 0.1,
     },
+    'pairs': pairs(),
     'privacy': privacy(),
+  }
+
+
+def pairs():
+  """The keys of `adapt.pairs`: from an earlier scan of a patient to a later one."""
+  return {
+    # True: examples are pairs of visits of one patient, and the network sees the
+    # earlier scan's latent as further input channels (Brooks 2023).
+    'use': False,
+    # Years between the two; None for no limit.
+    'min_years': 0.0,
+    'max_years': None,
+    # True pairs each visit with the next one alone; all pairs teach longer gaps.
+    'adjacent': False,
+    # True also teaches the way back, which nothing can follow but the ageing of the
+    # cohort; without it an editor refuses to make anyone younger.
+    'both_directions': False,
+    # How the network is told of the years: 'number', 'bin' (below 5, up to 10, above)
+    # or 'none'.
+    'gap': 'number',
+    # Patients without any pair train with their scans, each without a source.
+    'singles': True,
+    # Shares of examples without condition, without source, without both; they replace
+    # diffusion.drop_probability (Brooks 2023).
+    'drop_condition': 0.05,
+    'drop_source': 0.05,
+    'drop_both': 0.05,
   }
 
 

@@ -30,6 +30,9 @@ def section():
     'keep_labels': (),
     # Voxels by which the region of edit_labels grows: what gets larger needs room.
     'margin': 2,
+    # Patients of the test cohort whose last visit is predicted from an earlier one and
+    # compared with the real one, where there are several visits; 0 for none.
+    'forecasts': 16,
     'ddim': {
       # Fixed-point refinements of each inversion step; what they leave is added back.
       'num_iterations': 1,
@@ -38,6 +41,14 @@ def section():
       # Share of the steps, the noisiest, that are left out: more keeps the layout of
       # the source. Huberman-Spiegelglas 2024 leave out 36 of 100.
       'skip': 0.36,
+    },
+    # For models adapted with adapt.pairs.use. Brooks 2023 guide the request by 7.5
+    # (`guidance`) and the source by 1.5.
+    'pairs': {
+      'source_guidance': 1.5,
+      # As in `sample`.
+      'solver': 'ddim',
+      'eta': 0.0,
     },
     'sdedit': {
       # How far back to noise: 1 forgets the source. Meng 2022 use 0.3 to 0.6.

@@ -3,7 +3,7 @@
 from ldm_jax import staging
 from ldm_jax.data import scans
 from ldm_jax.report import figures
-from ldm_jax.synthesis import edited
+from ldm_jax.synthesis import edited, forecast
 
 
 def run(config, work):
@@ -20,7 +20,8 @@ def run(config, work):
   key = staging.key(config, 'counterfactual')
   summary = edited.write_counterfactuals(config, work, system, split, key)
   _draw(work)
-  return summary
+  forecasts = forecast.write_forecasts(config, work, system, found.get('test'), key)
+  return {**summary, 'forecasts': forecasts}
 
 
 def _source(config, schema, found):

@@ -94,17 +94,12 @@ def methods(shapes, section):
     section: config.adapt, whose options each method takes.
   """
   found = {}
-  flat, key = state.flatten(shapes), jax.eval_shape(lambda: jax.random.key(0))
   for name in fine_tuning.METHODS:
     options = ConfigDict({**section, 'method': name})
     try:
-      new = jax.eval_shape(
-        lambda p, k, o=options: fine_tuning.added(o, p, k), flat, key
-      )
-      trained, _ = fine_tuning.partition(name, {**flat, **new})
+      found[name] = fine_tuning.num_trained(options, state.flatten(shapes))
     except ValueError:  # this network has nothing of that kind
       continue
-    found[name] = _size(trained)
   return found
 
 
@@ -200,19 +195,12 @@ def _autoencoder(config):
 
 def _denoiser(config, schema):
   module = networks.denoiser(config, schema)
-  encoder = networks.autoencoder(config.autoencoder)
-  x = _struct((1, *config.data.preprocess.shape, 1))
-  key = jax.eval_shape(lambda: jax.random.key(0))
-  made = jax.eval_shape(lambda k, x: encoder.init(k, x, k), key, x)
-  latent = jax.eval_shape(lambda p, x: encoder.apply(p, x, method='encode')[0], made, x)
+  shapes, latent_shape = networks.denoiser_shapes(config, schema)
   text = config.diffusion.text
   width = len(schema) + (text.num_tokens * text.width if text.files else 0)
-  shapes = jax.eval_shape(
-    lambda key: networks.initial_denoiser(module, key, latent.shape[1:], width), key
-  )
   forward = lambda params, *inputs: module.apply({'params': params}, *inputs)
   inputs = [
-    (latent.shape[1:], 'float32'),
+    (latent_shape, 'float32'),
     ((), 'int32'),
     ((width,), 'float32'),
     ((), 'bool'),

@@ -27,8 +27,9 @@ def latents(config, work, split):
   """Latents (v n,...,c) of the private volumes and of their transformed versions.
 
   Version 0 is the volume, the others are as `adapt.augment` says. What is drawn for a
-  volume depends on that volume and the seed alone: another patient, added or removed,
-  changes no version of this one's, which the sensitivity of the step relies on.
+  volume depends on that volume (of pairs: on its patient's name) and the seed alone:
+  another patient, added or removed, changes no version of this one's, which the
+  sensitivity of the step relies on.
   """
   section, found = config.adapt.augment, [staging.latents(work, split)]
   if section.multiplicity == 1:
@@ -38,8 +39,11 @@ def latents(config, work, split):
   encode, _ = staging.encoder(config, work)
   seed, copies = config.seed + config.adapt.seed, section.multiplicity - 1
 
+  # Two scans of a pair must move alike, so all scans of a patient do.
+  names = split.patients if config.adapt.pairs.use else split.keys
+
   def transformed(index, volume, copy):
-    words = hashlib.sha256(f'{seed}:{split.keys[index]}:{copy}'.encode()).digest()
+    words = hashlib.sha256(f'{seed}:{names[index]}:{copy}'.encode()).digest()
     draws = np.random.default_rng(int.from_bytes(words))
     return augment(volume[None], draws, **options)[0]
 
@@ -70,6 +74,19 @@ def parameters(config, work, params):
     like = class_token(config, work, params)
   new = methods.added(section, flat, staging.key(config, 'adapters'), like)
   return methods.partition(section.method, {**flat, **new})
+
+
+def check_method(config, work):
+  """Refuses a method that finds nothing to train, before the training that precedes it.
+
+  Raises:
+    ValueError: naming what this network lacks.
+  """
+  if config.adapt.method == 'full' or not config.data.private.layout:
+    return
+  schema = staging.splits_of_store(config, work)['private'].schema
+  shapes = state.flatten(networks.denoiser_shapes(config, schema)[0])
+  methods.num_trained(config.adapt, shapes)
 
 
 def class_token(config, work, params):
@@ -166,6 +183,7 @@ def leave_out_idle(config, work, split, latent_shape, trained, frozen):
       (probe.diffusion.text, 'missing_probability'),
     ):
       section[key] = 0.5 if 0 < section[key] < 1 else section[key]
+    probe.adapt.pairs.use = False  # what reads them is no part of `trained` yet
     losses = denoising.configured_losses(
       probe,
       networks.denoiser(probe, split.schema),

@@ -13,6 +13,7 @@ from ldm_jax import (
   editing,
   encoding,
   examining,
+  pairing,
   readying,
   staging,
 )
@@ -24,7 +25,7 @@ from ldm_jax.evaluation import assess, measurement
 from ldm_jax.privacy import mechanism
 from ldm_jax.report import content, model_card, page
 from ldm_jax.staging import splits, stage
-from ldm_jax.synthesis import edited, writer
+from ldm_jax.synthesis import edited, forecast, writer
 from ldm_jax.training import (
   adapted,
   checkpoint,
@@ -51,6 +52,7 @@ def run(config, workdir, stages=''):
     globals()[name](config, workdir)
     if name == 'prepare' and 'adapt' in names:
       adapting.check_plan(config, work)
+      readying.check_method(config, work)
     if name == 'prepare' and 'sample' in names:
       staging.check_requests(config, work)
   if (work.root / 'report' / 'index.html').is_file():
@@ -186,6 +188,7 @@ def adapt(config, work):
       trained, frozen = readying.leave_out_idle(
         config, work, split, latents.shape[1:], trained, frozen
       )
+    trained |= pairing.parameters(config, split.schema, latents.shape[1:])
     frozen = put_state(make_mesh(**config.mesh), frozen)
     samples = readying.class_samples(config, work, params, folder)
     samples = put_state(make_mesh(**config.mesh), samples)
@@ -228,6 +231,7 @@ def evaluate(config, work):
     system.schema,
     config.evaluate,
     work.read_arrays(edited.COUNTERFACTUALS),
+    work.read_arrays(forecast.FORECASTS),
   )
   work.write_json(metrics, 'metrics.json')
   work.write_json(

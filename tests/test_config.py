@@ -150,6 +150,11 @@ def test_a_value_of_another_type_is_refused(key, text):
     ('adapt.privacy.delta', 1.0),
     ('adapt.privacy.clip_norm', 0.0),
     ('adapt.privacy.chunk_size', 0),
+    ('adapt.pairs.gap', 'months'),
+    ('adapt.pairs.min_years', -1.0),
+    ('adapt.pairs.max_years', -1.0),
+    ('adapt.pairs.drop_both', 0.95),
+    ('counterfactual.editor', 'pairs'),
   ],
 )
 def test_a_check_names_the_key_what_came_and_what_is_required(key, value):

@@ -13,7 +13,7 @@ FLOORS = (
   (
     *('defaults_autoencoder', 'defaults_adapt', 'defaults_counterfactual', 'defaults'),
     *('config', 'ablations', 'presets', 'checks', 'workfolder'),
-    *('checks_counterfactual', 'checks_drift'),
+    *('checks_counterfactual', 'checks_drift', 'checks_pairs'),
   ),
   ('data',),
   ('diffusion',),
@@ -23,8 +23,9 @@ FLOORS = (
   ('synthesis', 'evaluation'),
   ('report',),
   (
-    *('staging', 'encoding', 'releasing', 'readying', 'adapting', 'choosing'),
-    *('auditing', 'autoencoding', 'editing', 'estimating', 'examining', 'stages'),
+    *('staging', 'encoding', 'releasing', 'readying', 'pairing', 'adapting'),
+    *('choosing', 'auditing', 'autoencoding', 'editing', 'estimating', 'examining'),
+    'stages',
   ),
   ('converting', 'planning'),
   ('main',),
@@ -37,7 +38,7 @@ MODULES = {
   *('adapting', 'auditing', 'autoencoding', 'choosing', 'estimating', 'examining'),
   *('presets', 'converting', 'planning', 'stages', 'editing'),
   *('defaults_counterfactual', 'checks_counterfactual', 'checks_drift'),
-  'main',
+  *('checks_pairs', 'pairing', 'main'),
 }
 # Packages that one room alone imports, and modules that a room does not import.
 ONLY = {'jax_privacy': 'privacy', 'dp_accounting': 'privacy'}

@@ -59,3 +59,14 @@ def test_versions_follow_the_seed_and_nothing_else(versions):
   once = versions((0, 1))
   np.testing.assert_array_equal(once, versions((0, 1)))
   assert not np.array_equal(once, versions((0, 1), **{'adapt.seed': 1}))
+
+
+def test_all_scans_of_a_patient_move_alike_where_they_make_pairs(versions, monkeypatch):
+  """Equal volumes under other hashes, one of another patient: who moves as whom?"""
+  same = lambda self, indices: VOLUMES[np.zeros(len(indices), int)]
+  monkeypatch.setattr(Split, 'volumes', same)
+  monkeypatch.setattr(Split, 'patients', ['a', 'a', 'b'], raising=False)
+  apart, paired = versions((0, 1, 2)), versions((0, 1, 2), **{'adapt.pairs.use': True})
+  assert not np.array_equal(apart[1, 0], apart[1, 1])
+  np.testing.assert_array_equal(paired[1:, 0], paired[1:, 1])
+  assert not np.array_equal(paired[1, 0], paired[1, 2])

@@ -108,10 +108,20 @@ def _index_entry(cohort: Cohort, record: Record, key: str, summary: dict):
     'visit': record.visit,
     'phase': record.phase,
     'phase_by': record.phase_by,
+    'years': _time(record),
     'key': key,
     'attributes': [None if math.isnan(code) else float(code) for code in codes],
     **{name: summary[name] for name in ('bytes', 'start', 'slices')},
   }
+
+
+def _time(record: Record) -> float | None:
+  """When it was taken, None where that is not known or no number."""
+  try:
+    time = record.time
+  except ValueError:
+    return None
+  return None if time is None or not math.isfinite(time) else float(time)
 
 
 def _key(spec_digest: str, fingerprint: str) -> str:

@@ -9,10 +9,13 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 if TYPE_CHECKING:
   from ldm_jax.data.cohort import Cohort, Record
+  from ldm_jax.data.split import Split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,18 +56,65 @@ def pairs(
       'scan says when it was taken; required is the age at each visit. Add a column '
       "with it to the table and an attribute named 'age' to data.schema."
     )
-  found = []
-  for records in grouped:
-    phases = {}
-    for record in sorted(
-      (r for r in records if r.time is not None), key=lambda r: (r.time, r.visit)
-    ):
-      phases.setdefault(record.phase, []).append(record)
-    for scans in phases.values():
-      for earlier, later in itertools.combinations(scans, 2):
-        years = later.time - earlier.time
-        between = any(earlier.time < s.time < later.time for s in scans)
-        wanted = years > 0 and min_years <= years <= max_years
-        if wanted and not (adjacent and between):
-          found.append(Pair(earlier, later, years))
+  return [
+    Pair(*found)
+    for records in grouped
+    for found in _of_patient(records, min_years, max_years, adjacent)
+  ]
+
+
+class EntryPairs(NamedTuple):
+  """Pairs of a prepared cohort: entries (p,) int, earlier and later, years (p,)."""
+
+  earlier: np.ndarray
+  later: np.ndarray
+  years: np.ndarray
+
+
+class _Entry(NamedTuple):
+  index: int
+  time: float | None
+  visit: str
+  phase: str
+
+
+def entry_pairs(
+  split: Split,
+  min_years: float = 0.0,
+  max_years: float | None = None,
+  adjacent: bool = False,
+) -> EntryPairs:
+  """As `pairs`, of a prepared cohort: which entry goes with which.
+
+  Args:
+    split: prepared; patients with visits but without times give no pair.
+    min_years, max_years, adjacent: as there, None for no largest gap.
+  """
+  columns = split.years, split.visits, split.phases
+  scans = [_Entry(i, *row) for i, row in enumerate(zip(*columns, strict=True))]
+  largest = math.inf if max_years is None else max_years
+  found = [
+    (earlier.index, later.index, years)
+    for entries in split.patient_entries
+    for earlier, later, years in _of_patient(
+      [scans[index] for index in entries], min_years, largest, adjacent
+    )
+  ]
+  table = np.asarray(found, np.float64).reshape(-1, 3)
+  return EntryPairs(*table[:, :2].T.astype(int), table[:, 2])
+
+
+def _of_patient(scans, min_years, max_years, adjacent):
+  phases, found = {}, []
+  for scan in sorted(
+    (s for s in scans if s.time is not None), key=lambda s: (s.time, s.visit)
+  ):
+    phases.setdefault(scan.phase, []).append(scan)
+  for own in phases.values():
+    for earlier, later in itertools.combinations(own, 2):
+      years = later.time - earlier.time
+      between = any(earlier.time < s.time < later.time for s in own)
+      wanted = years > 0 and min_years <= years <= max_years
+      if wanted and not (adjacent and between):
+        found.append((earlier, later, years))
   return found

@@ -24,6 +24,7 @@ class Split:
     schema: of the attributes.
     spec: preprocessing config dict the volumes were made with.
     ids, patients, visits, phases, keys: one text per entry.
+    years: per entry when it was taken, `cohort.Record.time`, or None.
     attributes: (n,k) float32, encoded, NaN where missing.
     patient_names: one text per patient, in order of appearance.
     patient_entries: per patient the indices of the entries, in that order.
@@ -38,6 +39,8 @@ class Split:
     self.patients = [entry['patient'] for entry in scans]
     self.visits = [entry['visit'] for entry in scans]
     self.phases = [entry['phase'] for entry in scans]
+    # A store of an earlier version has no times.
+    self.years = [entry.get('years') for entry in scans]
     self.keys = [entry['key'] for entry in scans]
     self.attributes = np.array(
       [[np.nan if v is None else v for v in e['attributes']] for e in scans],

@@ -1,8 +1,8 @@
 """Classifier-free guidance: follow the condition further than the model would.
 
-[Ho22] arXiv 2207.12598, written so that scale 1 is the conditional model exactly.
-Guidance is an affine combination, hence the same for noise, v and clean-latent
-outputs.
+[Ho22] arXiv 2207.12598, [Brooks23] InstructPix2Pix, arXiv 2211.09800, written so that
+scale 1 is the conditional model exactly. Guidance is an affine combination, hence the
+same for noise, v and clean-latent outputs.
 """
 
 
@@ -13,6 +13,19 @@ def guide(conditional, unconditional, scale):
   condition.
   """
   return conditional + (scale - 1) * (conditional - unconditional)
+
+
+def guide_twice(nothing, source, both, source_scale, scale):
+  """Guidance by a source and by a request about it. [Brooks23] Eq. 3
+
+  nothing + source_scale (source - nothing) + scale (both - source), written so that
+  scales of 1 are the conditional model exactly.
+
+  Args:
+    nothing, source, both: outputs (b, ..., c) given neither, the source, the source and
+      the request.
+  """
+  return both + (scale - 1) * (both - source) + (source_scale - 1) * (source - nothing)
 
 
 def guided(denoise_conditional, denoise_null, scale):

@@ -10,6 +10,7 @@ import numpy as np
 from ldm_jax.evaluation import (
   causal,
   control,
+  forecast,
   frechet,
   intervals,
   measurement,
@@ -20,7 +21,14 @@ from ldm_jax.evaluation import (
 
 
 def assess(
-  splits, samples, measurer, reconstruct, schema, section, counterfactuals=None
+  splits,
+  samples,
+  measurer,
+  reconstruct,
+  schema,
+  section,
+  counterfactuals=None,
+  forecasts=None,
 ):
   """Computes the evidence about one synthetic cohort.
 
@@ -35,6 +43,8 @@ def assess(
       {'source', 'counterfactual', 'null', 'nulls', 'returned', 'reference' volumes,
       'null_cycles', 'own', 'new' attributes, 'cohort', 'patients'}; of phantoms also
       'truth' and 'sdedit' volumes, 'truth_labels', 'source_labels'.
+    forecasts: None, or what `synthesis.forecast` keeps: 'earlier', 'predicted', 'later'
+      volumes, 'patients', 'years', 'cohort'.
 
   Returns:
     (metrics, control pairs): metrics as the contract's metrics.json; the pairs are
@@ -87,6 +97,10 @@ def assess(
   if counterfactuals is not None:
     spacing = np.linalg.norm(split.affine(0)[:3, :3], axis=0)
     metrics['causal'] = _causal(counterfactuals, section, schema, measurer, spacing)
+  if forecasts is not None:
+    spacing = np.linalg.norm(split.affine(0)[:3, :3], axis=0)
+    found = forecast.longitudinal(forecasts, measurer, section, spacing)
+    metrics['causal'] = {**metrics.get('causal', {}), **found}
   return metrics, pairs
 
 
@@ -184,7 +198,9 @@ def _causal(edited, section, schema, measurer, spacing):
     figures[f'{name}_psnr'] = causal.composition_psnr(
       edited['reference'], returned, **options
     )
-  figures['reversibility'] = causal.reversibility(source, edited['returned'], **options)
+  if 'returned' in edited:  # not every editor finds the way back
+    returned = edited['returned']
+    figures['reversibility'] = causal.reversibility(source, returned, **options)
   known = 'truth' in edited
   if known:
     triple = source, changed, edited['truth']

@@ -14,6 +14,7 @@ import optax
 
 from ldm_jax.data.batching import epoch_batch
 from ldm_jax.evaluation import control
+from ldm_jax.models import perceptual
 from ldm_jax.training import loop, state
 from ldm_jax.training.step import plain_step
 
@@ -88,6 +89,11 @@ class Measurer:
     self._features = jax.jit(
       lambda p, x: module.apply({'params': p}, x, method='features')
     )
+    self._distance = jax.jit(
+      lambda p, x, y: perceptual.distance(
+        lambda v: module.apply({'params': p}, v, method='maps'), x, y
+      )
+    )
     self.name = f'segmenter of public volumes, channels {module.channels}'
     self.sha256 = parameter_hash(params)
 
@@ -98,6 +104,11 @@ class Measurer:
   def features(self, volumes):
     """(n,d,h,w,1) -> float32 (n,f)."""
     return self._apply(self._features, volumes)
+
+  def distance(self, x, y):
+    """Distance in the features of all levels, twice (n,d,h,w,1) -> (n,). [Zhang18]"""
+    pairs = np.concatenate([x, y], -1)
+    return self._apply(lambda p, v: self._distance(p, v[..., :1], v[..., 1:]), pairs)
 
   def _apply(self, function, volumes):
     return apply_in_batches(lambda x: function(self._params, x), volumes, self._batch)

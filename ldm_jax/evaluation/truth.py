@@ -39,7 +39,9 @@ def error_to_truth(
   Raises:
     ValueError: shapes that differ.
   """
-  source, changed, truth = _checked(source, counterfactual, truth)
+  names = list(baselines or {})
+  others = [baselines[name] for name in names]
+  source, changed, truth, *others = _checked(source, counterfactual, truth, *others)
   moved = np.abs(truth - source) > UNCHANGED
   error, unchanged = np.abs(changed - truth), np.abs(source - truth)
   known = moved.any(1)
@@ -48,8 +50,7 @@ def error_to_truth(
   error, unchanged = error.mean(1), unchanged.mean(1)
   options = num_resamples, seed
   figures = {}
-  for name, volumes in (baselines or {}).items():
-    _, other, _ = _checked(source, volumes, truth)
+  for name, other in zip(names, others, strict=True):
     other = np.abs(other - truth).mean(1)
     figures[name] = causal.mean_figure(other, groups, *options)
     reduction = _complement(_ratio(error, other, groups, *options))

@@ -1,9 +1,10 @@
 """Denoisers steered by conditions: z_t (b,*space,c), t (b,), condition -> (b,*space,c).
 
 A condition is one vector: the encoded attributes (k) and, where text is used, its
-embedded tokens (m e) behind them, NaN for whatever is missing. It reaches the network
-in any of three ways: as tokens that attention reads, as an embedding that joins the
-embedding of t, as channels beside z_t [Pinaya22, arXiv 2209.07162].
+embedded tokens (m e) behind them, and behind these, if there is an earlier scan, what
+`paired` says of it; NaN for whatever is missing. It reaches the network in any of three
+ways: as tokens that attention reads, as an embedding that joins the embedding of t, as
+channels beside z_t [Pinaya22, arXiv 2209.07162].
 """
 
 import math
@@ -12,11 +13,12 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 from flax.core import FrozenDict
 
+from ldm_jax.models import paired
 from ldm_jax.models.concept import Concept
 from ldm_jax.models.conditioner import AttributeEncoder
 from ldm_jax.models.denoiser import UNet
 from ldm_jax.models.dit import DiT
-from ldm_jax.models.layers import Network
+from ldm_jax.models.layers import ZEROS, Dense, Network
 from ldm_jax.models.sliceunet import SliceUNet
 from ldm_jax.models.text import TextEncoder
 
@@ -35,6 +37,8 @@ class ConditionalDenoiser(Network):
     kind: of NETWORKS.
     by: how conditions reach the network, some of WAYS.
     text_shape: (m,e) of embedded text behind the attributes, None without.
+    gap: how the years since an earlier scan are told, of `paired.GAPS`; None for a
+      network that knows no pairs.
   """
 
   num_categories: tuple
@@ -45,6 +49,7 @@ class ConditionalDenoiser(Network):
   kind: str = 'unet'
   by: tuple = ('attention', 'embedding')
   text_shape: tuple | None = None
+  gap: str | None = None
 
   def setup(self):
     self._check()
@@ -68,6 +73,9 @@ class ConditionalDenoiser(Network):
       )
     if self.text_shape:
       self.text_conditioner = TextEncoder(width, embedding_dim, dtype)
+    if self.gap in paired.GAPS[1:]:
+      options = {'use_bias': False, 'kernel_init': ZEROS, 'dtype': dtype}
+      self.source_gap = Dense(network.embedding_dim, **options)
     self.concept = Concept()
 
   def __call__(self, z_t, t, attributes, drop=None, untold=None):
@@ -76,7 +84,8 @@ class ConditionalDenoiser(Network):
     Args:
       z_t: (b,*space,in_channels). t: (b,) time steps.
       attributes: (b,k) encoded, NaN where missing; or (b,k + m e) with text, NaN where
-        no token is. Without the text's part there is no text.
+        no token is. Without the text's part there is no text. Of a network with a
+        `gap` also with the part of a pair behind all that, else there is no pair.
       drop: (b,) bool, True where the output must not depend on the condition; None for
         nowhere.
       untold: (b,) bool, True where the output must not depend on a new token
@@ -84,13 +93,18 @@ class ConditionalDenoiser(Network):
 
     Raises: ValueError when the condition has another length.
     """
+    attributes, source, of_gap = self._pair(attributes, z_t.shape[1:], drop)
     context, embedding = self.describe(attributes, drop)
     context = context if 'attention' in self.by else None
     context, embedding = self.concept(context, embedding, _either(drop, untold))
     if 'channels' in self.by:
       attributes, _, _ = self._split(attributes)
       z_t = beside(z_t, as_channels(attributes, self.num_categories, drop))
-    return getattr(self, self._name)(z_t, t, context=context, embedding=embedding)
+    if of_gap is not None:
+      embedding = of_gap if embedding is None else embedding + of_gap
+    return getattr(self, self._name)(
+      z_t, t, context=context, embedding=embedding, source=source
+    )
 
   def describe(self, attributes, drop=None):
     """What conditions alone say: context and embedding (b,e), None where there is none.
@@ -113,12 +127,30 @@ class ConditionalDenoiser(Network):
     return context, embedding
 
   @property
+  def num_conditions(self):
+    """Columns of a condition without a pair's part."""
+    return len(self.num_categories) + math.prod(self.text_shape or (0,))
+
+  @property
   def _name(self):
     return 'dit' if self.kind == 'dit' else 'unet'
 
   @property
   def _has_tokens(self):
     return bool({'attention', 'embedding'} & set(self.by))
+
+  def _pair(self, condition, latent_shape, drop):
+    """The condition without a pair's part; the source; the years' embedding."""
+    own, sizes = self.num_conditions, condition.shape[1:]
+    if self.gap is None or sizes != (own + paired.size(latent_shape),):
+      return condition, None, None
+    years, source = paired.read(condition[:, own:], latent_shape)
+    if self.gap == 'none':
+      return condition[:, :own], source, None
+    # The years belong to the condition: dropped with it, the source is not.
+    years = years if drop is None else jnp.where(drop, jnp.nan, years)
+    features = paired.gap_features(years, self.gap)
+    return condition[:, :own], source, self.source_gap(features)
 
   def _split(self, condition):
     """Attributes (b,k), text (b,m,e) and which of its tokens are there (b,m)."""

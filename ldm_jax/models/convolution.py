@@ -12,10 +12,7 @@ lowerings compute the same function, and `choose_lowering` picks one per platfor
   of its planes.
 `lax`: XLA's convolution for everything; right on GPU and TPU.
 
-The weight gradient decides the cost of private training: `vmap` turns the gradient of
-an XLA convolution into a grouped convolution, several times slower than the batch's,
-and inside `scan` it is slower still on CPU. Here it is one matrix product per tap,
-which `vmap` turns into batched products. No rule mixes examples.
+The kernel's gradient is in `models/weight_gradients.py`. No rule mixes examples.
 """
 
 import functools
@@ -26,13 +23,8 @@ import jax.numpy as jnp
 
 from ldm_jax.models import adapters, onednn
 from ldm_jax.models.initial import fan_in
-from ldm_jax.models.lowering import (
-  batch_weight_gradient,
-  correlate,
-  input_gradient,
-  subsample,
-  weight_gradients,
-)
+from ldm_jax.models.lowering import correlate, input_gradient, subsample
+from ldm_jax.models.weight_gradients import batch_weight_gradient, weight_gradients
 
 LOWERINGS = ('auto', 'onednn', 'shifted', 'planar', 'lax')
 

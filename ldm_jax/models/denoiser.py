@@ -81,7 +81,9 @@ class UNet(Network):
   dtype: jnp.dtype | None = None
 
   @nn.compact
-  def __call__(self, x, t, context=None, class_labels=None, embedding=None):
+  def __call__(
+    self, x, t, context=None, class_labels=None, embedding=None, source=None
+  ):
     """Output (b,*space,out_channels).
 
     Args:
@@ -89,6 +91,7 @@ class UNet(Network):
       context: (b,m,context_dim) tokens, or (tokens, mask (b,m)) with False for
         padding; class_labels: (b,) int.
       embedding: (b,4*channels[0]) added to the embedding of t.
+      source: (b,*space,c) further input channels, see `paired`.
 
     Raises: ValueError when context, labels or options do not fit.
     """
@@ -107,6 +110,9 @@ class UNet(Network):
       total = total + embedding
     conv = functools.partial(Conv, kernel_size=kernels[0], dtype=self.dtype)
     x = conv(self.channels[0], name='conv_in')(x)
+    if source is not None:
+      options = {'use_bias': False, 'kernel_init': ZEROS}
+      x = x + conv(self.channels[0], name='source_in', **options)(source)
     states = [x]
     num_levels = len(self.channels)
     for i in range(num_levels):

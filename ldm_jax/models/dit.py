@@ -48,7 +48,9 @@ class DiT(Network):
   dtype: jnp.dtype | None = None
 
   @nn.compact
-  def __call__(self, x, t, context=None, class_labels=None, embedding=None):
+  def __call__(
+    self, x, t, context=None, class_labels=None, embedding=None, source=None
+  ):
     """Output (b,*space,out_channels).
 
     Args:
@@ -56,6 +58,7 @@ class DiT(Network):
       context: (b,m,context_dim) tokens, or (tokens, mask (b,m)) with False for padding;
         class_labels: (b,) int.
       embedding: (b,width) added to the embedding of t.
+      source: (b,*space,c) further input channels, see `paired`.
 
     Raises: ValueError when the patch, the heads or the labels do not fit.
     """
@@ -73,6 +76,10 @@ class DiT(Network):
 
     patches, grid = to_patches(x, self.patch)
     h = dense(self.width, name='patch_embed')(patches)
+    if source is not None:
+      options = {'use_bias': False, 'kernel_init': ZEROS}
+      of_source, _ = to_patches(source, self.patch)
+      h = h + dense(self.width, name='source_in', **options)(of_source)
     h = h + positions(grid, self.width).astype(h.dtype)
     make = functools.partial(
       DiTBlock,

@@ -25,7 +25,8 @@ TARGET = '__onednn$convolution'
 VERIFIED = ('0.10.', '0.11.', '0.12.')
 # Of a weight gradient, measured: channels and contracted planes that repay its copies,
 # and numbers of g that stay in a core's cache.
-CONTRACTED = 32
+CHANNELS = 32
+PLANES = 8
 CACHED = 2**18
 
 
@@ -62,10 +63,10 @@ def correlate(x, kernel, strides, pairs):
 
 def suits_weight_gradient(num_inputs, shape, size, strides):
   """Whether `weight_gradient` is the fastest way for g of this shape, measured."""
-  if len(size) < 2 or set(strides) != {1} or min(num_inputs, shape[-1]) < CONTRACTED:
+  if len(size) < 2 or set(strides) != {1} or min(num_inputs, shape[-1]) < CHANNELS:
     return False
   num = _examples_at_once(shape)
-  return num and num * (shape[1] if len(size) == 3 else 1) >= CONTRACTED // 2
+  return num * (shape[1] if len(size) == 3 else 1) >= PLANES
 
 
 def weight_gradient(x, g, size, pairs):

@@ -56,7 +56,9 @@ class SliceUNet(Network):
   dtype: jnp.dtype | None = None
 
   @nn.compact
-  def __call__(self, x, t, context=None, class_labels=None, embedding=None):
+  def __call__(
+    self, x, t, context=None, class_labels=None, embedding=None, source=None
+  ):
     """Output (b,*space,out_channels); arguments as those of `denoiser.UNet`."""
     if class_labels is not None:
       raise ValueError("the UNet of Daum 2024 has no classes; use kind='unet'")
@@ -67,6 +69,9 @@ class SliceUNet(Network):
     total = total if embedding is None else total + embedding
     conv = functools.partial(Conv, kernel_size=kernels[0], dtype=self.dtype)
     x = conv(channels[0], name='conv_in')(x)
+    if source is not None:
+      options = {'use_bias': False, 'kernel_init': ZEROS}
+      x = x + conv(channels[0], name='source_in', **options)(source)
     skips = []
     for i in range(num):
       down = self._level(i, channels[i], f'down_blocks_{i}')

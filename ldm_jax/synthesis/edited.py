@@ -101,6 +101,7 @@ def setting_of(config, trained, key=None):
     guidance=section.guidance,
     drift=trained.drift,
     key=key,
+    time=trained.time,
     **trained.statistics,
   )
 
@@ -112,7 +113,8 @@ def _edited(config, trained, key, sources, truth_is_known):
   setting = setting_of(config, trained, key)
   edit = editors.make(section.editor, setting, **section[section.editor])
   compares = truth_is_known and section.editor != BASELINE
-  num_runs = 3 + section.null_cycles - 1 + compares
+  reverses = getattr(edit, 'reverses', True)  # not every model knows the way back
+  num_runs = 1 + section.null_cycles + reverses + compares
   with progress_bar('counterfactual', num_runs, 'run') as advance:
     done = iter(range(1, num_runs + 1))
 
@@ -142,8 +144,9 @@ def _edited(config, trained, key, sources, truth_is_known):
       'nulls': nulls,
       # What an editor that changes nothing returns.
       'reference': x if section.keep_detail else result.reconstruction,
-      'returned': change(edit, result.volume, new, own).volume,
     }
+    if reverses:
+      found['returned'] = change(edit, result.volume, new, own).volume
     if compares:
       noised = editors.make(BASELINE, setting, **section[BASELINE])
       found[BASELINE] = change(noised, x, own, new).volume

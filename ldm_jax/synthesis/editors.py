@@ -5,7 +5,7 @@ z, z_cf (b, ..., c) in the autoencoder's units; attributes (b, k); keep (b, ...,
 at latent resolution, true where the source's trajectory is kept. Its maker takes a
 `Setting` and options of its own, those of `counterfactual.<name>` in the config.
 [Song21] arXiv 2010.02502, [Huberman24] arXiv 2304.06140, [Meng22] SDEdit, arXiv
-2108.01073; [Parmar23] in `pix2pix_zero`.
+2108.01073; [Parmar23] in `pix2pix_zero`, [Brooks23] in `paired`.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from ldm_jax.diffusion import ddpm_inversion, grid, inversion, process, solvers
 from ldm_jax.diffusion import drift as drifting
 from ldm_jax.diffusion.schedules import Schedule
-from ldm_jax.synthesis import pix2pix_zero
+from ldm_jax.synthesis import paired, pix2pix_zero
 from ldm_jax.synthesis.generate import conditional, denormalise, normalise
 
 
@@ -35,6 +35,7 @@ class Setting:
     latent_mean, latent_std: latent statistics.
     key: of the noise that an editor draws, a row's own folded from it; None is a fixed
       one.
+    time: `paired.Time` of a model trained on pairs of visits, else None.
 
   Raises:
     ValueError: guidance below 1, an unknown `guide_from`, a run that does not fit the
@@ -52,6 +53,7 @@ class Setting:
   latent_mean: Any = 0.0
   latent_std: Any = 1.0
   key: Any = None
+  time: Any = None
 
   def __post_init__(self):
     if self.guidance < 1:
@@ -222,6 +224,7 @@ def check_share(key, value, holds, required):
 EDITORS = {
   'ddim': ddim,
   'ddpm': ddpm,
+  'pairs': paired.pairs,
   'pix2pix_zero': pix2pix_zero.pix2pix_zero,
   'sdedit': sdedit,
 }

@@ -14,6 +14,8 @@ moved embedding is that of the changed attributes. A map is softmax(q k^T / sqrt
 voxels and tokens the sum.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
@@ -40,49 +42,83 @@ def pix2pix_zero(
     num_iterations: fixed-point refinements of each inversion step; what all of this
       misses is added back, so that a null intervention returns the source.
   """
-  schedule = setting.schedule
 
   def edit(params, z, own, new, keep):
-    plain = setting.towards(params, own)
-    z_T, path, _ = inversion.ddim_invert_path(
-      whitening.whitened(plain, schedule, setting.prediction, auto_correlation, kl),
-      z,
-      *setting.grid,
-      num_iterations=num_iterations,
-      shift=drifting.step_shift(setting.drift),
-      **setting.options,
-    )
-    t, s = map(jnp.asarray, grid.time_pairs(*setting.times))
-    starts = jnp.concatenate([z_T[None], path[:-1]])
-    own_maps = maps_of(setting, params, own)
-    new_maps = maps_of(setting, params, new)
-
-    def move(denoise, z_t, i):
-      level_t, level_s = schedule.at(t[i]), schedule.at(s[i])
-      output = denoise(z_t, jnp.full(z_t.shape[:1], t[i]))
-      pair = process.to_pair(output, z_t, level_t, setting.prediction)
-      return solvers.ddim_move(*pair, level_t, level_s)
-
-    def reconstruct(step):
-      z_t, z_s, i = step
-      missed = z_s - move(plain, z_t, i)
-      return missed, own_maps(z_t, t[i]) if weight else ()
-
-    steps = jnp.arange(len(t))
-    recorded = jax.lax.map(reconstruct, (starts, path, steps))
-    denoise = setting.towards(params, new, own)
-
-    def step(z_t, step):
-      (missed, reference), z_source, i = step
-      if weight:
-        distance = lambda z_t: map_distance(new_maps(z_t, t[i]), reference)
-        z_t = z_t - weight * jax.grad(distance)(z_t)
-      z_s = move(denoise, z_t, i) + missed
-      return z_s if keep is None else jnp.where(keep, z_source, z_s), None
-
-    return jax.lax.scan(step, z_T, (recorded, path, steps))[0]
+    rates = auto_correlation, kl
+    source = recorded(setting, params, z, own, rates, num_iterations, bool(weight))
+    return guided(setting, params, source, own, new, keep, weight)
 
   return setting.jitted(edit)
+
+
+class Recorded(NamedTuple):
+  """An inverted source, one entry per step in the order of sampling, (n, b, ...).
+
+  Attributes:
+    z_T: (b, ..., c), where sampling begins.
+    path: where each step arrives. missed: what the step misses of it.
+    maps: tuple of cross-attention maps, one per layer; () where they are not needed.
+  """
+
+  z_T: jax.Array
+  path: jax.Array
+  missed: jax.Array
+  maps: tuple
+
+
+def recorded(setting, params, z, own, rates, num_iterations=1, with_maps=True):
+  """Inverts normalised latents z (b, ..., c) of attributes `own` (b, k) -> Recorded.
+
+  Args:
+    rates: auto_correlation and kl of `whitening.whiten`.
+  """
+  plain = setting.towards(params, own)
+  white = whitening.whitened(plain, setting.schedule, setting.prediction, *rates)
+  z_T, path, _ = inversion.ddim_invert_path(
+    white,
+    z,
+    *setting.grid,
+    num_iterations=num_iterations,
+    shift=drifting.step_shift(setting.drift),
+    **setting.options,
+  )
+  t, s = map(jnp.asarray, grid.time_pairs(*setting.times))
+  maps = maps_of(setting, params, own)
+
+  def reconstruct(step):
+    z_t, z_s, t, s = step
+    return z_s - _move(setting, plain, z_t, t, s), maps(z_t, t) if with_maps else ()
+
+  starts = jnp.concatenate([z_T[None], path[:-1]])
+  return Recorded(z_T, path, *jax.lax.map(reconstruct, (starts, path, t, s)))
+
+
+def guided(setting, params, source, own, new, keep=None, weight=0.1):
+  """Samples attributes `new` (b, k) from a Recorded source: -> z_0 (b, ..., c).
+
+  keep (b, ..., 1) bool or None: where the source's path is kept.
+  """
+  denoise = setting.towards(params, new, own)
+  maps = maps_of(setting, params, new)
+  t, s = map(jnp.asarray, grid.time_pairs(*setting.times))
+
+  def step(z_t, step):
+    (_, z_source, missed, reference), t, s = step
+    if weight:
+      distance = lambda z_t: map_distance(maps(z_t, t), reference)
+      z_t = z_t - weight * jax.grad(distance)(z_t)
+    z_s = _move(setting, denoise, z_t, t, s) + missed
+    return z_s if keep is None else jnp.where(keep, z_source, z_s), None
+
+  return jax.lax.scan(step, source.z_T, (source._replace(z_T=None), t, s))[0]
+
+
+def _move(setting, denoise, z_t, t, s):
+  """One deterministic step from t to s."""
+  level_t, level_s = setting.schedule.at(t), setting.schedule.at(s)
+  output = denoise(z_t, jnp.full(z_t.shape[:1], t))
+  pair = process.to_pair(output, z_t, level_t, setting.prediction)
+  return solvers.ddim_move(*pair, level_t, level_s)
 
 
 def maps_of(setting, params, attributes):

@@ -10,6 +10,7 @@ import numpy as np
 from ldm_jax.data import text
 from ldm_jax.data.attributes import Schema
 from ldm_jax.diffusion.schedules import Schedule
+from ldm_jax.synthesis import paired
 from ldm_jax.training import adapted, checkpoint, drifted, networks
 
 
@@ -27,6 +28,7 @@ class Trained:
     latent_shape: (...,c) of one latent.
     statistics: {'latent_mean', 'latent_std'}, each (c,), from public latents.
     schedule, prediction, drift: of the diffusion process.
+    time: `paired.Time` of a model trained on pairs of visits, else None.
   """
 
   schema: Schema
@@ -39,6 +41,7 @@ class Trained:
   schedule: Schedule
   prediction: str
   drift: object
+  time: object = None
 
 
 def requested_text(config):
@@ -89,6 +92,7 @@ def load(config, work, schema, volume_shape):
     schedule=networks.schedule(config),
     prediction=config.diffusion.prediction,
     drift=drifted.in_sampling(config, work) if is_adapted else None,
+    time=paired.time_of(config.adapt.pairs, schema) if is_adapted else None,
   )
 
 
@@ -111,12 +115,18 @@ def denoiser_params(config, work, is_adapted):
 
 
 def _with_text(denoiser, embedded):
-  """apply_denoiser of the class, the same text behind every row of attributes."""
+  """apply_denoiser of the class, the same text behind every row of attributes.
+
+  What a pair says stands behind the text, so it needs a place even if there is none.
+  """
+  k, width = len(denoiser.num_categories), denoiser.num_conditions
 
   def apply(params, z_t, t, attributes, drop, mutable=False):
-    if embedded is not None:
-      rows = jnp.broadcast_to(embedded, (len(attributes), len(embedded)))
-      attributes = jnp.concatenate([attributes, rows], 1)
+    own, pair = attributes[:, :k], attributes[:, k:]
+    if embedded is not None or pair.shape[1]:
+      rows = jnp.full(width - k, jnp.nan) if embedded is None else embedded
+      rows = jnp.broadcast_to(rows, (len(own), len(rows)))
+      attributes = jnp.concatenate([own, rows, pair], 1)
     return denoiser.apply({'params': params}, z_t, t, attributes, drop, mutable=mutable)
 
   return apply

@@ -10,6 +10,7 @@ import numpy as np
 
 from ldm_jax.diffusion import drift as drifting
 from ldm_jax.diffusion import process, weighting
+from ldm_jax.training import paired
 from ldm_jax.training.state import clipped_adam, learning_rates, unflatten
 
 
@@ -25,6 +26,7 @@ def denoising_losses(
   min_snr_gamma=None,
   hide_from=None,
   hide_probability=0.0,
+  pair_drops=None,
 ):
   """Builds (params, z_0, attributes, keys) -> (b,) mean squared errors, weighted.
 
@@ -46,6 +48,7 @@ def denoising_losses(
     hide_from, hide_probability: conditions from this column on (a text's) are missing
       in this share of examples; None for never.
     min_snr_gamma: weights of [Hang23] (5 there); None weighs all times alike.
+    pair_drops: paired.Drops, in place of `drop_probability`, where examples are pairs.
 
   Raises:
     ValueError: a prediction that the schedule does not define, or importance with a
@@ -71,7 +74,10 @@ def denoising_losses(
     eps, to_predict = drifting.training_noise(eps, t, num_timesteps, drift, key_eps)
     drop = jax.vmap(lambda key: jax.random.bernoulli(key, drop_probability))(key_drop)
     if hide_from is not None:
-      attributes = hide(attributes, hide_from, hide_probability, key_drop)
+      end = pair_drops.column if pair_drops else None
+      attributes = hide(attributes, hide_from, hide_probability, key_drop, end)
+    if pair_drops is not None:
+      drop, attributes = paired.withheld(pair_drops, attributes, key_drop)
     level_t = schedule.at(t)
     z_t = process.add_noise(z_0, eps, level_t)
     output = module.apply({'params': params}, z_t, t, attributes, drop, **more)
@@ -123,14 +129,23 @@ def configured_losses(config, module, schedule, drift=None, adapting=False):
     min_snr_gamma=gamma,
     hide_from=len(module.num_categories) if module and section.text.files else None,
     hide_probability=section.text.missing_probability,
+    pair_drops=_pair_drops(config.adapt.pairs, module) if adapting else None,
   )
 
 
-def hide(conditions, column, probability, keys):
-  """Conditions (b,k) with NaN from `column` on in this share of the rows."""
+def _pair_drops(section, module):
+  if not section.use or module is None:
+    return None
+  shares = section.drop_condition, section.drop_source, section.drop_both
+  return paired.Drops(*shares, module.num_conditions)
+
+
+def hide(conditions, column, probability, keys, end=None):
+  """Conditions (b,k) with NaN from `column` to `end` in this share of the rows."""
   draw = lambda key: jax.random.bernoulli(jax.random.fold_in(key, 1), probability)
-  hidden = jax.vmap(draw)(keys)[:, None] & (jnp.arange(conditions.shape[1]) >= column)
-  return jnp.where(hidden, jnp.nan, conditions)
+  chosen = np.zeros(conditions.shape[1], bool)
+  chosen[column:end] = True
+  return jnp.where(jax.vmap(draw)(keys)[:, None] & chosen, jnp.nan, conditions)
 
 
 def example_losses(losses):

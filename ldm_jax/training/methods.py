@@ -6,8 +6,11 @@ Tags: [Lyu24] DP-LDM, which trains attention and condition embedding only; [Hu21
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable
+
+import jax
 
 from ldm_jax.models import adapters, concept
 from ldm_jax.training import diffusion, preservation, state
@@ -103,6 +106,18 @@ def partition(name, params):
         '--config.adapt.method, or the network.'
       )
   return state.partition(params, method.trains)
+
+
+def num_trained(section, shapes):
+  """Number of parameters that train, of a network of these flat shapes.
+
+  Raises:
+    ValueError: of `added` and `partition`.
+  """
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  new = jax.eval_shape(lambda p, k: added(section, p, k), shapes, key)
+  trained, _ = partition(section.method, {**shapes, **new})
+  return sum(math.prod(leaf.shape) for leaf in trained.values())
 
 
 def prior_weight(section):

@@ -59,6 +59,7 @@ def denoiser(config, schema):
     kind=config.diffusion.model.kind,
     by=by,
     text_shape=(text.num_tokens, text.width) if text.files else None,
+    gap=config.adapt.pairs.gap if config.adapt.pairs.use else None,
   )
 
 
@@ -113,6 +114,19 @@ def initial_denoiser(module, key, latent_shape, num_attributes):
     jnp.zeros((1, num_attributes)),
     jnp.zeros((1,), bool),
   )
+
+
+def denoiser_shapes(config, schema):
+  """Nested shapes of the denoiser's parameters, and (...,c) of a latent; no weights."""
+  encoder, module = autoencoder(config.autoencoder), denoiser(config, schema)
+  x = jax.ShapeDtypeStruct((1, *config.data.preprocess.shape, 1), jnp.float32)
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  encode = lambda key, x: encoder.init_with_output(key, x, method='encode')[0][0]
+  latent_shape = jax.eval_shape(encode, key, x).shape[1:]
+  text = config.diffusion.text
+  width = len(schema) + (text.num_tokens * text.width if text.files else 0)
+  init = lambda key: initial_denoiser(module, key, latent_shape, width)
+  return jax.eval_shape(init, key), latent_shape
 
 
 def _frozen(section):

@@ -1,7 +1,11 @@
 """Laws of longitudinal pairs: one patient, one phase, in the order of time."""
 
+import types
+
+import numpy as np
 import pytest
 
+from ldm_jax.data import longitudinal
 from ldm_jax.data.attributes import Attribute, Schema
 from ldm_jax.data.cohort import Cohort, FileSource, Record
 
@@ -58,3 +62,26 @@ def test_visits_without_any_time_are_an_error_and_single_visits_none():
   with pytest.raises(ValueError, match=r"2 patients.*attribute named 'age'"):
     cohort_of(*((p, v, None, '') for p in 'ab' for v in 'xy')).pairs()
   assert cohort_of(('a', '', None, ''), ('b', '', None, '')).pairs() == []
+
+
+def prepared(*rows):
+  """A split of entries (patient, years, visit, phase)."""
+  patients, years, visits, phases = zip(*rows, strict=True)
+  names = list(dict.fromkeys(patients))
+  entries = [np.flatnonzero(np.array(patients) == name) for name in names]
+  return types.SimpleNamespace(
+    years=years, visits=visits, phases=phases, patient_entries=entries
+  )
+
+
+def test_a_prepared_cohort_has_the_same_pairs_as_entries():
+  split = prepared(
+    ('a', 72.0, 'v2', ''), ('b', 60.0, 'v1', 'ED'), ('a', 70.0, 'v1', ''),
+    ('b', 61.5, 'v2', 'ED'), ('b', 61.5, 'v2', 'ES'), ('c', None, 'v1', ''),
+  )  # fmt: skip
+  found = longitudinal.entry_pairs(split)
+  assert found.earlier.tolist() == [2, 1] and found.later.tolist() == [0, 3]
+  assert found.years.tolist() == [2.0, 1.5]
+  assert longitudinal.entry_pairs(split, min_years=1.8).years.tolist() == [2.0]
+  assert longitudinal.entry_pairs(split, max_years=1.8).years.tolist() == [1.5]
+  assert not len(longitudinal.entry_pairs(split, min_years=9).years)

@@ -49,3 +49,13 @@ def test_guiding_velocities_is_guiding_noises():
   c, u = conditional(z, 20), null(z, 20)
   by_v = process.to_epsilon(guidance.guide(as_v(c), as_v(u), 3.0), z, a_t, 'v')
   np.testing.assert_allclose(by_v, guidance.guide(c, u, 3.0), atol=1e-5)
+
+
+def test_two_scales_of_one_are_the_model_that_is_told_all_bit_for_bit():
+  outputs = nothing, source, both = np.random.default_rng(0).normal(size=(3, 2, 5))
+  np.testing.assert_array_equal(guidance.guide_twice(*outputs, 1, 1), both)
+  found = guidance.guide_twice(nothing, source, both, 1.5, 7.5)
+  expected = nothing + 1.5 * (source - nothing) + 7.5 * (both - source)
+  np.testing.assert_allclose(found, expected)
+  np.testing.assert_allclose(guidance.guide_twice(*outputs, 1, 0), source)
+  np.testing.assert_allclose(guidance.guide_twice(*outputs, 0, 0), nothing)

@@ -34,6 +34,16 @@ def test_half_the_change_halves_the_error():
   assert found['error_within']['value'] == pytest.approx(CHANGE[CHANGE > 0].mean() / 2)
 
 
+def test_a_baseline_is_the_zero_of_its_own_reduction():
+  half = SOURCE + CHANGE / 2
+  baselines = {'still': SOURCE, 'same': half, 'worse': SOURCE - CHANGE}
+  found = truth.error_to_truth(SOURCE, half, TRUTH, baselines=baselines)
+  assert found['still'] == found['unchanged']
+  assert found['reduction_to_still'] == found['reduction']
+  assert found['reduction_to_same']['value'] == 0
+  assert found['reduction_to_worse']['value'] == pytest.approx(0.75)
+
+
 def test_noise_everywhere_is_worse_than_nothing_and_lies_outside():
   noise = RNG.normal(0, 0.3, SOURCE.shape)
   found = truth.error_to_truth(SOURCE, SOURCE + noise, TRUTH)

@@ -9,7 +9,7 @@ import pytest
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
-from ldm_jax.models import convolution, lowering, onednn
+from ldm_jax.models import convolution, onednn, weight_gradients
 from ldm_jax.models.convolution import Conv, choose_lowering, convolve, padding_pairs
 
 CASES = [
@@ -182,7 +182,7 @@ def test_a_weight_gradient_of_planes_is_a_convolution_itself():
   arguments = ((3, 3), (1, 1), ((1, 1), (1, 1)))
   assert onednn.suits_weight_gradient(32, g.shape, *arguments[:2])
   expected, actual = (
-    lowering.batch_weight_gradient(x, g, *arguments, name)
+    weight_gradients.batch_weight_gradient(x, g, *arguments, name)
     for name in ('shifted', 'onednn')
   )
   close(actual, expected)

@@ -81,6 +81,6 @@ def test_a_step_down_the_gradient_brings_the_maps_nearer_and_a_null_edit_has_non
 
 def test_a_network_without_cross_attention_is_refused_with_what_to_set(world):
   apply, params = network(by=('embedding',))
-  edit = editors.make('pix2pix_zero', setting(world, apply))
+  maps = pix2pix_zero.maps_of(setting(world, apply), params, OWN)
   with pytest.raises(ValueError, match=r"conditioner\.by.*editor='ddim'"):
-    edit(params, Z, OWN, NEW)
+    jax.eval_shape(maps, Z, 50)

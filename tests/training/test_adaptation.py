@@ -9,12 +9,11 @@ import numpy as np
 import optax
 import pytest
 
-from ldm_jax.checks import METHODS
 from ldm_jax.config import override
 from ldm_jax.data import batching
 from ldm_jax.defaults import defaults
 from ldm_jax.privacy import gradients, mechanism, schemes
-from ldm_jax.training import adaptation, diffusion, private, state
+from ldm_jax.training import adaptation, diffusion, methods, private
 from ldm_jax.training.mesh import make_mesh, put_examples, state_shardings
 
 KEY, NOISE_KEY = jax.random.key(0), mechanism.new_noise_key(0)
@@ -312,12 +311,8 @@ def test_without_normalising_plain_descent_follows_the_clip_norm():
 # Which parameters move
 
 
-def test_the_methods_of_the_config_are_the_methods_there_are():
-  assert set(METHODS) == set(adaptation.METHODS)
-
-
 def test_the_attention_method_leaves_all_else_as_it_was(toy, start, params, patients):
-  trained, frozen = state.partition(params, adaptation.METHODS['attention'])
+  trained, frozen = methods.partition('attention', params)
   assert set(trained) == {'conditioner/w', 'unet/attention/b'}
   kept = {path: np.array(leaf) for path, leaf in frozen.items()}
   mesh, optimizer = make_mesh(4), optax.adam(1e-2)

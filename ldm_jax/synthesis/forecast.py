@@ -1,0 +1,71 @@
+"""Predicts the later visits of patients from their earlier ones, for the evidence.
+
+Whatever the editor: it is given the earlier scan and the attributes of both visits. The
+later scan is only compared with the result. Of each patient one pair, the longest.
+"""
+
+import numpy as np
+
+from ldm_jax.data import longitudinal
+from ldm_jax.synthesis import counterfactual as editing
+from ldm_jax.synthesis import edited, editors
+
+# Kept so that evaluation need not read the store again.
+FORECASTS = 'forecasts.npz'
+
+
+def write_forecasts(config, work, trained, split, key=None):
+  """Predicts the later visit of at most `counterfactual.forecasts` patients.
+
+  Args:
+    config, work: of the run.
+    trained: synthesis.trained.Trained.
+    split: prepared cohort, or None.
+    key: of the noise that some editors draw.
+
+  Returns:
+    Number of patients; without any visits nothing is written.
+  """
+  place = work.path('store', FORECASTS)
+  place.unlink(missing_ok=True)
+  pairs = split and longest(split, config.adapt.pairs)
+  chosen = np.arange(len(pairs.years) if pairs else 0)[
+    : config.counterfactual.forecasts
+  ]
+  if not len(chosen):
+    return 0
+  earlier, later = pairs.earlier[chosen], pairs.later[chosen]
+  x, section = split.volumes(earlier), config.counterfactual
+  setting = edited.setting_of(config, trained, key)
+  result = editing.in_batches(
+    config.sample.batch_size,
+    editors.make(section.editor, setting, **section[section.editor]),
+    trained.encode,
+    trained.decode,
+    trained.params,
+    x,
+    split.attributes[earlier],
+    split.attributes[later],
+    keep_detail=section.keep_detail,
+  )
+  np.savez(
+    place,
+    earlier=x,
+    predicted=result.volume,
+    later=split.volumes(later),
+    years=pairs.years[chosen],
+    patients=[split.patients[index] for index in earlier],
+    cohort=split.name,
+  )
+  return len(chosen)
+
+
+def longest(split, section):
+  """Each patient's pair of the longest gap within the limits of `adapt.pairs`."""
+  found = longitudinal.entry_pairs(split, section.min_years, section.max_years)
+  best = {}
+  for number, index in enumerate(found.earlier):
+    patient = split.patients[index]
+    if patient not in best or found.years[number] > found.years[best[patient]]:
+      best[patient] = number
+  return longitudinal.EntryPairs(*(column[list(best.values())] for column in found))

@@ -1,0 +1,169 @@
+"""Counterfactuals by a model that was trained on pairs of visits: nothing is inverted.
+
+[Brooks23] InstructPix2Pix, arXiv 2211.09800. The result is sampled from noise, given
+the source latent, the changed attributes and how many years the changed age lies ahead,
+with two guidance scales: one holds on to the source, one follows the request. The three
+calls of a step run as one batch.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ldm_jax.diffusion import drift as drifting
+from ldm_jax.diffusion import grid, process, solvers
+from ldm_jax.diffusion import guidance as guiding
+from ldm_jax.models import paired
+
+# Years that a rounded age may seem to lie back.
+ROUNDING = 1e-2
+
+
+class Time(NamedTuple):
+  """What a model trained on pairs knows of time.
+
+  Attributes:
+    column: of the age among the encoded attributes; None where there is none.
+    unit: years a unit of its code.
+    backwards: whether it was trained on the way back, too.
+  """
+
+  column: int | None
+  unit: float
+  backwards: bool
+
+
+def time_of(section, schema):
+  """Time of a model of `config.adapt.pairs` over a schema; None without pairs."""
+  if not section.use:
+    return None
+  names = [name.lower() for name in schema.names]
+  if 'age' not in names:
+    return Time(None, 0.0, section.both_directions)
+  column = names.index('age')
+  age = schema[schema.names[column]]
+  return Time(column, (age.high - age.low) / 2, section.both_directions)
+
+
+def pairs(setting, *, source_guidance=1.5, solver='ddim', eta=0.0):
+  """Returns the editor; `setting.guidance` is the scale of the request.
+
+  Args:
+    setting: `editors.Setting` with the `time` of a model trained on pairs.
+    source_guidance: scale of the source; 1 follows the model.
+    solver, eta: see `diffusion.solvers.sample`.
+
+  Raises:
+    ValueError: a model that knows no pairs, a scale below 0, a solver that cannot be;
+      when it is called, a request that makes someone younger, unless the model was
+      trained on the way back.
+  """
+  time = setting.time
+  if time is None:
+    raise ValueError(
+      "counterfactual.editor is 'pairs', but the model was not trained on pairs of "
+      'scans. Set --config.adapt.pairs.use=True and adapt to a cohort with several '
+      'visits a patient, or choose another editor.'
+    )
+  if not source_guidance >= 0:
+    raise ValueError(
+      f'counterfactual.pairs.source_guidance is {source_guidance}; required is a '
+      'number from 0 up.'
+    )
+  schedule = setting.schedule
+  solvers.check_solver(solver, eta)
+  drifting.check_variant(setting.drift, schedule, solver)
+
+  def edit(params, z, own, new, keep):
+    denoise = drifting.centred(
+      guided(
+        setting.apply_denoiser,
+        params,
+        new,
+        paired.join(years_between(time, own, new), z),
+        setting.guidance,
+        source_guidance,
+      ),
+      schedule,
+      setting.drift,
+      setting.prediction,
+    )
+    eps = solvers.initial_noise(setting.noise_key, z.shape)
+    _, s = grid.time_pairs(*setting.times)
+    levels = schedule.at(jnp.asarray(s))
+
+    def hold(z_s, i):
+      level_s = jax.tree.map(lambda value: value[i], levels)
+      return jnp.where(keep, process.add_noise(z, eps, level_s), z_s)
+
+    return solvers.sample(
+      denoise,
+      drifting.start(eps, setting.drift),
+      *setting.grid,
+      setting.noise_key,
+      solver=solver,
+      eta=eta,
+      after_step=drifting.after_step(setting.drift, None if keep is None else hold),
+      **setting.options,
+    )
+
+  run = setting.jitted(edit)
+
+  def checked(params, z, attributes, new_attributes, keep=None):
+    _check_direction(time, attributes, new_attributes)
+    return run(params, z, attributes, new_attributes, keep)
+
+  checked.reverses = time.backwards
+  return checked
+
+
+def guided(apply_denoiser, params, attributes, pair, scale, source_scale):
+  """Binds everything but (z_t, t): the guided output, three calls in one batch.
+
+  Args:
+    apply_denoiser: (params, z_t, t, conditions, drop) -> output.
+    attributes: (b,k) requested. pair: (b,n) of `models.paired.join`.
+    scale, source_scale: of the request and of the source; both 1 make one call.
+  """
+  num = len(attributes)
+  full = jnp.concatenate([attributes, pair], 1)
+  without = full.at[:, attributes.shape[1] :].set(jnp.nan)
+  kept, dropped = jnp.zeros(num, bool), jnp.ones(num, bool)
+
+  def plain(z_t, t):
+    return apply_denoiser(params, z_t, t, full, kept).astype(z_t.dtype)
+
+  if scale == 1 and source_scale == 1:
+    return plain
+  conditions = jnp.concatenate([without, full, full])
+  drop = jnp.concatenate([dropped, dropped, kept])
+
+  def denoise(z_t, t):
+    z_t, t = jnp.concatenate([z_t] * 3), jnp.concatenate([t] * 3)
+    output = apply_denoiser(params, z_t, t, conditions, drop).astype(z_t.dtype)
+    return guiding.guide_twice(*jnp.split(output, 3), source_scale, scale)
+
+  return denoise
+
+
+def years_between(time, own, new):
+  """Years (b,) from the own age to the new one, NaN where either is not known."""
+  if time.column is None:
+    return jnp.full(len(own), jnp.nan)
+  return (new[:, time.column] - own[:, time.column]) * time.unit
+
+
+def _check_direction(time, own, new):
+  if time.backwards or time.column is None:
+    return
+  years = (np.asarray(new) - np.asarray(own))[:, time.column] * time.unit
+  least = np.nanmin(years, initial=0.0)
+  if least < -ROUNDING:
+    raise ValueError(
+      f'A counterfactual {-least:.3g} years younger than its source was asked for, but '
+      'the model was trained on pairs from the earlier to the later visit only. Change '
+      'counterfactual.set, or train it both ways: '
+      '--config.adapt.pairs.both_directions=True.'
+    )
