@@ -196,19 +196,19 @@ def test_private_patients_are_not_searched_without_noise_under_privacy(
     assert adapting.private_ledger(config, work).releases() == []
 
 
-def test_a_drift_of_sampling_alone_trains_nothing_anew(finished):
-  config, work = micro.get_config(), WorkFolder(finished)
-  anew = lambda name, **flags: staging.will_start_anew(
-    name, configs.override(micro.get_config(), flags), work
-  )
-  assert not staging.will_start_anew('adapt', config, work)
+def test_a_drift_of_sampling_alone_trains_nothing_anew(tmp_path):
+  work = WorkFolder(tmp_path)
+  mark = lambda name, **flags: staging._planned(name, asked(**flags), work)
+  for name in ('prepare', 'autoencoder', 'encode', 'diffusion', 'adapt', 'sample'):
+    work.restart(name, mark(name) or 'prepared')
+    work.finish(name, mark(name) or 'prepared')
+  anew = lambda name, **flags: staging.will_start_anew(name, asked(**flags), work)
+  assert not anew('adapt') and not anew('sample')
   assert not anew('adapt', **{'adapt.drift.sampling': False})
   assert anew('sample', **{'adapt.drift.sampling': False})
   assert anew('adapt', **{'adapt.drift.value': 0.1})
-  # A drift that is not trained with may take any value.
-  aside = {'adapt.drift.training': False}
-  marks = [
-    staging._planned('adapt', asked(**aside, **{'adapt.drift.value': value}), work)
-    for value in (0.1, 0.2)
-  ]
-  assert marks[0] == marks[1]
+  # A drift that is not trained with may take any value, unless it is searched for.
+  aside = {'adapt.drift.training': False, 'adapt.drift.value': 0.1}
+  assert mark('adapt', **aside) == mark('adapt', **{**aside, 'adapt.drift.value': 0.2})
+  searched = {**aside, 'adapt.drift.search': 'private_mean'}
+  assert mark('adapt', **searched) != mark('adapt', **aside)

@@ -174,7 +174,7 @@ def test_a_drift_given_as_a_number_is_told_where_the_number_went(value, told):
 @pytest.mark.parametrize(
   ('flags', 'key'),
   [
-    ({'adapt.drift.value': '(0.1, nan)'}, 'adapt.drift.value'),
+    ({'adapt.drift.value': '(0.1, 1e999)'}, 'adapt.drift.value'),
     ({'adapt.drift.variant': 'later'}, 'adapt.drift.variant'),
     ({'adapt.drift.grid': '(0.1, 0.2)'}, 'adapt.drift.grid'),
     ({'adapt.drift.search': 'loss'}, 'adapt.drift.search'),
