@@ -16,7 +16,7 @@ from ldm_jax.defaults_autoencoder import use_recipe
 PHANTOM_LABELS = (0, 1, 2, 3, 4)  # background, lungs, heart, effusion, consolidation
 SIDES = {'tiny': 32, 'small': 64, 'full': 256}
 PATIENTS = {
-  'tiny': {'public': 96, 'private': 96, 'test': 24},
+  'tiny': {'public': 256, 'private': 96, 'test': 96},
   'small': {'public': 384, 'private': 384, 'test': 100},
   'full': {'public': 4000, 'private': 10000, 'test': 1000},
 }
@@ -61,6 +61,14 @@ def _phantom(config, preset, side):
   )
   config.sample.sweep = ('cardiothoracic_ratio', 'age')
   config.evaluate.labels = PHANTOM_LABELS
+  config.evaluate.measures = (
+    {
+      'name': 'cardiothoracic_ratio',
+      'kind': 'width_ratio',
+      'classes': (2, 1, 3, 4),
+      'attributes': ('cardiothoracic_ratio',),
+    },
+  )
   with config.counterfactual.set.unlocked():
     config.counterfactual.set.cardiothoracic_ratio = '+0.1'
 
@@ -93,9 +101,12 @@ def _planar(config, channels):
 
 
 def _tiny(config):
+  config.autoencoder.model.channels = (8, 16, 32)
+  config.autoencoder.model.num_finest_blocks = 0
+  config.autoencoder.model.resample_to_next = True
   _planar(config, channels=(32, 64))
-  config.autoencoder.steps = 400
-  config.diffusion.steps = 600
+  config.autoencoder.steps = 600
+  config.diffusion.steps = 1000
   config.adapt.steps = 15
   config.adapt.privacy.batch_size = 24
   # Noise that anyone can repeat: a demonstration, and the statement says so.
