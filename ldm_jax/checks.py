@@ -26,7 +26,7 @@ CHOICES = {
   'sample.solver': ('ddim', 'ddpm', 'euler', 'heun', 'dpmpp_2m', 'unipc'),
   'sample.spacing': ('linspace', 'leading', 'trailing', 'monai'),
   'sample.model': ('adapt', 'diffusion'),
-  'counterfactual.source': ('public', 'private', 'test'),
+  'counterfactual.editor': ('ddim', 'ddpm', 'pix2pix_zero', 'sdedit'),
 }
 
 
@@ -91,6 +91,7 @@ def check(config):
       value,
       f'at most diffusion.schedule.num_timesteps = {timesteps}',
     )
+  _check_counterfactual(config)
   _check_transformations(config.augment, 'augment')
   value = config.augment.copies
   _require(value >= 0, 'augment.copies', value, 'a number from 0 up')
@@ -114,6 +115,25 @@ def check(config):
   value = config.audit.confidence
   _require(0 < value < 1, 'audit.confidence', value, 'a number between 0 and 1')
   return config
+
+
+def _check_counterfactual(config):
+  section, key = config.counterfactual, 'counterfactual.editor'
+  attends = 'attention' in config.diffusion.conditioner.by
+  required = "another where 'attention' is not in diffusion.conditioner.by"
+  _require(attends or section.editor != 'pix2pix_zero', key, section.editor, required)
+  value = section.ddpm.skip
+  _require(0 <= value < 1, 'counterfactual.ddpm.skip', value, 'a share below 1')
+  value = section.sdedit.strength
+  key = 'counterfactual.sdedit.strength'
+  _require(0 < value <= 1, key, value, 'a share above 0, at most 1')
+  for key in ('margin', 'num', 'ddim.num_iterations'):
+    value = flatten(section)[key]
+    _require(value >= 0, f'counterfactual.{key}', value, 'a whole number from 0 up')
+  for key in ('weight', 'auto_correlation', 'kl'):
+    value = section.pix2pix_zero[key]
+    key = f'counterfactual.pix2pix_zero.{key}'
+    _require(value >= 0, key, value, 'a number from 0 up')
 
 
 def _check_autoencoder(section):

@@ -26,8 +26,8 @@ STAGES = (
   'evaluate',
   'report',
 )
-# Sections whose keys the user invents: attribute names to change.
-OPEN_SECTIONS = ('counterfactual.set',)
+# Sections whose keys the user invents: attribute names to change, a layout's options.
+OPEN_SECTIONS = ('counterfactual.set', 'counterfactual.options')
 
 
 def parse_arg(arg, presets, **options):

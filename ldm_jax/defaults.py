@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from ldm_jax import defaults_adapt, defaults_autoencoder
+from ldm_jax import defaults_adapt, defaults_autoencoder, defaults_counterfactual
 
 
 def defaults():
@@ -179,19 +179,7 @@ def defaults():
         # Attributes that the report varies one at a time.
         'sweep': (),
       },
-      'counterfactual': {
-        # A prepared cohort's name. Counterfactuals of private or test patients are
-        # scans of these patients and are marked internal.
-        'source': 'public',
-        'num': 4,
-        'set': {},
-        'steps': 50,
-        'guidance': 1.5,
-        'keep_detail': True,
-        # Null interventions in a row for the composition, beside a single one: errors
-        # that one hides add up.
-        'null_cycles': 10,
-      },
+      'counterfactual': defaults_counterfactual.section(),
       'evaluate': {
         'segmenter': {
           'channels': (8, 16, 32),

@@ -9,6 +9,7 @@ from ldm_jax import (
   adapting,
   auditing,
   autoencoding,
+  editing,
   encoding,
   examining,
   readying,
@@ -22,7 +23,7 @@ from ldm_jax.evaluation import assess, measurement
 from ldm_jax.privacy import mechanism
 from ldm_jax.report import content, model_card, page
 from ldm_jax.staging import splits, stage
-from ldm_jax.synthesis import writer
+from ldm_jax.synthesis import edited, writer
 from ldm_jax.training import (
   adaptation,
   adapted,
@@ -210,17 +211,8 @@ def sample(config, work):
 
 @stage
 def counterfactual(config, work):
-  """Changes attributes of prepared scans and writes counterfactuals/."""
-  section = config.counterfactual
-  if not section.num or not len(section.set):
-    return {'volumes': 0}
-  system, found = staging.system(config, work)
-  if section.source not in found:
-    raise ValueError(
-      f'counterfactual.source is {section.source!r}, but the prepared cohorts are '
-      f'{", ".join(found)}.'
-    )
-  return writer.write_counterfactuals(config, work, system, found[section.source])
+  """Changes attributes of given scans and writes counterfactuals/."""
+  return editing.run(config, work)
 
 
 @stage
@@ -236,7 +228,7 @@ def evaluate(config, work):
     ),
     system.schema,
     config.evaluate,
-    work.read_arrays(writer.COUNTERFACTUALS),
+    work.read_arrays(edited.COUNTERFACTUALS),
   )
   work.write_json(metrics, 'metrics.json')
   work.write_json(

@@ -8,7 +8,7 @@ import numpy as np
 
 from ldm_jax import config as configs
 from ldm_jax.data import latents as stored
-from ldm_jax.data import preprocess, sources, store, text
+from ldm_jax.data import preprocess, scans, sources, store, text
 from ldm_jax.data.augment import augment
 from ldm_jax.diffusion import grid, solvers
 from ldm_jax.privacy import marginals
@@ -162,6 +162,7 @@ def check_requests(config, work):
     conditions(config, found[name])
   trained.requested_text(config)
   known = {name.lower() for name in schema.names}
+  scans.check(config.counterfactual.source, found)
   for name in config.counterfactual.set:
     if name.lower() not in known:
       raise ValueError(
@@ -287,4 +288,7 @@ def _fingerprint(name, config, work):
   if name == 'prepare':
     inputs['files'] = sources.listing_digest(sources.cohorts(config.data))
     inputs['store'] = store.VERSION
+  if name == 'counterfactual':
+    section = config.counterfactual
+    inputs['files'] = scans.stamp(section.source), scans.stamp(section.mask)
   return fingerprint(config, sections, inputs)

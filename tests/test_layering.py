@@ -11,7 +11,7 @@ MAX_LINES = 300
 # From the ground up. A room imports from rooms of lower floors and from itself.
 FLOORS = (
   (
-    *('defaults_autoencoder', 'defaults_adapt', 'defaults'),
+    *('defaults_autoencoder', 'defaults_adapt', 'defaults_counterfactual', 'defaults'),
     *('config', 'ablations', 'presets', 'checks', 'workfolder'),
   ),
   ('data',),
@@ -23,7 +23,7 @@ FLOORS = (
   ('report',),
   (
     *('staging', 'encoding', 'releasing', 'readying', 'adapting', 'auditing'),
-    *('autoencoding', 'estimating', 'examining', 'stages'),
+    *('autoencoding', 'editing', 'estimating', 'examining', 'stages'),
   ),
   ('converting', 'planning'),
   ('main',),
@@ -34,7 +34,7 @@ MODULES = {
   *('defaults_autoencoder', 'defaults_adapt', 'defaults', 'config', 'ablations'),
   *('checks', 'workfolder', 'staging', 'encoding', 'releasing', 'readying'),
   *('adapting', 'auditing', 'autoencoding', 'estimating', 'examining', 'stages'),
-  *('presets', 'converting', 'planning'),
+  *('presets', 'converting', 'planning', 'defaults_counterfactual', 'editing'),
   'main',
 }
 # Packages that one room alone imports, and modules that a room does not import.

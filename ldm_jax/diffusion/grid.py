@@ -79,6 +79,20 @@ def time_pairs(num_timesteps, num_steps, spacing='linspace', offset=0):
   return t, np.append(t[1:], -1).astype(np.int32)
 
 
+def leave_out(pairs, first_step):
+  """The pairs (t, s) without the first, noisiest steps: a run from partly noised data.
+
+  Raises:
+    ValueError: where no step would be left.
+  """
+  if not 0 <= first_step < len(pairs[0]):
+    raise ValueError(
+      f'{first_step} of {len(pairs[0])} steps were to be left out; at least one must '
+      'stay. Change counterfactual.ddpm.skip or counterfactual.sdedit.strength.'
+    )
+  return tuple(times[first_step:] for times in pairs)
+
+
 def calls(t, s, twice=False):
   """The `Calls` of a run over the pairs (t, s): one a step, or two.
 

@@ -70,6 +70,7 @@ def sample(
   clip_z_0=None,
   clip_noise=True,
   after_step=None,
+  first_step=0,
 ):
   """Runs the reverse process from z_T (b, ..., c) to z_0 in one `lax.scan`.
 
@@ -92,6 +93,8 @@ def sample(
     clip_noise: whether the predicted noise follows a clipped latent, so that both
       still make z_t; False is what MONAI and diffusers do.
     after_step: (z_s, i) -> z_s, applied after step i (masks, corrections, shifts).
+    first_step: noisiest steps that are left out; z_T is where the next one begins, and
+      i counts from there.
 
   Raises:
     ValueError: unknown solver, prediction or spacing; a prediction that the schedule
@@ -108,7 +111,8 @@ def sample(
       "after_step did; use 'dpmpp_2m'."
     )
   keys = example_keys(key, z_T.shape[0]) if stochastic else None
-  t, s = grid.time_pairs(schedule.num_timesteps, num_steps, spacing)
+  pairs = grid.time_pairs(schedule.num_timesteps, num_steps, spacing)
+  t, s = grid.leave_out(pairs, first_step)
   calls = grid.calls(t, s, twice=solver == 'heun')
 
   def predict(z, at):

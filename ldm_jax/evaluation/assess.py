@@ -31,10 +31,10 @@ def assess(
     reconstruct: x -> decode(encode(x)), both (b,d,h,w,1).
     schema: attributes of the requests.
     section: config.evaluate.
-    counterfactuals: None, or what `synthesis.writer.write_counterfactuals` keeps:
+    counterfactuals: None, or what `synthesis.edited.write_counterfactuals` keeps:
       {'source', 'counterfactual', 'null', 'nulls', 'returned', 'reference' volumes,
       'null_cycles', 'own', 'new' attributes, 'cohort', 'patients'}; of phantoms also
-      'truth' volumes, 'truth_labels', 'source_labels'.
+      'truth' and 'sdedit' volumes, 'truth_labels', 'source_labels'.
 
   Returns:
     (metrics, control pairs): metrics as the contract's metrics.json; the pairs are
@@ -188,7 +188,8 @@ def _causal(edited, section, schema, measurer, spacing):
   known = 'truth' in edited
   if known:
     triple = source, changed, edited['truth']
-    figures['truth'] = truth.error_to_truth(*triple, **options)
+    baselines = {name: edited[name] for name in ('sdedit',) if name in edited}
+    figures['truth'] = truth.error_to_truth(*triple, baselines=baselines, **options)
     figures['outside'] = truth.change_outside(*triple, **options)
   if section.measures and measurer.measures:
     labels = {'before': measurer.labels(source), 'after': measurer.labels(changed)}

@@ -12,7 +12,13 @@ UNCHANGED = 1e-3
 
 
 def error_to_truth(
-  source, counterfactual, truth, groups=None, num_resamples=1000, seed=0
+  source,
+  counterfactual,
+  truth,
+  groups=None,
+  num_resamples=1000,
+  seed=0,
+  baselines=None,
 ):
   """How near counterfactuals come to the true ones, and how near the source was.
 
@@ -20,13 +26,15 @@ def error_to_truth(
     source, counterfactual, truth: volumes (n, ...) in [0, 1], in one order.
     groups: (n,) names, for instance patients; None makes each volume its own.
     num_resamples, seed: of the bootstrap.
+    baselines: name -> volumes (n, ...) of other editors for the same changes.
 
   Returns:
     dict of figures (value, low, high, n): `error`, mean |counterfactual - truth|;
     `error_within`, the same where the truth differs from the source; `unchanged`, mean
     |source - truth|, the error of doing nothing; `reduction`, 1 - error / unchanged (1
     perfect, 0 no better than doing nothing, negative worse), None where the truth
-    changes nothing.
+    changes nothing. Of every baseline `<name>`, its error, and `reduction_to_<name>`,
+    the reduction of the error from the baseline's.
 
   Raises:
     ValueError: shapes that differ.
@@ -39,11 +47,19 @@ def error_to_truth(
   some = _rows(groups, known)
   error, unchanged = error.mean(1), unchanged.mean(1)
   options = num_resamples, seed
+  figures = {}
+  for name, volumes in (baselines or {}).items():
+    _, other, _ = _checked(source, volumes, truth)
+    other = np.abs(other - truth).mean(1)
+    figures[name] = causal.mean_figure(other, groups, *options)
+    reduction = _complement(_ratio(error, other, groups, *options))
+    figures[f'reduction_to_{name}'] = reduction
   return {
     'error': causal.mean_figure(error, groups, *options),
     'error_within': causal.mean_figure(within, some, *options),
     'unchanged': causal.mean_figure(unchanged, groups, *options),
     'reduction': _complement(_ratio(error, unchanged, groups, *options)),
+    **figures,
   }
 
 

@@ -22,6 +22,9 @@ MAX_SCORES = {'cpu': 2**20}
 MAX_SCORES_ELSEWHERE = 2**25
 # The score of a key that does not exist: its weight underflows to exactly zero.
 MASKED = -1e30
+# Where cross-attention leaves its weights for a caller who makes `intermediates`
+# mutable; nothing is computed for others.
+WEIGHTS = 'cross_attention_weights'
 
 
 def attend(query, key, value, max_scores=None, mask=None):
@@ -55,6 +58,12 @@ def attend(query, key, value, max_scores=None, mask=None):
 
 
 def _attend_whole(query, key, value, mask):
+  weights = attention_weights(query, key, mask).astype(value.dtype)
+  return jnp.einsum('bhnm,bmhd->bnhd', weights, value)
+
+
+def attention_weights(query, key, mask=None):
+  """softmax(query key^T / sqrt(d)): (b, heads, n, m) float32; arguments of `attend`."""
   scores = jnp.einsum(
     'bnhd,bmhd->bhnm',
     query * query.shape[-1] ** -0.5,
@@ -63,8 +72,7 @@ def _attend_whole(query, key, value, mask):
   )
   if mask is not None:
     scores = jnp.where(mask[:, None, None], scores, MASKED)
-  weights = nn.softmax(scores).astype(value.dtype)
-  return jnp.einsum('bhnm,bmhd->bnhd', weights, value)
+  return nn.softmax(scores)
 
 
 def _attend_queries(query, key, value, mask, length):
@@ -97,6 +105,7 @@ class Attention(nn.Module):
   @nn.compact
   def __call__(self, x, context=None):
     context, mask = context if isinstance(context, tuple) else (context, None)
+    reads_context = context is not None
     context = x if context is None else context
     width = self.num_heads * self.head_dim
     dense = functools.partial(Dense, width, use_bias=self.qkv_bias, dtype=self.dtype)
@@ -107,6 +116,8 @@ class Attention(nn.Module):
     query = heads(dense(name='to_q')(x))
     key = heads(dense(name='to_k')(context))
     value = heads(dense(name='to_v')(context))
+    if reads_context and self.is_mutable_collection('intermediates'):
+      self.sow('intermediates', WEIGHTS, attention_weights(query, key, mask))
     y = attend(query, key, value, mask=mask).reshape(*x.shape[:-1], width)
     if not self.projects:
       return y

@@ -3,7 +3,8 @@
 import numpy as np
 
 from ldm_jax.config import to_plain
-from ldm_jax.synthesis.writer import COUNTERFACTUALS, SAMPLES, SWEEPS
+from ldm_jax.synthesis.edited import COUNTERFACTUALS
+from ldm_jax.synthesis.writer import SAMPLES, SWEEPS
 
 NUM_PICTURES = 8
 
@@ -60,4 +61,6 @@ def _images(work, splits, reconstruct):
         edited['source'], edited['counterfactual'], edited['texts'], strict=True
       )
     ]
+    if 'truth' in edited:
+      images['truths'] = edited['truth'][..., 0]
   return images

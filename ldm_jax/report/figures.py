@@ -75,8 +75,10 @@ def sprite(volumes, limits=None, max_volumes=12, max_pixels=4_000_000):
   return sheet, {'num': num, 'depth': depth, 'height': height, 'width': width}
 
 
-def counterfactual(source, changed, difference, num_slices=6):
+def counterfactual(source, changed, difference, num_slices=6, truth=None):
   """Rows source, counterfactual, difference; a column a slice: (d,h,w) -> PNG bytes.
+
+  Where the true counterfactual is known, it and its difference are two more rows.
 
   Returns:
     PNG bytes and the difference that full colour stands for (blue less, red more).
@@ -91,6 +93,10 @@ def counterfactual(source, changed, difference, num_slices=6):
     np.repeat(_grey(changed, limits)[..., None], 3, axis=-1),
     _diverging(difference / scale),
   ]
+  if truth is not None:
+    truth = as_volumes(np.asarray(truth)[None])[0]
+    rows.append(np.repeat(_grey(truth, limits)[..., None], 3, axis=-1))
+    rows.append(_diverging((truth - source) / scale))
   chosen = slice_numbers(len(source), num_slices)
   tiles = np.stack([row[chosen] for row in rows])
   return png.encode(_grid(tiles)), scale

@@ -77,14 +77,19 @@ def counterfactuals(content):
     'asked to change should stay white in the difference.</p>'
   ]
   badge = tables.INTERNAL if is_internal(images, 'counterfactuals') else ''
-  for source, changed, difference, text in cases:
-    picture, scale = figures.counterfactual(source, changed, difference)
+  truths = images.get('truths')
+  rows = ('source', 'counter&shy;factual', 'difference')
+  rows += ('truth', 'true difference') if truths is not None else ()
+  labels = ''.join(f'<span>{row}</span>' for row in rows)
+  for i, (source, changed, difference, text) in enumerate(cases):
+    truth = None if truths is None else truths[i]
+    picture, scale = figures.counterfactual(source, changed, difference, truth=truth)
     width, height = png.size(picture)
     parts.append(
       f'<figure><figcaption><b>{escape(text)}</b> {badge} '
       f'difference: blue darker, red brighter, full colour ±{number(scale)}'
       '</figcaption><div class="scroll"><div class="rows wide"><div class="labels">'
-      '<span>source</span><span>counter&shy;factual</span><span>difference</span></div>'
+      f'{labels}</div>'
       f'<img src="{png.data_uri(picture)}" width="{width}" height="{height}" '
       f'alt="{escape(f"source, counterfactual and difference: {text}")}">'
       '</div></div></figure>'

@@ -1,10 +1,9 @@
 """What would this scan look like if an attribute were different?
 
-Abduction: DDIM inversion of the source latent under its own attributes. Action: the
-changed attributes. Prediction: deterministic sampling from the inverted noise. What
-inversion misses at each step is added back, guidance pushes away from the source's own
-attributes, and the detail that the autoencoder drops is restored: an intervention that
-changes nothing returns the source. Shapes as in `generate`.
+Abduction: an editor (`editors`) finds the noise of the source latent under its own
+attributes. Action: the changed attributes. Prediction: sampling from that noise. The
+detail that the autoencoder drops is restored: an intervention that changes nothing
+returns the source. Shapes as in `generate`.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,9 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ldm_jax.data.attributes import Schema, is_missing
-from ldm_jax.diffusion import drift as drifting
-from ldm_jax.diffusion import grid, inversion, process, solvers
-from ldm_jax.synthesis.generate import conditional, denormalise, normalise
+from ldm_jax.data.batching import chunks
+
+
+# What data sets call the category of the healthy; one word may stand for another.
+HEALTHY = ('healthy', 'normal', 'control', 'cn', 'hc', 'nor')
 
 
 class Counterfactual(NamedTuple):
@@ -26,87 +27,6 @@ class Counterfactual(NamedTuple):
   volume: np.ndarray
   reconstruction: np.ndarray
   difference: np.ndarray
-
-
-def make_editor(
-  apply_denoiser: Callable,
-  schedule,
-  *,
-  num_steps: int,
-  prediction: str = 'epsilon',
-  spacing: str = 'linspace',
-  guidance: float = 1.0,
-  guide_from: str = 'source',
-  num_iterations: int = 1,
-  correct: bool = True,
-  drift=None,
-  latent_mean=0.0,
-  latent_std=1.0,
-) -> Callable:
-  """Returns jitted edit(params, z, attributes, new_attributes, keep=None) -> z_cf.
-
-  z, z_cf (b, ..., c) in the autoencoder's units; attributes (b, k); keep (b, ..., 1)
-  bool at latent resolution, true where the source's trajectory is kept. Two scans:
-  inversion, then sampling.
-
-  Args:
-    apply_denoiser, schedule, num_steps, prediction, spacing: see `make_sampler`.
-    guidance: 1 follows the new attributes, above 1 exaggerates.
-    guide_from: 'source' exaggerates the difference to the source's own attributes,
-      so that no change stays no change; 'null' is ordinary classifier-free guidance.
-    num_iterations: fixed-point refinements of each inversion step.
-    correct: add what inversion misses, which makes a null intervention exact.
-    drift: of the model (delta); inversion and sampling run in centred coordinates.
-    latent_mean, latent_std: latent statistics.
-
-  Raises:
-    ValueError: guidance below 1 or an unknown `guide_from`.
-  """
-  if guidance < 1:
-    raise ValueError(
-      f'Guidance {guidance} came; a counterfactual needs at least 1. Change '
-      'counterfactual.guidance.'
-    )
-  if guide_from not in ('source', 'null'):
-    raise ValueError(f"guide_from is {guide_from!r}; use 'source' or 'null'.")
-  grid.time_grid(schedule.num_timesteps, num_steps, spacing)
-  process.check_prediction(prediction, schedule)
-  options = {'prediction': prediction, 'spacing': spacing}
-
-  @jax.jit
-  def edit(params, z, attributes, new_attributes, keep=None):
-    own = jnp.asarray(attributes, jnp.float32)
-    new = jnp.asarray(new_attributes, jnp.float32)
-    against = own if guide_from == 'source' else None
-
-    def centred(denoise):
-      return drifting.centred(denoise, schedule, drift, prediction)
-
-    drifting.check_drift(drift, z.shape[-1])
-    z_T, path, corrections = inversion.ddim_invert_path(
-      centred(conditional(apply_denoiser, params, own)),
-      normalise(z, latent_mean, latent_std),
-      schedule,
-      num_steps,
-      num_iterations=num_iterations,
-      **options,
-    )
-
-    def after_step(z_s, i):
-      z_s = z_s + corrections[i] if correct else z_s
-      return z_s if keep is None else jnp.where(keep, path[i], z_s)
-
-    z_cf = solvers.sample(
-      centred(conditional(apply_denoiser, params, new, guidance, against)),
-      z_T,
-      schedule,
-      num_steps,
-      after_step=after_step,
-      **options,
-    )
-    return denormalise(z_cf, latent_mean, latent_std)
-
-  return edit
 
 
 def counterfactual(
@@ -124,7 +44,7 @@ def counterfactual(
   """Returns the counterfactual of volumes x (b, d, h, w, 1) in [0, 1].
 
   Args:
-    edit: what `make_editor` returned.
+    edit: an editor of `editors`.
     encode: x -> z, the mean of the autoencoder's posterior.
     decode: z -> x.
     params: of the denoiser.
@@ -143,6 +63,37 @@ def counterfactual(
   if keep is not None:
     volume = jnp.where(jnp.asarray(keep, bool), x, volume)
   return Counterfactual(*map(np.asarray, (volume, reconstruction, volume - x)))
+
+
+def in_batches(
+  batch_size: int,
+  edit: Callable,
+  encode: Callable,
+  decode: Callable,
+  params,
+  x,
+  attributes,
+  new_attributes,
+  *,
+  keep=None,
+  keep_detail: bool = True,
+) -> Counterfactual:
+  """As `counterfactual`, at most `batch_size` volumes at once; one compilation."""
+  batch_size, found = min(batch_size, len(x)), []
+  for indices, real in chunks(np.arange(len(x)), batch_size):
+    result = counterfactual(
+      edit,
+      encode,
+      decode,
+      params,
+      x[indices],
+      attributes[indices],
+      new_attributes[indices],
+      keep=None if keep is None else keep[indices],
+      keep_detail=keep_detail,
+    )
+    found.append([part[real] for part in result])
+  return Counterfactual(*map(np.concatenate, zip(*found, strict=True)))
 
 
 def shrink_keep(keep, latent_shape) -> jax.Array:
@@ -174,7 +125,8 @@ def parse_changes(
   """Applies requested changes to encoded attributes (k,) -> float32 (k,).
 
   '+10' or '-5' is relative to the source, a number or '42' absolute ('=-5' for a
-  negative one), a categorical attribute takes a category's name, None means unknown.
+  negative one), a categorical attribute takes a category's name in any case (`healthy`
+  is CN, NOR, ... where that is a category), None means unknown.
   What is not named stays bit for bit.
 
   Raises:
@@ -206,7 +158,7 @@ def _apply_change(attribute, code, value):
   if is_missing(value):
     return np.nan
   if not relative:
-    new = attribute.encode(text.removeprefix('='))
+    new = attribute.encode(_healthy(attribute, text.removeprefix('=')))
   elif attribute.kind == 'categorical':
     raise ValueError(
       f'{attribute.name} cannot change by {text!r}: it is one of '
@@ -227,6 +179,17 @@ def _apply_change(attribute, code, value):
       + '. Change counterfactual.set.'
     )
   return new
+
+
+def _healthy(attribute, text):
+  """The category that means what text means, where data sets name health differently."""
+  if attribute.kind != 'categorical' or text in map(str, attribute.categories):
+    return text
+  names = {str(category).lower(): str(category) for category in attribute.categories}
+  if text.lower() in names:
+    return names[text.lower()]
+  known = [names[word] for word in HEALTHY if word in names]
+  return known[0] if text.lower() in HEALTHY and len(known) == 1 else text
 
 
 def _step(attribute, text):

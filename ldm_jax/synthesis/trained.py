@@ -20,7 +20,8 @@ class Trained:
   Attributes:
     schema: attributes of a request.
     params: denoiser parameters.
-    apply_denoiser: (params, z_t, t, attributes, drop) -> output.
+    apply_denoiser: (params, z_t, t, attributes, drop) -> output; with
+      mutable=['intermediates'] also what the network sows.
     encode: x (b,d,h,w,1) -> posterior mean z (b,...,c).
     decode: z -> x.
     latent_shape: (...,c) of one latent.
@@ -112,10 +113,10 @@ def denoiser_params(config, work, is_adapted):
 def _with_text(denoiser, embedded):
   """apply_denoiser of the class, the same text behind every row of attributes."""
 
-  def apply(params, z_t, t, attributes, drop):
+  def apply(params, z_t, t, attributes, drop, mutable=False):
     if embedded is not None:
       rows = jnp.broadcast_to(embedded, (len(attributes), len(embedded)))
       attributes = jnp.concatenate([attributes, rows], 1)
-    return denoiser.apply({'params': params}, z_t, t, attributes, drop)
+    return denoiser.apply({'params': params}, z_t, t, attributes, drop, mutable=mutable)
 
   return apply

@@ -20,7 +20,7 @@ def true_counterfactuals(config, split, chosen, own, new):
 
   Args:
     config: of the run.
-    split: prepared cohort.
+    split: prepared cohort, or scans of which nothing else is known.
     chosen: (n,) entries of the split.
     own, new: (n, k) encoded attributes, of the source and as requested.
 
@@ -32,6 +32,8 @@ def true_counterfactuals(config, split, chosen, own, new):
     ValueError: of the phantom, for values that it cannot render; a box that follows the
       scan's content, so that source and truth would not lie in one place.
   """
+  if split.name not in sources.NAMES:
+    return {}
   layout = layouts.LAYOUTS[config.data[split.name].layout]
   if not getattr(layout, 'KNOWN_COUNTERFACTUALS', False):
     return {}

@@ -5,6 +5,7 @@ import pytest
 
 from ldm_jax.data.attributes import Attribute, Schema
 from ldm_jax.synthesis import counterfactual as cf
+from ldm_jax.synthesis import editors
 
 SCHEMA = Schema(
   (
@@ -12,16 +13,21 @@ SCHEMA = Schema(
     Attribute('SEX', 'categorical', categories=('female', 'male')),
     Attribute('ESED', 'categorical', categories=(0, 1)),
     Attribute('ANGLE', low=-90, high=90, unit='deg'),
+    Attribute('DX', 'categorical', categories=('CN', 'MCI', 'AD')),
   )
 )
 
+OWN = {'num_iterations', 'correct'}  # options of one editor
+
 
 def run(world, new_attributes, keep=None, keep_detail=True, source=None, **options):
-  edit = cf.make_editor(
+  own = {name: options.pop(name) for name in OWN & set(options)}
+  setting = editors.Setting(
     world.apply_denoiser,
     world.schedule,
     **({'num_steps': 15} | world.latents | options),
   )
+  edit = editors.make('ddim', setting, **own)
   return cf.counterfactual(
     edit,
     world.encode,
@@ -136,6 +142,8 @@ SOURCE = SCHEMA.encode({'AGE': 60, 'SEX': 'female', 'ESED': 1})
     ({'SEX': 'male'}, 'SEX', 'male'),
     ({'ESED': '0'}, 'ESED', 0),
     ({'ESED': 0}, 'ESED', 0),
+    ({'SEX': 'Male'}, 'SEX', 'male'),
+    ({'DX': 'healthy'}, 'DX', 'CN'),
   ],
   ids=str,
 )
@@ -164,6 +172,7 @@ def test_what_is_not_named_and_what_changes_by_zero_stay_bit_for_bit():
     ({'WEIGHT': 3}, r"WEIGHT.*'AGE', 'SEX'"),
     ({'SEX': '+1'}, 'female'),
     ({'SEX': 'other'}, 'male'),
+    ({'SEX': 'healthy'}, 'male'),
     ({'ANGLE': '+5'}, 'no value'),
   ],
   ids=str,

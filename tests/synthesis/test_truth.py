@@ -8,7 +8,7 @@ import pytest
 
 from ldm_jax.data import preprocess, sources, store
 from ldm_jax.defaults import defaults
-from ldm_jax.synthesis import truth, writer
+from ldm_jax.synthesis import edited, truth
 from ldm_jax.workfolder import WorkFolder
 
 SHAPE = (1, 40, 40)
@@ -100,8 +100,8 @@ def test_the_true_counterfactual_is_written_beside_the_edited_one(
   with section.set.unlocked():
     section.set.effusion = 0.4
   work = WorkFolder(tmp_path)
-  writer.write_counterfactuals(config, work, trained, split)
-  kept = work.read_arrays(writer.COUNTERFACTUALS)
+  edited.write_counterfactuals(config, work, trained, split)
+  kept = work.read_arrays(edited.COUNTERFACTUALS)
   assert kept['truth'].shape == kept['source'].shape == (2, *SHAPE, 1)
   assert (kept['truth_labels'] == 3).sum() > (kept['source_labels'] == 3).sum()
   np.testing.assert_allclose(kept['nulls'], kept['source'], atol=1e-3)

@@ -1,0 +1,55 @@
+"""The default values of `counterfactual`, and why each was chosen."""
+
+
+def section():
+  """The keys of `counterfactual`: whose scans, which change, which editor."""
+  return {
+    # A prepared cohort's name, or a folder of scans with a table as the layout `folder`
+    # reads it. Counterfactuals of patients who are not public are scans of these
+    # patients and are marked internal; a folder counts as private.
+    'source': 'public',
+    # Options of the layout `folder` for such a folder: table, subject, image, label.
+    'options': {},
+    # Scans of a cohort to change, the first ones that the change fits; of a folder all
+    # are. 0 leaves the stage out.
+    'num': 4,
+    'set': {},
+    # How the source's noise is found and the change is made: synthesis/editors.py.
+    'editor': 'ddim',
+    'steps': 50,
+    'guidance': 1.5,
+    'keep_detail': True,
+    # Null interventions in a row for the composition, beside a single one: errors that
+    # one hides add up.
+    'null_cycles': 10,
+    # NIfTI file on the source's grid, not zero where the editor may change something;
+    # {id} stands for the source's. '' leaves the whole volume to the editor.
+    'mask': '',
+    # The same by the source's labels: what may change, or what must not.
+    'edit_labels': (),
+    'keep_labels': (),
+    # Voxels by which the region of edit_labels grows: what gets larger needs room.
+    'margin': 2,
+    'ddim': {
+      # Fixed-point refinements of each inversion step; what they leave is added back.
+      'num_iterations': 1,
+    },
+    'ddpm': {
+      # Share of the steps, the noisiest, that are left out: more keeps the layout of
+      # the source. Huberman-Spiegelglas 2024 leave out 36 of 100.
+      'skip': 0.36,
+    },
+    'sdedit': {
+      # How far back to noise: 1 forgets the source. Meng 2022 use 0.3 to 0.6.
+      'strength': 0.5,
+    },
+    'pix2pix_zero': {
+      # Step along the gradient of the squared distance between cross-attention maps.
+      # Parmar 2023.
+      'weight': 0.1,
+      # Rates that keep the inverted noise white: without correlation, and N(0, 1).
+      # Parmar 2023, per number of a latent; 0 and 0 leaves the noise alone.
+      'auto_correlation': 0.005,
+      'kl': 0.001,
+    },
+  }

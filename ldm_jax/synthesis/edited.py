@@ -1,0 +1,197 @@
+"""Writes counterfactuals/: NIfTI volumes on their sources' grids, and a table."""
+
+import shutil
+
+import numpy as np
+
+from ldm_jax.config import to_plain
+from ldm_jax.data import masks, preprocess, volume
+from ldm_jax.synthesis import counterfactual as editing
+from ldm_jax.synthesis import editors, truth
+from ldm_jax.synthesis.tables import row, write_table
+from ldm_jax.workfolder import progress_bar
+
+# Arrays kept so that evaluation and report need not read NIfTI.
+COUNTERFACTUALS = 'counterfactuals.npz'
+# What an editor is compared with where the truth is known.
+BASELINE = 'sdedit'
+
+
+def write_counterfactuals(config, work, trained, split, key=None):
+  """Changes attributes of the first volumes of a split and writes them.
+
+  Every result lies on the source file's own grid: same affine, same shape; what a mask
+  keeps has the source's value there, bit for bit. Of a phantom the true counterfactual
+  is written beside.
+
+  Args:
+    config, work: of the run.
+    trained: synthesis.trained.Trained.
+    split: a prepared cohort or a folder's `data.scans.Scans`.
+    key: of the noise that some editors draw.
+
+  Returns:
+    Summary dict for the stage.
+
+  Raises:
+    ValueError: for an unknown attribute, or a value out of its range for every volume
+      (volumes that the change does not fit are passed over).
+  """
+  section = config.counterfactual
+  changes = _spelled(to_plain(section.set), trained.schema)
+  is_cohort = split.name in config.data
+  chosen, new = _changeable(split, changes, section.num if is_cohort else len(split))
+  x, own = split.volumes(chosen), split.attributes[chosen]
+  keep = masks.kept(
+    split,
+    chosen,
+    section.mask,
+    tuple(section.edit_labels),
+    tuple(section.keep_labels),
+    section.margin,
+  )
+  true = truth.true_counterfactuals(config, split, chosen, own, new)
+  found = _edited(config, trained, key, (x, own, new, keep), bool(true))
+  shutil.rmtree(work.root / 'counterfactuals', ignore_errors=True)
+  is_internal = section.source != 'public'
+  rows = []
+  for number, index in enumerate(chosen):
+    name = split.ids[index]
+    kept = None if keep is None else keep[number, ..., 0]
+    kept = masks.on_source_grid(split, index, kept, section.mask)
+    images = {'source': x[number], 'counterfactual': found['counterfactual'][number]}
+    if true:
+      images['truth'] = true['truth'][number]
+    _write(work, name, images, split.record(index), kept)
+    rows.append(
+      {
+        'id': name,
+        'cohort': split.name,
+        'internal': is_internal,
+        'editor': section.editor,
+        **{f'source_{k}': v for k, v in row(trained.schema, own[number]).items()},
+        **{f'requested_{k}': v for k, v in row(trained.schema, new[number]).items()},
+      }
+    )
+  write_table(work.path('counterfactuals', 'counterfactuals.csv'), rows)
+  np.savez(
+    work.path('store', COUNTERFACTUALS),
+    source=x,
+    **found,
+    null_cycles=section.null_cycles,
+    **true,
+    own=own,
+    new=new,
+    cohort='public' if not is_internal else split.name,
+    patients=[split.patients[index] for index in chosen],
+    ids=[split.ids[index] for index in chosen],
+    texts=[f'{split.ids[index]}: {_told(changes)}' for index in chosen],
+  )
+  return {'volumes': len(chosen), 'changes': changes, 'editor': section.editor}
+
+
+def setting_of(config, trained, key=None):
+  """The `editors.Setting` of a trained system under `config.counterfactual`."""
+  section = config.counterfactual
+  return editors.Setting(
+    trained.apply_denoiser,
+    trained.schedule,
+    section.steps,
+    prediction=trained.prediction,
+    guidance=section.guidance,
+    drift=trained.drift,
+    key=key,
+    **trained.statistics,
+  )
+
+
+def _edited(config, trained, key, sources, truth_is_known):
+  """Volumes (n,d,h,w,1) of the change, of null interventions, and of the way back."""
+  section = config.counterfactual
+  x, own, new, keep = sources
+  setting = setting_of(config, trained, key)
+  edit = editors.make(section.editor, setting, **section[section.editor])
+  compares = truth_is_known and section.editor != BASELINE
+  num_runs = 3 + section.null_cycles - 1 + compares
+  with progress_bar('counterfactual', num_runs, 'run') as advance:
+    done = iter(range(1, num_runs + 1))
+
+    def change(edit, volumes, before, after):
+      result = editing.in_batches(
+        config.sample.batch_size,
+        edit,
+        trained.encode,
+        trained.decode,
+        trained.params,
+        volumes,
+        before,
+        after,
+        keep=keep,
+        keep_detail=section.keep_detail,
+      )
+      advance(next(done))
+      return result
+
+    result = change(edit, x, own, new)
+    null = nulls = change(edit, x, own, own).volume
+    for _ in range(section.null_cycles - 1):
+      nulls = change(edit, nulls, own, own).volume
+    found = {
+      'counterfactual': result.volume,
+      'null': null,
+      'nulls': nulls,
+      # What an editor that changes nothing returns.
+      'reference': x if section.keep_detail else result.reconstruction,
+      'returned': change(edit, result.volume, new, own).volume,
+    }
+    if compares:
+      noised = editors.make(BASELINE, setting, **section[BASELINE])
+      found[BASELINE] = change(noised, x, own, new).volume
+  return found
+
+
+def _write(work, name, images, record, kept):
+  """One NIfTI file a kind on the source's grid, and the difference.
+
+  Args:
+    images: kind -> (d,h,w,1) in [0,1].
+    kept: (d,h,w) bool on the source's grid, or None.
+  """
+  back = {kind: preprocess.invert(x[..., 0], record) for kind, x in images.items()}
+  source, changed = back['source'].array, back['counterfactual'].array
+  if kept is not None:
+    changed[kept] = source[kept]
+  arrays = {kind: scan.array for kind, scan in back.items()}
+  for kind, array in {**arrays, 'difference': changed - source}.items():
+    path = work.path('counterfactuals', f'{name}_{kind}.nii.gz')
+    volume.write(path, array, back['source'].affine, back['source'].source)
+
+
+def _changeable(split, changes, num):
+  """The first `num` entries that the changes fit, and their changed attributes.
+
+  Raises:
+    ValueError: of `parse_changes`, when they fit no entry.
+  """
+  chosen, new, refused = [], [], None
+  for index, vector in enumerate(split.attributes):
+    try:
+      new.append(editing.parse_changes(changes, split.schema, vector))
+      chosen.append(index)
+    except ValueError as error:
+      refused = error
+    if len(chosen) == num:
+      break
+  if not chosen:
+    raise refused
+  return np.asarray(chosen), np.stack(new)
+
+
+def _spelled(changes, schema):
+  """Attribute names as the schema writes them, whatever the case of the flag."""
+  names = {name.lower(): name for name in schema.names}
+  return {names.get(key.lower(), key): value for key, value in changes.items()}
+
+
+def _told(changes):
+  return ', '.join(f'{name} {value}' for name, value in changes.items())
