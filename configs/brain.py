@@ -27,6 +27,14 @@ PATIENTS = {
   'small': {'public': 128, 'private': 128, 'test': 32},
   'full': {'public': 2000, 'private': 2000, 'test': 400},
 }
+# Method -> (steps, learning rate) of the arms of the paper's Table 1: the few numbers of
+# a new token need larger steps than weights that are already good.
+FITS = {
+  'full': (60, 2e-4),
+  'dreambooth': (60, 2e-4),
+  'custom_diffusion': (60, 1e-3),
+  'textual_inversion': (60, 2e-2),
+}
 
 
 def get_config(arg=''):
@@ -57,8 +65,12 @@ def get_config(arg=''):
 
 
 def sweep():
-  """Overrides to compare: does public pre-training pay, and what does privacy cost?"""
-  return ablations.pretraining()
+  """Groups of arms: does pre-training pay, does drift, also under privacy?"""
+  return {
+    'pretraining': ablations.pretraining(),
+    'drift': ablations.drift(FITS),
+    'private_drift': ablations.private_drift(),
+  }
 
 
 def _phantom(config, preset, shape, spacing_mm):

@@ -20,6 +20,13 @@ PATIENTS = {
   'small': {'public': 384, 'private': 384, 'test': 100},
   'full': {'public': 4000, 'private': 10000, 'test': 1000},
 }
+# As in configs/brain.py.
+FITS = {
+  'full': (60, 2e-4),
+  'dreambooth': (60, 2e-4),
+  'custom_diffusion': (60, 1e-3),
+  'textual_inversion': (60, 2e-2),
+}
 
 
 def get_config(arg=''):
@@ -48,8 +55,12 @@ def get_config(arg=''):
 
 
 def sweep():
-  """Overrides to compare: does public pre-training pay, and what does privacy cost?"""
-  return ablations.pretraining()
+  """Groups of arms: does pre-training pay, does drift, also under privacy?"""
+  return {
+    'pretraining': ablations.pretraining(),
+    'drift': ablations.drift(FITS),
+    'private_drift': ablations.private_drift(),
+  }
 
 
 def _phantom(config, preset, side):
