@@ -111,13 +111,17 @@ def _isotropic(config, channels):
 
 
 def _tiny(config):
-  config.autoencoder.model.channels = (8, 16, 32)
-  config.autoencoder.model.latent_channels = 8
-  # Layers at full resolution cost more than all others and add little here.
-  config.autoencoder.model.num_finest_blocks = 0
-  config.autoencoder.model.resample_to_next = True
+  model = config.autoencoder.model
+  model.channels, model.latent_channels = (8, 24, 48), 8
+  model.resample_to_next = True
   _isotropic(config, channels=(24, 48))
-  config.autoencoder.steps = 400
+  # Blocks of 2 x 2 x 2 voxels go in and come out as one: convolutions at full
+  # resolution would cost four times all that follows.
+  model.kernels = ((1, 1, 1), (3, 3, 3), (3, 3, 3))
+  model.down_kernel, model.num_finest_blocks = (2, 2, 2), 0
+  model.upsampling = 'transposed'
+  config.autoencoder.steps = 1000
+  config.autoencoder.learning_rate = 5e-3
   config.autoencoder.batch_size = 4
   config.diffusion.steps = 1000
   config.adapt.steps = 15
