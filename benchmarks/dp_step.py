@@ -29,7 +29,7 @@ from dp_peers import CLIP_NORM, LEARNING_RATE, SIGMA
 
 from ldm_jax.defaults import defaults
 from ldm_jax.privacy import mechanism, schemes
-from ldm_jax.training import adaptation, state
+from ldm_jax.training import adaptation, methods, state
 from ldm_jax.training import diffusion as denoising
 from ldm_jax.training import mesh as meshes
 
@@ -66,9 +66,8 @@ def ours(size, batch, kind, quick=False):
   if kind == 'lora':
     section = defaults().adapt
     section.method = 'lora'
-    new = adaptation.added(section, params, jax.random.key(0))
-    nested = state.unflatten({**params, **new})
-    params, frozen = state.partition(nested, adaptation.METHODS['lora'])
+    new = methods.added(section, params, jax.random.key(0))
+    params, frozen = methods.partition('lora', {**params, **new})
 
   def private(batch=batch, draws=DRAWS if kind == 'draws' else 1):
     return private_step(losses, params, frozen, size, batch, draws)

@@ -8,7 +8,7 @@ from ldm_jax import config as configs
 from ldm_jax import releasing, staging
 from ldm_jax.data.batching import epoch_batch
 from ldm_jax.privacy import accounting, checks, ledger, mechanism, statement
-from ldm_jax.training import adaptation, loop, private, state
+from ldm_jax.training import adaptation, loop, methods, private, state
 from ldm_jax.training import diffusion as denoising
 from ldm_jax.training.mesh import check_divides, make_mesh, put_examples
 from ldm_jax.training.step import plain_step
@@ -39,7 +39,7 @@ def fit_plainly(config, work, split, latents, losses, trained, frozen):
   examples = private.patient_arrays(split, latents, staging.conditions(config, split))
   optimizer = adaptation.optimizer(section)
   step = plain_step(
-    denoising.patient_example_losses(denoising.patient_loss(losses, 1)),
+    denoising.patient_example_losses(methods.patient_loss(section, losses, 1)),
     optimizer,
     mesh,
     section.ema_decay,
@@ -70,7 +70,7 @@ def fit_privately(config, work, split, latents, losses, trained, frozen):
   book = private_ledger(config, work)
   releasing.publish(config, work, split, book, _run(work), secret_key)
   optimizer = adaptation.optimizer(section)
-  loss = denoising.patient_loss(losses, privacy.noise_multiplicity)
+  loss = methods.patient_loss(section, losses, privacy.noise_multiplicity)
   examples = private.patient_arrays(split, latents, staging.conditions(config, split))
   step = adaptation.private_step(
     loss,

@@ -19,10 +19,18 @@ import jax
 import numpy as np
 import optax
 
-from ldm_jax import staging
+from ldm_jax import readying, staging
 from ldm_jax.data import batching
 from ldm_jax.privacy import accounting, audit, canaries, mechanism, statement
-from ldm_jax.training import adaptation, checkpoint, networks, private, state
+from ldm_jax.training import (
+  adaptation,
+  checkpoint,
+  drifted,
+  methods,
+  networks,
+  private,
+  state,
+)
 from ldm_jax.training import diffusion as denoising
 from ldm_jax.training.mesh import make_mesh, put_examples, put_state
 
@@ -157,9 +165,11 @@ class _Stand:
     self.key = staging.key(config, 'audit')
     latents = staging.latents(work, split)
     losses, params = networks_of(config, work, split, latents)
-    trained, frozen = state.partition(params, adaptation.METHODS[config.adapt.method])
-    self.trained, self.frozen = trained, put_state(self.mesh, frozen)
-    self.loss = denoising.patient_loss(losses, self.privacy.noise_multiplicity)
+    self.trained, frozen = readying.parameters(config, work, params)
+    samples = readying.class_samples(config, work, params)
+    self.frozen = put_state(self.mesh, {**frozen, **samples})
+    draws = self.privacy.noise_multiplicity
+    self.loss = methods.patient_loss(config.adapt, losses, draws)
     patients = private.patient_arrays(split, latents, staging.conditions(config, split))
     self.examples = _with_canaries(patients, config.audit.num_canaries)
     self.scheme, self.sigma = scheme, scheme.noise_multiplier
@@ -264,9 +274,8 @@ class _Stand:
 def networks_of(config, work, split, latents):
   """(losses, nested parameters) that `adapt` starts from, without a private volume."""
   module = networks.denoiser(config, split.schema)
-  losses = denoising.configured_losses(
-    config, module, networks.schedule(config), config.adapt.drift, adapting=True
-  )
+  drift, schedule = drifted.in_training(config, work, False), networks.schedule(config)
+  losses = denoising.configured_losses(config, module, schedule, drift, adapting=True)
   if config.adapt.init == 'diffusion':
     staging.require(work, 'diffusion')
     return losses, checkpoint.load_params(work.checkpoints('diffusion'))

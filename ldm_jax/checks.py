@@ -2,9 +2,14 @@
 
 import math
 
+from ldm_jax import checks_counterfactual
 from ldm_jax.config import flatten
+from ldm_jax.config import require as _require
 
-METHODS = ('full', 'attention', 'lora')
+METHODS = (
+  *('full', 'attention', 'lora'),
+  *('textual_inversion', 'dreambooth', 'custom_diffusion'),
+)
 # Who is drawn and how noise is added in private training: privacy.schemes.
 GRADIENTS = ('auto', 'vmap', 'ghost')
 CLIPPING = ('constant', 'normalised', 'per_layer', 'adaptive')
@@ -23,9 +28,16 @@ CHOICES = {
   'diffusion.model.attention': ('volume', 'depth'),
   'diffusion.model.dtype': ('float32', 'bfloat16'),
   'adapt.method': METHODS,
+  'adapt.drift.variant': ('prior', 'posterior_constant', 'init_only'),
+  'adapt.drift.target': ('shifted', 'raw'),
+  'adapt.drift.search': (
+    *('', 'grid', 'closed_form', 'loss'),
+    *('private_mean', 'private_loss'),
+  ),
   # From the public pre-training, or from random weights.
   'adapt.init': ('diffusion', 'scratch'),
   'adapt.optimizer': ('adam', 'sgd'),
+  'adapt.prior.source': ('generated', 'public'),
   'sample.solver': ('ddim', 'ddpm', 'euler', 'heun', 'dpmpp_2m', 'unipc'),
   'sample.spacing': ('linspace', 'leading', 'trailing', 'monai'),
   'sample.model': ('adapt', 'diffusion'),
@@ -39,6 +51,8 @@ def check(config):
   Raises:
     ValueError: naming the key, what came and what is required.
   """
+  required = 'a section; for no drift set --config.adapt.drift.value=0'
+  _require(config.adapt.drift is not None, 'adapt.drift', None, required)
   for key in ('autoencoder', 'diffusion'):
     value, init = config[key].steps, config[key].init
     required = f'above 0, or 0 with --config.{key}.init'
@@ -50,6 +64,10 @@ def check(config):
     'autoencoder.adversarial.num_scales',
     'diffusion.batch_size',
     'adapt.batch_size',
+    'adapt.tokens.num',
+    'adapt.prior.num',
+    'adapt.prior.steps',
+    'adapt.prior.batch_size',
     'sample.num',
     'sample.steps',
     'sample.batch_size',
@@ -87,7 +105,7 @@ def check(config):
   only = config.evaluate.only
   _require(set(only) <= set(FIGURES), 'evaluate.only', only, f'some of {FIGURES}')
   timesteps = config.diffusion.schedule.num_timesteps
-  for key in ('sample.steps', 'counterfactual.steps'):
+  for key in ('sample.steps', 'counterfactual.steps', 'adapt.prior.steps'):
     value = flatten(config)[key]
     _require(
       value <= timesteps,
@@ -95,7 +113,7 @@ def check(config):
       value,
       f'at most diffusion.schedule.num_timesteps = {timesteps}',
     )
-  _check_counterfactual(config)
+  checks_counterfactual.check(config)
   _check_transformations(config.augment, 'augment')
   value = config.augment.copies
   _require(value >= 0, 'augment.copies', value, 'a number from 0 up')
@@ -119,25 +137,6 @@ def check(config):
   value = config.audit.confidence
   _require(0 < value < 1, 'audit.confidence', value, 'a number between 0 and 1')
   return config
-
-
-def _check_counterfactual(config):
-  section, key = config.counterfactual, 'counterfactual.editor'
-  attends = 'attention' in config.diffusion.conditioner.by
-  required = "another where 'attention' is not in diffusion.conditioner.by"
-  _require(attends or section.editor != 'pix2pix_zero', key, section.editor, required)
-  value = section.ddpm.skip
-  _require(0 <= value < 1, 'counterfactual.ddpm.skip', value, 'a share below 1')
-  value = section.sdedit.strength
-  key = 'counterfactual.sdedit.strength'
-  _require(0 < value <= 1, key, value, 'a share above 0, at most 1')
-  for key in ('margin', 'num', 'ddim.num_iterations'):
-    value = flatten(section)[key]
-    _require(value >= 0, f'counterfactual.{key}', value, 'a whole number from 0 up')
-  for key in ('weight', 'auto_correlation', 'kl'):
-    value = section.pix2pix_zero[key]
-    key = f'counterfactual.pix2pix_zero.{key}'
-    _require(value >= 0, key, value, 'a number from 0 up')
 
 
 def _check_autoencoder(section):
@@ -191,12 +190,48 @@ def _check_adaptation(config):
   key, chosen = 'sample.ema_decay', config.sample.ema_decay
   holds = chosen is None or chosen in value
   _require(holds, key, chosen, f'None or one of adapt.ema_decay, {tuple(value)}')
+  _check_drift(section)
+  key, value = 'adapt.prior.weight', section.prior.weight
+  _require(value is None or value >= 0, key, value, 'a number from 0 up, or None')
   _check_transformations(section.augment, 'adapt.augment')
   key, value = 'adapt.augment.multiplicity', section.augment.multiplicity
   _require(value >= 1, key, value, 'a whole number from 1 up')
   moves = [*section.augment.shift, *section.augment.rotation_deg, section.augment.gamma]
   required = '1, or a transformation (shift, rotation_deg, gamma) above 0 beside it'
   _require(value == 1 or any(moves), key, value, required)
+
+
+def _check_drift(adapt):
+  section = adapt.drift
+  value = section.value if isinstance(section.value, tuple | list) else [section.value]
+  holds = len(value) and all(_is_finite(number) for number in value)
+  _require(holds, 'adapt.drift.value', section.value, 'finite: a number, or a tuple')
+  key, value = 'adapt.drift.grid', section.grid
+  holds = len(set(value)) == len(value) > 1 and all(map(_is_finite, value))
+  _require(holds and 0 in value, key, value, 'different numbers with 0 among them')
+  for name in ('num_samples', 'num_draws', 'clip_norm'):
+    key, value = f'adapt.drift.{name}', section[name]
+    _require(value > 0 and math.isfinite(value), key, value, 'a positive number')
+  private = section.search.startswith('private')
+  key, value = 'adapt.drift.search', section.search
+  if adapt.privacy is None:
+    required = "'grid', 'closed_form' or 'loss': adapt.privacy is None"
+    _require(not private, key, value, required)
+  else:
+    required = "'private_mean' or 'private_loss', since adapt.privacy is set"
+    _require(private or not value, key, value, required)
+    key, value = 'adapt.drift.epsilon', section.epsilon
+    required = f'above 0 and below adapt.privacy.epsilon = {adapt.privacy.epsilon:g}'
+    holds = not private or 0 < value < adapt.privacy.epsilon
+    _require(holds, key, value, required)
+
+
+def _is_finite(value):
+  return (
+    isinstance(value, int | float)
+    and not isinstance(value, bool)
+    and math.isfinite(value)
+  )
 
 
 def _check_privacy(privacy):
@@ -269,10 +304,3 @@ def _check_mechanism(privacy, steps):
 
 def _is_whole(value):
   return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _require(holds, key, value, required):
-  if not holds:
-    raise ValueError(
-      f'config.{key} is {value!r}, but must be {required}. Set --config.{key}=...'
-    )

@@ -28,6 +28,8 @@ STAGES = (
 )
 # Sections whose keys the user invents: attribute names to change, a layout's options.
 OPEN_SECTIONS = ('counterfactual.set', 'counterfactual.options')
+# Keys that take a number, or a tuple with one a channel.
+ONE_OR_MORE = ('adapt.drift.value',)
 
 
 def parse_arg(arg, presets, **options):
@@ -116,7 +118,10 @@ def override(config, assignments):
       if is_open:
         section[leaf] = str(value)
       else:
-        section[leaf] = _convert(value, section[leaf], f'--config.{key}')
+        default = 0.0 if key in ONE_OR_MORE else section[leaf]
+        several = key in ONE_OR_MORE and str(value).strip()[:1] in ('(', '[')
+        default = (0.0,) if several else default
+        section[leaf] = _convert(value, default, f'--config.{key}')
   return config
 
 
@@ -130,6 +135,14 @@ def flatten(config, prefix=''):
     else:
       flat[f'{prefix}{key}'] = value
   return flat
+
+
+def require(holds, key, value, required):
+  """Raises ValueError, naming the key, unless a value holds what is required."""
+  if not holds:
+    raise ValueError(
+      f'config.{key} is {value!r}, but must be {required}. Set --config.{key}=...'
+    )
 
 
 def to_plain(config):
@@ -152,10 +165,13 @@ def _convert(value, default, name):
         value = value.lower() == 'true'
       elif value.lower() in ('inf', 'nan'):
         value = float(value)
-  if default is None or value is None:
+  is_section = isinstance(default, ConfigDict)
+  has_value = is_section and 'value' in default
+  if default is None or (value is None and not has_value):
     return value
-  if isinstance(default, ConfigDict):
-    raise ValueError(f'{name} is a section: set its keys, or None; got {value!r}.')
+  if is_section:
+    inner = f'{name}.value={value or 0}' if has_value else 'its keys, or None'
+    raise ValueError(f'{name} is a section: set {inner}; got {value!r}.')
   if isinstance(default, bool):
     fits = isinstance(value, bool)
   elif isinstance(default, float):

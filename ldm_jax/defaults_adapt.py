@@ -4,7 +4,7 @@
 def section():
   """The keys of `adapt`: method, training, privacy."""
   return {
-    # Which parameters move; 'lora' adds some and moves only these.
+    # Which parameters move, which are new, which loss is added: docs/adaptation.md.
     'method': 'full',
     'lora': {
       # Numbers in an adapter grow with the rank; few carry what a fine-tuning
@@ -15,9 +15,27 @@ def section():
       # Regular expressions over paths of layers: linear or convolution.
       'targets': (r'/to_[qkv]$', r'/out_proj$'),
     },
+    # New tokens of 'textual_inversion', 'dreambooth' and 'custom_diffusion'.
+    'tokens': {
+      # One word is what the papers give a subject.
+      'num': 1,
+    },
+    # Samples of the pre-trained model whose loss is added, so that it is not forgotten.
+    'prior': {
+      # None is the method's own: 1 for 'dreambooth' (Ruiz 2023), 0 for all others.
+      'weight': None,
+      # Distinct class samples: as many as a cohort has patients, about.
+      'num': 100,
+      # 'generated' by the pre-trained model, or latents of the 'public' cohort.
+      'source': 'generated',
+      # As in `sample`, by DDIM.
+      'steps': 50,
+      'guidance': 1.0,
+      'batch_size': 16,
+    },
     # 'scratch' ignores the public pre-training: the ablation of Daum 2024.
     'init': 'diffusion',
-    'drift': 0.0,
+    'drift': drift(),
     # '' draws times as pre-training does.
     'times': times(''),
     'steps': 100,
@@ -44,6 +62,42 @@ def section():
       'gamma': 0.1,
     },
     'privacy': privacy(),
+  }
+
+
+def drift():
+  """The keys of `adapt.drift`: see diffusion/drift.py and docs/drift.md."""
+  return {
+    # The shift of the noise (delta): a number, or one a channel. 0 is no drift; 0.1
+    # is what Yeganeh 2025 takes most often.
+    'value': 0.0,
+    # How the paper is read: 'prior', 'posterior_constant', 'init_only'.
+    'variant': 'prior',
+    # What the network learns to predict: 'shifted' noise or the 'raw' noise before.
+    'target': 'shifted',
+    # Offset noise, the baseline of drifting: each training example is shifted by a
+    # random amount of this deviation per channel, sampling by none.
+    'random_std': 0.0,
+    # Where it drifts: both, or training alone, or sampling alone.
+    'training': True,
+    'sampling': True,
+    # How `adapt` finds the value by itself; '' takes `value`. 'grid', 'closed_form'
+    # and 'loss' look at the target as it is; 'private_mean' and 'private_loss' are
+    # releases in the ledger and all that adapt.privacy allows.
+    'search': '',
+    # What 'grid', 'loss' and 'private_loss' try: the values of Yeganeh 2025.
+    'grid': (-0.2, -0.1, -0.05, 0.0, 0.05, 0.1, 0.2),
+    # Latents that the pre-trained model generates, for each value of the grid.
+    'num_samples': 32,
+    # Draws of (t, noise) a volume for the denoising loss, the same for every value.
+    'num_draws': 16,
+    # Epsilon of a private search alone, at adapt.privacy.delta; training has what
+    # remains. A drift is few numbers and needs little.
+    'epsilon': 0.5,
+    # L2 norm that a patient's part is clipped to. 'private_mean': of latent means in
+    # units of the public latents' deviation, less the public mean. 'private_loss': of
+    # the losses over the grid, less those of no drift and in units of its public loss.
+    'clip_norm': 0.5,
   }
 
 

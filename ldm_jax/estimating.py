@@ -26,7 +26,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ldm_jax.privacy import checks
-from ldm_jax.training import adaptation, networks, private, state
+from ldm_jax.training import methods as fine_tuning
+from ldm_jax.training import networks, private, state
 
 COPIES = 5  # of each trained parameter: itself, gradient, two moments of Adam, average
 EPSILONS = (1.0, 3.0, 10.0)
@@ -61,6 +62,7 @@ def plan(config, schema, num_patients, num_scans, flops_per_second):
   ]
   if 'private' in num_patients and config.adapt.method in trained:
     volumes = num_scans['private'] / num_patients['private']
+    volumes += bool(fine_tuning.prior_weight(config.adapt))  # a class sample each
     moved = trained[config.adapt.method]
     stages.append(_adapting(config, denoise, moved, volumes, rate))
   sample = config.sample
@@ -93,11 +95,13 @@ def methods(shapes, section):
   """
   found = {}
   flat, key = state.flatten(shapes), jax.eval_shape(lambda: jax.random.key(0))
-  for name, is_trained in adaptation.METHODS.items():
-    options = ConfigDict({'method': name, 'lora': section.lora})
+  for name in fine_tuning.METHODS:
+    options = ConfigDict({**section, 'method': name})
     try:
-      new = jax.eval_shape(lambda p, k, o=options: adaptation.added(o, p, k), flat, key)
-      trained, _ = state.partition(state.unflatten({**flat, **new}), is_trained)
+      new = jax.eval_shape(
+        lambda p, k, o=options: fine_tuning.added(o, p, k), flat, key
+      )
+      trained, _ = fine_tuning.partition(name, {**flat, **new})
     except ValueError:  # this network has nothing of that kind
       continue
     found[name] = _size(trained)

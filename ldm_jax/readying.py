@@ -1,20 +1,26 @@
-"""What the stage `adapt` begins from: versions of the scans, parameters worth training.
+"""What the stage `adapt` begins from: versions of the scans, parameters, class samples.
 
-Both are settled before the first private step: the versions of a volume from this
-volume and a seed, the parameters from shapes alone.
+All are settled before the first private step: the versions of a volume from this
+volume and a seed, the parameters and the class samples from public data alone.
 """
 
 import hashlib
+import io
 
+import jax
 import numpy as np
 
 from ldm_jax import staging
+from ldm_jax.data.atomic import write_bytes
 from ldm_jax.data.augment import augment
-from ldm_jax.data.batching import chunks
+from ldm_jax.data.batching import chunks, epoch_batch
 from ldm_jax.synthesis import generate
 from ldm_jax.training import diffusion as denoising
-from ldm_jax.training import idle, networks
+from ldm_jax.training import drifted, idle, methods, networks, preservation, state
+from ldm_jax.training.mesh import make_mesh
 from ldm_jax.workfolder import progress_bar
+
+CLASS_SAMPLES = 'class_samples.npz'
 
 
 def latents(config, work, split):
@@ -49,6 +55,101 @@ def latents(config, work, split):
   return np.concatenate(found)
 
 
+def parameters(config, work, params):
+  """Flat (trained, frozen) parameters that the method of `config.adapt` begins with.
+
+  Args:
+    params: nested, of the network as it is before.
+
+  Raises:
+    ValueError: if the network has not what the method trains.
+  """
+  section, like = config.adapt, None
+  flat = state.flatten(params)
+  if methods.METHODS[section.method].starts_at_class:
+    like = class_token(config, work, params)
+  new = methods.added(section, flat, staging.key(config, 'adapters'), like)
+  return methods.partition(section.method, {**flat, **new})
+
+
+def class_token(config, work, params):
+  """Mean (width,) of the tokens that the network makes of the public conditions.
+
+  It stands for the class of what pre-training saw, as the word 'dog' does for a dog.
+  """
+  public = staging.splits(config, work)['public']
+  module = networks.denoiser(config, public.schema)
+  conditions = staging.conditions(config, public)
+  describe = jax.jit(
+    lambda params, c: module.apply({'params': params}, c, method='describe')[0]
+  )
+  context = describe(params, conditions)
+  tokens, there = context if isinstance(context, tuple) else (context, None)
+  if there is None:
+    return tokens.mean((0, 1))
+  return (tokens * there[..., None]).sum((0, 1)) / there.sum()
+
+
+def class_samples(config, work, params, folder=None):
+  """Latents that stand for the class, where the method's loss asks for them.
+
+  They are drawn from the pre-trained network under conditions of the public cohort, or
+  are latents of this cohort (adapt.prior.source): public either way. Drawn once a run
+  and kept beside the checkpoint, so that a resumed run has the same.
+
+  Args:
+    params: nested, of the pre-trained network.
+    folder: where they are kept; None keeps nothing.
+
+  Returns:
+    {'prior/z' (n,...,c) normalised, 'prior/conditions' (n,k)}, or {}.
+  """
+  section = config.adapt.prior
+  if not methods.prior_weight(config.adapt):
+    return {}
+  path = folder and folder / CLASS_SAMPLES
+  if path and path.is_file():
+    with np.load(path) as kept:
+      return {f'{preservation.GROUP}/{name}': kept[name] for name in kept.files}
+  public = staging.splits(config, work)['public']
+  everyone, latents = staging.conditions(config, public), staging.latents(work, public)
+  rows = epoch_batch(len(everyone), section.num, config.seed, 0, wrap=True)
+  z, conditions = latents[rows], everyone[rows]
+  if section.source == 'generated':
+    z = _generated(config, params, public.schema, z.shape[1:], conditions)
+  found = {'z': z, 'conditions': conditions}
+  if path:
+    content = io.BytesIO()
+    np.savez(content, **found)
+    write_bytes(path, content.getbuffer())
+  return {f'{preservation.GROUP}/{name}': leaf for name, leaf in found.items()}
+
+
+def _generated(config, params, schema, latent_shape, conditions):
+  section, module = config.adapt.prior, networks.denoiser(config, schema)
+  # Of several processes each draws all: the same numbers, and none waits for another.
+  mesh = make_mesh(**config.mesh) if jax.process_count() == 1 else None
+  sampler = generate.make_sampler(
+    lambda params, *inputs: module.apply({'params': params}, *inputs),
+    networks.schedule(config),
+    latent_shape,
+    num_steps=section.steps,
+    prediction=config.diffusion.prediction,
+    guidance=section.guidance,
+    mesh=mesh,
+  )
+  with progress_bar('class samples', len(conditions), 'latent') as advance:
+    return generate.generate(
+      sampler,
+      lambda z: z,
+      params,
+      conditions,
+      staging.key(config, 'prior'),
+      batch_size=section.batch_size,
+      progress=advance,
+    )
+
+
 def leave_out_idle(config, work, split, latent_shape, trained, frozen):
   """Moves parameters that would gather nothing but noise from trained to frozen.
 
@@ -69,7 +170,7 @@ def leave_out_idle(config, work, split, latent_shape, trained, frozen):
       probe,
       networks.denoiser(probe, split.schema),
       networks.schedule(probe),
-      probe.adapt.drift,
+      drifted.in_training(config, work),
       adapting=True,
     )
     names = idle.idle(

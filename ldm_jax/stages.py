@@ -25,9 +25,9 @@ from ldm_jax.report import content, model_card, page
 from ldm_jax.staging import splits, stage
 from ldm_jax.synthesis import edited, writer
 from ldm_jax.training import (
-  adaptation,
   adapted,
   checkpoint,
+  drifted,
   loop,
   networks,
   private,
@@ -176,22 +176,21 @@ def adapt(config, work):
   folder = work.checkpoints('adapt')
   if not (folder / 'params').is_dir():
     latents = readying.latents(config, work, split)
-    losses, params = _denoiser(config, split, latents, section.drift, adapting=True)
+    drift = drifted.in_training(config, work)
+    losses, params = _denoiser(config, split, latents, drift, adapting=True)
     if section.init == 'diffusion':
       params = checkpoint.load_params(work.checkpoints('diffusion'))
-    params = state.flatten(params)
-    base = params if section.init == 'diffusion' else {}
-    added = adaptation.added(section, params, staging.key(config, 'adapters'))
-    trained, frozen = state.partition(
-      {**params, **added}, adaptation.METHODS[section.method]
-    )
+    base = state.flatten(params) if section.init == 'diffusion' else {}
+    trained, frozen = readying.parameters(config, work, params)
     if section.privacy is not None:
       trained, frozen = readying.leave_out_idle(
         config, work, split, latents.shape[1:], trained, frozen
       )
     frozen = put_state(make_mesh(**config.mesh), frozen)
+    samples = readying.class_samples(config, work, params, folder)
+    samples = put_state(make_mesh(**config.mesh), samples)
     fit = adapting.fit_plainly if section.privacy is None else adapting.fit_privately
-    final = fit(config, work, split, latents, losses, trained, frozen)
+    final = fit(config, work, split, latents, losses, trained, {**frozen, **samples})
     adapted.save(folder, final.ema, section.ema_decay, frozen, base)
   mechanism.destroy_key(folder / private.KEY_FILE)
   adapting.write_statement(config, work)

@@ -10,10 +10,11 @@ from ldm_jax import config as configs
 from ldm_jax.data import latents as stored
 from ldm_jax.data import preprocess, scans, sources, store, text
 from ldm_jax.data.augment import augment
+from ldm_jax.data.grid import centred_affine
 from ldm_jax.diffusion import grid, solvers
 from ldm_jax.privacy import marginals
 from ldm_jax.synthesis import generate, requests, tiling, trained
-from ldm_jax.training import checkpoint, networks
+from ldm_jax.training import checkpoint, drifted, methods, networks
 from ldm_jax.training import diffusion as denoising
 from ldm_jax.workfolder import WorkFolder, fingerprint
 
@@ -24,8 +25,11 @@ DEPENDENCIES = {
   'encode': (('autoencoder', 'encode'), ('autoencoder',)),
   'diffusion': (('diffusion', 'augment', 'seed'), ('encode',)),
   'adapt': (('diffusion', 'adapt', 'seed'), ('encode', 'diffusion')),
-  'sample': (('sample', 'seed'), ('adapt',)),
-  'counterfactual': (('counterfactual', 'sample.ema_decay', 'seed'), ('adapt',)),
+  'sample': (('sample', 'adapt.drift', 'seed'), ('adapt',)),
+  'counterfactual': (
+    ('counterfactual', 'sample.ema_decay', 'adapt.drift', 'seed'),
+    ('adapt',),
+  ),
   'evaluate': (('evaluate', 'seed'), ('sample', 'counterfactual')),
   'report': ((), ('evaluate',)),
 }
@@ -139,6 +143,8 @@ def check_process(config):
   schedule = networks.schedule(config)
   for adapting in (False, True):
     denoising.configured_losses(config, None, schedule, adapting=adapting)
+  drifted.check(config, schedule)
+  methods.prior_weight(config.adapt)
   section = config.sample
   grid.time_grid(schedule.num_timesteps, section.steps, section.spacing)
   solvers.check_solver(section.solver, section.eta)
@@ -263,25 +269,24 @@ def sample_affine(split):
     ],
     axis=0,
   )
-  affine = np.zeros((4, 4))
-  # (d, h, w) run along S, A and R.
-  for axis, world in enumerate((2, 1, 0)):
-    affine[world, axis] = spacing[axis]
-    affine[world, 3] = -spacing[axis] * (split.shape[axis] - 1) / 2
-  affine[3, 3] = 1
-  return affine
+  return centred_affine(split.shape, spacing)
+
+
+def _sections(name, config):
+  sections = DEPENDENCIES[name][0]
+  return (*sections, *drifted.unread(config)) if name == 'adapt' else sections
 
 
 def _planned(name, config, work):
   if name == 'prepare':
     return work.finished(name)
-  sections, upstream = DEPENDENCIES[name]
+  sections, upstream = _sections(name, config), DEPENDENCIES[name][1]
   inputs = {before: _planned(before, config, work) for before in upstream}
   return fingerprint(config, sections, inputs)
 
 
 def _fingerprint(name, config, work):
-  sections, upstream = DEPENDENCIES[name]
+  sections, upstream = _sections(name, config), DEPENDENCIES[name][1]
   for before in upstream:
     require(work, before)
   inputs = {before: work.finished(before) for before in upstream}

@@ -142,12 +142,18 @@ def progress_bar(title, total, unit):
 def fingerprint(config, sections, upstream):
   """Hash of the config sections a stage reads and of what it builds on.
 
-  A section is a key of the config, or 'section.key' of one in it.
+  A section is a key of the config, or 'section.key' of one in it; '-section.key' is
+  left out of the section that was named before.
   """
   plain = to_plain(config)
+  for section in sections:
+    if section.startswith('-'):
+      *parents, leaf = section[1:].split('.')
+      del functools.reduce(lambda part, key: part[key], parents, plain)[leaf]
   chosen = {
     section: functools.reduce(lambda part, key: part[key], section.split('.'), plain)
     for section in sections
+    if not section.startswith('-')
   }
   return digest({'format': FORMAT, 'config': chosen, 'upstream': upstream})
 

@@ -80,6 +80,9 @@ def test_load_names_a_missing_file_and_a_file_without_get_config(tmp_path):
     ('autoencoder.model.channels', '[8, 16]', (8, 16)),
     ('autoencoder.model.kernels', '((1,3,3),(3,3,3))', ((1, 3, 3), (3, 3, 3))),
     ('counterfactual.set.AGE', '+10', '+10'),
+    ('adapt.drift.value', '0.1', 0.1),
+    ('adapt.drift.value', 0, 0.0),
+    ('adapt.drift.value', '(0.1, -0.2)', (0.1, -0.2)),
   ],
 )
 def test_an_override_takes_the_type_of_the_default(key, text, value):

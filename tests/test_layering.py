@@ -13,6 +13,7 @@ FLOORS = (
   (
     *('defaults_autoencoder', 'defaults_adapt', 'defaults_counterfactual', 'defaults'),
     *('config', 'ablations', 'presets', 'checks', 'workfolder'),
+    'checks_counterfactual',
   ),
   ('data',),
   ('diffusion',),
@@ -35,6 +36,7 @@ MODULES = {
   *('checks', 'workfolder', 'staging', 'encoding', 'releasing', 'readying'),
   *('adapting', 'auditing', 'autoencoding', 'estimating', 'examining', 'stages'),
   *('presets', 'converting', 'planning', 'defaults_counterfactual', 'editing'),
+  'checks_counterfactual',
   'main',
 }
 # Packages that one room alone imports, and modules that a room does not import.

@@ -21,13 +21,23 @@ def ddim_invert(
   prediction='epsilon',
   spacing='linspace',
   num_iterations=1,
+  shift=None,
 ):
   """Returns z_T (b, ..., c) such that deterministic `solvers.sample` gives z_0.
 
   Each step calls the denoiser 1 + num_iterations times, at the time it arrives at.
+  `shift` is what sampling adds where every step arrives (`drift.step_shift`), or None.
   """
   z_T, _ = _scan(
-    denoise, z_0, schedule, num_steps, prediction, spacing, num_iterations, False
+    denoise,
+    z_0,
+    schedule,
+    num_steps,
+    prediction,
+    spacing,
+    num_iterations,
+    shift,
+    with_path=False,
   )
   return z_T
 
@@ -41,6 +51,7 @@ def ddim_invert_path(
   prediction='epsilon',
   spacing='linspace',
   num_iterations=1,
+  shift=None,
 ):
   """Returns z_T, path and corrections, the last two (num_steps, b, ..., c).
 
@@ -49,13 +60,30 @@ def ddim_invert_path(
   call per step than `ddim_invert`.
   """
   z_T, (path, corrections) = _scan(
-    denoise, z_0, schedule, num_steps, prediction, spacing, num_iterations, True
+    denoise,
+    z_0,
+    schedule,
+    num_steps,
+    prediction,
+    spacing,
+    num_iterations,
+    shift,
+    with_path=True,
   )
   return z_T, path, corrections
 
 
 def _scan(
-  denoise, z_0, schedule, num_steps, prediction, spacing, num_iterations, with_path
+  denoise,
+  z_0,
+  schedule,
+  num_steps,
+  prediction,
+  spacing,
+  num_iterations,
+  shift,
+  *,
+  with_path,
 ):
   if spacing == 'monai':
     raise ValueError("The 'monai' spacing skips times and has no inverse; use another.")
@@ -64,18 +92,20 @@ def _scan(
 
   def step(z_s, pair):
     level_t, level_s = map(schedule.at, pair)
+    # Where the step itself arrived, before sampling shifted it.
+    before = z_s if shift is None else z_s - jnp.asarray(shift, z_s.dtype)
 
     def predict(z_t):
       output = denoise(z_t, jnp.full(z_t.shape[:1], pair[0]))
       return process.to_pair(output, z_t, level_t, prediction)
 
     def refine(_, z_t):
-      return _backwards(z_s, *predict(z_t), level_t, level_s, prediction == 'flow')
+      return _backwards(before, *predict(z_t), level_t, level_s, prediction == 'flow')
 
     z_t = jax.lax.fori_loop(0, 1 + num_iterations, refine, z_s)
     if not with_path:
       return z_t, None
-    return z_t, (z_s, z_s - solvers.ddim_move(*predict(z_t), level_t, level_s))
+    return z_t, (z_s, before - solvers.ddim_move(*predict(z_t), level_t, level_s))
 
   return jax.lax.scan(step, z_0, tuple(map(jnp.asarray, times)), reverse=True)
 

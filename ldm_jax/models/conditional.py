@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 from flax.core import FrozenDict
 
+from ldm_jax.models.concept import Concept
 from ldm_jax.models.conditioner import AttributeEncoder
 from ldm_jax.models.denoiser import UNet
 from ldm_jax.models.dit import DiT
@@ -67,8 +68,9 @@ class ConditionalDenoiser(Network):
       )
     if self.text_shape:
       self.text_conditioner = TextEncoder(width, embedding_dim, dtype)
+    self.concept = Concept()
 
-  def __call__(self, z_t, t, attributes, drop=None):
+  def __call__(self, z_t, t, attributes, drop=None, untold=None):
     """Output (b,*space,out_channels).
 
     Args:
@@ -77,8 +79,24 @@ class ConditionalDenoiser(Network):
         no token is. Without the text's part there is no text.
       drop: (b,) bool, True where the output must not depend on the condition; None for
         nowhere.
+      untold: (b,) bool, True where the output must not depend on a new token
+        (`concept`); None for nowhere.
 
     Raises: ValueError when the condition has another length.
+    """
+    context, embedding = self.describe(attributes, drop)
+    context = context if 'attention' in self.by else None
+    context, embedding = self.concept(context, embedding, _either(drop, untold))
+    if 'channels' in self.by:
+      attributes, _, _ = self._split(attributes)
+      z_t = beside(z_t, as_channels(attributes, self.num_categories, drop))
+    return getattr(self, self._name)(z_t, t, context=context, embedding=embedding)
+
+  def describe(self, attributes, drop=None):
+    """What conditions alone say: context and embedding (b,e), None where there is none.
+
+    Arguments as above; the context is (b,k,width), or with text (tokens, mask). Of a
+    new token it knows nothing.
     """
     attributes, text, mask = self._split(attributes)
     context = embedding = None
@@ -92,11 +110,7 @@ class ConditionalDenoiser(Network):
         jnp.concatenate([known, mask], 1),
       )
       embedding = None if embedding is None else embedding + of_text
-    if 'channels' in self.by:
-      z_t = beside(z_t, as_channels(attributes, self.num_categories, drop))
-    if 'attention' not in self.by:
-      context = None
-    return getattr(self, self._name)(z_t, t, context=context, embedding=embedding)
+    return context, embedding
 
   @property
   def _name(self):
@@ -140,6 +154,11 @@ class ConditionalDenoiser(Network):
         f'text cannot become channels, but by is {self.by}; add attention or embedding '
         'to diffusion.conditioner.by'
       )
+
+
+def _either(one, other):
+  """The union of two masks (b,), either of which may be None."""
+  return other if one is None else one if other is None else one | other
 
 
 def as_channels(attributes, num_categories, drop=None):

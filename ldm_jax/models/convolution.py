@@ -1,12 +1,15 @@
 """One convolution for all: (b,*space,c_in), (*k,c_in,c_out) -> (b,*space,c_out).
 
-It is a cross-correlation in one to three dimensions, as many as the kernel has. Three
+It is a cross-correlation in one to three dimensions, as many as the kernel has. Four
 lowerings compute the same function, and `choose_lowering` picks one per platform:
 
+`onednn`: a library's convolution (`models/onednn.py`); on a CPU the fastest by far,
+  where jaxlib carries it.
 `shifted`: a sum over the kernel's taps of a shifted slice times a matrix, in a loop
   that keeps one slice and one product alive. XLA's own 3D convolution on CPU is several
   times slower than this.
-`planar`: XLA's 2D convolution, fast on CPU; a 3D kernel is one for each of its planes.
+`planar`: XLA's 2D convolution, the fastest on other CPUs; a 3D kernel is one for each
+  of its planes.
 `lax`: XLA's convolution for everything; right on GPU and TPU.
 
 The weight gradient decides the cost of private training: `vmap` turns the gradient of
@@ -21,17 +24,17 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ldm_jax.models import adapters
+from ldm_jax.models import adapters, onednn
 from ldm_jax.models.initial import fan_in
 from ldm_jax.models.lowering import (
+  batch_weight_gradient,
   correlate,
   input_gradient,
-  pad,
   subsample,
   weight_gradients,
 )
 
-LOWERINGS = ('auto', 'shifted', 'planar', 'lax')
+LOWERINGS = ('auto', 'onednn', 'shifted', 'planar', 'lax')
 
 
 def convolve(x, kernel, strides=1, padding='same', lowering='auto'):
@@ -62,11 +65,24 @@ def convolve(x, kernel, strides=1, padding='same', lowering='auto'):
   leading = x.shape[: 1 + folded]
   x = x.reshape(-1, *x.shape[1 + folded :])
   kernel = kernel.reshape(kernel.shape[folded:])
-  strides, pairs = strides[folded:], pairs[folded:]
-  if lowering == 'auto':
-    lowering = choose_lowering(jax.default_backend(), x.shape[1:-1], kernel.shape[:-2])
-  y = _convolve(x, kernel, strides, pairs, lowering)
+  lowering = _chosen(lowering, x, size[folded:])
+  y = _convolve(x, kernel, strides[folded:], pairs[folded:], lowering)
   return y.reshape(*leading, *y.shape[1:])
+
+
+def weight_gradient(x, g, size, strides, pairs):
+  """Gradient (*size, c_in, c_out) in float32 of a kernel, summed over the batch.
+
+  Args:
+    x: (b, *space, c_in), the input. g: (b, *space_out, c_out), the output's gradient.
+    size, strides, pairs: of the kernel, one entry per axis.
+  """
+  folded = _num_untouched_axes(size, strides, pairs)
+  x, g = (a.reshape(-1, *a.shape[1 + folded :]) for a in (x, g))
+  rest = size[folded:]
+  lowering = _chosen('auto', x, rest)
+  total = batch_weight_gradient(x, g, rest, strides[folded:], pairs[folded:], lowering)
+  return total.reshape(*size, *total.shape[-2:])
 
 
 def choose_lowering(platform, space, size):
@@ -79,9 +95,17 @@ def choose_lowering(platform, space, size):
   """
   if platform != 'cpu':
     return 'lax'
+  if onednn.is_available():
+    return 'onednn'
   # XLA's planar convolution collapses on grids narrower than the kernel.
   wide = all(n >= k for n, k in zip(space[-2:], size[-2:], strict=True))
   return 'planar' if len(size) >= 2 and wide else 'shifted'
+
+
+def _chosen(lowering, x, size):
+  if lowering != 'auto':
+    return lowering
+  return choose_lowering(jax.default_backend(), x.shape[1:-1], size)
 
 
 def padding_pairs(padding, size):
@@ -115,6 +139,11 @@ def _check(x, kernel, strides, pairs, lowering):
     )
   if lowering not in LOWERINGS:
     raise ValueError(f'lowering is {lowering!r}; choose one of {LOWERINGS}')
+  if lowering == 'onednn' and not onednn.is_available():
+    raise ValueError(
+      "lowering is 'onednn', which needs a CPU of x86-64 under Linux and jaxlib "
+      f"{' or '.join(v + 'x' for v in onednn.VERIFIED)}; use 'auto'"
+    )
   for n, k, (low, high) in zip(x.shape[1:-1], kernel.shape, pairs, strict=False):
     if n + low + high < k:
       raise ValueError(
@@ -152,7 +181,7 @@ def _backward(strides, pairs, lowering, residuals, g):
   else:
     grad_x = input_gradient(g, kernel, strides, pairs, x.shape, lowering)
   size = kernel.shape[:-2]
-  grad_kernel = weight_gradients(pad(x, pairs), g, size, strides, lowering)
+  grad_kernel = weight_gradients(x, g, size, strides, pairs, lowering)
   return grad_x, grad_kernel.astype(kernel.dtype)
 
 

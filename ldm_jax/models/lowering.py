@@ -5,7 +5,6 @@ matrix (c_in, c_out). Strides, kernel sizes and margins are tuples with one entr
 spatial axis; inputs called padded carry their border already.
 """
 
-import functools
 import itertools
 import math
 
@@ -13,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.custom_batching import custom_vmap
+
+from ldm_jax.models import onednn
 
 # Taps are folded into the contraction while it stays this narrow: products of fewer
 # columns leave the CPU's matrix units idle, wider ones only add copies.
@@ -44,6 +45,8 @@ def correlate(x, kernel, strides, lowering, pairs=None):
   """Convolution of x with pairs of zeros around it; None: x is padded already."""
   size, dims = kernel.shape[:-2], kernel.ndim - 2
   pairs = ((0, 0),) * dims if pairs is None else pairs
+  if lowering == 'onednn':
+    return _correlate_onednn(x, kernel, strides, pairs)
   if lowering == 'planar' and dims == 3:
     return _correlate_planes(x, kernel, strides, pairs)
   if size == (1,) * dims:
@@ -74,6 +77,20 @@ def correlate(x, kernel, strides, lowering, pairs=None):
   # varying axes inside shard_map.
   y = lax.fori_loop(1, len(matrices), add, product(jnp.int32(0)))
   return y.astype(x.dtype)
+
+
+def _correlate_onednn(x, kernel, strides, pairs):
+  """The call in float32; margins that it does not know are laid around x before."""
+  sides = list(zip(kernel.shape, pairs, strict=False))
+  beside = [tuple(n if n < 0 or n >= k else 0 for n in pair) for k, pair in sides]
+  if any(map(any, beside)):
+    x = pad(x, beside)
+  within = tuple(
+    tuple(n - m for n, m in zip(pair, outer, strict=True))
+    for pair, outer in zip(pairs, beside, strict=True)
+  )
+  x_32, kernel_32 = x.astype(jnp.float32), kernel.astype(jnp.float32)
+  return onednn.correlate(x_32, kernel_32, strides, within).astype(x.dtype)
 
 
 def _correlate_planes(x, kernel, strides, pairs):
@@ -241,7 +258,7 @@ def _has_planes(out, size, strides):
   return whole and math.prod(out[1:]) >= SMALLEST_PLANE
 
 
-def weight_gradients(x, g, size, strides, lowering):
+def weight_gradients(x, g, size, strides, pairs, lowering):
   """Weight gradient (*size, c_in, c_out) in float32 whose `vmap` costs no more.
 
   `vmap` asks for one gradient per patient. XLA's own convolution would become a
@@ -251,14 +268,7 @@ def weight_gradients(x, g, size, strides, lowering):
 
   @custom_vmap
   def gradient(x, g):
-    if lowering != 'lax':
-      return planes_weight_gradient(x, g, size, strides)
-
-    def of_kernel(kernel):
-      return correlate(x, kernel, strides, 'lax')
-
-    kernel = jax.ShapeDtypeStruct((*size, x.shape[-1], g.shape[-1]), x.dtype)
-    return jax.linear_transpose(of_kernel, kernel)(g)[0].astype(jnp.float32)
+    return batch_weight_gradient(x, g, size, strides, pairs, lowering)
 
   @gradient.def_vmap
   def _(axis_size, in_batched, x, g):
@@ -266,10 +276,29 @@ def weight_gradients(x, g, size, strides, lowering):
       a if batched else jnp.broadcast_to(a, (axis_size, *a.shape))
       for a, batched in zip((x, g), in_batched, strict=True)
     )
-    if lowering != 'lax' and _has_planes(g.shape[2:-1], size, strides):
-      one = lambda pair: planes_weight_gradient(*pair, size, strides)
+    of_one = (x.shape[-1], g.shape[1:], size, strides)
+    by_library = lowering == 'onednn' and onednn.suits_weight_gradient(*of_one)
+    by_planes = lowering != 'lax' and _has_planes(g.shape[2:-1], size, strides)
+    if by_library or by_planes:
+      one = lambda a: batch_weight_gradient(*a, size, strides, pairs, lowering)
       return lax.map(one, (x, g)), True
-    products = functools.partial(weight_gradient, size=size, strides=strides)
+    products = lambda x, g: weight_gradient(pad(x, pairs), g, size, strides)
     return jax.vmap(products)(x, g), True
 
   return gradient(x, g)
+
+
+def batch_weight_gradient(x, g, size, strides, pairs, lowering):
+  """Weight gradient (*size, c_in, c_out) in float32, summed over the batch."""
+  of_batch = (x.shape[-1], g.shape, size, strides)
+  if lowering == 'onednn' and onednn.suits_weight_gradient(*of_batch):
+    x, g = x.astype(jnp.float32), g.astype(jnp.float32)
+    return onednn.weight_gradient(x, g, size, pairs)
+  if lowering != 'lax':
+    return planes_weight_gradient(pad(x, pairs), g, size, strides)
+
+  def of_kernel(kernel):
+    return correlate(x, kernel, strides, 'lax', pairs)
+
+  kernel = jax.ShapeDtypeStruct((*size, x.shape[-1], g.shape[-1]), x.dtype)
+  return jax.linear_transpose(of_kernel, kernel)(g)[0].astype(jnp.float32)

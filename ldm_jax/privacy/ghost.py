@@ -21,9 +21,9 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Literal
 
-from ldm_jax.models.convolution import Conv, padding_pairs
+from ldm_jax.models.convolution import Conv, padding_pairs, weight_gradient
 from ldm_jax.models.layers import Dense
-from ldm_jax.models.lowering import pad, planes_weight_gradient, unfold
+from ldm_jax.models.lowering import pad, unfold
 
 LINEAR = (Conv, Dense)
 # Multiply-adds that cost what writing and reading one entry of a gradient costs
@@ -162,8 +162,7 @@ def weighted_sum(layer, factors, scale, keep):
     for x, g in factors:
       x, g = rows(x), rows(g, scale)
       if layer.size:
-        x = pad(x, layer.pairs)
-        total += planes_weight_gradient(x, g, layer.size, layer.strides)
+        total += weight_gradient(x, g, layer.size, layer.strides, layer.pairs)
       else:
         total += x.reshape(-1, x.shape[-1]).T @ g.reshape(-1, g.shape[-1])
   return total

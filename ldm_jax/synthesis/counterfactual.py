@@ -16,7 +16,6 @@ import numpy as np
 from ldm_jax.data.attributes import Schema, is_missing
 from ldm_jax.data.batching import chunks
 
-
 # What data sets call the category of the healthy; one word may stand for another.
 HEALTHY = ('healthy', 'normal', 'control', 'cn', 'hc', 'nor')
 
@@ -194,7 +193,7 @@ def _apply_change(attribute, code, value):
 
 
 def _healthy(attribute, text):
-  """The category that means what text means, where data sets name health differently."""
+  """The category that text means, where data sets name health differently."""
   if attribute.kind != 'categorical' or text in map(str, attribute.categories):
     return text
   names = {str(category).lower(): str(category) for category in attribute.categories}

@@ -31,7 +31,7 @@ class Setting:
     guidance: 1 follows the new attributes, above 1 exaggerates.
     guide_from: 'source' exaggerates the difference to the source's own attributes,
       so that no change stays no change; 'null' is ordinary classifier-free guidance.
-    drift: of the model (delta); all runs are made in centred coordinates.
+    drift: of the model; all runs are made in its coordinates.
     latent_mean, latent_std: latent statistics.
     key: of the noise that an editor draws, a row's own folded from it; None is a fixed
       one.
@@ -96,7 +96,7 @@ class Setting:
 
     @jax.jit
     def run(params, z, attributes, new_attributes, keep=None):
-      drifting.check_drift(self.drift, z.shape[-1])
+      drifting.check_drift(self.drift, z.shape[-1], self.schedule)
       own = jnp.asarray(attributes, jnp.float32)
       new = jnp.asarray(new_attributes, jnp.float32)
       z = normalise(z, self.latent_mean, self.latent_std)
@@ -120,6 +120,7 @@ def ddim(setting: Setting, *, num_iterations: int = 1, correct: bool = True):
       z,
       *setting.grid,
       num_iterations=num_iterations,
+      shift=drifting.step_shift(setting.drift),
       **setting.options,
     )
 
@@ -129,7 +130,11 @@ def ddim(setting: Setting, *, num_iterations: int = 1, correct: bool = True):
 
     denoise = setting.towards(params, new, own)
     return solvers.sample(
-      denoise, z_T, *setting.grid, after_step=after_step, **setting.options
+      denoise,
+      z_T,
+      *setting.grid,
+      after_step=drifting.after_step(setting.drift, after_step),
+      **setting.options,
     )
 
   return setting.jitted(edit)
@@ -184,6 +189,7 @@ def sdedit(setting: Setting, *, strength: float = 0.5):
 
   def edit(params, z, own, new, keep):
     eps = solvers.initial_noise(setting.noise_key, z.shape)
+    eps = drifting.start(eps, setting.drift)
     levels = setting.schedule.at(jnp.asarray(s))
 
     def after_step(z_s, i):
@@ -196,7 +202,7 @@ def sdedit(setting: Setting, *, strength: float = 0.5):
       setting.towards(params, new, own),
       process.add_noise(z, eps, setting.schedule.at(int(t[0]))),
       *setting.grid,
-      after_step=after_step,
+      after_step=drifting.after_step(setting.drift, after_step),
       first_step=first,
       **setting.options,
     )

@@ -52,14 +52,14 @@ def make_sampler(
     num_steps: denoiser calls per sample.
     solver, eta, prediction, spacing, clip_z_0: see `diffusion.solvers.sample`.
     guidance: 0 unconditional, 1 conditional, above 1 stronger condition.
-    drift: scalar or (c,) shift of the noise the denoiser was trained with (delta).
+    drift: `diffusion.drift.Drift` of the noise, or its value: a scalar or (c,).
     latent_mean, latent_std: statistics that z_0 is multiplied back with.
     mesh: of `training.mesh`; its devices share the rows, see `by_rows`.
 
   Raises:
     ValueError: a drift that does not fit the channels; what `sample` refuses.
   """
-  drifting.check_drift(drift, latent_shape[-1])
+  drifting.check_drift(drift, latent_shape[-1], schedule, solver)
   grid.time_grid(schedule.num_timesteps, num_steps, spacing)
   process.check_prediction(prediction, schedule)
   solvers.check_solver(solver, eta)
@@ -67,11 +67,10 @@ def make_sampler(
   def sample(params, attributes, keys):
     attributes = jnp.asarray(attributes, jnp.float32)
     denoise = conditional(apply_denoiser, params, attributes, guidance)
-    # In centred coordinates the drifted start is plain noise.
-    y_T = solvers.initial_noise(keys, (attributes.shape[0], *latent_shape))
+    noise = solvers.initial_noise(keys, (attributes.shape[0], *latent_shape))
     z_0 = solvers.sample(
       drifting.centred(denoise, schedule, drift, prediction),
-      y_T,
+      drifting.start(noise, drift),
       schedule,
       num_steps,
       keys,
@@ -80,6 +79,7 @@ def make_sampler(
       prediction=prediction,
       spacing=spacing,
       clip_z_0=clip_z_0,
+      after_step=drifting.after_step(drift),
     )
     return denormalise(z_0, latent_mean, latent_std)
 

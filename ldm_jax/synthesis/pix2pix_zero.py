@@ -49,6 +49,7 @@ def pix2pix_zero(
       z,
       *setting.grid,
       num_iterations=num_iterations,
+      shift=drifting.step_shift(setting.drift),
       **setting.options,
     )
     t, s = map(jnp.asarray, grid.time_pairs(*setting.times))

@@ -10,7 +10,7 @@ import numpy as np
 from ldm_jax.data import text
 from ldm_jax.data.attributes import Schema
 from ldm_jax.diffusion.schedules import Schedule
-from ldm_jax.training import adapted, checkpoint, networks
+from ldm_jax.training import adapted, checkpoint, drifted, networks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +88,7 @@ def load(config, work, schema, volume_shape):
     },
     schedule=networks.schedule(config),
     prediction=config.diffusion.prediction,
-    drift=config.adapt.drift if is_adapted and config.adapt.drift else None,
+    drift=drifted.in_sampling(config, work) if is_adapted else None,
   )
 
 

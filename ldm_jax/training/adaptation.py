@@ -1,8 +1,8 @@
-"""Fine-tuning on another cohort: which parameters train, and the private step.
+"""Fine-tuning on another cohort: the private step and its optimiser.
 
-Tags: [Abadi16] deep learning with differential privacy; [Lyu24] DP-LDM, which trains
-attention and condition embedding only; [Hu21] LoRA; [De22] unlocking accuracy of
-DP image classification, arXiv 2204.13650.
+Which parameters it moves is told in `methods`. Tags: [Abadi16] deep learning with
+differential privacy; [De22] unlocking accuracy of DP image classification, arXiv
+2204.13650.
 """
 
 import functools
@@ -13,34 +13,10 @@ import numpy as np
 import optax
 from jax.sharding import PartitionSpec as P
 
-from ldm_jax.models import adapters
 from ldm_jax.privacy import clipping, gradients, mechanism
 from ldm_jax.privacy.noise import Replay
 from ldm_jax.training.mesh import EXAMPLES, state_shardings
 from ldm_jax.training.state import advance
-
-# Which parameter paths each method moves.
-METHODS = {
-  'full': lambda path: True,
-  'attention': lambda path: (
-    path.startswith(('conditioner/', 'text_conditioner/')) or 'attention' in path
-  ),
-  'lora': adapters.is_adapter,  # [Hu21]
-}
-
-
-def added(section, params, key):
-  """Flat parameters that the method of `config.adapt` adds to a network's.
-
-  Args:
-    section: config.adapt.
-    params: flat dict of the network's own parameters.
-    key: PRNG key of their first values.
-  """
-  if section.method != 'lora':
-    return {}
-  lora = section.lora
-  return adapters.create(params, key, lora.rank, lora.alpha, lora.targets)
 
 
 def optimizer(section):

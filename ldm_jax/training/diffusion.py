@@ -33,11 +33,12 @@ def denoising_losses(
   it lies before the gradient that private training clips.
 
   Args:
-    module: network with apply({'params'}, z_t, t, attributes, drop).
+    module: network with apply({'params'}, z_t, t, attributes, drop, **more), where more
+      are the named arguments that the losses were given beside theirs.
     schedule, prediction: of `diffusion.schedules` and `diffusion.process`.
     drop_probability: share of examples without condition [Ho22].
-    drift: with it the noise is N(drift, 1) and the network learns to predict the
-      drifted noise ([Yeganeh25] Eq. 4 as a prior).
+    drift: a `diffusion.drift.Drift`, its value, or None: shifts the noise, and with
+      it what the network learns to predict [Yeganeh25].
     times: probabilities (T,) of the times, see `weighting.density`; None is uniform.
     importance: False lets `times` change the objective, to E over these times; True
       divides each loss by T p(t), which keeps the uniform objective and changes only
@@ -63,18 +64,18 @@ def denoising_losses(
       return jax.random.randint(key, (), 0, num_timesteps)
     return weighting.draw_time(key, times)
 
-  def losses(params, z_0, attributes, keys):
+  def losses(params, z_0, attributes, keys, **more):
     key_t, key_eps, key_drop = jnp.moveaxis(jax.vmap(_split3)(keys), 1, 0)
     t = jax.vmap(draw_time)(key_t)
     eps = jax.vmap(lambda key: jax.random.normal(key, z_0.shape[1:]))(key_eps)
-    eps = drifting.shift_noise(eps, drift)
+    eps, to_predict = drifting.training_noise(eps, t, num_timesteps, drift, key_eps)
     drop = jax.vmap(lambda key: jax.random.bernoulli(key, drop_probability))(key_drop)
     if hide_from is not None:
       attributes = hide(attributes, hide_from, hide_probability, key_drop)
     level_t = schedule.at(t)
     z_t = process.add_noise(z_0, eps, level_t)
-    output = module.apply({'params': params}, z_t, t, attributes, drop)
-    target = process.training_target(z_0, eps, level_t, prediction)
+    output = module.apply({'params': params}, z_t, t, attributes, drop, **more)
+    target = process.training_target(z_0, to_predict, level_t, prediction)
     error = jnp.square(output.astype(jnp.float32) - target)
     error = error.reshape(len(error), -1).mean(1)
     if min_snr_gamma is not None:
@@ -116,7 +117,7 @@ def configured_losses(config, module, schedule, drift=None, adapting=False):
     schedule,
     section.prediction,
     section.drop_probability,
-    drift or None,
+    drift,
     times=probabilities,
     importance=times.importance,
     min_snr_gamma=gamma,

@@ -134,8 +134,7 @@ def partition(params, is_trained):
   frozen = {path: leaf for path, leaf in flat.items() if path not in trained}
   if not trained:
     raise ValueError(
-      'The chosen adapt.method trains no parameter of this network (for '
-      "'attention', set diffusion.model.attention_levels); it has: "
+      'The chosen adapt.method trains no parameter of this network; it has: '
       f'{", ".join(sorted(flat)[:8])}, ...'
     )
   return trained, frozen

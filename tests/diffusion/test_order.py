@@ -48,10 +48,11 @@ def flow_to_clean(schedule, mean, z_t, t):
   return mean + STD * (z_t - signal * mean) / jnp.sqrt((signal * STD) ** 2 + noise**2)
 
 
-def errors(schedule, prediction, counts, **options):
+def errors(schedule, prediction, counts, delta=0.0, **options):
   mean, z_T = np.array([1.5, -0.5]), jax.random.normal(jax.random.key(0), (32, 2))
   expected = flow_to_clean(schedule, mean, z_T, schedule.num_timesteps - 1)
-  denoise = exact(schedule, mean, prediction)
+  denoise = exact(schedule, mean, prediction, delta)
+  denoise = drift.centred(denoise, schedule, delta, prediction)
   run = lambda n: solvers.sample(
     denoise, z_T, schedule, n, prediction=prediction, **options
   )
@@ -87,6 +88,23 @@ def test_on_even_log_ratios_halved_steps_shrink_the_error_by_the_order(
 ):
   found = errors(EVEN, 'epsilon', (21, 41, 81), solver=solver)
   assert np.all((slopes(found) > low) & (slopes(found) < high)), found
+
+
+@pytest.mark.parametrize('delta', [0.3, np.array([0.4, -0.2])], ids=str)
+@pytest.mark.parametrize(
+  'solver, low, high',
+  [
+    ('ddim', 0.85, 1.15),
+    ('heun', 1.8, 2.2),
+    ('dpmpp_2m', 1.8, 2.3),
+    ('unipc', 2.4, 3.6),
+  ],
+)
+def test_a_drift_changes_neither_the_order_nor_the_error(solver, low, high, delta):
+  found = errors(EVEN, 'epsilon', (21, 41, 81), delta, solver=solver)
+  assert np.all((slopes(found) > low) & (slopes(found) < high)), found
+  plain = errors(EVEN, 'epsilon', (41,), solver=solver)
+  np.testing.assert_allclose(found[1], plain[0], rtol=0.05)
 
 
 @pytest.mark.parametrize('name', ['flow', 'cosine', 'scaled_linear'])

@@ -1,5 +1,7 @@
 """The convolution is XLA's function in every lowering, with its gradients."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
+from ldm_jax.models import convolution, lowering, onednn
 from ldm_jax.models.convolution import Conv, choose_lowering, convolve, padding_pairs
 
 CASES = [
@@ -25,7 +28,14 @@ CASES = [
   # Planes large enough for a weight gradient plane by plane.
   ((3, 12, 11), (3, 3, 3), (4, 6), (1, 1, 1), 'same'),
   ((4, 14, 13), (2, 3, 2), (4, 3), (1, 1, 1), 'valid'),
+  # Channels and planes enough for oneDNN's weight gradient.
+  ((16, 5, 4), (3, 3, 3), (32, 33), (1, 1, 1), 'same'),
+  ((17, 5, 6), (2, 3, 4), (34, 32), (1, 1, 1), 'valid'),
 ]
+
+NEEDS_ONEDNN = pytest.mark.skipif(
+  not onednn.is_available(), reason='this jaxlib is not known to hold oneDNN'
+)
 
 
 def reference(x, kernel, strides, padding):
@@ -54,6 +64,7 @@ def close(actual, expected, rtol=1e-5):
   ('case', 'lowering'),
   [(case, 'shifted') for case in CASES]
   + [(CASES[i], 'planar') for i in (2, 3, 5, 6, 9, 11, 12)]
+  + [pytest.param(case, 'onednn', marks=NEEDS_ONEDNN) for case in CASES]
   + [(CASES[i], 'lax') for i in (6, 7)],
   ids=str,
 )
@@ -73,7 +84,9 @@ def test_every_lowering_is_xlas_convolution_with_both_gradients(case, lowering):
     close(actual, expected)
 
 
-@pytest.mark.parametrize('lowering', ['shifted', 'planar', 'lax'])
+@pytest.mark.parametrize(
+  'lowering', ['shifted', 'planar', 'lax', pytest.param('onednn', marks=NEEDS_ONEDNN)]
+)
 def test_vmapped_gradients_are_those_of_a_loop_and_never_grouped(lowering):
   x, kernel = example((6, 7), (3, 3), (4, 5), num=4)
 
@@ -147,7 +160,50 @@ def test_a_kernel_of_one_slice_leaves_depth_alone():
   close(convolve(x, kernel), np.stack(slices, 1))
 
 
-def test_the_lowering_follows_platform_and_shape():
+@NEEDS_ONEDNN
+@pytest.mark.parametrize('axes', [(0, None), (None, 0), (0, 0)])
+def test_onednn_maps_over_examples_kernels_and_pairs(axes):
+  x, kernel = example((3, 5, 4), (3, 3, 3), (3, 4), num=2)
+  many = [
+    a if axis is None else jnp.stack([a, 2 * a, a[::-1]])
+    for a, axis in zip((x, kernel), axes, strict=True)
+  ]
+  actual, expected = (
+    jax.vmap(functools.partial(convolve, lowering=name), axes)(*many)
+    for name in ('onednn', 'planar')
+  )
+  close(actual, expected)
+
+
+@NEEDS_ONEDNN
+def test_a_weight_gradient_of_planes_is_a_convolution_itself():
+  x, _ = example((6, 5), (3, 3), (32, 40), num=32)
+  g = jax.random.normal(jax.random.key(2), (32, 6, 5, 40))
+  arguments = ((3, 3), (1, 1), ((1, 1), (1, 1)))
+  assert onednn.suits_weight_gradient(32, g.shape, *arguments[:2])
+  expected, actual = (
+    lowering.batch_weight_gradient(x, g, *arguments, name)
+    for name in ('shifted', 'onednn')
+  )
+  close(actual, expected)
+  close(convolution.weight_gradient(x, g, *arguments), expected)
+
+
+def test_onednn_is_refused_where_it_is_not_known_to_run(monkeypatch):
+  monkeypatch.setattr(onednn, 'is_available', lambda: False)
+  x, kernel = example((5, 4), (3, 3), (3, 4))
+  with pytest.raises(ValueError, match="'onednn', which needs"):
+    convolve(x, kernel, lowering='onednn')
+
+
+@NEEDS_ONEDNN
+def test_where_onednn_runs_it_is_chosen_on_a_cpu():
+  assert choose_lowering('cpu', (8, 8, 2), (3, 3, 3)) == 'onednn'
+  assert choose_lowering('gpu', (8, 8, 2), (3, 3, 3)) == 'lax'
+
+
+def test_the_lowering_follows_platform_and_shape(monkeypatch):
+  monkeypatch.setattr(onednn, 'is_available', lambda: False)
   assert choose_lowering('gpu', (8, 8, 8), (3, 3, 3)) == 'lax'
   assert choose_lowering('tpu', (8, 8), (3, 3)) == 'lax'
   assert choose_lowering('cpu', (8, 8), (3, 3)) == 'planar'

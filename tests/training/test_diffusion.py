@@ -7,6 +7,7 @@ import pytest
 
 from ldm_jax.defaults import defaults
 from ldm_jax.diffusion import schedules, solvers, weighting
+from ldm_jax.diffusion.drift import Drift
 from ldm_jax.diffusion.process import expand_like, to_epsilon, training_target
 from ldm_jax.privacy.gradients import clipped_sum
 from ldm_jax.training import diffusion
@@ -96,15 +97,28 @@ def test_what_a_flow_learns_without_loss_is_what_its_solvers_return(solver):
   np.testing.assert_allclose(z_0, Z_0, atol=1e-4)
 
 
-def test_zero_drift_is_no_drift_bit_for_bit():
-  found = [losses(drift=drift)(PARAMS, Z_0, ATTRIBUTES, KEYS) for drift in (None, 0.0)]
-  np.testing.assert_array_equal(*found)
+@pytest.mark.parametrize('zero', [0.0, Drift(np.zeros(3)), Drift(0, 'init_only')])
+def test_zero_drift_is_no_drift_bit_for_bit_in_loss_and_gradient(zero):
+  def found(drift):
+    run = losses(drift=drift)
+    total = lambda params: run(params, Z_0, ATTRIBUTES, KEYS).sum()
+    return jax.value_and_grad(total)(PARAMS)
+
+  jax.tree.map(np.testing.assert_array_equal, found(None), found(zero))
 
 
 def test_drift_moves_the_noise_that_is_learned():
   plain = losses()(PARAMS, Z_0, ATTRIBUTES, KEYS)
   drifted = losses(drift=0.5)(PARAMS, Z_0, ATTRIBUTES, KEYS)
   assert not np.allclose(plain, drifted)
+
+
+def test_random_offsets_are_drawn_from_the_key_of_each_example():
+  found = losses(drift=Drift(0.0, random_std=0.5))
+  whole = found(PARAMS, Z_0, ATTRIBUTES, KEYS)
+  one = found(PARAMS, Z_0[2:3], ATTRIBUTES[2:3], KEYS[2:3])
+  np.testing.assert_allclose(one[0], whole[2], rtol=1e-5)
+  assert not np.allclose(whole, losses()(PARAMS, Z_0, ATTRIBUTES, KEYS))
 
 
 def test_the_loss_of_an_example_does_not_depend_on_its_batch():

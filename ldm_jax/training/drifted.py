@@ -1,0 +1,82 @@
+"""The drift that a config asks for: in training, in sampling, given or found.
+
+`adapt.drift.search` finds the value at the start of the stage `adapt` and keeps it in
+FOUND, so that resumed runs and everything that samples take the same one.
+"""
+
+from ldm_jax.diffusion import drift as drifting
+
+FOUND = ('checkpoints', 'adapt', 'drift.json')
+
+
+def in_training(config, work, searched=True):
+  """The `diffusion.drift.Drift` that `adapt` trains with, or None.
+
+  With searched=False it is the config's own value where none has been found.
+
+  Raises:
+    ValueError: a drift that was to be searched for, and was not.
+  """
+  section = config.adapt.drift
+  if not section.training:
+    return None
+  value = _value(section, work, searched)
+  return _drift(section, value, section.target, section.random_std)
+
+
+def in_sampling(config, work):
+  """The Drift that the adapted model is sampled with, or None.
+
+  A model that was trained without it has no raw target to undo: `target` describes
+  training alone. Random offsets have mean zero, so sampling knows `value` alone.
+  """
+  section = config.adapt.drift
+  if not section.sampling:
+    return None
+  target = section.target if section.training else 'shifted'
+  return _drift(section, _value(section, work), target, 0.0)
+
+
+def unread(config):
+  """Keys of `adapt` that its training does not read, as `workfolder.fingerprint` takes.
+
+  A drift of sampling alone trains nothing anew: a private run would be spent again.
+  """
+  section = config.adapt.drift
+  if section.search:
+    return ()
+  return ('-adapt.drift.sampling' if section.training else '-adapt.drift',)
+
+
+def check(config, schedule):
+  """Finds what the config's drift cannot do, before any stage runs.
+
+  Raises:
+    ValueError: of `diffusion.drift`, for a drift, schedule or solver.
+  """
+  section = config.adapt.drift
+  drift = _drift(section, 1.0, section.target, section.random_std)
+  if section.search or _given(section):
+    solver = config.sample.solver if section.sampling else None
+    drifting.check_variant(drift, schedule, solver)
+
+
+def _drift(section, value, target, random_std):
+  return drifting.of(drifting.Drift(value, section.variant, target, random_std))
+
+
+def _given(section):
+  return drifting.of(section.value) is not None
+
+
+def _value(section, work, searched=True):
+  """The value that was searched for, or the config's."""
+  found = work.read_json(*FOUND) if section.search else None
+  if not section.search or (found is None and not searched):
+    return section.value
+  if found is None:
+    raise ValueError(
+      f'adapt.drift.search is {section.search!r}, but {work.root} holds no drift yet. '
+      'Run the stage that looks for it: --stages=adapt,...'
+    )
+  return found['value']

@@ -1,0 +1,146 @@
+"""The methods of fine-tuning: what trains, what is new, which loss is added.
+
+Tags: [Lyu24] DP-LDM, which trains attention and condition embedding only; [Hu21] LoRA;
+[Gal22] textual inversion, arXiv 2208.01618; [Ruiz23] DreamBooth, arXiv 2208.12242;
+[Kumari23] Custom Diffusion, arXiv 2212.04488.
+"""
+
+import dataclasses
+import re
+from collections.abc import Callable
+
+from ldm_jax.models import adapters, concept
+from ldm_jax.training import diffusion, preservation, state
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+  """A way to fine-tune: what trains, what is new, which loss is added.
+
+  Attributes:
+    parts: of what trains, (regular expression over paths, words); each must be there.
+    adds: (section, params, key, like) -> flat dict of new parameters.
+    starts_at_class: whether `like` of `adds` is wanted: the mean token of the public
+      conditions, the class to which the new one belongs.
+    prior_weight: of the loss on samples of the pre-trained model, where
+      adapt.prior.weight is None.
+  """
+
+  parts: tuple
+  adds: Callable = lambda section, params, key, like: {}
+  starts_at_class: bool = False
+  prior_weight: float = 0.0
+
+  def trains(self, path):
+    """Whether the parameter of this path moves."""
+    return any(re.search(pattern, path) for pattern, _ in self.parts)
+
+
+def _adapters(section, params, key, like):
+  lora = section.lora
+  return adapters.create(params, key, lora.rank, lora.alpha, lora.targets)
+
+
+def _word(section, params, key, like):
+  return concept.create(params, key, section.tokens.num, like)
+
+
+WORD = (f'^{concept.PREFIX}', 'a new token')
+METHODS = {
+  'full': Method((('', 'a parameter'),)),
+  'attention': Method(  # [Lyu24]
+    (
+      (
+        '^(text_)?conditioner/|attention',
+        "attention or the condition's encoders (set diffusion.model.attention_levels)",
+      ),
+    )
+  ),
+  'lora': Method(((f'/({adapters.DOWN}|{adapters.UP})$', 'adapters'),), _adapters),
+  'textual_inversion': Method((WORD,), _word, starts_at_class=True),  # [Gal22]
+  'dreambooth': Method(  # [Ruiz23]
+    (('^(unet|dit)/', 'a denoiser'), WORD), _word, prior_weight=1.0
+  ),
+  'custom_diffusion': Method(  # [Kumari23]
+    (
+      (
+        concept.READERS,
+        'keys and values of attention over the conditions (it needs '
+        "'attention' in diffusion.conditioner.by, and attention somewhere: "
+        'diffusion.model.attention_levels or middle_attention)',
+      ),
+      WORD,
+    ),
+    _word,
+  ),
+}
+
+
+def added(section, params, key, like=None):
+  """Flat parameters that the method of `config.adapt` adds to a network's.
+
+  Args:
+    section: config.adapt.
+    params: flat dict of the network's own parameters.
+    key: PRNG key of their first values.
+    like: (width,) token of the class, see `Method`.
+  """
+  return METHODS[section.method].adds(section, params, key, like)
+
+
+def partition(name, params):
+  """Flat parameters -> flat (trained, frozen), by the method of this name.
+
+  Raises:
+    ValueError: if the network has not all that the method trains.
+  """
+  method = METHODS[name]
+  for pattern, words in method.parts:
+    if not any(re.search(pattern, path) for path in params):
+      raise ValueError(
+        f'config.adapt.method is {name!r}, which trains {words}, but this network has '
+        f'none; it has {", ".join(sorted(params)[:8])}, ... Change '
+        '--config.adapt.method, or the network.'
+      )
+  return state.partition(params, method.trains)
+
+
+def prior_weight(section):
+  """Weight of the loss on samples of the pre-trained model, 0 for none.
+
+  Raises:
+    ValueError: where it could change nothing, or there is no pre-trained model.
+  """
+  method, weight = METHODS[section.method], section.prior.weight
+  weight = method.prior_weight if weight is None else weight
+  if weight and method.parts == (WORD,):
+    raise ValueError(
+      f'config.adapt.prior.weight is {weight}, but {section.method!r} moves the new '
+      'token alone, which samples of the class do not have. Set '
+      '--config.adapt.prior.weight=0.'
+    )
+  if weight and section.init != 'diffusion':
+    raise ValueError(
+      f'config.adapt.init is {section.init!r}, but the loss on samples of the '
+      f'pre-trained model has weight {weight}. Set --config.adapt.prior.weight=0, or '
+      "adapt.init='diffusion'."
+    )
+  return weight
+
+
+def patient_loss(section, losses, num_draws):
+  """The loss of one patient by the method of `config.adapt`.
+
+  Args:
+    section: config.adapt.
+    losses: of `diffusion.denoising_losses`.
+    num_draws: of (t, noise) for each volume.
+
+  Returns:
+    (trained, frozen, example, key) -> (); where the method preserves the prior,
+    `frozen` holds the class samples (`readying.class_samples`).
+  """
+  weight = prior_weight(section)
+  if weight:
+    losses = preservation.preserving(losses, num_draws, weight)
+  return diffusion.patient_loss(losses, num_draws)
