@@ -18,7 +18,7 @@ LAYOUTS = ('ixi', 'oasis', 'adni', 'bids')
 PHANTOM_LABELS = (0, 1, 2, 3, 4, 5, 6)
 SIZES = {
   # (slices, rows, columns), mm: 192 x 224 x 180 mm hold a head.
-  'tiny': ((32, 40, 32), (6.0, 5.6, 5.6)),
+  'tiny': ((24, 28, 24), (8.0, 8.0, 8.0)),
   'small': ((48, 56, 48), (4.0, 4.0, 4.0)),
   'full': ((96, 112, 96), (2.0, 2.0, 2.0)),
 }

@@ -178,7 +178,9 @@ def _check_transformations(section, prefix):
 def _check_adaptation(config):
   section = config.adapt
   least = 0 if section.privacy is None else 1
-  required = "1 or more; without privacy also 0, which is the model 'diffusion' as it is"
+  required = (
+    "1 or more; without privacy also 0, which is the model 'diffusion' as it is"
+  )
   _require(section.steps >= least, 'adapt.steps', section.steps, required)
   for key in ('rank', 'alpha'):
     _require(section.lora[key] > 0, f'adapt.lora.{key}', section.lora[key], 'above 0')
