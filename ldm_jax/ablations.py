@@ -120,9 +120,9 @@ def private_drift(epsilons=(1.0, 10.0), seeds=SEEDS):
   The private search is one release, training has what remains of the same total.
   """
   searches = {
-    'none': {},
-    '+private_mean': {'adapt.drift.search': 'private_mean'},
-    '+private_loss': {'adapt.drift.search': 'private_loss'},
+    'dp': {},
+    'dp+private_mean': {'adapt.drift.search': 'private_mean'},
+    'dp+private_loss': {'adapt.drift.search': 'private_loss'},
   }
   return {
     f'{name},epsilon={epsilon:g},seed={seed}': {
