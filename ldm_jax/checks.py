@@ -2,7 +2,7 @@
 
 import math
 
-from ldm_jax import checks_counterfactual
+from ldm_jax import checks_counterfactual, checks_drift
 from ldm_jax.config import flatten
 from ldm_jax.config import require as _require
 
@@ -114,6 +114,7 @@ def check(config):
       f'at most diffusion.schedule.num_timesteps = {timesteps}',
     )
   checks_counterfactual.check(config)
+  checks_drift.check(config)
   _check_transformations(config.augment, 'augment')
   value = config.augment.copies
   _require(value >= 0, 'augment.copies', value, 'a number from 0 up')
@@ -192,7 +193,6 @@ def _check_adaptation(config):
   key, chosen = 'sample.ema_decay', config.sample.ema_decay
   holds = chosen is None or chosen in value
   _require(holds, key, chosen, f'None or one of adapt.ema_decay, {tuple(value)}')
-  _check_drift(section)
   key, value = 'adapt.prior.weight', section.prior.weight
   _require(value is None or value >= 0, key, value, 'a number from 0 up, or None')
   _check_transformations(section.augment, 'adapt.augment')
@@ -201,39 +201,6 @@ def _check_adaptation(config):
   moves = [*section.augment.shift, *section.augment.rotation_deg, section.augment.gamma]
   required = '1, or a transformation (shift, rotation_deg, gamma) above 0 beside it'
   _require(value == 1 or any(moves), key, value, required)
-
-
-def _check_drift(adapt):
-  section = adapt.drift
-  value = section.value if isinstance(section.value, tuple | list) else [section.value]
-  holds = len(value) and all(_is_finite(number) for number in value)
-  _require(holds, 'adapt.drift.value', section.value, 'finite: a number, or a tuple')
-  key, value = 'adapt.drift.grid', section.grid
-  holds = len(set(value)) == len(value) > 1 and all(map(_is_finite, value))
-  _require(holds and 0 in value, key, value, 'different numbers with 0 among them')
-  for name in ('num_samples', 'num_draws', 'clip_norm'):
-    key, value = f'adapt.drift.{name}', section[name]
-    _require(value > 0 and math.isfinite(value), key, value, 'a positive number')
-  private = section.search.startswith('private')
-  key, value = 'adapt.drift.search', section.search
-  if adapt.privacy is None:
-    required = "'grid', 'closed_form' or 'loss': adapt.privacy is None"
-    _require(not private, key, value, required)
-  else:
-    required = "'private_mean' or 'private_loss', since adapt.privacy is set"
-    _require(private or not value, key, value, required)
-    key, value = 'adapt.drift.epsilon', section.epsilon
-    required = f'above 0 and below adapt.privacy.epsilon = {adapt.privacy.epsilon:g}'
-    holds = not private or 0 < value < adapt.privacy.epsilon
-    _require(holds, key, value, required)
-
-
-def _is_finite(value):
-  return (
-    isinstance(value, int | float)
-    and not isinstance(value, bool)
-    and math.isfinite(value)
-  )
 
 
 def _check_privacy(privacy):

@@ -89,15 +89,17 @@ def drift():
     'grid': (-0.2, -0.1, -0.05, 0.0, 0.05, 0.1, 0.2),
     # Latents that the pre-trained model generates, for each value of the grid.
     'num_samples': 32,
+    # Steps of plain fine-tuning before 'grid' samples, where the drift is trained with:
+    # enough to see where training starts to go. 0 looks at the start itself.
+    'trial_steps': 16,
     # Draws of (t, noise) a volume for the denoising loss, the same for every value.
     'num_draws': 16,
     # Epsilon of a private search alone, at adapt.privacy.delta; training has what
     # remains. A drift is few numbers and needs little.
     'epsilon': 0.5,
-    # L2 norm that a patient's part is clipped to. 'private_mean': of latent means in
-    # units of the public latents' deviation, less the public mean. 'private_loss': of
-    # the losses over the grid, less those of no drift and in units of its public loss.
-    'clip_norm': 0.5,
+    # L2 norm that a patient's part is clipped to, in units of what nine of ten public
+    # patients stay below: private patients lie further from the public mean.
+    'clip_norm': 2.0,
   }
 
 

@@ -4,6 +4,9 @@ A release is planned into the ledger before it is computed, and training is cali
 with it as already spent, so both together stay within adapt.privacy.epsilon. Its
 numbers are kept in the work folder once and used again by every later run on the same
 cohort with the same question: nothing is released twice.
+
+There are two: the attributes' histograms, computed here, and what a private search for
+a drift asks of the patients, computed by `choosing`.
 """
 
 from ldm_jax import config as configs
@@ -12,6 +15,12 @@ from ldm_jax.privacy import accounting, ledger, marginals, release
 from ldm_jax.synthesis.requests import PRIOR
 
 NAME = 'attribute marginals'
+# What a private search for a drift releases, and where its numbers are kept.
+DRIFT_NAMES = {
+  'private_mean': 'latent mean, for a drift',
+  'private_loss': 'denoising losses over a grid, for a drift',
+}
+DRIFT = ('store', 'release-drift.json')
 
 
 def planned(config, work, book, run):
@@ -23,57 +32,106 @@ def planned(config, work, book, run):
     run: the run's random name, None before it has begun.
 
   Returns:
-    List of release dicts for `Ledger.record` (which adds none twice), empty when the
-    numbers of an earlier run answer the same question.
+    List of release dicts for `Ledger.record` (which adds none twice), without those
+    whose question the numbers of an earlier run answer.
   """
-  if not _asked(config):
-    return []
-  split = staging.splits_of_store(config, work)['private']
-  wanted = _wanted(config, split.schema, run)
-  known = {entry['id'] for entry in book.releases()}
-  kept = _kept(wanted, work, split, known)
-  return [wanted] if wanted['id'] in known or not kept else []
+  asked, known = [], _known(book)
+  if _asks_attributes(config) or asks_drift(config):
+    split = staging.splits_of_store(config, work)['private']
+    if _asks_attributes(config):
+      asked.append((_wanted(config, split.schema, run), PRIOR))
+    if asks_drift(config):
+      asked.append((wanted_drift(config, work, run), DRIFT))
+  return [
+    wanted
+    for wanted, place in asked
+    if wanted['id'] in known or not _kept(wanted, place, work, split, known)
+  ]
 
 
 def publish(config, work, split, book, run, secret_key):
-  """Computes what is recorded and not kept yet; call it after `Ledger.record`.
+  """Computes the attributes' histograms if they are recorded and not kept yet.
+
+  Call it after `Ledger.record`; what it raises and keeps is told in `publish_once`.
+
+  Args:
+    split: the private cohort.
+    secret_key: the run's noise key.
+  """
+  if not _asks_attributes(config):
+    return
+  wanted = _wanted(config, split.schema, run)
+  section = config.adapt.privacy.releases.attributes
+
+  def compute(key):
+    prior, _ = marginals.compute(
+      split.schema,
+      section.num_bins,
+      section.pairs,
+      split,
+      wanted['noise_multiplier'],
+      key,
+      NAME,
+    )
+    return {'prior': prior}
+
+  publish_once(wanted, PRIOR, work, split, book, secret_key, compute)
+
+
+def publish_once(wanted, place, work, split, book, secret_key, compute):
+  """The numbers of a recorded release: kept ones, or computed now and kept.
 
   A run killed in between computes the same numbers again: its noise follows from the
   run's secret key.
 
   Args:
-    split: the private cohort.
-    secret_key: the run's noise key.
+    wanted: the release dict.
+    place: names of the file that keeps its numbers in the work folder.
+    compute: (secret key of this release alone) -> JSON-able dict of private numbers.
 
   Raises:
     ValueError: the release stands in no ledger.
   """
-  if not _asked(config):
-    return
-  wanted = _wanted(config, split.schema, run)
-  known = {entry['id'] for entry in book.releases()}
-  if _kept(wanted, work, split, known):
-    return
+  known = _known(book)
+  if _kept(wanted, place, work, split, known):
+    return work.read_json(*place)
   if wanted['id'] not in known:
     raise ValueError(
-      f'{NAME!r} is not recorded in {book.path}; nothing private may be computed '
-      'before it is.'
+      f'{wanted["name"]!r} is not recorded in {book.path}; nothing private may be '
+      'computed before it is.'
     )
-  section = config.adapt.privacy.releases.attributes
-  prior, _ = marginals.compute(
-    split.schema,
-    section.num_bins,
-    section.pairs,
-    split,
-    wanted['noise_multiplier'],
-    release.release_key(secret_key, wanted['id']),
-    NAME,
-  )
+  numbers = compute(release.release_key(secret_key, wanted['id']))
   kept = {'id': wanted['id'], 'query': wanted['query'], 'cohort': split.digest()}
-  work.write_json({**kept, 'prior': prior}, *PRIOR)  # the digest stays in the store
+  work.write_json({**kept, **numbers}, *place)  # the digest stays in the store
+  return {**kept, **numbers}
 
 
-def _asked(config):
+def asks_drift(config):
+  """Whether a private search for a drift belongs to the run."""
+  search = config.adapt.drift.search
+  return config.adapt.privacy is not None and search in DRIFT_NAMES
+
+
+def wanted_drift(config, work, run):
+  """The release dict of a private search for a drift.
+
+  Patients' parts come in units of a public norm, so the clip norm is known beforehand.
+  """
+  privacy, section = config.adapt.privacy, config.adapt.drift
+  sigma = accounting.calibrate(section.epsilon, privacy.delta, 1.0, 1)
+  made = release.planned(DRIFT_NAMES[section.search], sigma, section.clip_norm)
+  # Public facts: what the latents, and the network that scores them, were made from.
+  about = [work.finished('encode'), section.search, section.clip_norm, sigma]
+  if section.search == 'private_loss':
+    keys = ('grid', 'num_draws', 'variant', 'target', 'random_std')
+    times, diffusion = map(configs.to_plain, (config.adapt.times, config.diffusion))
+    drift = {key: configs.to_plain(section)[key] for key in keys}
+    about += [work.finished('diffusion'), drift, times, diffusion, config.seed]
+  made = {'run': f'{run}/drift', 'query': configs.digest(about), **made}
+  return {**made, 'id': ledger.release_id(run, made)}
+
+
+def _asks_attributes(config):
   return config.adapt.privacy.releases.attributes.epsilon is not None
 
 
@@ -91,8 +149,12 @@ def _wanted(config, schema, run):
   return {**made, 'id': ledger.release_id(run, made)}
 
 
-def _kept(wanted, work, split, known):
+def _known(book):
+  return {entry['id'] for entry in book.releases()}
+
+
+def _kept(wanted, place, work, split, known):
   """Whether the work folder holds the numbers of an equal release of this cohort."""
-  kept = work.read_json(*PRIOR) or {}
+  kept = work.read_json(*place) or {}
   same = kept.get('query') == wanted['query'] and kept.get('cohort') == split.digest()
   return same and kept['id'] in known

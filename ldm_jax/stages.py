@@ -9,6 +9,7 @@ from ldm_jax import (
   adapting,
   auditing,
   autoencoding,
+  choosing,
   editing,
   encoding,
   examining,
@@ -27,7 +28,6 @@ from ldm_jax.synthesis import edited, writer
 from ldm_jax.training import (
   adapted,
   checkpoint,
-  drifted,
   loop,
   networks,
   private,
@@ -176,7 +176,7 @@ def adapt(config, work):
   folder = work.checkpoints('adapt')
   if not (folder / 'params').is_dir():
     latents = readying.latents(config, work, split)
-    drift = drifted.in_training(config, work)
+    drift = choosing.find(config, work, split)
     losses, params = _denoiser(config, split, latents, drift, adapting=True)
     if section.init == 'diffusion':
       params = checkpoint.load_params(work.checkpoints('diffusion'))

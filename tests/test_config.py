@@ -7,7 +7,7 @@ import pytest
 from ldm_jax import checks
 from ldm_jax import config as configs
 from ldm_jax.defaults import defaults
-from ldm_jax.diffusion import grid, process, schedules, solvers
+from ldm_jax.diffusion import drift, grid, process, schedules, solvers
 
 
 def test_an_argument_names_one_preset_and_typed_options():
@@ -160,12 +160,43 @@ def test_a_check_names_the_key_what_came_and_what_is_required(key, value):
   assert 'must be' in str(error.value) and f'--config.{key}=' in str(error.value)
 
 
+@pytest.mark.parametrize(('value', 'told'), [('0.1', '0.1'), (0.1, '0.1'), (None, '0')])
+def test_a_drift_given_as_a_number_is_told_where_the_number_went(value, told):
+  with pytest.raises(ValueError, match=rf'--config\.adapt\.drift\.value={told}'):
+    configs.override(defaults(), {'adapt.drift': value})
+
+
+@pytest.mark.parametrize(
+  ('flags', 'key'),
+  [
+    ({'adapt.drift.value': '(0.1, nan)'}, 'adapt.drift.value'),
+    ({'adapt.drift.variant': 'later'}, 'adapt.drift.variant'),
+    ({'adapt.drift.grid': '(0.1, 0.2)'}, 'adapt.drift.grid'),
+    ({'adapt.drift.search': 'loss'}, 'adapt.drift.search'),
+    (
+      {'adapt.drift.search': 'private_loss', 'adapt.privacy': None},
+      'adapt.drift.search',
+    ),
+    (
+      {'adapt.drift.search': 'private_mean', 'adapt.drift.epsilon': '10.0'},
+      'adapt.drift.epsilon',
+    ),
+    ({'adapt.drift.search': 'private_mean', 'adapt.init': 'scratch'}, 'adapt.init'),
+  ],
+)
+def test_a_drift_that_cannot_be_is_refused_by_its_key(flags, key):
+  with pytest.raises(ValueError, match=rf'config\.{key} is'):
+    checks.check(configs.override(defaults(), flags))
+
+
 def test_the_choices_of_the_diffusion_are_those_that_its_room_offers():
   offered = {
     'diffusion.schedule.name': schedules.NAMES,
     'diffusion.prediction': process.PREDICTIONS,
     'sample.solver': solvers.SOLVERS,
     'sample.spacing': grid.SPACINGS,
+    'adapt.drift.variant': drift.VARIANTS,
+    'adapt.drift.target': drift.TARGETS,
   }
   for key, names in offered.items():
     assert checks.CHOICES[key] == names

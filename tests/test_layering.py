@@ -13,7 +13,7 @@ FLOORS = (
   (
     *('defaults_autoencoder', 'defaults_adapt', 'defaults_counterfactual', 'defaults'),
     *('config', 'ablations', 'presets', 'checks', 'workfolder'),
-    'checks_counterfactual',
+    *('checks_counterfactual', 'checks_drift'),
   ),
   ('data',),
   ('diffusion',),
@@ -23,8 +23,8 @@ FLOORS = (
   ('synthesis', 'evaluation'),
   ('report',),
   (
-    *('staging', 'encoding', 'releasing', 'readying', 'adapting', 'auditing'),
-    *('autoencoding', 'editing', 'estimating', 'examining', 'stages'),
+    *('staging', 'encoding', 'releasing', 'readying', 'adapting', 'choosing'),
+    *('auditing', 'autoencoding', 'editing', 'estimating', 'examining', 'stages'),
   ),
   ('converting', 'planning'),
   ('main',),
@@ -34,9 +34,9 @@ FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 MODULES = {
   *('defaults_autoencoder', 'defaults_adapt', 'defaults', 'config', 'ablations'),
   *('checks', 'workfolder', 'staging', 'encoding', 'releasing', 'readying'),
-  *('adapting', 'auditing', 'autoencoding', 'estimating', 'examining', 'stages'),
-  *('presets', 'converting', 'planning', 'defaults_counterfactual', 'editing'),
-  'checks_counterfactual',
+  *('adapting', 'auditing', 'autoencoding', 'choosing', 'estimating', 'examining'),
+  *('presets', 'converting', 'planning', 'stages', 'editing'),
+  *('defaults_counterfactual', 'checks_counterfactual', 'checks_drift'),
   'main',
 }
 # Packages that one room alone imports, and modules that a room does not import.

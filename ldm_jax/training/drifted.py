@@ -20,8 +20,7 @@ def in_training(config, work, searched=True):
   section = config.adapt.drift
   if not section.training:
     return None
-  value = _value(section, work, searched)
-  return _drift(section, value, section.target, section.random_std)
+  return drifting.of(at(section, _value(section, work, searched)))
 
 
 def in_sampling(config, work):
@@ -33,8 +32,14 @@ def in_sampling(config, work):
   section = config.adapt.drift
   if not section.sampling:
     return None
-  target = section.target if section.training else 'shifted'
-  return _drift(section, _value(section, work), target, 0.0)
+  return drifting.of(at(section, _value(section, work), sampling=True))
+
+
+def at(section, value, sampling=False):
+  """The Drift of `config.adapt.drift` with another value, which may be traced."""
+  target = section.target if section.training or not sampling else 'shifted'
+  random_std = 0.0 if sampling else section.random_std
+  return drifting.Drift(value, section.variant, target, random_std)
 
 
 def unread(config):
@@ -55,18 +60,10 @@ def check(config, schedule):
     ValueError: of `diffusion.drift`, for a drift, schedule or solver.
   """
   section = config.adapt.drift
-  drift = _drift(section, 1.0, section.target, section.random_std)
-  if section.search or _given(section):
+  drift = at(section, 1.0)
+  if section.search or drifting.of(section.value) is not None:
     solver = config.sample.solver if section.sampling else None
     drifting.check_variant(drift, schedule, solver)
-
-
-def _drift(section, value, target, random_std):
-  return drifting.of(drifting.Drift(value, section.variant, target, random_std))
-
-
-def _given(section):
-  return drifting.of(section.value) is not None
 
 
 def _value(section, work, searched=True):

@@ -1,0 +1,135 @@
+"""The pre-trained network, asked about drifts before it is trained any further.
+
+Latents (n,...,c) are normalised, conditions (n,k) encoded attributes and text. Each
+question about a grid or a set of drifts is one compiled call.
+"""
+
+import dataclasses
+import hashlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ldm_jax.data.batching import epoch_batch
+from ldm_jax.diffusion import shift
+from ldm_jax.synthesis import generate
+from ldm_jax.training import drifted, networks, trial
+
+AT_ONCE = 4  # drifts that are sampled as one batch
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+  """A network and the config of the run: `adapt.drift`, `sample`, `diffusion`.
+
+  Attributes:
+    config: of the run.
+    module: network with apply({'params'}, z_t, t, conditions, drop).
+    params: its nested parameters.
+    key: PRNG key of all noise drawn here; public.
+  """
+
+  config: object
+  module: object
+  params: dict
+  key: jax.Array
+
+  def sampler(self, shape):
+    """(params, conditions (n,k), keys (n,), drift) -> latents (n, *shape).
+
+    As the stage `sample` draws them, but for the latents' statistics.
+    """
+    section = self.config.sample
+
+    def run(params, conditions, keys, value):
+      return generate.make_sampler(
+        lambda params, *inputs: self.module.apply({'params': params}, *inputs),
+        networks.schedule(self.config),
+        shape,
+        num_steps=section.steps,
+        solver=section.solver,
+        eta=section.eta,
+        spacing=section.spacing,
+        guidance=section.guidance,
+        prediction=self.config.diffusion.prediction,
+        drift=drifted.at(self.config.adapt.drift, value, sampling=True),
+      )(params, conditions, keys)
+
+    return run
+
+  def requests(self, conditions):
+    """Conditions and keys of the latents to generate: rows of these, evenly taken."""
+    count = self.config.adapt.drift.num_samples
+    rows = np.linspace(0, len(conditions) - 1, count).round().astype(int)
+    keys = generate.request_keys(self.key, np.arange(count))
+    return jnp.asarray(conditions[rows]), keys
+
+  def distances(self, latents, conditions, num_steps):
+    """L1 distances (g,) over the grid, after a trial of training of so many steps.
+
+    Without a trial the untrained network is sampled with each drift: the distance of a
+    drift of sampling alone, and of where fine-tuning would start. All drifts see the
+    same noise and the same batches.
+    """
+    config = self.config
+    sample, (rows, keys) = self.sampler(latents.shape[1:]), self.requests(conditions)
+    size = min(config.adapt.batch_size, len(latents))
+    chosen = [epoch_batch(len(latents), size, config.seed, i) for i in range(num_steps)]
+    chosen = np.asarray(chosen, int).reshape(num_steps, size)
+    batches = {'z': latents[chosen], 'attributes': conditions[chosen]}
+    drawn = jax.random.split(jax.random.fold_in(self.key, 1), (num_steps, size))
+
+    @jax.jit
+    def search(params, target, batches, drawn, rows, keys, grid):
+      def distance(value):
+        tuned = params
+        if num_steps:
+          tuned = trial.fine_tuned(config, self.module, params, batches, drawn, value)
+        return shift.l1_distance(sample(tuned, rows, keys, value), target)
+
+      # Samples of several drifts are one batch of a network; tuned networks are none.
+      return shift.over(distance, grid, 1 if num_steps else AT_ONCE)
+
+    grid = np.asarray(config.adapt.drift.grid, np.float32)
+    found = search(self.params, latents, batches, drawn, rows, keys, grid)
+    return np.asarray(found, float)
+
+  def movement(self, shape, conditions):
+    """(latent mean (c,) of the network's samples, gain (c,c) of a drift upon it)."""
+    size = max(map(abs, self.config.adapt.drift.grid))
+    sample, (rows, keys) = self.sampler(shape), self.requests(conditions)
+
+    @jax.jit
+    def means(params, rows, keys, values):
+      mean = lambda value: shift.channel_mean(sample(params, rows, keys, value))
+      return shift.over(mean, values, AT_ONCE)
+
+    values = shift.probes(shape[-1], size).astype(np.float32)
+    found = np.asarray(means(self.params, rows, keys, values), float)
+    return shift.gains(found, size)
+
+  def losses(self, names, examples):
+    """Denoising losses (p,g) of patients over the grid.
+
+    The draws of a patient follow from the patient's name: whoever else takes part
+    changes nothing, which the sensitivity of `private_loss` relies on.
+
+    Args:
+      names: (p,) of the patients.
+      examples: of `training.private.patient_arrays`.
+    """
+    words = [hashlib.sha256(name.encode()).digest() for name in names]
+    numbers = np.array([int.from_bytes(word[:4]) for word in words], np.uint32)
+    key = jax.random.fold_in(self.key, 2)
+    keys = jax.vmap(lambda number: jax.random.fold_in(key, number))(numbers)
+
+    @jax.jit
+    def search(params, examples, keys, grid):
+      one = lambda value: trial.mean_losses(
+        self.config, self.module, params, examples, keys, value
+      )
+      return shift.over(one, grid)
+
+    grid = np.asarray(self.config.adapt.drift.grid, np.float32)
+    return np.asarray(search(self.params, examples, keys, grid), float).T

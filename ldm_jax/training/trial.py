@@ -1,0 +1,58 @@
+"""What the search for a drift asks of a network before it is trained: losses, trials.
+
+Everything is a function of a traced drift value, so that `diffusion.shift.over` makes
+one program of a whole grid. Latents z (b,...,c), conditions (b,k), keys (b,).
+"""
+
+import jax
+import optax
+
+from ldm_jax.training import diffusion as denoising
+from ldm_jax.training import drifted, networks, state
+
+
+def losses_of(config, module, value):
+  """The denoising losses of `adapt`, drifted by a value that may be traced."""
+  drift = drifted.at(config.adapt.drift, value)
+  schedule = networks.schedule(config)
+  return denoising.configured_losses(config, module, schedule, drift, adapting=True)
+
+
+def mean_losses(config, module, params, examples, keys, value):
+  """(p,) denoising losses of patients under the untrained network, drifted by value.
+
+  A patient's loss is the mean over his or her volumes and `adapt.drift.num_draws` draws
+  of (t, noise) for each, as in training. The draws follow from the patient's key alone:
+  every value of a grid is asked about the same ones, so that differences are the
+  drift's, and no patient's loss depends on another's.
+
+  Args:
+    params: nested parameters of the network.
+    examples: of `training.private.patient_arrays`.
+    keys: (p,).
+  """
+  losses = losses_of(config, module, value)
+  one = denoising.patient_loss(losses, config.adapt.drift.num_draws)
+  flat = state.flatten(params)
+  return jax.lax.map(lambda pair: one(flat, {}, *pair), (examples, keys))
+
+
+def fine_tuned(config, module, params, batches, keys, value):
+  """The parameters after a short plain fine-tuning with the drift, all of them moving.
+
+  Args:
+    batches: {'z': (s,b,...,c), 'attributes': (s,b,k)}, one entry a step.
+    keys: (s,b).
+  """
+  losses = losses_of(config, module, value)
+  optimizer = optax.adam(config.adapt.learning_rate)
+
+  def step(carry, at):
+    params, memory = carry
+    batch, keys = at
+    loss = lambda params: losses(params, batch['z'], batch['attributes'], keys).mean()
+    updates, memory = optimizer.update(jax.grad(loss)(params), memory, params)
+    return (optax.apply_updates(params, updates), memory), None
+
+  (params, _), _ = jax.lax.scan(step, (params, optimizer.init(params)), (batches, keys))
+  return params
