@@ -27,8 +27,8 @@ PATIENTS = {
   'small': {'public': 128, 'private': 128, 'test': 32},
   'full': {'public': 2000, 'private': 2000, 'test': 400},
 }
-# Method -> (steps, learning rate) of the arms of the paper's Table 1: the few numbers of
-# a new token need larger steps than weights that are already good.
+# Method -> (steps, learning rate) of the arms of the paper's Table 1: the few numbers
+# of a new token need larger steps than weights that are already good.
 FITS = {
   'full': (60, 2e-4),
   'dreambooth': (60, 2e-4),
