@@ -133,10 +133,12 @@ def _tiny(config):
   config.adapt.privacy.batch_size = 12
   # Noise that anyone can repeat: a demonstration, and the statement says so.
   config.adapt.privacy.seed = 0
-  config.sample.num = 24
+  config.sample.num = 48
   config.sample.steps = 25
   config.counterfactual.steps = 25
-  config.evaluate.segmenter.steps = 200
+  # Ventricles and hippocampi are few voxels: fewer or smaller steps never find them.
+  config.evaluate.segmenter.steps = 600
+  config.evaluate.segmenter.learning_rate = 1e-2
   config.evaluate.segmenter.batch_size = 4
 
 
