@@ -3,9 +3,17 @@
   ldm-jax --config=configs/brain.py:tiny --workdir=W             # minutes on 2 cores
   ldm-jax --config=configs/brain.py:small,data=ixi,root=IXI_FOLDER --workdir=W
   ldm-jax --config=configs/brain.py:small,data=oasis,root=OASIS_FOLDER --workdir=W
+  python launch/sweep.py configs/brain.py:tiny W --group=drift   # docs/drift-tables.md
 
 `data` is phantom, ixi, oasis, adni or bids; the last four need `root`, and `schema`
-follows the layout (docs/data.md). The counterfactual is the brain ten years older.
+follows the layout (docs/data.md). The counterfactual is the brain ten years older; of
+`--config.counterfactual.set.age='+5|+10|+20'` the scans take one each, in turn.
+
+Phantom, tiny, 11 core-minutes with the measuring network: reconstruction of public
+heads 23.1 dB, SSIM 0.85; squared Frechet distance to held-out private ones 572 before
+and 169 after 40 steps of fine-tuning, 554 and 167 with drift (3 seeds). 23 dB is too
+coarse for a sound counterfactual, whose changes are smaller than that error: the true
+older brain, encoded and decoded, is no nearer to the truth than the source itself.
 """
 
 from ldm_jax import ablations, presets

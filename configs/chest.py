@@ -2,9 +2,14 @@
 
   ldm-jax --config=configs/chest.py:tiny --workdir=W             # minutes on 2 cores
   ldm-jax --config=configs/chest.py:small,data=chexpert,root=CHEXPERT --workdir=W
+  python launch/sweep.py configs/chest.py:tiny W --group=drift   # docs/drift-tables.md
 
 A picture is a volume of one slice: shapes are (1, rows, columns), and with kernels
 (1,3,3) and strides (1,2,2) every network is a 2D one.
+
+Phantom, tiny, 5 core-minutes with the measuring network: reconstruction of public films
+28.9 dB, SSIM 0.94; squared Frechet distance to held-out private ones 0.290 before and
+0.111 after 40 steps of fine-tuning, 0.198 and 0.112 with drift (3 seeds).
 """
 
 from ldm_jax import ablations, presets
