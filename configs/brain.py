@@ -9,7 +9,7 @@
 follows the layout (docs/data.md). The counterfactual is the brain ten years older; of
 `--config.counterfactual.set.age='+5|+10|+20'` the scans take one each, in turn.
 
-Phantom, tiny, 11 core-minutes with the measuring network: reconstruction of public
+Phantom, tiny, some 11 core-minutes with the measuring network: reconstruction of public
 heads 23.1 dB, SSIM 0.85; squared Frechet distance to held-out private ones 572 before
 and 169 after 40 steps of fine-tuning, 554 and 167 with drift (3 seeds). 23 dB is too
 coarse for a sound counterfactual, whose changes are smaller than that error: the true
