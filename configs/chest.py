@@ -2,9 +2,14 @@
 
   ldm-jax --config=configs/chest.py:tiny --workdir=W             # minutes on 2 cores
   ldm-jax --config=configs/chest.py:small,data=chexpert,root=CHEXPERT --workdir=W
+  python launch/sweep.py configs/chest.py:tiny W --group=drift   # docs/drift-tables.md
 
 A picture is a volume of one slice: shapes are (1, rows, columns), and with kernels
 (1,3,3) and strides (1,2,2) every network is a 2D one.
+
+Phantom, tiny, some 4 core-minutes with the measuring network: reconstruction of public
+films 28.9 dB, SSIM 0.94; squared Frechet distance to held-out private ones 0.290 before
+and 0.111 after 40 steps of fine-tuning, 0.198 and 0.112 with drift (3 seeds).
 """
 
 from ldm_jax import ablations, presets
@@ -16,10 +21,22 @@ from ldm_jax.defaults_autoencoder import use_recipe
 PHANTOM_LABELS = (0, 1, 2, 3, 4)  # background, lungs, heart, effusion, consolidation
 SIDES = {'tiny': 32, 'small': 64, 'full': 256}
 PATIENTS = {
-  'tiny': {'public': 96, 'private': 96, 'test': 24},
+  'tiny': {'public': 256, 'private': 96, 'test': 96},
   'small': {'public': 384, 'private': 384, 'test': 100},
   'full': {'public': 4000, 'private': 10000, 'test': 1000},
 }
+# As in configs/brain.py: (steps, learning rate) of the arms. Their product, the
+# farthest that Adam moves a number, is the one of the paper's methods: 400 x 5e-6 of
+# DreamBooth, 250 x 1e-5 of Custom Diffusion, 3000 x 5e-4 of Textual Inversion; of basic
+# fine-tuning, whose steps are not told, that of DreamBooth.
+FITS = {
+  'full': (40, 5e-5),
+  'dreambooth': (40, 5e-5),
+  'custom_diffusion': (40, 6e-5),
+  'textual_inversion': (40, 4e-2),
+}
+# Six times as far: what remains of a drift when fine-tuning goes on?
+LONGER = {'full': (60, 2e-4)}
 
 
 def get_config(arg=''):
@@ -48,8 +65,13 @@ def get_config(arg=''):
 
 
 def sweep():
-  """Overrides to compare: does public pre-training pay, and what does privacy cost?"""
-  return ablations.pretraining()
+  """Groups of arms: does pre-training pay, does drift, also under privacy?"""
+  return {
+    'pretraining': ablations.pretraining(),
+    'drift': ablations.drift(FITS),
+    'drift_longer': ablations.drift(LONGER),
+    'private_drift': ablations.private_drift(),
+  }
 
 
 def _phantom(config, preset, side):
@@ -61,6 +83,14 @@ def _phantom(config, preset, side):
   )
   config.sample.sweep = ('cardiothoracic_ratio', 'age')
   config.evaluate.labels = PHANTOM_LABELS
+  config.evaluate.measures = (
+    {
+      'name': 'cardiothoracic_ratio',
+      'kind': 'width_ratio',
+      'classes': (2, 1, 3, 4),
+      'attributes': ('cardiothoracic_ratio',),
+    },
+  )
   with config.counterfactual.set.unlocked():
     config.counterfactual.set.cardiothoracic_ratio = '+0.1'
 
@@ -93,9 +123,12 @@ def _planar(config, channels):
 
 
 def _tiny(config):
+  config.autoencoder.model.channels = (8, 16, 32)
+  config.autoencoder.model.num_finest_blocks = 0
+  config.autoencoder.model.resample_to_next = True
   _planar(config, channels=(32, 64))
-  config.autoencoder.steps = 400
-  config.diffusion.steps = 600
+  config.autoencoder.steps = 600
+  config.diffusion.steps = 1000
   config.adapt.steps = 15
   config.adapt.privacy.batch_size = 24
   # Noise that anyone can repeat: a demonstration, and the statement says so.

@@ -6,7 +6,8 @@
 Each arm is a run in WORKDIR/<its name or overrides>. What no arm repeats (prepare,
 autoencoder, encode, diffusion, the measuring network) is learned once in WORKDIR/base
 and given to every arm; an arm whose overrides touch one of these does it again by
-itself. Arms that differ in seeds only are one row of the table, with their mean and
+itself. A drift that is searched for without privacy is found by the first arm that asks
+for it. Arms that differ in seeds only are one row of the table, with their mean and
 interval: WORKDIR/sweep.md, sweep.json; all figures of all arms: sweep.csv. The same
 command again resumes. DRY_RUN=1 prints the commands.
 
@@ -22,6 +23,7 @@ which protects nobody, does each arm begin a ledger of its own, unless
 part of private ones. Such a table shows what one arm gives if no other had been run.
 """
 
+import json
 import os
 import pathlib
 import re
@@ -38,6 +40,7 @@ from ldm_jax.report import arms as table
 SHARED_STAGES = ('prepare', 'autoencoder', 'encode', 'diffusion')
 # Learned by the stage evaluate, from public volumes; it knows what it was learned from.
 MEASURING = 'checkpoints/measurement'
+DRIFT = 'checkpoints/adapt/drift.json'
 LEDGER = 'ledger-private.jsonl'
 ALONE = (
   'Each arm is accounted for by itself, as if no other had been run on these patients. '
@@ -63,12 +66,14 @@ def main(argv):
       flags = [f'--config.ledger.path={shared_ledger(root)}', *flags]
       print('sweep: the private cohort is no phantom; its arms share one ledger')
     run(spec, base, {}, [*flags, f'--stages={",".join(SHARED_STAGES)}'], dry)
+    drifts = {}
     for name, overrides in arms.items():
       if not dry:
         share(base, root / name)
-      run(spec, root / name, overrides, flags, dry)
+      run(spec, root / name, with_found_drift(overrides, drifts), flags, dry)
       if not dry:
         give(root / name, base, MEASURING)
+        keep_drift(root / name, overrides, drifts)
   except subprocess.CalledProcessError as error:
     print(f'sweep: this arm failed: {shlex.join(error.cmd)}', file=sys.stderr)
     return error.returncode
@@ -168,6 +173,27 @@ def give(source, target, folder):
     ignore=shutil.ignore_patterns('ledger-*'),
   )
   os.rename(part, target / folder)
+
+
+def with_found_drift(overrides, drifts):
+  """Overrides of an arm that takes the drift which an arm before it has searched for.
+
+  What is found follows from the data and the pre-trained model, which arms share, and
+  is the same for all methods. A private search is a release of its own in every arm.
+  """
+  value = drifts.get(overrides.get('adapt.drift.search'))
+  if value is None:
+    return overrides
+  return {**overrides, 'adapt.drift.search': '', 'adapt.drift.value': value}
+
+
+def keep_drift(arm, overrides, drifts):
+  """Adds the drift that a finished arm has searched for without privacy."""
+  search, path = overrides.get('adapt.drift.search'), arm / DRIFT
+  is_open = overrides.get('adapt.privacy', True) is None
+  if search and is_open and search not in drifts and path.is_file():
+    value = json.loads(path.read_text())['value']
+    drifts[search] = tuple(value) if isinstance(value, list) else value
 
 
 def shared_ledger(root):

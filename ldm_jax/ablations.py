@@ -2,12 +2,21 @@
 
 An arm is a dict of overrides; a group of arms is a dict from their names. Arms of one
 name but for `seed=` are repeats, and the sweep's table gives their mean and interval.
+
+Tags: [Yeganeh25] latent drifting, arXiv 2412.20651.
 """
 
 EPSILONS, SEEDS = (1.0, 3.0, 10.0), (0, 1, 2)
 # What moves with a repeat: draws of training and sampling. The noise that protects
 # patients is drawn anew each time in any case, never from a seed.
 SEED_KEYS = ('adapt.seed', 'sample.seed')
+# For arms that are compared by their samples alone.
+ONLY_DISTANCES = {
+  'evaluate.only': ('distances',),
+  'evaluate.num_bootstrap': 0,
+  'counterfactual.num': 0,
+  'sample.sweep': (),
+}
 
 
 def pretraining():
@@ -63,6 +72,67 @@ def lower_noise(lora_learning_rate, num_bands=None, epsilons=EPSILONS, seeds=SEE
       **dict.fromkeys(SEED_KEYS, seed),
     }
     for name, overrides in means.items()
+    for epsilon in epsilons
+    for seed in seeds
+  }
+
+
+def drift(fits, search='closed_form', seeds=SEEDS):
+  """Table 1 of [Yeganeh25]: does each way of fine-tuning gain by drift?
+
+  An arm and its '+drift' differ in the drift alone: same steps, rate and seeds. Delta
+  is found once a data set, before any training, and is the same for all methods. The
+  method 'none' is the pre-trained model, which drifts in sampling alone. Without
+  privacy, as in the paper.
+
+  Args:
+    fits: method -> (steps, learning rate), chosen without drift.
+    search: of `adapt.drift`.
+    seeds: repeats of each arm.
+  """
+  drifted = {'adapt.drift.search': search}
+  arms = {
+    'none': {'adapt.steps': 0},
+    'none+drift': {'adapt.steps': 0, **drifted, 'adapt.drift.training': False},
+  }
+  for method, (steps, rate) in fits.items():
+    arms[method] = {
+      'adapt.method': method,
+      'adapt.steps': steps,
+      'adapt.learning_rate': rate,
+    }
+    arms[f'{method}+drift'] = {**arms[method], **drifted}
+  return {
+    f'{name},seed={seed}': {
+      'adapt.privacy': None,
+      **overrides,
+      **ONLY_DISTANCES,
+      **dict.fromkeys(SEED_KEYS, seed),
+    }
+    for name, overrides in arms.items()
+    for seed in seeds
+  }
+
+
+def private_drift(epsilons=(1.0, 10.0), seeds=SEEDS):
+  """Does drift pay for itself under privacy? One total epsilon with and without.
+
+  The private search is one release, training has what remains of the same total.
+  """
+  searches = {
+    'dp': {},
+    'dp+private_mean': {'adapt.drift.search': 'private_mean'},
+    'dp+private_loss': {'adapt.drift.search': 'private_loss'},
+  }
+  return {
+    f'{name},epsilon={epsilon:g},seed={seed}': {
+      'adapt.privacy.epsilon': epsilon,
+      'adapt.privacy.seed': None,
+      **overrides,
+      **ONLY_DISTANCES,
+      **dict.fromkeys(SEED_KEYS, seed),
+    }
+    for name, overrides in searches.items()
     for epsilon in epsilons
     for seed in seeds
   }

@@ -165,7 +165,8 @@ def record_unprotected(config, work):
       'mechanism': 'gaussian',
       'noise_multiplier': 0.0,
       'sampling_probability': 1.0,
-      'steps': config.adapt.steps,
+      # Without steps, too: a drift may have been looked for.
+      'steps': max(config.adapt.steps, 1),
       'clip_norm': None,
     }
     _record(book, run, release)

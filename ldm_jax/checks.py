@@ -16,6 +16,9 @@ CLIPPING = ('constant', 'normalised', 'per_layer', 'adaptive')
 MECHANISMS = ('poisson', 'truncated_poisson', 'banded', 'full_batch')
 # How attributes reach the denoiser, any of them together.
 WAYS = ('attention', 'embedding', 'channels')
+FIGURES = (
+  *('distances', 'ms_ssim', 'reconstruction', 'memorisation', 'control', 'causal'),
+)
 CHOICES = {
   'autoencoder.codebook.learned_by': ('averages', 'gradient'),
   'autoencoder.perceptual.network': ('public', 'vgg16', 'radimagenet', 'medicalnet'),
@@ -60,7 +63,6 @@ def check(config):
     'autoencoder.perceptual.batch_size',
     'autoencoder.adversarial.num_scales',
     'diffusion.batch_size',
-    'adapt.steps',
     'adapt.batch_size',
     'adapt.tokens.num',
     'adapt.prior.num',
@@ -100,6 +102,8 @@ def check(config):
   key = 'sample.text'
   holds = text.files or not config.sample.text
   _require(holds, key, config.sample.text, "'' where diffusion.text.files is ''")
+  only = config.evaluate.only
+  _require(set(only) <= set(FIGURES), 'evaluate.only', only, f'some of {FIGURES}')
   timesteps = config.diffusion.schedule.num_timesteps
   for key in ('sample.steps', 'counterfactual.steps', 'adapt.prior.steps'):
     value = flatten(config)[key]
@@ -175,6 +179,11 @@ def _check_transformations(section, prefix):
 
 def _check_adaptation(config):
   section = config.adapt
+  least = 0 if section.privacy is None else 1
+  required = (
+    "1 or more; without privacy also 0, which is the model 'diffusion' as it is"
+  )
+  _require(section.steps >= least, 'adapt.steps', section.steps, required)
   for key in ('rank', 'alpha'):
     _require(section.lora[key] > 0, f'adapt.lora.{key}', section.lora[key], 'above 0')
   key, value = 'adapt.lora.targets', section.lora.targets

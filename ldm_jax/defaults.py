@@ -194,6 +194,10 @@ def defaults():
         'labels': (0, 1),
         # What is measured on a volume and which requested attribute it answers.
         'measures': (),
+        # Figures to compute: some of 'distances' (always there), 'ms_ssim',
+        # 'reconstruction', 'memorisation', 'control', 'causal'; () for all. The arms
+        # of a sweep need few.
+        'only': (),
         'num_bootstrap': 200,
       },
       # --stages=audit: attacks on the private step, tried on public patients.

@@ -51,6 +51,9 @@ def section():
       'down_kernel': None,
       'resample_to_next': False,
       'head_channels': None,
+      # 'transposed' forms each voxel of a block by weights of its own, at the cost of
+      # the coarse grid; 'nearest' and 'linear' convolve on the fine one.
+      'upsampling': 'nearest',
     },
     'steps': 500,
     'batch_size': 8,

@@ -158,6 +158,26 @@ def test_runs_that_differ_in_seeds_are_one_row_with_their_mean_and_interval(tmp_
   assert rows[0]['figures']['frechet']['values'] == [0.0, 1.0, 2.0]
 
 
+def test_an_addition_is_compared_with_the_arm_without_it_seed_by_seed(tmp_path):
+  arms = {
+    f'{name},seed={seed}': {'adapt.drift.value': value, 'adapt.seed': seed}
+    for name, value in (('x', 0.0), ('x+drift', 0.1), ('y+drift', 0.2))
+    for seed in range(3)
+  }
+  # Repeats differ far more than what the drift takes off, which is 1, 2 and 3.
+  values = [10.0, 50.0, 90.0, 9.0, 48.0, 87.0, 0.0, 0.0, 0.0]
+  columns = {name: {'frechet': v} for name, v in zip(arms, values, strict=True)}
+  text = table.write(tmp_path, columns, arms, '')
+  (gained,) = json.loads((tmp_path / 'sweep.json').read_text())['gains']
+  assert gained['arm'] == 'x+drift'
+  figure = gained['figures']['frechet']
+  half = stats.t.ppf(0.975, 2) / np.sqrt(3)
+  assert figure['values'] == [1.0, 2.0, 3.0]
+  assert figure['low'] == pytest.approx(2 - half)
+  assert figure['high'] == pytest.approx(2 + half)
+  assert f'| x+drift | 3 | 2 [{2 - half:.4g}, {2 + half:.4g}] |' in text
+
+
 def test_the_measuring_network_is_learned_by_the_first_arm_only(config, tmp_path):
   assert sweep.main([config, str(tmp_path / 'w')]) == 0
   learned = {
@@ -193,6 +213,37 @@ def test_on_patients_arms_stand_alone_only_where_that_is_asked_for(
 def test_the_arms_against_noise_repeat_nothing_before_adapt():
   for overrides in ablations.lower_noise(1e-3).values():
     assert all(key.startswith(('adapt.', 'sample.')) for key in overrides)
+
+
+def test_a_drift_is_searched_for_once_unless_it_is_a_private_release(tmp_path):
+  search = {'adapt.privacy': None, 'adapt.drift.search': 'closed_form'}
+  found = tmp_path / sweep.DRIFT
+  found.parent.mkdir(parents=True)
+  found.write_text(json.dumps({'value': [0.1, -0.2]}))
+  drifts = {}
+  assert sweep.with_found_drift(search, drifts) == search
+  sweep.keep_drift(tmp_path, search, drifts)
+  later = sweep.with_found_drift({**search, 'adapt.method': 'lora'}, drifts)
+  assert later['adapt.drift.value'] == (0.1, -0.2)
+  assert later['adapt.drift.search'] == ''
+  # Another search, or one under privacy, is made anew.
+  other = {'adapt.privacy': None, 'adapt.drift.search': 'loss'}
+  private = {'adapt.drift.search': 'private_mean'}
+  sweep.keep_drift(tmp_path, private, drifts)
+  for overrides in (other, private, {}):
+    assert sweep.with_found_drift(overrides, drifts) == overrides
+
+
+def test_arms_with_and_without_drift_differ_in_the_drift_alone():
+  arms = ablations.drift({'full': (60, 2e-4), 'dreambooth': (30, 1e-4)})
+  for name in ('none', 'full', 'dreambooth'):
+    for seed in ablations.SEEDS:
+      plain = arms[f'{name},seed={seed}']
+      drifted = arms[f'{name}+drift,seed={seed}']
+      more = dict(drifted.items() - plain.items())
+      assert plain.items() <= drifted.items()
+      assert more and all(key.startswith('adapt.drift.') for key in more)
+  assert len(arms) == 2 * 3 * len(ablations.SEEDS)
 
 
 @pytest.mark.parametrize(

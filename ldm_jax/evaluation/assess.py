@@ -50,6 +50,7 @@ def assess(
     (metrics, control pairs): metrics as the contract's metrics.json; the pairs are
     {name: (requested (n,), measured (n,))} for a scatter plot.
   """
+  wanted = lambda name: not section.only or name in section.only
   name = _reference(splits)
   split = splits[name]
   real = split.volumes(np.arange(len(split)))
@@ -71,17 +72,20 @@ def assess(
       ),
       **mark,
     },
-    'ms_ssim': {
-      'real': {**similarity.diversity(real[..., 0], groups=patients), **mark},
-      'synthetic': similarity.diversity(samples['volumes'][..., 0]),
-    },
     'baseline_real_real': _baseline(features_real, patients, mark),
     'features': {'name': measurer.name, 'sha256': measurer.sha256},
-    'reconstruction': reconstruction(real, reconstruct(real), patients, mark),
-    'memorisation': _memorisation(splits, measurer, features_synthetic),
   }
+  if wanted('ms_ssim'):
+    metrics['ms_ssim'] = {
+      'real': {**similarity.diversity(real[..., 0], groups=patients), **mark},
+      'synthetic': similarity.diversity(samples['volumes'][..., 0]),
+    }
+  if wanted('reconstruction'):
+    metrics['reconstruction'] = reconstruction(real, reconstruct(real), patients, mark)
+  if wanted('memorisation'):
+    metrics['memorisation'] = _memorisation(splits, measurer, features_synthetic)
   pairs = {}
-  if section.measures and measurer.measures:
+  if section.measures and measurer.measures and wanted('control'):
     spacing = np.linalg.norm(split.affine(0)[:3, :3], axis=0)
     pairs = _pairs(section.measures, schema, samples, measurer, spacing)
     metrics['control'] = {
@@ -94,7 +98,7 @@ def assess(
         section.measures, schema, own, measurer, spacing
       ).items()
     }
-  if counterfactuals is not None:
+  if counterfactuals is not None and wanted('causal'):
     spacing = np.linalg.norm(split.affine(0)[:3, :3], axis=0)
     metrics['causal'] = _causal(counterfactuals, section, schema, measurer, spacing)
   if forecasts is not None:

@@ -15,6 +15,7 @@ from ldm_jax import ablations
 
 # What the table shows of them.
 SHOWN = r'epsilon|frechet|kid|control\.[^.]+\.pearson_r'
+DISTANCES = ('frechet', 'kid')
 
 
 def figures(arm):
@@ -47,13 +48,14 @@ def write(root, columns, arms, note):
       writer.writerow([name, *(column.get(name) for column in columns.values())])
   shown = [name for name in names if re.fullmatch(SHOWN, name)]
   rows = [summary(members, columns, arms, shown) for members in repeats(arms)]
-  text = json.dumps({'note': note, 'rows': rows}, indent=1)
+  gained = gains(rows)
+  text = json.dumps({'note': note, 'rows': rows, 'gains': gained}, indent=1)
   (root / 'sweep.json').write_text(text + '\n', encoding='utf-8')
-  lines = [['arm', 'runs', *shown], ['---'] * (len(shown) + 2)]
-  for row in rows:
-    cells = [_cell(row['figures'].get(name)) for name in shown]
-    lines.append([row['arm'], str(row['runs']), *cells])
-  table = '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+  table = _table(['arm', 'runs', *shown], rows, shown)
+  if gained:
+    distances = [name for name in shown if name in DISTANCES]
+    table += '\n\nLess than without, run by run:\n\n'
+    table += _table(['addition', 'runs', *distances], gained, distances)
   reading = (
     'Brackets: 95 % interval of the mean over the runs (Student t), of one run that '
     'of its own figures. Figures without them do not vary.'
@@ -88,15 +90,53 @@ def summary(members, columns, arms, names):
     if any(isinstance(value, str) for value in values):  # an infinite epsilon
       row['figures'][name] = {'mean': values[0], 'values': values}
       continue
-    mean, low, high = statistics.fmean(values), None, None
     if len(values) > 1:
-      spread = statistics.stdev(values) / math.sqrt(len(values))
-      half = stats.t.ppf(0.975, len(values) - 1) * spread
-      low, high = mean - half, mean + half
-    elif len(members) == 1:
+      row['figures'][name] = _of_runs(values)
+      continue
+    low, high = None, None
+    if len(members) == 1:
       low, high = _own_interval(columns[members[0]], name)
+    mean = values[0]
     row['figures'][name] = {'mean': mean, 'low': low, 'high': high, 'values': values}
   return row
+
+
+def gains(rows):
+  """What 'x+y' takes off the distances of 'x', as rows: paired runs of one seed.
+
+  Args:
+    rows: of `summary`; those without a partner of as many runs are passed over.
+  """
+  by_name, found = {row['arm']: row for row in rows}, []
+  for row in rows:
+    other = by_name.get(re.sub(r'(?<=\w)\+\w+', '', row['arm']))
+    if other in (None, row) or row['runs'] < 2 or other['runs'] != row['runs']:
+      continue
+    figures = {}
+    for name in DISTANCES:
+      with_it, without = (
+        r['figures'].get(name, {}).get('values') for r in (row, other)
+      )
+      if with_it and without and len(with_it) == len(without):
+        figures[name] = _of_runs([b - a for a, b in zip(with_it, without, strict=True)])
+    found.append({'arm': row['arm'], 'runs': row['runs'], 'figures': figures})
+  return found
+
+
+def _of_runs(values):
+  """Mean and 95 % interval (Student t) of one figure over two runs or more."""
+  mean = statistics.fmean(values)
+  spread = statistics.stdev(values) / math.sqrt(len(values))
+  half = stats.t.ppf(0.975, len(values) - 1) * spread
+  return {'mean': mean, 'low': mean - half, 'high': mean + half, 'values': values}
+
+
+def _table(header, rows, names):
+  lines = [header, ['---'] * len(header)]
+  for row in rows:
+    cells = [_cell(row['figures'].get(name)) for name in names]
+    lines.append([row['arm'], str(row['runs']), *cells])
+  return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
 
 
 def _leaves(node, path):

@@ -118,6 +118,18 @@ def shrink_keep(keep, latent_shape) -> jax.Array:
   return keep
 
 
+def in_turn(changes: Mapping[str, Any], number: int) -> dict:
+  """The changes of source `number`: of '+5|+10|+20' the sources take one each, in turn.
+
+  Requests that differ are what shows whether a change follows its request.
+  """
+  found = {}
+  for name, value in changes.items():
+    choices = value.split('|') if isinstance(value, str) else [value]
+    found[name] = choices[number % len(choices)]
+  return found
+
+
 def parse_changes(
   changes: Mapping[str, Any], schema: Schema, attributes: np.ndarray
 ) -> np.ndarray:

@@ -85,7 +85,10 @@ def write_counterfactuals(config, work, trained, split, key=None):
     cohort='public' if not is_internal else split.name,
     patients=[split.patients[index] for index in chosen],
     ids=[split.ids[index] for index in chosen],
-    texts=[f'{split.ids[index]}: {_told(changes)}' for index in chosen],
+    texts=[
+      f'{split.ids[index]}: {_told(editing.in_turn(changes, number))}'
+      for number, index in enumerate(chosen)
+    ],
   )
   return {'volumes': len(chosen), 'changes': changes, 'editor': section.editor}
 
@@ -179,7 +182,8 @@ def _changeable(split, changes, num):
   chosen, new, refused = [], [], None
   for index, vector in enumerate(split.attributes):
     try:
-      new.append(editing.parse_changes(changes, split.schema, vector))
+      own = editing.in_turn(changes, len(chosen))
+      new.append(editing.parse_changes(own, split.schema, vector))
       chosen.append(index)
     except ValueError as error:
       refused = error

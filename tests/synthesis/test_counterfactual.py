@@ -183,6 +183,15 @@ def test_changes_mean_what_they_say(changes, name, expected):
   assert value == expected
 
 
+def test_sources_take_the_alternatives_of_a_request_in_turn():
+  changes = {'age': '+5|+10', 'size': 3.0, 'diagnosis': 'CN|MCI|AD'}
+  found = [cf.in_turn(changes, number) for number in range(6)]
+  assert [each['age'] for each in found] == ['+5', '+10'] * 3
+  assert [each['size'] for each in found] == [3.0] * 6
+  # All pairs come up.
+  assert len({(each['age'], each['diagnosis']) for each in found}) == 6
+
+
 def test_what_is_not_named_and_what_changes_by_zero_stay_bit_for_bit():
   unchanged = cf.parse_changes({'AGE': '+0'}, SCHEMA, SOURCE)
   np.testing.assert_array_equal(unchanged, SOURCE)
