@@ -61,6 +61,6 @@ def test_a_source_that_is_nowhere_is_refused_with_the_cohorts(
   finished, tmp_path, capsys
 ):
   work = shutil.copytree(finished, tmp_path / 'work')
-  assert run(work, 'source=nowhere') == 1
+  assert run(work, 'source=nowhere') == 2
   message = capsys.readouterr().err
   assert "'nowhere'" in message and 'public, private, test' in message

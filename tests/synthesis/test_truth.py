@@ -90,6 +90,7 @@ def test_the_true_counterfactual_is_written_beside_the_edited_one(
     schedule=world.schedule,
     prediction='epsilon',
     drift=None,
+    time=None,
     statistics=world.latents,
     encode=world.encode,
     decode=world.decode,
