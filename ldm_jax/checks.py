@@ -20,6 +20,8 @@ FIGURES = (
   *('distances', 'ms_ssim', 'reconstruction', 'memorisation', 'control', 'causal'),
 )
 CHOICES = {
+  'autoencoder.model.kind': ('network', 'wavelet'),
+  'encode.std': ('channel', 'latent'),
   'autoencoder.codebook.learned_by': ('averages', 'gradient'),
   'autoencoder.perceptual.network': ('public', 'vgg16', 'radimagenet', 'medicalnet'),
   'diffusion.schedule.name': ('linear', 'scaled_linear', 'sigmoid', 'cosine', 'flow'),
@@ -55,6 +57,11 @@ def check(config):
   _require(config.adapt.drift is not None, 'adapt.drift', None, required)
   for key in ('autoencoder', 'diffusion'):
     value, init = config[key].steps, config[key].init
+    if key == 'autoencoder' and config.autoencoder.model.kind == 'wavelet':
+      holds = value == 0 and not init
+      required = "0 and no autoencoder.init, since model.kind='wavelet' learns nothing"
+      _require(holds, 'autoencoder.steps', (value, init), required)
+      continue
     required = f'above 0, or 0 with --config.{key}.init'
     _require(value > 0 or (value == 0 and init), f'{key}.steps', value, required)
   for key in (

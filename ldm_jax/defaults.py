@@ -60,6 +60,9 @@ def defaults():
         # draws its latents anew at every step; the mean alone is enough where the
         # deviations are small (kl_weight near 0), and halves the store.
         'logvar': False,
+        # What latents are divided by: the deviation of each 'channel', or for the whole
+        # 'latent' the largest of them, which leaves fine bands of a wavelet small.
+        'std': 'channel',
       },
       'diffusion': {
         'schedule': {

@@ -1,6 +1,8 @@
 """Default values of `config.autoencoder`, and recipes that train stably."""
 
-RECIPES = ('kl', 'vq', 'adversarial')
+import math
+
+RECIPES = ('kl', 'vq', 'adversarial', 'wavelet')
 
 
 def use_recipe(config, kind):
@@ -14,6 +16,11 @@ def use_recipe(config, kind):
   section = config.autoencoder
   if kind == 'vq':
     section.model.num_codes = 256
+  if kind == 'wavelet':
+    section.model.kind, section.steps = 'wavelet', 0
+    section.model.strides = section.model.strides[:1]
+    section.model.latent_channels = math.prod(section.model.strides[0])
+    config.encode.std = 'latent'
   if kind == 'adversarial':
     planar = all(kernel[0] == 1 for kernel in section.model.kernels)
     # Features and adversary see what the autoencoder sees: slices, where these are
@@ -29,6 +36,9 @@ def section():
   """Plain dict of every key."""
   return {
     'model': {
+      # 'network', or 'wavelet': Haar coefficients of blocks of `strides`, of which the
+      # coarsest `latent_channels` are kept. Nothing is learned (steps are 0).
+      'kind': 'network',
       'channels': (8, 32),
       'latent_channels': 4,
       # Above 0, the latent is discrete: this many codes (VQ).

@@ -95,9 +95,9 @@ def redraw(config, work, split):
 def _posterior(config, params):
   """Jitted x (b,d,h,w,1) -> mean and log variance side by side, (b,...,2c)."""
   module = networks.autoencoder(config.autoencoder)
-  if module.num_codes:
+  if not module.is_gaussian:
     raise ValueError(
-      'encode.logvar is set, but an autoencoder with a codebook has no posterior '
+      'encode.logvar is set, but neither a codebook nor a wavelet has a posterior '
       'variance. Set config.encode.logvar=False.'
     )
 

@@ -126,7 +126,7 @@ def encode(config, work):
       continue
     latents = encoding.encode(config, work, split, tag, encoder, params)
     if name == 'public':
-      statistics = learning.latent_statistics(latents)
+      statistics = learning.latent_statistics(latents, config.encode.std)
       work.write_json(statistics, 'checkpoints', 'encode', 'latent_statistics.json')
       autoencoding.report(config, work, split, latents, statistics)
   return {'tag': tag}

@@ -159,6 +159,23 @@ def test_a_denoiser_starts_from_a_converted_unet(finished, tmp_path, capsys):
   assert 'diffusion.init' in capsys.readouterr().err
 
 
+def test_a_wavelet_learns_nothing_and_loses_nothing(tmp_path, capsys):
+  wavelet = {
+    'autoencoder.model.kind': 'wavelet',
+    'autoencoder.model.latent_channels': '4',
+    'autoencoder.steps': '0',
+    'encode.std': 'latent',
+  }
+  assert run(tmp_path, wavelet) == 0
+  found = reconstruction(tmp_path)
+  assert found['reconstruction']['psnr']['value'] > 60
+  assert len(set(found['latent']['std'])) == 1 and len(found['latent']['mean']) == 4
+  assert run(tmp_path, {**wavelet, 'encode.logvar': 'True'}, 'encode') == 2
+  assert 'encode.logvar' in capsys.readouterr().err
+  assert run(tmp_path, {**wavelet, 'autoencoder.steps': '3'}, 'autoencoder') == 2
+  assert 'learns nothing' in capsys.readouterr().err
+
+
 def test_no_steps_need_weights_to_start_from(tmp_path, capsys):
   assert run(tmp_path, {'autoencoder.steps': '0'}) == 2
   assert 'autoencoder.init' in capsys.readouterr().err

@@ -123,6 +123,11 @@ class Autoencoder(Network):
       self.quant_conv_log_sigma = self._conv(self.latent_channels, one)()
     self.post_quant_conv = self._conv(self._head(1), one)()
 
+  @property
+  def is_gaussian(self):
+    """Whether the latent has a deviation."""
+    return not self.num_codes
+
   def encode(self, x):
     """Mean and standard deviation (b,*space/s,latent_channels) of z given x.
 

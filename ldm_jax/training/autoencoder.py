@@ -6,6 +6,7 @@ flow, 1606.04934, App. C.8: free bits; [Rombach22] latent diffusion.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from ldm_jax.models.planes import per_example
@@ -110,8 +111,12 @@ def optimizer(section):
   return by_prefix(network, special) if special else network
 
 
-def latent_statistics(latents):
+def latent_statistics(latents, std='channel'):
   """Per-channel mean and standard deviation of public latents (n,...,c).
+
+  Args:
+    std: 'latent' gives all channels one deviation, the largest, so that they keep their
+      sizes beside each other and none exceeds the noise.
 
   Returns:
     Dict of lists of c floats, to be stored with the model and applied in one place.
@@ -128,5 +133,7 @@ def latent_statistics(latents):
       'longer (autoencoder.steps), and run again.'
     )
   axes = tuple(range(latents.ndim - 1))
-  mean, std = latents.mean(axes), latents.std(axes)
-  return {'mean': [float(m) for m in mean], 'std': [float(s) for s in std]}
+  means, deviations = latents.mean(axes), latents.std(axes)
+  if std == 'latent':
+    deviations = np.full_like(deviations, deviations.max())
+  return {'mean': means.tolist(), 'std': deviations.tolist()}

@@ -10,15 +10,18 @@ from ldm_jax.models.conditional import ConditionalDenoiser
 from ldm_jax.models.discriminator import PatchDiscriminator
 from ldm_jax.models.features import Segmenter
 from ldm_jax.models.sliceunet import SliceUNet
+from ldm_jax.models.wavelet import Wavelet
 from ldm_jax.training import checkpoint
 
 
 def autoencoder(section):
-  """The autoencoder of `config.autoencoder`."""
+  """The autoencoder of `config.autoencoder`, or the wavelet in its place."""
   described = checkpoint.described(section.init, 'Autoencoder', 'autoencoder.init')
   if described is not None:
     return Autoencoder(**described)
   options = _frozen(section.model)
+  if options.pop('kind') == 'wavelet':
+    return Wavelet(**{name: options[name] for name in ('latent_channels', 'strides')})
   finest, others = options.pop('num_finest_blocks'), options['num_res_blocks']
   if finest is not None:
     options['num_res_blocks'] = (finest,) + (others,) * (len(options['channels']) - 1)

@@ -99,6 +99,13 @@ def test_the_statistics_are_those_of_each_channel():
   np.testing.assert_allclose(found['std'], [0.5, 3.0], rtol=0.03)
 
 
+def test_one_deviation_for_the_latent_is_the_largest_of_its_channels():
+  z = np.random.default_rng(0).normal((1, -2), (0.5, 3), (9, 2, 4, 4, 2))
+  found = autoencoder.latent_statistics(z, 'latent')
+  assert found['std'] == [autoencoder.latent_statistics(z)['std'][1]] * 2
+  assert found['mean'] == autoencoder.latent_statistics(z)['mean']
+
+
 @pytest.mark.parametrize('broken', [0.0, np.nan, np.inf])
 def test_a_collapsed_or_diverged_channel_is_refused_with_the_key_to_change(broken):
   z = np.random.default_rng(0).normal(size=(5, 2, 4, 4, 2)).astype(np.float32)
