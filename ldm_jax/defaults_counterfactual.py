@@ -46,6 +46,11 @@ def section():
     # (`guidance`) and the source by 1.5.
     'pairs': {
       'source_guidance': 1.5,
+      # True: the source plus the difference of two samples from one noise, under the
+      # request and under no change: what was not asked for stays. False: Brooks 2023.
+      'relative': True,
+      # Noises whose results are averaged: less of what the noise alone decides.
+      'num_draws': 1,
       # As in `sample`.
       'solver': 'ddim',
       'eta': 0.0,

@@ -47,12 +47,18 @@ def time_of(section, schema):
   return Time(column, (age.high - age.low) / 2, section.both_directions)
 
 
-def pairs(setting, *, source_guidance=1.5, solver='ddim', eta=0.0):
+def pairs(
+  setting, *, source_guidance=1.5, relative=False, num_draws=1, solver='ddim', eta=0.0
+):
   """Returns the editor; `setting.guidance` is the scale of the request.
 
   Args:
     setting: `editors.Setting` with the `time` of a model trained on pairs.
     source_guidance: scale of the source; 1 follows the model.
+    relative: the result is the source plus what the request changes, the difference of
+      two samples from the same noise: one under the request, one under the source's own
+      attributes after no years. A null intervention then returns the source.
+    num_draws: noises whose results are averaged.
     solver, eta: see `diffusion.solvers.sample`.
 
   Raises:
@@ -72,17 +78,21 @@ def pairs(setting, *, source_guidance=1.5, solver='ddim', eta=0.0):
       f'counterfactual.pairs.source_guidance is {source_guidance}; required is a '
       'number from 0 up.'
     )
+  if num_draws < 1:
+    raise ValueError(
+      f'counterfactual.pairs.num_draws is {num_draws}; required is at least 1.'
+    )
   schedule = setting.schedule
   solvers.check_solver(solver, eta)
   drifting.check_variant(setting.drift, schedule, solver)
 
-  def edit(params, z, own, new, keep):
+  def sampled(params, z, attributes, years, keep, key):
     denoise = drifting.centred(
       guided(
         setting.apply_denoiser,
         params,
-        new,
-        paired.join(years_between(time, own, new), z),
+        attributes,
+        paired.join(years, z),
         setting.guidance,
         source_guidance,
       ),
@@ -90,7 +100,7 @@ def pairs(setting, *, source_guidance=1.5, solver='ddim', eta=0.0):
       setting.drift,
       setting.prediction,
     )
-    eps = solvers.initial_noise(setting.noise_key, z.shape)
+    eps = solvers.initial_noise(key, z.shape)
     _, s = grid.time_pairs(*setting.times)
     levels = schedule.at(jnp.asarray(s))
 
@@ -102,12 +112,27 @@ def pairs(setting, *, source_guidance=1.5, solver='ddim', eta=0.0):
       denoise,
       drifting.start(eps, setting.drift),
       *setting.grid,
-      setting.noise_key,
+      key,
       solver=solver,
       eta=eta,
       after_step=drifting.after_step(setting.drift, None if keep is None else hold),
       **setting.options,
     )
+
+  def edit(params, z, own, new, keep):
+    requests = [(new, years_between(time, own, new))]
+    if relative:
+      requests.append((own, years_between(time, own, own)))
+    # Loops, not batches: a sample has the same noise under both requests.
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *requests)
+    draw = lambda key: jax.lax.map(
+      lambda request: sampled(params, z, *request, keep, key), stacked
+    )
+    first = setting.noise_key
+    others = [jax.random.fold_in(first, i) for i in range(1, num_draws)]
+    found = jax.lax.map(draw, jnp.stack([first, *others])).mean(0)
+    z_cf = z + found[0] - found[1] if relative else found[0]
+    return z_cf if keep is None else jnp.where(keep, z, z_cf)
 
   run = setting.jitted(edit)
 
