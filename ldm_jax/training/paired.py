@@ -28,7 +28,15 @@ class Examples(NamedTuple):
   attributes: np.ndarray
 
 
-def examples(split, latents, conditions, pairs, both_directions=False, singles=True):
+def examples(
+  split,
+  latents,
+  conditions,
+  pairs,
+  both_directions=False,
+  singles=True,
+  no_years=False,
+):
   """Makes an example of every pair, in every version of its scans.
 
   Args:
@@ -39,6 +47,8 @@ def examples(split, latents, conditions, pairs, both_directions=False, singles=T
     pairs: `data.longitudinal.EntryPairs` of the split.
     both_directions: also from the later scan to the earlier, with years below zero.
     singles: a patient without any pair gives his scans, each without a source.
+    no_years: a patient with pairs also gives his first scan with itself, after no
+      years: what an editor takes as no change is then learned.
 
   Returns:
     (Examples, latents (e,...,c)).
@@ -67,6 +77,9 @@ def examples(split, latents, conditions, pairs, both_directions=False, singles=T
       for start in first.ravel()
       for i in own
     ]
+    if found and no_years:
+      itself = first.ravel() + min(entries)
+      found += [(index, index, 0.0) for index in itself]
     if not found and singles:
       found = [(index, -1, np.nan) for index in (first + np.asarray(entries)).ravel()]
     groups.append(np.arange(len(rows), len(rows) + len(found)))
