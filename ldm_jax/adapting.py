@@ -84,6 +84,7 @@ def fit_privately(config, work, split, latents, losses, trained, frozen):
   return private.take_steps(
     step,
     examples,
+    split.patient_names,
     privacy.chunk_size,
     state.create(trained, optimizer, section.ema_decay),
     frozen,

@@ -77,10 +77,6 @@ class Ledger:
     """Epsilon of everything recorded: {'pld': the claim, 'rdp': its confirmation}."""
     return accounting.epsilon(self.events(), delta)
 
-  def contains(self, identity):
-    """Whether a release of this id is recorded already."""
-    return any(release['id'] == identity for release in self.releases())
-
   def record(self, release, budget=None):
     """Adds one planned release, durably, before anything private is computed.
 

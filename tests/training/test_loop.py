@@ -93,6 +93,7 @@ def train_privately(toy, patients, params, monkeypatch):
       return private.take_steps(
         private_(toy[0], scheme),
         patients,
+        range(12),
         4,
         state.create(jax.tree.map(jnp.copy, params), OPTIMIZER),
         {},
