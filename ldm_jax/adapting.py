@@ -145,11 +145,8 @@ def plan_release(config, work, num_patients):
     return private.as_recorded(scheme, mine)
   beside = releasing.planned(config, work, book, run)
   scheme = _plan(config, book, num_patients, beside).prepared()
-  budget = (_total(config), privacy.delta)
-  for release in beside:
-    book.record(release, budget)
-  release = scheme.release(f'adapt: {section.method} fine-tuning')
-  _record(book, run, release, budget)
+  release = _named(run, scheme.release(f'adapt: {section.method} fine-tuning'))
+  book.record_all([*beside, release], (_total(config), privacy.delta))
   write_statement(config, work)
   return scheme
 
@@ -170,7 +167,7 @@ def record_unprotected(config, work):
       'steps': max(config.adapt.steps, 1),
       'clip_norm': None,
     }
-    _record(book, run, release)
+    book.record(_named(run, release))
   write_statement(config, work)
 
 
@@ -201,8 +198,9 @@ def check_plan(config, work):
   book = private_ledger(config, work)
   if staging.will_start_anew('adapt', config, work):
     beside = releasing.planned(config, work, book, None)
-    event = _plan(config, book, num_patients, beside).event()
-    book.check_budget('this run', event, _total(config), privacy.delta)
+    events = [accounting.event(release) for release in beside]
+    events.append(_plan(config, book, num_patients, beside).event())
+    book.check_budget('this run', events, _total(config), privacy.delta)
 
 
 def write_statement(config, work):
@@ -276,9 +274,10 @@ def _recorded(book, run):
   return next(mine, None)
 
 
-def _record(book, run, release, budget=None):
+def _named(run, release):
+  """The release with its run and its id, as the ledger holds it."""
   release = {'run': run, **release}
-  book.record({**release, 'id': ledger.release_id(run, release)}, budget)
+  return {**release, 'id': ledger.release_id(run, release)}
 
 
 def _marked_internal(arguments, privacy):

@@ -120,6 +120,21 @@ def test_a_total_budget_refuses_what_would_exceed_it(tmp_path):
   assert len(ledger.releases()) == 2
 
 
+def test_releases_that_belong_together_are_recorded_all_or_none(tmp_path):
+  ledger = Ledger(tmp_path / 'private.jsonl')
+  pair = [make_release('beside', steps=10), make_release('training')]
+  alone = accounting.epsilon([accounting.event(pair[0])], DELTA)['pld']
+  both = accounting.epsilon([accounting.event(each) for each in pair], DELTA)['pld']
+  with pytest.raises(ValueError, match=r'adapt with adapt.*total allowed'):
+    ledger.record_all(pair, budget=((alone + both) / 2, DELTA))
+  with pytest.raises(ValueError, match='unknown'):
+    ledger.record_all([pair[0], {**pair[1], 'mechanism': 'none'}])
+  assert ledger.releases() == []
+  assert ledger.record_all(pair, budget=(both * 1.01, DELTA)) == 2
+  assert ledger.record_all(pair, budget=(both * 1.01, DELTA)) == 0
+  assert len(ledger.releases()) == 2
+
+
 WRITER = """
 import sys
 from ldm_jax.privacy.ledger import Ledger
