@@ -64,11 +64,10 @@ def fit_plainly(config, work, split, latents, losses, trained, frozen):
 def fit_privately(config, work, split, latents, losses, trained, frozen):
   """Fine-tunes by DP-SGD under the ledger; returns the final TrainState."""
   section, privacy, mesh = config.adapt, config.adapt.privacy, make_mesh(**config.mesh)
-  folder, key = work.checkpoints('adapt'), staging.key(config, 'adapt')
-  secret_key = private.noise_key(folder, privacy, (folder / 'state').is_dir())
+  key, secret = staging.key(config, 'adapt'), secret_key(config, work)
   scheme = plan_release(config, work, split.num_patients)
   book = private_ledger(config, work)
-  releasing.publish(config, work, split, book, _run(work), secret_key)
+  releasing.publish(config, work, split, book, _run(work), secret)
   optimizer = adaptation.optimizer(section)
   loss = methods.patient_loss(section, losses, privacy.noise_multiplicity)
   examples = pairing.examples(config, split, latents)
@@ -89,11 +88,24 @@ def fit_privately(config, work, split, latents, losses, trained, frozen):
     state.create(trained, optimizer, section.ema_decay),
     frozen,
     key=key,
-    secret_key=secret_key,
+    secret_key=secret,
     mesh=mesh,
     observe=private.internal_loss(loss, examples) if privacy.log_internal else None,
     **_marked_internal(staging.loop_arguments(config, work, 'adapt'), privacy),
   )
+
+
+def secret_key(config, work):
+  """The noise key of this run of `adapt`: a new one, until its release is recorded.
+
+  Raises:
+    ValueError: the release is recorded or a checkpoint is there, but the key is gone:
+      other noise would be a second release under the same line of the ledger.
+  """
+  folder = work.checkpoints('adapt')
+  recorded = _recorded(private_ledger(config, work), _run(work)) is not None
+  has_begun = recorded or (folder / 'state').is_dir()
+  return private.noise_key(folder, config.adapt.privacy, has_begun)
 
 
 def private_ledger(config, work):

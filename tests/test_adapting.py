@@ -6,6 +6,7 @@ Only the planning of `adapt` runs here; nothing is trained.
 import json
 import types
 
+import jax
 import pytest
 
 from ldm_jax import adapting, checks, staging
@@ -103,6 +104,20 @@ def test_a_resumed_run_adds_nothing_and_a_new_one_does(plan, tmp_path):
   assert len(book.releases()) == 1
   plan('one', flags, mark='changed inputs')
   assert len(book.releases()) == 2
+
+
+def test_a_recorded_run_whose_key_is_gone_is_not_begun_again(plan, tmp_path):
+  """With another key it would be a second release that no line of the ledger holds."""
+  plan('one')
+  work, config = WorkFolder(tmp_path / 'one'), checks.check(defaults())
+  with pytest.raises(ValueError, match=r'noise key.*is gone.*releasing a step twice'):
+    adapting.secret_key(config, work)
+  work.restart('adapt', 'another')
+  first, again = (adapting.secret_key(config, work) for _ in range(2))
+  assert jax.random.key_data(first).tolist() == jax.random.key_data(again).tolist()
+  plan('one', mark='another', flags={'ledger.total_epsilon': '99'})
+  assert (work.checkpoints('adapt') / 'noise_key').is_file()
+  adapting.secret_key(config, work)
 
 
 def test_a_ledger_of_other_patients_is_refused_unless_asked_for(plan, tmp_path):

@@ -66,7 +66,7 @@ def noise_key(folder, privacy, resuming):
   own they would draw other patients and add other noise to what they hold together.
 
   Raises:
-    ValueError: if a checkpoint is there but its key is not.
+    ValueError: if the run has begun but its key is not there.
   """
   if jax.process_count() == 1:
     return _own_noise_key(folder, privacy, resuming)
@@ -82,8 +82,8 @@ def _own_noise_key(folder, privacy, resuming):
     return mechanism.load_key(path)
   if resuming:
     raise ValueError(
-      f'{folder} holds a private checkpoint but not its noise key ({KEY_FILE}): the '
-      'run cannot go on without releasing a step twice. Start again in an empty '
+      f'a private run has begun in {folder}, but its noise key ({KEY_FILE}) is gone: '
+      'it cannot go on without releasing a step twice. Start again in an empty '
       'workdir; the ledger keeps what was spent.'
     )
   key = mechanism.new_noise_key(privacy.seed)
