@@ -137,10 +137,10 @@ def text(found):
       f'{noise["value"]:.4g} ({noise["low"]:.4g} to {noise["high"]:.4g})',
       f'  gradient canaries  epsilon >= {gradient["epsilon_low"]:.3g} where '
       f'{gradient["epsilon_claimed"]:.3g} is claimed ({gradient["participations"]} '
-      f'turns, everybody drawn); without assuming Gaussian noise >= '
+      f'steps, everybody drawn); without assuming Gaussian noise >= '
       f'{gradient["one_run"]:.3g}',
       f'  loss canaries      epsilon >= {loss["epsilon_low"]:.3g} where '
-      f'{loss["epsilon_claimed"]:.3g} is claimed ({loss["participations"]} turns, '
+      f'{loss["epsilon_claimed"]:.3g} is claimed ({loss["participations"]} steps, '
       f'{loss["patients"]} public patients)',
       f'  influence          at most {found["influence"]["largest"]:.4f} clip norms '
       f'({found["influence"]["patients"]} patients taken out)',
