@@ -64,11 +64,10 @@ def fit_plainly(config, work, split, latents, losses, trained, frozen):
 def fit_privately(config, work, split, latents, losses, trained, frozen):
   """Fine-tunes by DP-SGD under the ledger; returns the final TrainState."""
   section, privacy, mesh = config.adapt, config.adapt.privacy, make_mesh(**config.mesh)
-  folder, key = work.checkpoints('adapt'), staging.key(config, 'adapt')
-  secret_key = private.noise_key(folder, privacy, (folder / 'state').is_dir())
+  key, secret = staging.key(config, 'adapt'), secret_key(config, work)
   scheme = plan_release(config, work, split.num_patients)
   book = private_ledger(config, work)
-  releasing.publish(config, work, split, book, _run(work), secret_key)
+  releasing.publish(config, work, split, book, _run(work), secret)
   optimizer = adaptation.optimizer(section)
   loss = methods.patient_loss(section, losses, privacy.noise_multiplicity)
   examples = pairing.examples(config, split, latents)
@@ -84,15 +83,29 @@ def fit_privately(config, work, split, latents, losses, trained, frozen):
   return private.take_steps(
     step,
     examples,
+    split.patient_names,
     privacy.chunk_size,
     state.create(trained, optimizer, section.ema_decay),
     frozen,
     key=key,
-    secret_key=secret_key,
+    secret_key=secret,
     mesh=mesh,
     observe=private.internal_loss(loss, examples) if privacy.log_internal else None,
     **_marked_internal(staging.loop_arguments(config, work, 'adapt'), privacy),
   )
+
+
+def secret_key(config, work):
+  """The noise key of this run of `adapt`: a new one, until its release is recorded.
+
+  Raises:
+    ValueError: the release is recorded or a checkpoint is there, but the key is gone:
+      other noise would be a second release under the same line of the ledger.
+  """
+  folder = work.checkpoints('adapt')
+  recorded = _recorded(private_ledger(config, work), _run(work)) is not None
+  has_begun = recorded or (folder / 'state').is_dir()
+  return private.noise_key(folder, config.adapt.privacy, has_begun)
 
 
 def private_ledger(config, work):
@@ -144,11 +157,8 @@ def plan_release(config, work, num_patients):
     return private.as_recorded(scheme, mine)
   beside = releasing.planned(config, work, book, run)
   scheme = _plan(config, book, num_patients, beside).prepared()
-  budget = (_total(config), privacy.delta)
-  for release in beside:
-    book.record(release, budget)
-  release = scheme.release(f'adapt: {section.method} fine-tuning')
-  _record(book, run, release, budget)
+  release = _named(run, scheme.release(f'adapt: {section.method} fine-tuning'))
+  book.record_all([*beside, release], (_total(config), privacy.delta))
   write_statement(config, work)
   return scheme
 
@@ -169,7 +179,7 @@ def record_unprotected(config, work):
       'steps': max(config.adapt.steps, 1),
       'clip_norm': None,
     }
-    _record(book, run, release)
+    book.record(_named(run, release))
   write_statement(config, work)
 
 
@@ -200,8 +210,9 @@ def check_plan(config, work):
   book = private_ledger(config, work)
   if staging.will_start_anew('adapt', config, work):
     beside = releasing.planned(config, work, book, None)
-    event = _plan(config, book, num_patients, beside).event()
-    book.check_budget('this run', event, _total(config), privacy.delta)
+    events = [accounting.event(release) for release in beside]
+    events.append(_plan(config, book, num_patients, beside).event())
+    book.check_budget('this run', events, _total(config), privacy.delta)
 
 
 def write_statement(config, work):
@@ -275,9 +286,10 @@ def _recorded(book, run):
   return next(mine, None)
 
 
-def _record(book, run, release, budget=None):
+def _named(run, release):
+  """The release with its run and its id, as the ledger holds it."""
   release = {'run': run, **release}
-  book.record({**release, 'id': ledger.release_id(run, release)}, budget)
+  return {**release, 'id': ledger.release_id(run, release)}
 
 
 def _marked_internal(arguments, privacy):

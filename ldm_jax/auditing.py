@@ -10,8 +10,13 @@ norm, noise multiplier, microbatch and devices. Four attacks, see `privacy.canar
 - influence: the step with and without a patient under one noise, at most clip norm;
 - noise: its deviation, measured on coordinates that nobody pushes.
 
-What passes may still fail where it was not attacked.
+With banded noise the patients take turns as they do in training, and the attacker takes
+the correlation out first; an adaptive clip norm is the unit of each step. What passes
+may still fail where it was not attacked.
 """
+
+import dataclasses
+import math
 
 import jax
 import numpy as np
@@ -19,7 +24,7 @@ import optax
 
 from ldm_jax import pairing, readying, staging
 from ldm_jax.data import batching
-from ldm_jax.privacy import accounting, audit, canaries, mechanism, statement
+from ldm_jax.privacy import accounting, audit, canaries, clipping, mechanism, statement
 from ldm_jax.synthesis.trained import denoiser_params
 from ldm_jax.training import adaptation, drifted, methods, networks, private, state
 from ldm_jax.training import diffusion as denoising
@@ -50,13 +55,17 @@ def run(config, work):
     )
   times = section.participations
   scheme = planned(config, work, split)
-  stand = _Stand(config, work, split, scheme)
+  bands = getattr(scheme, 'num_bands', 1)
+  num_steps = 2 * times * bands
+  # The same noise in a run that is long enough: the noise multiplier stays.
+  steps = max(scheme.steps, num_steps)
+  stand = _Stand(config, work, split, dataclasses.replace(scheme, steps=steps))
   inside = canaries.coins(split.num_patients, config.seed)
   included = canaries.coins(section.num_canaries, config.seed, 1)
   secret = mechanism.new_noise_key(privacy.seed)
-  final, updates = stand.train(inside, included, 2 * times, secret)
+  final, updates = stand.train(inside, included, num_steps, bands, secret)
   each = 1 - (1 - section.confidence) / 2  # two kinds of bounds share the error
-  sigma = scheme.noise_multiplier
+  strategy = getattr(scheme, 'strategy', canaries.INDEPENDENT)
   found = {
     'claim': {
       **scheme.release('the run under audit'),
@@ -64,7 +73,15 @@ def run(config, work):
       'delta': privacy.delta,
     },
     'confidence': section.confidence,
-    'gradient_canaries': canaries.report(updates, included, sigma, privacy.delta, each),
+    'gradient_canaries': canaries.report(
+      updates,
+      included,
+      scheme.noise_multiplier,
+      privacy.delta,
+      each,
+      strategy,
+      steps,
+    ),
     'loss_canaries': stand.compare_losses(final, inside, 2 * times, each),
     'influence': stand.influence(secret),
   }
@@ -92,22 +109,8 @@ def planned(config, work, split):
   """The scheme of `adapt` as calibrated with an empty ledger.
 
   The size of the private cohort is public; without one, the public cohort's counts.
-
-  Raises:
-    ValueError: noise that is correlated over steps, which these canaries do not model.
   """
   privacy = config.adapt.privacy
-  if privacy.mechanism == 'banded':
-    raise ValueError(
-      'audit measures noise that is drawn anew in each step; adapt.privacy.mechanism '
-      "is 'banded', whose noise is correlated. Audit the same config with 'poisson'."
-    )
-  if privacy.clipping == 'adaptive':
-    raise ValueError(
-      'audit measures noise in units of one clip norm; adapt.privacy.clipping is '
-      "'adaptive', which changes it from step to step. Audit the same config with "
-      "'constant'."
-    )
   cohort = staging.splits(config, work).get('private', split)
   scheme = private.configured(privacy, cohort.num_patients, config.adapt.steps)
   return scheme.calibrated(privacy.epsilon, privacy.delta).prepared()
@@ -163,7 +166,7 @@ class _Stand:
     draws = self.privacy.noise_multiplicity
     self.loss = methods.patient_loss(config.adapt, losses, draws)
     patients = pairing.examples(config, split, latents)
-    self.examples = _with_canaries(patients, config.audit.num_canaries)
+    self.examples = canaries.appended(patients, config.audit.num_canaries)
     self.scheme, self.sigma = scheme, scheme.noise_multiplier
     # A step of this rate moves a coordinate by its private sum in units of C.
     self.plain = optax.sgd(scheme.expected_batch / scheme.clip_norm)
@@ -192,17 +195,24 @@ class _Stand:
       rows = {name: leaf[chosen] for name, leaf in self.examples.items()}
       yield put_examples(self.mesh, (rows, mask, chosen.astype(np.int32)))
 
-  def train(self, inside, included, num_steps, secret):
-    """Trains on the patients inside; canaries that take part join at even steps."""
+  def train(self, inside, included, num_steps, bands, secret):
+    """Trains on the patients inside; canaries that take part join every other turn.
+
+    As in training with this many bands, each patient has a group, and step t draws from
+    group t mod bands; here all of it. The canaries are in the first group.
+    """
     optimizer = state.by_prefix(
       optax.adam(self.config.adapt.learning_rate), {canaries.LEAF: self.plain}
     )
     step, patients = self.step(optimizer), np.flatnonzero(inside)
-    joined = np.append(patients, self.num_patients + np.flatnonzero(included))
+    joining = self.num_patients + np.flatnonzero(included)
 
     def take_step(current, number):
-      drawn = self.chunks(patients if number % 2 else joined)
-      return step(current, self.frozen, drawn, self.key, secret)
+      turn, group = divmod(number, bands)
+      drawn = patients[patients % bands == group]
+      if turn % 2 == 0 and group == 0:
+        drawn = np.append(drawn, joining)
+      return step(current, self.frozen, self.chunks(drawn), self.key, secret)
 
     start = put_state(self.mesh, self.start(optimizer))
     return canaries.trace(take_step, start, num_steps)
@@ -239,7 +249,11 @@ class _Stand:
     return example, jax.random.fold_in(self.key, patient)
 
   def influence(self, secret):
-    """Largest move of the step by one patient, in clip norms, under equal noise."""
+    """Largest move of the step by one patient, in clip norms, under equal noise.
+
+    Of an adaptive clip norm the parameters have what the bit, which is of one size for
+    every patient, leaves.
+    """
     step, start = self.step(self.plain), self.start(self.plain)
     volumes = self.examples['present'][: self.num_patients].sum(axis=1)
     # Padding repeats row 0; a canary's gradient is the largest there is.
@@ -260,6 +274,8 @@ class _Stand:
     size = sum(leaf.size for leaf in everyone.values())
     # The noise is subtracted in float32: what is lost grows with its norm.
     limit = 1 + max(1e-3, 1e-6 * self.sigma * float(np.sqrt(size)))
+    if self.scheme.clipping == 'adaptive':
+      limit *= math.sqrt(1 - clipping.BIT_SHARE**2)
     return {'largest': largest, 'limit': limit, 'patients': len(probed)}
 
 
@@ -274,17 +290,6 @@ def networks_of(config, work, split, latents):
   return losses, networks.initial_denoiser(
     module, staging.key(config, 'init'), latents.shape[1:], len(split.schema)
   )
-
-
-def _with_canaries(patients, num_canaries):
-  """Appends the canaries: rows like the first patient's, and whose coordinate."""
-  rows = {
-    name: np.concatenate([leaf, np.repeat(leaf[:1], num_canaries, axis=0)])
-    for name, leaf in patients.items()
-  }
-  own = np.full(len(rows['present']), canaries.NOBODY, np.int32)
-  own[-num_canaries:] = np.arange(num_canaries)
-  return {**rows, canaries.LEAF: own}
 
 
 def _finite(found):

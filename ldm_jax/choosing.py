@@ -151,15 +151,14 @@ def vectors(asked, examples, names):
 def _privately(asked, work, split):
   """The drift from one release on the private cohort, and public facts."""
   config = asked.config
-  section, privacy = config.adapt.drift, config.adapt.privacy
+  section = config.adapt.drift
   public = staging.splits(config, work).get('public')
   if public is None:
     raise ValueError(
       f'adapt.drift.search={section.search!r} takes its scale from public patients, '
       "but data.public is empty. Set adapt.drift.search='' and adapt.drift.value."
     )
-  folder = work.checkpoints('adapt')
-  secret_key = private.noise_key(folder, privacy, (folder / 'state').is_dir())
+  secret_key = adapting.secret_key(config, work)
   adapting.plan_release(config, work, split.num_patients)
   run = work.read_json('checkpoints', 'adapt', 'started.json')['run']
   wanted = releasing.wanted_drift(config, work, run)

@@ -84,7 +84,8 @@ def prepare(config, work):
         workers=config.run.workers,
       )
     for problem in index['problems']:
-      work.log('prepare', cohort=name, problem=problem)
+      if name != 'private':  # a patient's name belongs into the store, not into a log
+        work.log('prepare', cohort=name, problem=problem)
       print(f'prepare {name}: left out {problem["id"]}: {problem["reason"]}')
     # What the slices of private scans say stays in the store.
     jumps = store.slices_in_words(index) if name != 'private' else []

@@ -1,12 +1,17 @@
 """Laws of the books around private training: over work folders, runs and budgets.
 
-Only the planning of `adapt` runs here; nothing is trained.
+Only the planning of `adapt` runs here; one test trains, a model of a few numbers.
 """
 
 import json
 import types
 
+import dp_accounting
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
+from dp_accounting import pld
 
 from ldm_jax import adapting, checks, staging
 from ldm_jax.config import override
@@ -105,6 +110,20 @@ def test_a_resumed_run_adds_nothing_and_a_new_one_does(plan, tmp_path):
   assert len(book.releases()) == 2
 
 
+def test_a_recorded_run_whose_key_is_gone_is_not_begun_again(plan, tmp_path):
+  """With another key it would be a second release that no line of the ledger holds."""
+  plan('one')
+  work, config = WorkFolder(tmp_path / 'one'), checks.check(defaults())
+  with pytest.raises(ValueError, match=r'noise key.*is gone.*releasing a step twice'):
+    adapting.secret_key(config, work)
+  work.restart('adapt', 'another')
+  first, again = (adapting.secret_key(config, work) for _ in range(2))
+  assert jax.random.key_data(first).tolist() == jax.random.key_data(again).tolist()
+  plan('one', mark='another', flags={'ledger.total_epsilon': '99'})
+  assert (work.checkpoints('adapt') / 'noise_key').is_file()
+  adapting.secret_key(config, work)
+
+
 def test_a_ledger_of_other_patients_is_refused_unless_asked_for(plan, tmp_path):
   flags = shared(tmp_path, 1, 9)
   plan('one', flags)
@@ -174,3 +193,51 @@ def test_an_unprotected_run_spends_the_shared_ledger_for_good(plan, tmp_path):
 def test_keys_that_do_not_go_together_are_refused_before_anything_runs(flags, key):
   with pytest.raises(ValueError, match=f'config.{key}'):
     checks.check(override(defaults(), flags))
+
+
+def test_a_run_with_adaptive_clipping_keeps_its_books_from_start_to_end(
+  plan, tmp_path, monkeypatch
+):
+  """Planned, recorded, trained, stated; the bits cost nothing beside the noise."""
+  asked = {
+    'adapt.privacy.mechanism': 'poisson',
+    'adapt.privacy.clipping': 'adaptive',
+    'adapt.privacy.quantile': 0.7,
+    'adapt.privacy.clip_norm': 0.01,
+    'adapt.privacy.batch_size': 20,
+    'adapt.steps': 12,
+    'run.log_every': 1,
+    'mesh.data': 1,
+  }
+  asked = {key: str(value) for key, value in asked.items()}
+  scheme = plan('one', asked)
+  work, config = WorkFolder(tmp_path / 'one'), checks.check(override(defaults(), asked))
+  work.restart('adapt', 'b')  # as the stage begins: nothing is recorded of this run
+  (tmp_path / 'one' / 'store' / 'ledger-private.jsonl').unlink()
+  (tmp_path / 'one' / 'privacy.json').unlink()
+  split = types.SimpleNamespace(
+    num_patients=len(PATIENTS),
+    patient_names=list(PATIENTS),
+    patient_entries=[np.array([2 * i, 2 * i + 1]) for i in range(len(PATIENTS))],
+    attributes=np.zeros((2 * len(PATIENTS), 1), np.float32),
+  )
+  monkeypatch.setattr(staging, 'conditions', lambda *_: split.attributes)
+  z = np.random.default_rng(0).normal(3, 1, (2 * len(PATIENTS), 2, 1))
+  losses = lambda params, z, *_: jnp.square(z - params['w']).mean((1, 2))
+  final = adapting.fit_privately(
+    config, work, split, z.astype(np.float32), losses, {'w': jnp.zeros(())}, {}
+  )
+  assert int(final.step) == 12
+  # Every gradient is longer than C at first, so C grows, by at most its rate a step.
+  assert 1.2 * 0.01 < float(final.clip_norm) < 0.01 * np.exp(0.2 * 0.7 * 12)
+  (recorded,) = Ledger(tmp_path / 'one' / 'store' / 'ledger-private.jsonl').releases()
+  made = stated(tmp_path, 'one')
+  (release,) = made['releases']
+  assert release['clipping'] == recorded['clipping'] == 'adaptive'
+  assert release['noise_multiplier'] == scheme.noise_multiplier
+  assert release['sampling_probability'] == 0.5 and release['steps'] == 12
+  by_hand = pld.PLDAccountant()
+  noise = dp_accounting.GaussianDpEvent(release['noise_multiplier'])
+  by_hand.compose(dp_accounting.PoissonSampledDpEvent(0.5, noise), 12)
+  assert made['epsilon'] == pytest.approx(by_hand.get_epsilon(1e-5), rel=2e-3)
+  assert 9.9 < made['epsilon'] <= 10

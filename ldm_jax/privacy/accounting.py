@@ -22,11 +22,9 @@ import math
 import dp_accounting
 from scipy import optimize
 
-from ldm_jax.data.batching import PoissonSampler
 from ldm_jax.privacy import accountants
 from ldm_jax.privacy.checks import (
   LARGEST_EPSILON,
-  check_clip_norm,
   check_count,
   check_epsilon,
   check_noise_multiplier,
@@ -44,41 +42,6 @@ MECHANISMS = {
   'banded_gaussian': ('num_bands',),
 }
 NEEDED = ('mechanism', 'noise_multiplier', 'sampling_probability', 'steps')
-
-
-def training_release(name, sampler, noise_multiplier, steps, clip_norm):
-  """Describes a planned run of plain DP-SGD, as the ledger records it. [Abadi16]
-
-  Args:
-    name: what is released, for people ('adapt: full fine-tuning').
-    sampler: the PoissonSampler that the batches come from, and of no derived class.
-    noise_multiplier: sigma, noise standard deviation over clip norm; 0 = clip only.
-    steps: number of noisy steps, empty batches included.
-    clip_norm: C.
-
-  Returns:
-    A dict with name, mechanism, noise_multiplier, sampling_probability, steps,
-    clip_norm.
-
-  Raises:
-    ValueError: another sampler than plain Poisson, or numbers out of range.
-  """
-  if type(sampler) is not PoissonSampler:
-    raise ValueError(
-      f'the batches come from a {type(sampler).__name__}; this accounting holds for '
-      'PoissonSampler only. Describe other sampling by its object in privacy.schemes.'
-    )
-  release = {
-    'name': str(name),
-    'mechanism': 'gaussian',
-    'noise_multiplier': float(noise_multiplier),
-    'sampling_probability': float(sampler.sampling_probability),
-    'steps': steps,
-    'clip_norm': float(clip_norm),
-  }
-  event(release)
-  check_clip_norm(release['clip_norm'])
-  return {**release, 'steps': int(steps)}
 
 
 def event(release):
@@ -129,11 +92,6 @@ def event(release):
   return dp_accounting.SelfComposedDpEvent(one, count)
 
 
-def training_event(sampler, noise_multiplier, steps):
-  """The event of private training with this sampler (see `training_release`)."""
-  return event(training_release('training', sampler, noise_multiplier, steps, 1.0))
-
-
 def gaussian_event(noise_multiplier, count=1):
   """The event of `count` Gaussian releases over all patients, without sampling."""
   return event(
@@ -150,7 +108,7 @@ def epsilon(events, delta, relation=RELATION_NAME):
   """Composes events on the same patients and returns epsilon at delta, twice.
 
   Args:
-    events: list of events (`event`, `training_event`, `gaussian_event`).
+    events: list of events (`event`, `gaussian_event`, `event()` of a scheme).
     delta: in (0, 1).
     relation: 'add_or_remove_one', or 'substitute_one': one patient's data are
       exchanged for any other's, N stays.

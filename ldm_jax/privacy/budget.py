@@ -9,12 +9,12 @@ proportion to B, more patients a step cost time and buy nothing [Ponomareva23, 5
 [Ponomareva23] Ponomareva et al., How to DP-fy ML, JAIR 2023.
 """
 
+import dataclasses
 import math
 
 import numpy as np
 
-from ldm_jax.data.batching import PoissonSampler
-from ldm_jax.privacy import accounting, checks, statement
+from ldm_jax.privacy import accounting, checks, schemes, statement
 
 # The suggestion: the smallest batch this close to the least noise there is.
 NEAR_BEST = 1.1
@@ -45,23 +45,18 @@ def price(
       'given is fixed, the other is computed.'
     )
   checks.check_delta(delta, num_patients)
-  probability = checks.sampling_probability(num_patients, batch_size)
-  checks.check_steps(steps)
+  run = _run(num_patients, batch_size, steps, noise_multiplier)
   if noise_multiplier is None:
-    checks.check_epsilon(epsilon)
-    noise_multiplier = accounting.calibrate(epsilon, delta, probability, steps)
-  checks.check_noise_multiplier(noise_multiplier)
-  sampler = PoissonSampler(num_patients, probability, secret=0)  # never drawn from
-  event = accounting.training_event(sampler, noise_multiplier, steps)
-  figures = accounting.epsilon([event], delta)
+    run = run.calibrated(epsilon, delta)
+  figures = accounting.epsilon([run.event()], delta)
   return {
-    'noise_multiplier': noise_multiplier,
+    'noise_multiplier': run.noise_multiplier,
     'epsilon': statement.finite(figures['pld']),
     'delta': delta,
     'accountants': {name: statement.finite(value) for name, value in figures.items()},
     'num_patients': num_patients,
     'batch_size': batch_size,
-    'sampling_probability': probability,
+    'sampling_probability': run.sampling_probability,
     'steps': steps,
     'unit': 'patient',
     'relation': accounting.RELATION_NAME,
@@ -95,12 +90,12 @@ def plan(*, epsilon, delta, num_patients, steps, num_parameters=1, batch_size=No
     )
   rows, guess = [], 1.0
   for size in reversed(batch_sizes(num_patients, batch_size)):
-    probability = checks.sampling_probability(num_patients, size)
-    guess = multiplier(epsilon, delta, probability, steps, guess)
+    run = _run(num_patients, size, steps)
+    guess = multiplier(run, epsilon, delta, guess)
     rows.append(
       {
         'batch_size': size,
-        'sampling_probability': probability,
+        'sampling_probability': run.sampling_probability,
         'noise_multiplier': guess,
         'noise_to_signal': guess * math.sqrt(num_parameters) / size,
       }
@@ -129,16 +124,16 @@ def batch_sizes(num_patients, also=None):
   return sorted({*powers, num_patients, *([] if also is None else [also])})
 
 
-def multiplier(epsilon, delta, probability, steps, guess=1.0):
-  """A noise multiplier within the budget, at most 0.5 % above the least.
+def multiplier(run, epsilon, delta, guess=1.0):
+  """A noise multiplier of a run within the budget, at most 0.5 % above the least.
 
-  Faster than `accounting.calibrate`, which the run itself uses: by false position on
-  the logarithms, since epsilon falls about like a power of sigma.
+  Faster than `run.calibrated`, which training uses: by false position on the
+  logarithms, since epsilon falls about like a power of sigma.
   """
   target, below, above = math.log(epsilon), None, None  # (log sigma, log epsilon)
   value = math.log(guess)
   while True:
-    spent = epsilon_of(math.exp(value), delta, probability, steps)
+    spent = epsilon_of(run, delta, noise_multiplier=math.exp(value))
     point = (value, math.log(max(spent, 1e-12)) if math.isfinite(spent) else 9.0)
     if point[1] <= target:
       above = point
@@ -160,16 +155,9 @@ def multiplier(epsilon, delta, probability, steps, guess=1.0):
     value = min(max(guessed, below[0] + inner), above[0] - inner)
 
 
-def epsilon_of(noise_multiplier, delta, probability, steps):
-  """Epsilon (PLD) of a run of DP-SGD."""
-  event = accounting.event(
-    {
-      'mechanism': 'gaussian',
-      'noise_multiplier': noise_multiplier,
-      'sampling_probability': probability,
-      'steps': steps,
-    }
-  )
+def epsilon_of(run, delta, **changes):
+  """Epsilon (PLD) of a run (`schemes.Poisson`) with some of its fields changed."""
+  event = dataclasses.replace(run, **changes).event()
   return accounting.epsilon([event], delta)['pld']
 
 
@@ -182,22 +170,36 @@ def curves(planned, num_points=9):
       needed: {batch size: [(epsilon, noise multiplier), ...]} at the planned steps.
   """
   chosen, delta, steps = planned['suggested'], planned['delta'], planned['steps']
-  sigma, probability = chosen['noise_multiplier'], chosen['sampling_probability']
+  sigma = chosen['noise_multiplier']
+  run = _run(planned['num_patients'], chosen['batch_size'], steps)
   counts = np.geomspace(steps / 20, 2 * steps, num_points)
   counts = sorted({max(1, round(count)) for count in counts})
   spent = {}
   for factor in (0.6, 1.0, 1.7, 3.0):
     spent[sigma * factor] = [
-      (count, epsilon_of(sigma * factor, delta, probability, count)) for count in counts
+      (count, epsilon_of(run, delta, noise_multiplier=sigma * factor, steps=count))
+      for count in counts
     ]
   needed = {}
   for row in _spread(planned['table'], chosen):
-    q, middle = row['sampling_probability'], row['noise_multiplier']
+    run = _run(planned['num_patients'], row['batch_size'], steps)
+    middle = row['noise_multiplier']
     needed[row['batch_size']] = [
-      (epsilon_of(s, delta, q, steps), s)
+      (epsilon_of(run, delta, noise_multiplier=s), s)
       for s in np.geomspace(0.6 * middle, 6 * middle, num_points).tolist()
     ]
   return {'spent': spent, 'needed': needed}
+
+
+def _run(num_patients, batch_size, steps, noise_multiplier=None):
+  """Plain DP-SGD; its price does not know the clip norm, the unit of the noise."""
+  return schemes.Poisson(
+    num_patients=num_patients,
+    batch_size=batch_size,
+    steps=steps,
+    clip_norm=1.0,
+    noise_multiplier=noise_multiplier,
+  )
 
 
 def _spread(table, chosen, num=4):

@@ -11,6 +11,21 @@ sampling protects nobody here and the claim to hold is that of full participatio
 `with_canaries` puts them into any loss of one patient, so that they run through the
 very step that trains: gradient, clipping, sum over devices, noise, division.
 
+Banded noise. Who knows the strategy M, which privacy.json prints, multiplies the
+updates by it: M (F + sigma C_clip M^{-1} Z) = M F + sigma C_clip Z has independent
+noise again. A canary of the first group, drawn at step t = 0, b, 2b, ... with norm
+C_clip, enters the rows t ... t + b - 1 by column t of M, which has norm 1 and shares no
+row with the columns of its group's other turns [Choquette23]. Its best statistic is
+therefore the product of that column with those rows: 1 + N(0, sigma^2), independent
+from turn to turn, as if each turn were a step with independent noise. `turns` computes
+it, and the claim is that of as many steps.
+
+Adaptive clipping. The clip norm of a step is a function of earlier releases, hence in
+the attacker's view; contribution and noise are in units of it, and so are the updates
+that `trace` returns. The bit has BIT_SHARE of a canary's norm, its coordinate the rest.
+
+[Choquette23] Choquette-Choo et al., (Amplified) Banded Matrix Factorization, NeurIPS
+  2023, arXiv:2306.08153 (the sensitivity; proof in schemes.Banded).
 [Steinke23] Steinke, Nasr, Jagielski, Privacy Auditing with One (1) Training Run, 2023.
 [Nasr23] Nasr et al., Tight Auditing of DP-SGD, USENIX 2023 (canary gradients).
 """
@@ -18,11 +33,13 @@ very step that trains: gradient, clipping, sum over devices, noise, division.
 import jax.numpy as jnp
 import numpy as np
 
-from ldm_jax.privacy import accounting, audit, gaussian_audit
+from ldm_jax.privacy import accounting, audit, clipping, gaussian_audit, strategies
 
 LEAF = 'canary'  # path of the extra parameter, and the examples' entry with the owner
 NOBODY = -1
-PUSH = 1e3  # gradient of a canary over the clip norm: far above, so it is clipped to it
+# Gradient of a canary over the first clip norm: above any that an adaptive one reaches.
+PUSH = 10 * clipping.RANGE
+INDEPENDENT = (1.0,)  # the strategy of noise that is drawn anew in each step
 
 
 def with_canaries(loss, clip_norm):
@@ -30,7 +47,7 @@ def with_canaries(loss, clip_norm):
 
   Args:
     loss: (trained, frozen, example, key) -> ().
-    clip_norm: C of the step under audit.
+    clip_norm: C of the step under audit; the first, where it is adaptive.
 
   Returns:
     The same kind of function. `trained` has the extra entry LEAF (n,), `example` the
@@ -47,6 +64,24 @@ def with_canaries(loss, clip_norm):
   return wrapped
 
 
+def appended(patients, num_canaries):
+  """Adds canaries to examples: rows like the first patient's, and whose coordinate.
+
+  Args:
+    patients: {name: (p, ...)}.
+
+  Returns:
+    {name: (p + num_canaries, ...)}, with the entry LEAF.
+  """
+  rows = {
+    name: np.concatenate([leaf, np.repeat(leaf[:1], num_canaries, axis=0)])
+    for name, leaf in patients.items()
+  }
+  own = np.full(len(next(iter(rows.values()))), NOBODY, np.int32)
+  own[-num_canaries:] = np.arange(num_canaries)
+  return {**rows, LEAF: own}
+
+
 def coins(num_canaries, *seed):
   """Fair coins, (n,) bool: who takes part. The seed is the audit's, not a secret."""
   return np.random.default_rng((*seed, 0xCA)).random(num_canaries) < 0.5
@@ -56,62 +91,103 @@ def trace(take_step, state, num_steps):
   """Runs steps and reads the canaries' parameter after each.
 
   Args:
-    take_step: (state, step) -> state; at even steps the canaries that take part are
-      among the patients drawn, at odd steps they are not. LEAF is moved by gradient
-      descent of rate expected_batch / C.
-    state: TrainState whose `trained` holds LEAF.
-    num_steps: 2k.
+    take_step: (state, step) -> state. With b bands (one where noise is independent)
+      the canaries that take part are among the patients drawn at steps 0, 2b, 4b, ...
+      and at no other. LEAF is moved by gradient descent of rate expected_batch / C,
+      with C of step 0.
+    state: TrainState whose `trained` holds LEAF; at step 0.
+    num_steps: 2k b.
 
   Returns:
     (state, updates): the last state, and (num_steps, n) float64, the private sum that
-    each canary's coordinate was given in units of C: 1 or 0, plus noise of deviation
-    sigma.
+    each canary's coordinate was given in units of its step's C: 1 or 0, plus noise.
   """
-  marks = [np.asarray(state.trained[LEAF], np.float64)]
+  marks, clip_norms = [np.asarray(state.trained[LEAF], np.float64)], []
   for step in range(num_steps):
+    clip_norms.append(1.0 if state.clip_norm is None else float(state.clip_norm))
     state = take_step(state, step)
     marks.append(np.asarray(state.trained[LEAF], np.float64))
-  return state, -np.diff(marks, axis=0)
+  units = np.array(clip_norms) / clip_norms[0]
+  return state, -np.diff(marks, axis=0) / units[:, None]
 
 
-def scores(updates):
-  """Two statistics of (2k, n) updates for which a canary that took part scores higher.
+def turns(updates, strategy=INDEPENDENT, steps=None):
+  """Takes the correlation out of updates, as an attacker does; see the module.
+
+  Args:
+    updates: (T, n) of `trace`, the first T steps of a run.
+    strategy: coefficients (b,) of its noise.
+    steps: of the whole run, T unless given.
 
   Returns:
-    dict of (n,): 'sum', the mean over the steps that drew the canaries, the best there
-    is against independent noise; 'contrast', less the mean over the other steps, which
-    removes noise that comes back at another step.
+    (T/b, n) the statistic of each turn of the first group, 1 + noise of deviation sigma
+    for a canary that was drawn; and (T, n) the updates times M, with independent noise
+    of deviation sigma where nobody pushes.
+
+  Raises:
+    ValueError: steps that are no multiple of the bands, or too few.
   """
-  drawn, rest = updates[::2].mean(axis=0), updates[1::2].mean(axis=0)
+  num, bands = len(updates), len(strategy)
+  steps = num if steps is None else steps
+  if num % bands or steps < num:
+    raise ValueError(
+      f'{num} updates of a run of {steps} steps came, with {bands} bands; required are '
+      'whole turns, no more steps than the run has.'
+    )
+  # Only the last columns of the whole run are cut short: a corner of M is enough.
+  mixing = strategies.matrix(strategy, min(steps, num + bands))[:num, :num]
+  whitened = mixing @ updates
+  return mixing[:, ::bands].T @ whitened, whitened
+
+
+def scores(by_turn):
+  """Two statistics of 2k turns (2k, n) for which a canary that took part scores higher.
+
+  Returns:
+    dict of (n,): 'sum', the mean over the turns that drew the canaries, the best there
+    is against independent noise; 'contrast', less the mean over the other turns, which
+    removes noise that comes back at another one.
+  """
+  drawn, rest = by_turn[::2].mean(axis=0), by_turn[1::2].mean(axis=0)
   return {'sum': drawn, 'contrast': drawn - rest}
 
 
-def report(updates, included, noise_multiplier, delta, confidence=0.95):
+def report(
+  updates,
+  included,
+  noise_multiplier,
+  delta,
+  confidence=0.95,
+  strategy=INDEPENDENT,
+  steps=None,
+):
   """What the canaries prove about a mechanism that claims `noise_multiplier`.
 
   Args:
-    updates: (2k, n) of `trace`. Coordinates beyond the canaries, which nobody pushes,
+    updates: (2k b, n) of `trace`. Coordinates beyond the canaries, which nobody pushes,
       may follow; they make the measured noise sharper.
     included: (m,) bool, coins of the first m <= n coordinates.
     noise_multiplier: sigma that is claimed.
     delta: of the claim.
     confidence: chance that all bounds below are true at once.
+    strategy, steps: of the noise and of the whole run, as `turns`.
 
   Returns:
     dict
-      epsilon_claimed: of k steps with full participation at sigma.
+      epsilon_claimed: of k participations, known to the attacker, at sigma.
       epsilon_low: largest of the bounds; above the claim, the mechanism is broken.
       one_run: bound of [Steinke23], which assumes nothing about the noise.
       gaussian: bound that assumes independent Gaussian noise [Nasr23], much sharper.
       noise: measured deviation over C, with its interval low, high.
       canaries, included, participations, delta, confidence.
   """
-  updates, included = np.asarray(updates), np.asarray(included, bool)
-  num_canaries, times = included.size, len(updates) // 2
-  found = scores(updates)
+  included = np.asarray(included, bool)
+  by_turn, whitened = turns(np.asarray(updates), strategy, steps)
+  num_canaries, times = included.size, len(by_turn) // 2
+  found = scores(by_turn)
   # One share of the error for each of four bounds and for the noise's interval.
   each = 1 - (1 - confidence) / (2 * len(found) + 1)
-  outside = np.append(~included, np.ones(updates.shape[1] - num_canaries, bool))
+  outside = np.append(~included, np.ones(whitened.shape[1] - num_canaries, bool))
   one_run, gaussian = [], []
   for values in found.values():
     coined = values[:num_canaries]
@@ -129,7 +205,7 @@ def report(updates, included, noise_multiplier, delta, confidence=0.95):
     'epsilon_claimed': claimed['pld'],
     'epsilon_low': max(bounds.values()),
     **bounds,
-    'noise': gaussian_audit.deviation(updates[:, outside], each),
+    'noise': gaussian_audit.deviation(whitened[:, outside], each),
     'canaries': num_canaries,
     'included': int(included.sum()),
     'participations': times,

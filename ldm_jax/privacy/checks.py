@@ -7,6 +7,7 @@ import math
 import numbers
 
 LARGEST_EPSILON = 500.0  # far beyond any protection; above it figures lose meaning
+CLIPPING = ('constant', 'normalised', 'per_layer', 'adaptive')  # see `clipping`
 
 
 def check_epsilon(epsilon):
@@ -91,6 +92,15 @@ def check_count(name, value):
     raise ValueError(
       f'{name} is {value!r}; it must be a whole number of at least 1. Change '
       f'adapt.privacy.{name}.'
+    )
+
+
+def check_clipping(rule):
+  """Raises ValueError unless the rule is one of CLIPPING."""
+  if rule not in CLIPPING:
+    raise ValueError(
+      f'the rule of clipping is {rule!r}; it must be one of {", ".join(CLIPPING)}. '
+      'Change adapt.privacy.clipping.'
     )
 
 

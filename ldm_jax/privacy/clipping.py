@@ -25,21 +25,14 @@ import math
 import jax
 import jax.numpy as jnp
 
-RULES = ('constant', 'normalised', 'per_layer', 'adaptive')
+from ldm_jax.privacy import checks
+
+RULES, check = checks.CLIPPING, checks.check_clipping  # there, where jax is not needed
 MARGIN = 1e-6  # relative; the float32 norm of 3e7 entries errs by about 1e-7
 SMALLEST = 0.01  # of C: normalised gradients smaller than this count less
 BIT_SHARE = 0.1  # noise of the mean bit is then sigma / (0.1 B) a step
 ADAPTATION = 0.2  # rate of the quantile's descent [Andrew21]
 RANGE = 1e6  # the adaptive C stays within this factor of the first
-
-
-def check(rule):
-  """Raises ValueError unless the rule is one of RULES."""
-  if rule not in RULES:
-    raise ValueError(
-      f'the rule of clipping is {rule!r}; it must be one of {", ".join(RULES)}. '
-      'Change adapt.privacy.clipping.'
-    )
 
 
 def scales(squares, clip_norm, keep, rule='constant'):

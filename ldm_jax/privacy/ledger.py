@@ -77,72 +77,68 @@ class Ledger:
     """Epsilon of everything recorded: {'pld': the claim, 'rdp': its confirmation}."""
     return accounting.epsilon(self.events(), delta)
 
-  def contains(self, identity):
-    """Whether a release of this id is recorded already."""
-    return any(release['id'] == identity for release in self.releases())
-
   def record(self, release, budget=None):
-    """Adds one planned release, durably, before anything private is computed.
+    """Adds one planned release; see `record_all`.
+
+    Returns:
+      True if the release was added, False if its id stood there already.
+    """
+    return self.record_all([release], budget) == 1
+
+  def record_all(self, releases, budget=None):
+    """Adds planned releases, durably, before anything private is computed.
+
+    All are added or none, so that what was refused as a whole has spent nothing.
 
     Args:
-      release: dict with 'id' (see `release_id`), 'name' and the fields that
+      releases: dicts with 'id' (see `release_id`), 'name' and the fields that
         `accounting.event` needs; more fields are kept as they are.
       budget: None or (epsilon, delta), the most that all releases together may spend;
         checked under the same lock as the writing, so two runs cannot both fit in.
 
     Returns:
-      True if the release was added, False if its id stood there already.
+      How many were added: those whose id did not stand there already.
 
     Raises:
       ValueError: an impossible or incomplete release, the same id with other numbers,
         a budget that would be exceeded, or a damaged file. Nothing is written then.
       OSError: the file cannot be written; its old content is intact.
     """
-    for name in ('id', 'name'):
-      if not isinstance(release.get(name), str) or not release[name]:
-        raise ValueError(f'a release needs a text {name!r}; got {release.get(name)!r}.')
-    if 'cohort' in release:
-      raise ValueError("a release has no field 'cohort': that names the ledger's line.")
-    accounting.event(release)
-    release = json.loads(_canonical({**release, 'steps': int(release['steps'])}))
+    releases = [_checked(release) for release in releases]
     with self._locked():
       known, chain, text, cohort = self._read()
-      for other in known:
-        if other['id'] == release['id']:
-          if _canonical(other) == _canonical(release):
-            return False
-          raise ValueError(
-            f'release {release["id"]} stands in {self.path} with other numbers. A '
-            'changed run is a new release: name it with release_id.'
-          )
+      lines = [each for each in releases if not self._holds(known, each)]
+      if not lines:
+        return 0
+      added = len(lines)
       if budget is not None:
         events = [accounting.event(each) for each in known]
-        event = accounting.event(release)
-        self._check_budget(events, release['name'], event, *budget)
-      lines = [release]
+        names = ' with '.join(release['name'] for release in lines)
+        self._check_budget(events, names, map(accounting.event, lines), *budget)
       if cohort is None and self.patients is not None:
         salt = secrets.token_hex(16)
-        lines = [{'cohort': cohort_mark(salt, self.patients), 'salt': salt}, release]
+        mark = cohort_mark(salt, self.patients)
+        lines = [{'cohort': mark, 'salt': salt}, *lines]
       for line in lines:
         chain = _link(chain, line)
         text += _canonical({**line, 'chain': chain}) + '\n'
       atomic.write_bytes(self.path, text.encode())
       _sync_folder(self.path.parent)
-    return True
+    return added
 
   def statement(self, **details):
     """The content of privacy.json for this ledger; see `statement.build`."""
     return statement.build(self.releases(), **details)
 
-  def check_budget(self, name, event, epsilon, delta):
-    """Raises ValueError where an event would bring the total above epsilon at delta.
+  def check_budget(self, name, events, epsilon, delta):
+    """Raises ValueError where events would bring the total above epsilon at delta.
 
-    A look ahead; `record` checks again, under the lock.
+    A look ahead; `record_all` checks again, under the lock.
     """
-    self._check_budget(self.events(), name, event, epsilon, delta)
+    self._check_budget(self.events(), name, events, epsilon, delta)
 
-  def _check_budget(self, known, name, event, epsilon, delta):
-    total = accounting.epsilon([*known, event], delta)['pld']
+  def _check_budget(self, known, name, events, epsilon, delta):
+    total = accounting.epsilon([*known, *events], delta)['pld']
     if not total <= epsilon * (1 + 1e-9):
       spent = accounting.epsilon(known, delta)['pld']
       raise ValueError(
@@ -151,6 +147,17 @@ class Ledger:
         f'(see {self.path}). Plan fewer steps or a smaller adapt.privacy.epsilon, or '
         'raise ledger.total_epsilon (adapt.privacy.epsilon where that is None).'
       )
+
+  def _holds(self, known, release):
+    for other in known:
+      if other['id'] == release['id']:
+        if _canonical(other) == _canonical(release):
+          return True
+        raise ValueError(
+          f'release {release["id"]} stands in {self.path} with other numbers. A '
+          'changed run is a new release: name it with release_id.'
+        )
+    return False
 
   def _read(self):
     """Returns (releases, hash of the last line, text of the file, cohort's line)."""
@@ -205,6 +212,16 @@ class Ledger:
     with open(self.path.with_name(f'{self.path.name}.lock'), 'w') as lock:
       fcntl.flock(lock, fcntl.LOCK_EX)
       yield
+
+
+def _checked(release):
+  for name in ('id', 'name'):
+    if not isinstance(release.get(name), str) or not release[name]:
+      raise ValueError(f'a release needs a text {name!r}; got {release.get(name)!r}.')
+  if 'cohort' in release:
+    raise ValueError("a release has no field 'cohort': that names the ledger's line.")
+  accounting.event(release)
+  return json.loads(_canonical({**release, 'steps': int(release['steps'])}))
 
 
 def _canonical(content):

@@ -4,7 +4,8 @@
 draws (`sampler`), the noise (`noise`) and the accountant's event (`release`, through
 `accounting.event`) all come from the same fields, so that noise cannot be paired with
 sampling that its accounting does not hold for. `adaptation.private_step` takes the
-object, and `private.take_steps` draws from the one that the step was built with.
+object, and `private.take_steps` draws from the one that the step was built with. What
+a run costs is known without jax: only its noise imports it, so that planning is quick.
 
 Common to all. One patient's contribution to a clipped sum has L2 norm at most
 C = clip_norm (`gradients.clipped_sum`), and no other patient's contribution, no
@@ -20,7 +21,7 @@ patient who is in the batch moves the sum by at most C.
 import dataclasses
 
 from ldm_jax.data import batching
-from ldm_jax.privacy import accounting, checks, clipping, noise, strategies
+from ldm_jax.privacy import accounting, checks, strategies
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,7 @@ class Poisson:
     steps: number of noisy steps, empty batches included.
     clip_norm: C.
     noise_multiplier: sigma, noise deviation over C; None until `calibrated`.
-    clipping: how contributions are kept within C, of `clipping.RULES`; where C is
+    clipping: how contributions are kept within C, of `checks.CLIPPING`; where C is
       adaptive, clip_norm is the first, and each step's sum and noise are in units of
       the C of that step, which earlier releases decide.
     quantile: of the patients' norms that an adaptive C follows.
@@ -56,7 +57,7 @@ class Poisson:
   quantile: float = 0.5
 
   def __post_init__(self):
-    clipping.check(self.clipping)
+    checks.check_clipping(self.clipping)
     checks.check_steps(self.steps)
     checks.check_clip_norm(self.clip_norm)
     checks.check_sampling_probability(self.sampling_probability)
@@ -96,6 +97,8 @@ class Poisson:
 
   def noise(self):
     """The noise of this run: `noise.Independent` or `noise.Correlated`."""
+    from ldm_jax.privacy import noise
+
     return noise.Independent(self._sigma())
 
   def release(self, name):
@@ -241,9 +244,11 @@ class Banded(Poisson):
     )
 
   def noise(self):
+    from ldm_jax.privacy import noise
+
     coefficients = self._prepared_strategy()
     if self.num_bands == 1:
-      return noise.Independent(self._sigma())
+      return super().noise()
     return noise.Correlated(self._sigma(), coefficients, self.steps)
 
   def release(self, name):

@@ -15,7 +15,6 @@ updates holds less of it than with independent noise.
 import math
 
 import numpy as np
-from jax_privacy.matrix_factorization import toeplitz
 
 TOLERANCE = 1e-12
 
@@ -37,6 +36,8 @@ def optimal(steps, num_bands):
     )
   if num_bands == 1:
     return (1.0,)
+  from jax_privacy.matrix_factorization import toeplitz  # it imports jax
+
   found = np.asarray(toeplitz.optimize_banded_toeplitz(steps, num_bands), np.float64)
   return tuple(float(value) for value in found / np.linalg.norm(found))
 

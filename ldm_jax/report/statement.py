@@ -188,8 +188,9 @@ def _protected(privacy, unit, num_patients):
     f'The unit of protection is the {unit}: all volumes, visits and attributes of one '
     f'{unit} together. The released model would have come out nearly as likely '
     f'{relation}. This holds against an attacker who knows every other {unit}, the '
-    'code and the settings, has any amount of computing power, and inspects the '
-    'model itself or any number of samples. It cannot be undone by later use.'
+    'code and the settings, computes whatever he likes short of guessing the noise key '
+    'of 64 bits, and inspects the model itself or any number of samples. It cannot be '
+    'undone by later use.'
   )
   if not is_number(num_patients):
     return (first,)

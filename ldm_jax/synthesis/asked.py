@@ -6,7 +6,6 @@ question about a grid or a set of drifts is one compiled call.
 
 import dataclasses
 import functools
-import hashlib
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +14,7 @@ import numpy as np
 from ldm_jax.data.batching import epoch_batch
 from ldm_jax.diffusion import shift
 from ldm_jax.synthesis import generate
-from ldm_jax.training import drifted, networks, trial
+from ldm_jax.training import drifted, networks, private, trial
 
 AT_ONCE = 4  # drifts that are sampled as one batch
 
@@ -120,10 +119,9 @@ class Asked:
       names: (p,) of the patients.
       examples: of `training.private.patient_arrays`.
     """
-    words = [hashlib.sha256(name.encode()).digest() for name in names]
-    numbers = np.array([int.from_bytes(word[:4]) for word in words], np.uint32)
     key = jax.random.fold_in(self.key, 2)
-    keys = jax.vmap(lambda number: jax.random.fold_in(key, number))(numbers)
+    fold = jax.vmap(lambda number: jax.random.fold_in(key, number))
+    keys = fold(private.numbers(names))
     grid = np.asarray(self.config.adapt.drift.grid, np.float32)
     return np.asarray(self._losses(self.params, examples, keys, grid), float).T
 

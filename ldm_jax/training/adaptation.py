@@ -69,8 +69,8 @@ def private_step(
 
   Returns:
     (state, frozen, chunks, key, noise_key) -> state, where chunks yields
-    (examples, mask (n,), patients (n,)) with a fixed n: three compilations serve every
-    batch, the empty one too.
+    (examples, mask (n,), numbers (n,)) with a fixed n: three compilations serve every
+    batch, the empty one too. A patient's draws follow from his or her number.
   """
   expected_batch, rule = scheme.expected_batch, scheme.clipping
   mechanism.check_expected_batch(expected_batch)
@@ -96,9 +96,9 @@ def private_step(
 
   @functools.partial(jax.jit, donate_argnums=0)
   def accumulate(total, trained, frozen, chunk, step, key, clip_norm):
-    examples, mask, patients = chunk
+    examples, mask, numbers = chunk
     key = jax.random.fold_in(key, step)
-    keys = jax.vmap(lambda patient: jax.random.fold_in(key, patient))(patients)
+    keys = jax.vmap(lambda number: jax.random.fold_in(key, number))(numbers)
     return add_sum(total, trained, frozen, examples, mask, keys, clip_norm)
 
   @functools.partial(jax.jit, donate_argnums=(0, 1))

@@ -6,6 +6,7 @@ file beside the checkpoints (mode 600) from the first step to the last.
 """
 
 import dataclasses
+import hashlib
 
 import jax
 import numpy as np
@@ -47,6 +48,17 @@ def patient_arrays(split, latents, conditions=None):
   return arrays
 
 
+def numbers(names):
+  """A number (p,) uint32 for each patient, from the name alone.
+
+  What a patient's loss draws (times, noise, drops) follows from this number, a step and
+  a public key. By the place in the cohort instead, a patient more or less would give
+  all later ones other draws, and the sum would move by more than one contribution.
+  """
+  words = [hashlib.sha256(str(name).encode()).digest() for name in names]
+  return np.array([int.from_bytes(word[:4]) for word in words], np.uint32)
+
+
 def noise_key(folder, privacy, resuming):
   """The run's secret: from its file when resuming, else new and written first.
 
@@ -54,7 +66,7 @@ def noise_key(folder, privacy, resuming):
   own they would draw other patients and add other noise to what they hold together.
 
   Raises:
-    ValueError: if a checkpoint is there but its key is not.
+    ValueError: if the run has begun but its key is not there.
   """
   if jax.process_count() == 1:
     return _own_noise_key(folder, privacy, resuming)
@@ -70,8 +82,8 @@ def _own_noise_key(folder, privacy, resuming):
     return mechanism.load_key(path)
   if resuming:
     raise ValueError(
-      f'{folder} holds a private checkpoint but not its noise key ({KEY_FILE}): the '
-      'run cannot go on without releasing a step twice. Start again in an empty '
+      f'a private run has begun in {folder}, but its noise key ({KEY_FILE}) is gone: '
+      'it cannot go on without releasing a step twice. Start again in an empty '
       'workdir; the ledger keeps what was spent.'
     )
   key = mechanism.new_noise_key(privacy.seed)
@@ -131,6 +143,7 @@ def as_recorded(scheme, release):
 def take_steps(
   private_step,
   examples,
+  names,
   chunk_size,
   state,
   frozen,
@@ -148,6 +161,7 @@ def take_steps(
   Args:
     private_step: from `adaptation.private_step`.
     examples: from `patient_arrays`.
+    names: (p,) identifiers of the patients, each the seed of that patient's draws.
     chunk_size: patients a compiled call.
     state: TrainState at step 0.
     frozen: flat dict of the parameters that do not move.
@@ -166,28 +180,29 @@ def take_steps(
   """
   scheme = private_step.scheme
   found = len(next(iter(examples.values())))
-  if found != scheme.num_patients:
+  if found != scheme.num_patients or found != len(names):
     raise ValueError(
-      f'{found} patients came, but the plan that the ledger holds counts '
-      f'{scheme.num_patients}. Prepare the cohort again and start in a new --workdir.'
+      f'{found} patients with {len(names)} names came, but the plan that the ledger '
+      f'holds counts {scheme.num_patients}. Prepare the cohort again and start in a '
+      'new --workdir.'
     )
   sampler = scheme.sampler(mechanism.sampling_secret(secret_key))
+  own = numbers(names)
 
   def take_step(current, step):
-    chunks = _chunks(examples, sampler.draw(step), chunk_size, mesh)
+    chunks = _chunks(examples, own, sampler.draw(step), chunk_size, mesh)
     current = private_step(current, frozen, chunks, key, secret_key)
     is_observed = observe is not None and (step + 1) % run['log_every'] == 0
     return current, observe(current, frozen, key) if is_observed else {}
 
-  state = adaptation.begin(state, private_step.scheme)
   state = adaptation.begin(state, scheme)
   return loop.train(take_step, state, scheme.steps, mesh=mesh, **run)
 
 
-def _chunks(examples, drawn, chunk_size, mesh):
+def _chunks(examples, own, drawn, chunk_size, mesh):
   for patients, mask in batching.chunks(drawn, chunk_size):
     chosen = {name: leaf[patients] for name, leaf in examples.items()}
-    yield put_examples(mesh, (chosen, mask, patients.astype(np.int32)))
+    yield put_examples(mesh, (chosen, mask, own[patients]))
 
 
 def internal_loss(loss, examples):

@@ -7,8 +7,19 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from ldm_jax.data.batching import PoissonSampler
-from ldm_jax.privacy import accounting, checks
+from ldm_jax.privacy import accounting, checks, schemes
+
+
+def training(sigma, q, steps, num_patients=10_000):
+  """The event of plain DP-SGD."""
+  scheme = schemes.Poisson(
+    num_patients=num_patients,
+    batch_size=q * num_patients,
+    steps=steps,
+    clip_norm=1.0,
+    noise_multiplier=sigma,
+  )
+  return scheme.event()
 
 
 def gaussian_delta(epsilon, sigma):
@@ -66,9 +77,7 @@ def test_one_gaussian_release_costs_the_analytic_epsilon(sigma):
   [(0.0256, 1.26, 5860), (0.004, 0.7, 5000), (0.2, 2.0, 300), (0.0256, 8.0, 5860)],
 )
 def test_the_claim_agrees_with_an_independent_fourier_accountant(q, sigma, steps):
-  sampler = PoissonSampler(10_000, q, secret=0)
-  event = accounting.training_event(sampler, sigma, steps)
-  figures = accounting.epsilon([event], 1e-5)
+  figures = accounting.epsilon([training(sigma, q, steps)], 1e-5)
   assert figures['pld'] == pytest.approx(
     fourier_epsilon(q, sigma, steps, 1e-5), rel=3e-3
   )
@@ -77,11 +86,8 @@ def test_the_claim_agrees_with_an_independent_fourier_accountant(q, sigma, steps
 
 @pytest.mark.parametrize(('target', 'by_rdp'), [(10.0, 1.26), (1.0, 8.0), (0.1, 66.7)])
 def test_the_published_multipliers_reach_their_epsilon_by_rdp(target, by_rdp):
-  sampler = PoissonSampler(10_000, 256 / 10_000, secret=0)
   steps = 150 * math.ceil(10_000 / 256)
-  figures = accounting.epsilon(
-    [accounting.training_event(sampler, by_rdp, steps)], 1e-5
-  )
+  figures = accounting.epsilon([training(by_rdp, 256 / 10_000, steps)], 1e-5)
   assert figures['rdp'] == pytest.approx(target, rel=0.03)
 
 
@@ -90,11 +96,9 @@ def test_calibration_is_verified_forward_and_wastes_nothing(target):
   start = time.perf_counter()
   sigma = accounting.calibrate(target, 1e-5, 0.0256, 6000)
   assert time.perf_counter() - start < 20
-  sampler = PoissonSampler(10_000, 0.0256, secret=0)
 
   def epsilon(value):
-    event = accounting.training_event(sampler, value, 6000)
-    return accounting.epsilon([event], 1e-5)['pld']
+    return accounting.epsilon([training(value, 0.0256, 6000)], 1e-5)['pld']
 
   assert epsilon(sigma) <= target < epsilon(sigma * 0.999)
 
@@ -103,10 +107,9 @@ def test_calibration_leaves_room_for_what_was_spent_before():
   before = [accounting.gaussian_event(6.0), accounting.gaussian_event(9.0, count=2)]
   alone = accounting.calibrate(2.0, 1e-5, 0.1, 200)
   sigma = accounting.calibrate(2.0, 1e-5, 0.1, 200, other_events=before)
-  sampler = PoissonSampler(1000, 0.1, secret=0)
-  event = accounting.training_event(sampler, sigma, 200)
   assert sigma > alone
-  assert 1.99 < accounting.epsilon([*before, event], 1e-5)['pld'] <= 2.0
+  total = accounting.epsilon([*before, training(sigma, 0.1, 200)], 1e-5)
+  assert 1.99 < total['pld'] <= 2.0
   with pytest.raises(ValueError, match='nothing is left'):
     accounting.calibrate(0.5, 1e-5, 0.1, 200, other_events=before)
 
@@ -120,7 +123,7 @@ def test_composition_is_at_least_its_parts_and_at_most_their_sum():
 
 
 def test_sampling_everyone_costs_the_unsampled_gaussian():
-  event = accounting.training_event(PoissonSampler(50, 1.0, secret=0), 5.0, 10)
+  event = training(5.0, 1.0, 10, num_patients=50)
   single = accounting.gaussian_event(5.0 / math.sqrt(10))
   assert accounting.epsilon([event], 1e-5)['pld'] == pytest.approx(
     accounting.epsilon([single], 1e-5)['pld'], rel=1e-3
@@ -137,27 +140,8 @@ def test_no_release_costs_nothing_and_no_noise_costs_everything():
 
 @pytest.mark.parametrize('sigma', [100.0, 1e4, 1e6])
 def test_tiny_budgets_stay_below_their_rdp_bound(sigma):
-  event = accounting.training_event(
-    PoissonSampler(10_000, 0.0256, secret=0), sigma, 6000
-  )
-  figures = accounting.epsilon([event], 1e-5)
+  figures = accounting.epsilon([training(sigma, 0.0256, 6000)], 1e-5)
   assert 0 <= figures['pld'] <= figures['rdp']
-
-
-def test_the_event_comes_from_the_sampler_and_from_no_other():
-  with pytest.raises(ValueError, match='PoissonSampler'):
-    accounting.training_release('adapt', range(10), 1.0, 10, 1.0)
-  release = accounting.training_release(
-    'adapt', PoissonSampler(100, 0.25, secret=0), 1.5, 10, 0.3
-  )
-  assert release == {
-    'name': 'adapt',
-    'mechanism': 'gaussian',
-    'noise_multiplier': 1.5,
-    'sampling_probability': 0.25,
-    'steps': 10,
-    'clip_norm': 0.3,
-  }
 
 
 @pytest.mark.parametrize(

@@ -6,16 +6,24 @@ import sys
 
 import pytest
 
-from ldm_jax.data.batching import PoissonSampler
-from ldm_jax.privacy import accounting
+from ldm_jax.privacy import accounting, schemes
 from ldm_jax.privacy.ledger import Ledger, release_id
 
 DELTA = 1e-5
 
 
-def make_release(run='run-a', steps=100, sigma=2.0):
-  sampler = PoissonSampler(1000, 0.1, secret=0)
-  release = accounting.training_release('adapt', sampler, sigma, steps, 1.0)
+def training(steps=100, sigma=2.0):
+  return schemes.Poisson(
+    num_patients=1000,
+    batch_size=100,
+    steps=steps,
+    clip_norm=1.0,
+    noise_multiplier=sigma,
+  )
+
+
+def make_release(run='run-a', **changes):
+  release = training(**changes).release('adapt')
   return {**release, 'id': release_id(run, release)}
 
 
@@ -33,7 +41,7 @@ def test_a_resumed_run_counts_once_and_a_changed_one_adds_up(tmp_path):
   content = path.read_bytes()
   assert Ledger(path).record(make_release()) is False
   assert path.read_bytes() == content
-  assert Ledger(path).contains(make_release()['id'])
+  assert [each['id'] for each in Ledger(path).releases()] == [make_release()['id']]
   assert Ledger(path).record(make_release(steps=101)) is True
   assert Ledger(path).record(make_release(run='run-b')) is True
   assert len(Ledger(path).releases()) == 3
@@ -100,18 +108,30 @@ def test_a_damaged_line_stops_everything_and_is_named(tmp_path, damage, line):
 
 def test_a_total_budget_refuses_what_would_exceed_it(tmp_path):
   ledger = Ledger(tmp_path / 'private.jsonl')
-  sampler = PoissonSampler(1000, 0.1, secret=0)
-  sigmas = []
   for run in ('first', 'second'):
     target = 1.0 if run == 'first' else 2.0
-    sigma = accounting.calibrate(target, DELTA, 0.1, 50, ledger.events())
-    release = accounting.training_release(run, sampler, sigma, 50, 1.0)
+    scheme = training(steps=50).calibrated(target, DELTA, ledger.events())
+    release = scheme.release(run)
     release['id'] = release_id(run, release)
     assert ledger.record(release, budget=(target, DELTA))
-    sigmas.append(sigma)
   assert 1.99 < ledger.epsilon(DELTA)['pld'] <= 2.0
   with pytest.raises(ValueError, match=r'total allowed is 2'):
     ledger.record(make_release('third'), budget=(2.0, DELTA))
+  assert len(ledger.releases()) == 2
+
+
+def test_releases_that_belong_together_are_recorded_all_or_none(tmp_path):
+  ledger = Ledger(tmp_path / 'private.jsonl')
+  pair = [make_release('beside', steps=10), make_release('training')]
+  alone = accounting.epsilon([accounting.event(pair[0])], DELTA)['pld']
+  both = accounting.epsilon([accounting.event(each) for each in pair], DELTA)['pld']
+  with pytest.raises(ValueError, match=r'adapt with adapt.*total allowed'):
+    ledger.record_all(pair, budget=((alone + both) / 2, DELTA))
+  with pytest.raises(ValueError, match='unknown'):
+    ledger.record_all([pair[0], {**pair[1], 'mechanism': 'none'}])
+  assert ledger.releases() == []
+  assert ledger.record_all(pair, budget=(both * 1.01, DELTA)) == 2
+  assert ledger.record_all(pair, budget=(both * 1.01, DELTA)) == 0
   assert len(ledger.releases()) == 2
 
 

@@ -130,9 +130,21 @@ def test_impossible_pairs_cannot_be_written(make, words):
     make()
 
 
-def test_draws_of_another_mechanism_are_not_priced_as_plain_poisson():
-  for name in ('truncated', 'banded'):
-    sampler = MADE[name].sampler(b'secret')
-    assert isinstance(sampler, batching.PoissonSampler)
-    with pytest.raises(ValueError, match=r'privacy\.schemes'):
-      accounting.training_event(sampler, 1.0, 10)
+def test_a_run_is_recorded_in_full_and_as_what_it_is():
+  release = dataclasses.replace(MADE['poisson'], noise_multiplier=2.5).release('adapt')
+  assert release == {
+    'name': 'adapt',
+    'mechanism': 'gaussian',
+    'noise_multiplier': 2.5,
+    'sampling_probability': 0.1,
+    'steps': 30,
+    'clip_norm': 0.7,
+  }
+  for name, mechanism in (
+    ('truncated', 'truncated_gaussian'),
+    ('banded', 'banded_gaussian'),
+  ):
+    scheme = dataclasses.replace(MADE[name], noise_multiplier=2.5)
+    assert isinstance(scheme.sampler(b'secret'), batching.PoissonSampler)
+    assert scheme.release('adapt')['mechanism'] == mechanism
+    assert scheme.event() != accounting.event(release)

@@ -6,8 +6,7 @@ import dp_accounting
 import pytest
 from dp_accounting import pld
 
-from ldm_jax.data.batching import PoissonSampler
-from ldm_jax.privacy import accounting, mechanism, statement
+from ldm_jax.privacy import mechanism, schemes, statement
 from ldm_jax.privacy.ledger import Ledger, release_id
 
 KEYS = {
@@ -49,9 +48,15 @@ def make_statement(ledger, **changes):
 
 
 def fill(ledger, sigmas):
-  sampler = PoissonSampler(1000, 0.1, secret=0)
   for sigma in sigmas:
-    release = accounting.training_release(f'adapt {sigma}', sampler, sigma, 100, 0.5)
+    scheme = schemes.Poisson(
+      num_patients=1000,
+      batch_size=100,
+      steps=100,
+      clip_norm=0.5,
+      noise_multiplier=sigma,
+    )
+    release = scheme.release(f'adapt {sigma}')
     ledger.record({**release, 'id': release_id('run', release)})
 
 
@@ -100,7 +105,15 @@ def test_an_empty_ledger_states_epsilon_zero(tmp_path):
 
 def test_clipping_without_noise_is_stated_as_infinite_in_strict_json(tmp_path):
   ledger = Ledger(tmp_path / 'private.jsonl')
-  fill(ledger, [0.0])
+  clip_only = {
+    'id': 'run',
+    'name': 'adapt',
+    'mechanism': 'gaussian',
+    'noise_multiplier': 0.0,
+    'sampling_probability': 0.1,
+    'steps': 100,
+  }
+  ledger.record(clip_only)
   statement.write(tmp_path / 'privacy.json', make_statement(ledger))
   read = json.loads(
     (tmp_path / 'privacy.json').read_text(), parse_constant=lambda name: 1 / 0

@@ -34,9 +34,11 @@ COMMON = {
   'clip_norm': 1.0,
   'noise_multiplier': 1.1,
 }
+BANDED = {**COMMON, 'num_bands': 3, 'strategy': (0.8, 0.48, 0.36)}
 SCHEMES = {
   'poisson': schemes.Poisson(**COMMON),
-  'banded': schemes.Banded(**COMMON, num_bands=3, strategy=(0.8, 0.48, 0.36)),
+  'banded': schemes.Banded(**BANDED),
+  'adaptive': schemes.Banded(**BANDED, clipping='adaptive'),
 }
 
 
@@ -93,6 +95,7 @@ def train_privately(toy, patients, params, monkeypatch):
       return private.take_steps(
         private_(toy[0], scheme),
         patients,
+        range(12),
         4,
         state.create(jax.tree.map(jnp.copy, params), OPTIMIZER),
         {},

@@ -8,6 +8,7 @@ import re
 import types
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -16,7 +17,7 @@ from ldm_jax import checks
 from ldm_jax.config import override
 from ldm_jax.defaults import defaults
 from ldm_jax.privacy import accounting, mechanism, schemes
-from ldm_jax.training import adaptation, private
+from ldm_jax.training import adaptation, private, state
 from ldm_jax.training.mesh import make_mesh
 
 
@@ -121,6 +122,7 @@ def test_4096_patients_take_the_memory_of_a_chunk_and_no_other_program(
     final = private.take_steps(
       step,
       patients,
+      range(4096),
       chunk,
       first,
       {},
@@ -137,6 +139,81 @@ def test_4096_patients_take_the_memory_of_a_chunk_and_no_other_program(
   assert compiled.count('accumulate') == compiled.count('update') == 1
   of_chunk = chunk * sum(leaf[0].nbytes for leaf in patients.values())
   assert max(sizes) - before < 4 * of_chunk < patients['unused'].nbytes / 10
+
+
+def moved_by(present, tmp_path):
+  """Where one step with these patients, all drawn, takes the parameters, in units of C.
+
+  The loss is nothing but what the patient draws, far above the clip norm.
+  """
+
+  def loss(trained, frozen, example, key):
+    del frozen, example
+    return 1e6 * jnp.vdot(jax.random.normal(key, (50,)), trained['w'])
+
+  mesh, optimizer, batch = make_mesh(1), optax.sgd(6.0), 6.0
+  scheme = Given(
+    num_patients=len(present),
+    batch_size=batch,
+    steps=1,
+    clip_norm=1.0,
+    noise_multiplier=1.0,
+    draws=Draws(range(len(present))),
+  )
+  final = private.take_steps(
+    adaptation.private_step(loss, optimizer, mesh, 0.9, scheme),
+    {'x': np.zeros((len(present), 1), np.float32)},
+    [f'patient {number}' for number in present],
+    8,
+    state.create({'w': jnp.zeros(50)}, optimizer),
+    {},
+    mesh=mesh,
+    key=jax.random.key(0),
+    secret_key=mechanism.new_noise_key(0),
+    folder=tmp_path,
+    log=lambda **event: None,
+    title='adapt',
+  )
+  return np.asarray(final.trained['w'])
+
+
+def test_a_patient_more_or_less_leaves_the_draws_of_all_others(tmp_path):
+  """Also of those who stand behind in the cohort: the sum moves by one contribution."""
+  crowd = range(7)
+  without = [number for number in crowd if number != 2]
+  moves = [moved_by(s, tmp_path / str(len(s))) for s in (crowd, without)]
+  assert np.linalg.norm(moves[0] - moves[1]) == pytest.approx(1, rel=1e-4)
+
+
+def test_an_adaptive_clip_norm_follows_its_quantile_through_a_run(tmp_path):
+  """Gradients of known norms: C goes from far below to the quantile, and stays."""
+  rng, mesh, optimizer = np.random.default_rng(0), make_mesh(1), optax.sgd(1e-3)
+  x = rng.lognormal(1.0, 0.5, (400, 1)).astype(np.float32)
+  scheme = schemes.FullBatch(
+    num_patients=400,
+    steps=60,
+    clip_norm=0.5,
+    noise_multiplier=2.0,
+    clipping='adaptive',
+    quantile=0.8,
+  )
+  loss = lambda trained, frozen, example, key: jnp.sum(example['x'] * trained['w'])
+  final = private.take_steps(
+    adaptation.private_step(loss, optimizer, mesh, 0.9, scheme, microbatch=0),
+    {'x': x},
+    range(400),
+    400,
+    state.create({'w': jnp.zeros(1)}, optimizer),
+    {},
+    mesh=mesh,
+    key=jax.random.key(0),
+    secret_key=mechanism.new_noise_key(0),
+    folder=tmp_path,
+    log=lambda **event: None,
+    title='adapt',
+  )
+  low, high = np.quantile(x, (0.7, 0.88))
+  assert low < float(final.clip_norm) < high
 
 
 def test_the_plan_keeps_the_budget_it_was_given(privacy):

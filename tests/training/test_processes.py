@@ -45,7 +45,7 @@ privacy = defaults().adapt.privacy
 key = private.noise_key(folder / f'key{rank}', privacy, resuming=False)
 np.save(folder / f'key{rank}.npy', jax.random.key_data(key))
 final = private.take_steps(
-  step, patients, 4, first, {}, mesh=mesh, key=jax.random.key(0),
+  step, patients, range(12), 4, first, {}, mesh=mesh, key=jax.random.key(0),
   secret_key=mechanism.new_noise_key(0), folder=folder / 'run',
   log=lambda **event: None, title='adapt', checkpoint_every=2,
 )

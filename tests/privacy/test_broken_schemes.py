@@ -1,0 +1,202 @@
+"""The audit of steps whose noise is correlated, or whose clip norm moves.
+
+Each scheme passes as it is, with a bound near its claim, and is caught when broken.
+"""
+
+import dataclasses
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from ldm_jax.data import batching
+from ldm_jax.privacy import canaries, clipping, mechanism, schemes, strategies
+from ldm_jax.training import adaptation, state
+from ldm_jax.training.mesh import make_mesh, put_examples, put_state
+
+CLIP_NORM, SIGMA, DELTA, EXPECTED = 0.5, 3.6, 1e-5, 8.0
+PATIENTS, CANARIES, SPARE, TIMES, CHUNK = 12, 500, 500, 6, 512
+BANDED = {'num_bands': 3, 'strategy': (0.8, 0.48, 0.36)}
+SCHEMES = {
+  'banded': (schemes.Banded, BANDED),
+  'adaptive': (schemes.Poisson, {'clipping': 'adaptive'}),
+  'both': (schemes.Banded, {**BANDED, 'clipping': 'adaptive'}),
+}
+KEY = jax.random.key(0)
+
+
+def scheme_of(name):
+  kind, more = SCHEMES[name]
+  return kind(
+    num_patients=PATIENTS + CANARIES,
+    batch_size=EXPECTED,
+    steps=2 * TIMES * more.get('num_bands', 1) + 5,
+    clip_norm=CLIP_NORM,
+    noise_multiplier=SIGMA,
+    **more,
+  )
+
+
+class OfFirstNorm:
+  """Noise in units of the first clip norm, whatever the clip norm has become."""
+
+  def __init__(self, noise):
+    self.start, self.remembers, self._noise = noise.start, noise.remembers, noise
+
+  def add(self, total, memory, key, step, clip_norm):
+    return self._noise.add(total, memory, key, step, CLIP_NORM)
+
+
+def broken(scheme, fault, monkeypatch):
+  """What the step reads of a scheme, its noise with a fault."""
+  noise = scheme.noise()
+  if fault == 'noise halved':
+    noise = dataclasses.replace(noise, noise_multiplier=SIGMA / 2)
+  if fault == 'noise of the first clip norm':
+    noise = OfFirstNorm(noise)
+  if fault == 'noise of one step':
+    normals = mechanism.normals
+    monkeypatch.setattr(mechanism, 'normals', lambda key, _, n: normals(key, 0, n))
+  return types.SimpleNamespace(
+    expected_batch=scheme.expected_batch,
+    clipping=scheme.clipping,
+    clip_norm=scheme.clip_norm,
+    quantile=scheme.quantile,
+    noise=lambda: noise,
+  )
+
+
+def patient_loss(trained, frozen, example, key):
+  del frozen, key
+  return jnp.sum(example['x'] @ trained['w'])
+
+
+def audited(name, fault, monkeypatch, seeds=(0,)):
+  """`canaries.report` for each seed of the noise and the coins."""
+  scheme, mesh = scheme_of(name), make_mesh(1)
+  bands, optimizer = getattr(scheme, 'num_bands', 1), optax.sgd(EXPECTED / CLIP_NORM)
+  x = np.random.default_rng(0).normal(size=(PATIENTS, 4)).astype(np.float32)
+  everyone = canaries.appended({'x': 20 * x}, CANARIES)
+  step = adaptation.private_step(
+    canaries.with_canaries(patient_loss, CLIP_NORM),
+    optimizer,
+    mesh,
+    0.9,
+    broken(scheme, fault, monkeypatch),
+    microbatch=0,
+  )
+  marks, found = np.zeros(CANARIES + SPARE, np.float32), []
+  for seed in seeds:
+    included = canaries.coins(CANARIES, seed)
+    joining = np.flatnonzero(included) + PATIENTS
+    secret = mechanism.new_noise_key(seed)
+
+    def take_step(current, number, joining=joining, secret=secret):
+      turn, group = divmod(number, bands)
+      drawn = np.flatnonzero(np.arange(PATIENTS) % bands == group)
+      if turn % 2 == 0 and group == 0:
+        drawn = np.append(drawn, joining)
+      chunks = (
+        put_examples(
+          mesh, ({k: v[rows] for k, v in everyone.items()}, mask, rows.astype(np.int32))
+        )
+        for rows, mask in batching.chunks(drawn, CHUNK)
+      )
+      return step(current, {}, chunks, KEY, secret)
+
+    params = {'w': np.zeros(4, np.float32), canaries.LEAF: marks}
+    start = adaptation.begin(state.create(params, optimizer), scheme)
+    last, updates = canaries.trace(take_step, put_state(mesh, start), 2 * TIMES * bands)
+    strategy = getattr(scheme, 'strategy', canaries.INDEPENDENT)
+    report = canaries.report(
+      updates, included, SIGMA, DELTA, 0.99, strategy, scheme.steps
+    )
+    found.append({**report, 'clip_norm': last.clip_norm})
+  return found
+
+
+@pytest.mark.parametrize('name', SCHEMES)
+def test_a_sound_scheme_passes_with_a_bound_near_its_claim(name, monkeypatch):
+  for found in audited(name, None, monkeypatch, seeds=range(3)):
+    assert found['participations'] == TIMES
+    assert 0.4 * found['epsilon_claimed'] < found['epsilon_low']
+    assert found['epsilon_low'] <= found['epsilon_claimed']
+    assert found['noise']['low'] <= SIGMA <= found['noise']['high']
+    if name != 'banded':  # or its moving would have been put to no test
+      assert float(found['clip_norm']) > 1.2 * CLIP_NORM
+
+
+@pytest.mark.parametrize(
+  ('name', 'fault'),
+  [
+    ('banded', 'noise halved'),
+    ('banded', 'noise of one step'),
+    ('adaptive', 'noise halved'),
+    ('adaptive', 'noise of one step'),
+    ('both', 'noise of the first clip norm'),
+  ],
+)
+def test_a_broken_scheme_exceeds_its_claim_or_lacks_noise(name, fault, monkeypatch):
+  (found,) = audited(name, fault, monkeypatch)
+  if fault == 'noise of the first clip norm':
+    assert found['noise']['high'] < SIGMA
+  else:
+    assert found['epsilon_low'] > found['epsilon_claimed']
+
+
+def test_turns_of_a_banded_run_are_ones_with_independent_noise():
+  """In exact arithmetic: what is pushed at a turn comes back as 1, all else as 0."""
+  bands, strategy = BANDED['num_bands'], BANDED['strategy']
+  for taken, steps in ((12, 12), (12, 13), (12, 400)):
+    pushed = np.zeros((taken, 2))
+    pushed[[0, 6], 0] = 1.0
+    inverse = np.linalg.inv(strategies.matrix(strategy, steps)[:taken, :taken])
+    found, _ = canaries.turns(pushed, strategy, steps)
+    np.testing.assert_allclose(found, [[1, 0], [0, 0], [1, 0], [0, 0]], atol=1e-12)
+    taps, whitened = canaries.turns(inverse, strategy, steps)
+    np.testing.assert_allclose(whitened, np.eye(taken), atol=1e-12)
+    np.testing.assert_allclose(taps @ taps.T, np.eye(taken // bands), atol=1e-12)
+
+
+def test_updates_of_a_turn_cut_short_are_refused():
+  for taken, steps in ((10, 12), (12, 11)):
+    with pytest.raises(ValueError, match='whole turns'):
+      canaries.turns(np.zeros((taken, 1)), BANDED['strategy'], steps)
+
+
+def test_a_canary_pushes_beyond_every_adaptive_clip_norm():
+  assert canaries.PUSH > clipping.RANGE
+
+
+def test_the_bits_of_an_adaptive_norm_carry_the_noise_of_all_else():
+  """Steps without patients: log C moves by the noise of the mean bit alone."""
+  batch, mesh, steps = 4000.0, make_mesh(1), 200
+  scheme = schemes.Poisson(
+    num_patients=5000,
+    batch_size=batch,
+    steps=steps,
+    clip_norm=CLIP_NORM,
+    noise_multiplier=SIGMA,
+    clipping='adaptive',
+    quantile=0.3,
+  )
+  optimizer = optax.sgd(batch)
+  step = adaptation.private_step(patient_loss, optimizer, mesh, 0.9, scheme)
+  start = state.create({'w': np.zeros(4, np.float32)}, optimizer)
+  current = put_state(mesh, adaptation.begin(start, scheme))
+  norms, places = [CLIP_NORM], [np.zeros(4)]
+  for _ in range(steps):
+    current = step(current, {}, (), KEY, mechanism.new_noise_key(5))
+    norms.append(float(current.clip_norm))
+    places.append(np.asarray(current.trained['w'], float))
+  shares = 0.3 - np.diff(np.log(norms)) / clipping.ADAPTATION
+  noise = (2 * shares - 1) * clipping.BIT_SHARE * batch
+  # With a mean bit of zero, half of the patients would lie within.
+  assert np.std(noise) == pytest.approx(SIGMA, rel=0.15)
+  assert abs(np.mean(noise)) < 5 * SIGMA / np.sqrt(steps)
+  others = -np.diff(places, axis=0) / np.array(norms)[:-1, None]
+  correlations = np.corrcoef(np.column_stack([noise, others]).T) - np.eye(5)
+  assert np.abs(correlations).max() < 5 / np.sqrt(steps)
