@@ -1,6 +1,7 @@
 """A private step beside the non-private one, and beside torch's ways to make one.
 
     python benchmarks/dp_step.py [--cases=NAME,...] [--repeats=5] [--device=cuda]
+    python benchmarks/dp_step.py --chunk=16 --only=time   # neither peers nor memory
 
 Ours is the step of the stage `adapt` (`adaptation.private_step`), clipping per patient,
 noise on every parameter, Adam and the parameter average; the non-private one is the
@@ -52,7 +53,7 @@ def cases(quick):
   return found
 
 
-def ours(size, batch, kind, quick=False):
+def ours(size, batch, kind, quick=False, chunk=CHUNK):
   """{'plain': step(), 'private': step()}, each built when it is first called.
 
   Of `draws`, the plain side is the private step of a batch 8 times larger.
@@ -70,7 +71,7 @@ def ours(size, batch, kind, quick=False):
     params, frozen = methods.partition('lora', {**params, **new})
 
   def private(batch=batch, draws=DRAWS if kind == 'draws' else 1):
-    return private_step(losses, params, frozen, size, batch, draws)
+    return private_step(losses, params, frozen, size, batch, draws, chunk)
 
   def plain():
     if kind == 'draws':
@@ -90,7 +91,7 @@ def plain_step(losses, params, frozen, size, batch):
   return model_step.training(losses, optimizer, params, examples, frozen)
 
 
-def private_step(losses, params, frozen, size, batch, draws):
+def private_step(losses, params, frozen, size, batch, draws, chunk):
   optimizer = optax.adam(LEARNING_RATE)
   mesh = meshes.make_mesh(devices=jax.devices()[:1])
   scheme = schemes.Poisson(
@@ -103,7 +104,7 @@ def private_step(losses, params, frozen, size, batch, draws):
   take = adaptation.private_step(
     denoising.patient_loss(losses, draws), optimizer, mesh, 0.999, scheme, microbatch=0
   )
-  current, chunk = model_step.begun(params, optimizer, mesh), min(CHUNK, batch)
+  current, chunk = model_step.begun(params, optimizer, mesh), min(chunk, batch)
   z, attributes = networks.latents(size, batch), networks.contexts(batch)
 
   def chunks():
@@ -130,8 +131,10 @@ def private_step(losses, params, frozen, size, batch, draws):
 def measure(name, case, options, peer):
   """Medians of alternating runs, ratios, and peaks of memory."""
   size, batch, kind = case
-  steps = {side: make() for side, make in ours(*case, options.quick).items()}
-  if kind == 'full':
+  steps = {
+    side: make() for side, make in ours(*case, options.quick, options.chunk).items()
+  }
+  if kind == 'full' and not options.only:
     steps |= dp_peers.peers(size, batch, peer, options.quick)
   found = common.interleaved(list(steps.values()), options.repeats)
   seconds = {
@@ -150,12 +153,15 @@ def measure(name, case, options, peer):
     modes = [v for k, v in rivals.items() if k.startswith('opacus')]
     if modes:
       figures['speed_ratio_to_opacus'] = round(min(modes) / seconds['private'], 3)
-  for side in SIDES:
+  for side in () if options.only == 'time' else SIDES:
     command = [sys.executable, sys.argv[0], f'--cases={name}', f'--memory={side}']
     command += [f'--device={options.device}', *['--quick'] * options.quick]
+    command += [f'--chunk={options.chunk}']
     answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     figures[f'{side}_mib'] = round(json.loads(answer.stdout)['running_peak_mib'], 1)
-  figures['peak_memory_ratio'] = round(figures['private_mib'] / figures['plain_mib'], 3)
+  if options.only != 'time':
+    ratio = figures['private_mib'] / figures['plain_mib']
+    figures['peak_memory_ratio'] = round(ratio, 3)
   return figures
 
 
@@ -166,6 +172,10 @@ def main():
   parser.add_argument('--quick', action='store_true', help='tiny shapes: does it run?')
   parser.add_argument('--device', choices=('cpu', 'cuda'), default='cpu')
   parser.add_argument('--memory', choices=SIDES, help='print the peak of one side only')
+  parser.add_argument('--chunk', type=int, default=CHUNK, help='patients a call')
+  parser.add_argument(
+    '--only', choices=('ours', 'time'), help='no peers; neither peers nor memory'
+  )
   options = parser.parse_args()
   jax.config.update('jax_platforms', options.device)
   known = cases(options.quick)
@@ -176,7 +186,7 @@ def main():
   if options.memory:
     jax.block_until_ready(jnp.zeros(1))
     base = memory.resident()
-    step = ours(*known[names[0]], options.quick)[options.memory]()
+    step = ours(*known[names[0]], options.quick, options.chunk)[options.memory]()
     step()
     print(json.dumps(memory.peak_of(step, base)))
     return

@@ -26,9 +26,11 @@ from ldm_jax.models.layers import Dense
 from ldm_jax.models.lowering import pad, unfold
 
 LINEAR = (Conv, Dense)
-# Multiply-adds that cost what writing and reading one entry of a gradient costs
-# (measured on two cores).
-PRODUCTS_PER_ENTRY = 60
+# Multiply-adds that cost what one entry of one patient's gradient costs: to write and
+# read it, and for a convolution that its product is a worse one than the batch's. And
+# those that the sum over the taps of one axis costs a pair of positions. (Measured.)
+PRODUCTS_PER_ENTRY = {'dense': 60, 'convolution': 120}
+PRODUCTS_PER_PAIR = 80
 # The sum over t, s cancels: its rounding error, relative to (sum_t |u_t| |g_t|)^2, is
 # added to the squared norm, so that a norm is never understated.
 ROUNDING = 2.0**-23
@@ -131,15 +133,11 @@ def squared_norms(layer, factors):
     layer: a Layer.
     factors: ((x (p,b,...,c_in), g (p,b,...,c_out)), ...), a pair for each call.
   """
-  u, g = (
-    jnp.concatenate(parts, 1).astype(jnp.float32)
-    for parts in zip(*(_windows(layer, *pair) for pair in factors), strict=True)
-  )
-  with jax.default_matmul_precision('highest'):
-    of_u, of_g = (jnp.einsum('ptk,psk->pts', a, a) for a in (u, g))
+  of_u, of_g = _products_of_windows(layer, factors), _products(g for _, g in factors)
   sizes = jnp.sqrt(jnp.diagonal(of_u, 0, 1, 2) * jnp.diagonal(of_g, 0, 1, 2))
   rounding = ROUNDING * jnp.sum(sizes, 1) ** 2
-  return jnp.maximum(jnp.sum(of_u * of_g, (1, 2)), 0.0) + rounding
+  # Axis by axis: a sum into one number is not vectorised on a CPU.
+  return jnp.maximum((of_u * of_g).sum(1).sum(1), 0.0) + rounding
 
 
 def weighted_sum(layer, factors, scale, keep):
@@ -168,13 +166,52 @@ def weighted_sum(layer, factors, scale, keep):
   return total
 
 
-def _windows(layer, x, g):
-  """u (p,t,k) and g (p,t,c_out) of one call."""
-  p = x.shape[0]
-  if layer.size:
-    x = x.reshape(-1, *x.shape[2:])
-    x = unfold(pad(x, layer.pairs), layer.size, layer.strides)
-  return x.reshape(p, -1, x.shape[-1]), g.reshape(p, -1, g.shape[-1])
+def _products(parts):
+  """Products of all positions (p,t,t) in float32, of parts (p,b,...,k)."""
+  a = [a.reshape(a.shape[0], -1, a.shape[-1]) for a in parts]
+  a = jnp.concatenate(a, 1).astype(jnp.float32)
+  with jax.default_matmul_precision('highest'):
+    return jnp.einsum('ptk,psk->pts', a, a)
+
+
+def _products_of_windows(layer, factors):
+  """u_t . u_s (p,t,s) over all windows of all calls.
+
+  A window's product with another is the sum, over the taps, of products of positions:
+  these are taken once, and summed axis by axis, so that no window is written out.
+  """
+  inputs = [x for x, _ in factors]
+  if not layer.size:
+    return _products(inputs)
+  if not _sums_over_taps(layer, [x.shape for x in inputs]):
+    return _products(_windows(layer, x) for x in inputs)
+  space, b = inputs[0].shape[2:-1], sum(x.shape[1] for x in inputs)
+  products = _products(inputs).reshape(-1, b, *space, b, *space)
+  for axis, (k, pair) in enumerate(zip(layer.size, layer.pairs, strict=True)):
+    if k == 1 and not any(pair):
+      continue
+    both = axis + 2, axis + 3 + len(space)
+    margins = [(*pair, 0) if i in both else (0, 0, 0) for i in range(products.ndim)]
+    padded = jax.lax.pad(products, jnp.float32(0), margins)
+    size = padded.shape[both[0]] - k + 1
+    products = 0.0
+    for tap in range(k):
+      part = jax.lax.slice_in_dim(padded, tap, tap + size, axis=both[0])
+      products += jax.lax.slice_in_dim(part, tap, tap + size, axis=both[1])
+  p, positions = products.shape[0], b * math.prod(products.shape[2 : 2 + len(space)])
+  products = products.reshape(p, positions, positions)
+  return jax.lax.optimization_barrier(products)  # summed once, not at every use
+
+
+def _sums_over_taps(layer, shapes):
+  """Whether products of windows come from those of positions: see there."""
+  return bool(layer.size) and set(layer.strides) == {1} and len(set(shapes)) == 1
+
+
+def _windows(layer, x):
+  """u (p,b,*out,k) of one call's x (p,b,*space,c)."""
+  u = unfold(pad(x.reshape(-1, *x.shape[2:]), layer.pairs), layer.size, layer.strides)
+  return u.reshape(*x.shape[:2], *u.shape[1:])
 
 
 def _layer(calls):
@@ -189,12 +226,14 @@ def _layer(calls):
 
 
 def _is_worthwhile(calls):
-  size = getattr(calls[0][0], 'kernel_size', ())
-  c_out = calls[0][2].shape[-1]
-  width = math.prod(size) * calls[0][1][-1]
+  layer, (_, first, y) = _layer(calls), calls[0]
+  c_in, c_out, taps = first[-1], y.shape[-1], math.prod(layer.size)
   positions = sum(math.prod(y.shape[:-1]) for *_, y in calls)
-  products = positions**2 * (width + c_out)
-  return products < PRODUCTS_PER_ENTRY * width * c_out
+  width = taps * c_in
+  if _sums_over_taps(layer, [shape for _, shape, _ in calls]):
+    width = c_in + PRODUCTS_PER_PAIR * sum(k > 1 for k in layer.size)
+  entry = PRODUCTS_PER_ENTRY['convolution' if layer.size else 'dense']
+  return positions**2 * (width + c_out) < entry * taps * c_in * c_out
 
 
 def _at_linear_layers(handle):

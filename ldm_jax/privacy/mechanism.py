@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ldm_jax.privacy import threefry
 from ldm_jax.privacy.checks import check_noise_multiplier
 
 GENERATOR = 'threefry2x32'
@@ -57,9 +58,7 @@ def add_noise(clipped_sum, key, step, noise_multiplier, clip_norm, *, clip_only=
 
 def normals(key, step, size):
   """The standard normals (size,) of one step; no other step or use draws them."""
-  # A hash makes two words, of which the partitionable counter would throw one away.
-  with jax.threefry_partitionable(False):
-    return jax.random.normal(jax.random.fold_in(key, step), (size,))
+  return threefry.normals(jax.random.fold_in(key, step), size)
 
 
 def add_vector(tree, vector):

@@ -147,22 +147,71 @@ def test_a_patient_with_a_gradient_that_is_not_finite_contributes_zero(bad):
   assert all(np.array_equal(ours[path], alone[path]) for path in params)
 
 
-@pytest.mark.parametrize('spread', [1.0, 1e-2, 1e-4])
-def test_a_squared_norm_is_never_understated_however_much_cancels(spread):
-  """Rows of one direction whose gradients sum to nearly nothing."""
+def exact_squares(layer, x, g):
+  """Squared norms in float64, from windows (p,b,...,k) written out by NumPy alone."""
+  x, g = x.astype(np.float64), g.astype(np.float64)
+  if layer.size:
+    added = [(max(low, 0), max(high, 0)) for low, high in layer.pairs]
+    x = np.pad(x, ((0, 0), (0, 0), *added, (0, 0)))
+    cut = [slice(max(-low, 0), min(high, 0) or None) for low, high in layer.pairs]
+    x = x[(slice(None), slice(None), *cut)]
+    axes = tuple(range(2, 2 + len(layer.size)))
+    x = np.lib.stride_tricks.sliding_window_view(x, layer.size, axes)
+    x = x[(slice(None), slice(None), *(slice(None, None, s) for s in layer.strides))]
+    x = x.reshape(*g.shape[:-1], -1)
+  u, g = (a.reshape(a.shape[0], -1, a.shape[-1]) for a in (x, g))
+  return np.square(np.einsum('ptk,pto->pko', u, g)).sum((1, 2)), x
+
+
+CUBE = ((3, 3, 3), (1, 1, 1), ((1, 1),) * 3)
+KINDS = {
+  'dense': ((), (), ()),
+  'convolution': CUBE,
+  'uneven': ((3, 1, 2), (1, 1, 1), ((0, 2), (0, 0), (1, 0))),
+  'cropping': ((2, 3, 1), (1, 1, 1), ((-1, 1), (1, 1), (0, 0))),
+  'strided': ((3, 3, 3), (2, 2, 2), ((1, 1),) * 3),
+}
+
+
+def drawn_factors(layer, spread, calls=1):
+  """Inputs of nearly one direction, whose gradients sum to nearly nothing."""
   rng = np.random.default_rng(0)
-  x = 1 + spread * rng.normal(size=(64, 1, 16, 96))
-  g = rng.normal(size=(64, 1, 16, 32))
-  g -= (1 - spread) * g.mean(2, keepdims=True)
-  x, g = x.astype(np.float32), g.astype(np.float32)
-  layer = ghost.Layer((), (), (), ())
+  space = (4, 4, 6) if layer.size else (16,)
+  out = space
+  if layer.size:
+    sides = zip(space, layer.size, layer.strides, layer.pairs, strict=True)
+    out = [(n + sum(pair) - k) // s + 1 for n, k, s, pair in sides]
+  x = 1 + spread * rng.normal(size=(16, calls, *space, 12 if layer.size else 96))
+  g = rng.normal(size=(16, calls, *out, 32))
+  g -= (1 - spread) * g.mean(tuple(range(1, g.ndim - 1)), keepdims=True)
+  return x.astype(np.float32), g.astype(np.float32)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('spread', [1.0, 1e-2, 1e-4])
+def test_a_squared_norm_is_never_understated_however_much_cancels(spread, kind):
+  layer = ghost.Layer(*KINDS[kind], ())
+  x, g = drawn_factors(layer, spread)
   ours = np.asarray(ghost.squared_norms(layer, ((x, g),)), np.float64)
-  wide = np.einsum('pbtk,pbto->pko', x.astype(np.float64), g.astype(np.float64))
-  exact = np.square(wide).sum((1, 2))
+  exact, windows = exact_squares(layer, x, g)
   assert np.all(ours >= exact)
   # and overstated by rounding only, so that little is clipped in vain
-  size = np.linalg.norm(x, axis=-1) * np.linalg.norm(g, axis=-1)
-  assert np.all(ours <= exact + 2**-21 * size.sum((1, 2)) ** 2)
+  size = np.linalg.norm(windows, axis=-1) * np.linalg.norm(g, axis=-1)
+  size = size.reshape(len(size), -1).sum(1)
+  assert np.all(ours <= exact + 2**-21 * size**2)
+
+
+@pytest.mark.parametrize('kind', ['convolution', 'strided'])
+def test_windows_of_several_calls_count_with_each_other(kind):
+  layer = ghost.Layer(*KINDS[kind], ())
+  x, g = drawn_factors(layer, 1.0, calls=3)
+  calls = ((x[:, :1], g[:, :1]), (x[:, 1:], g[:, 1:]))
+  ours, same = (
+    np.asarray(ghost.squared_norms(layer, parts)) for parts in (calls, ((x, g),))
+  )
+  exact = exact_squares(layer, x, g)[0]
+  np.testing.assert_allclose(ours, exact, rtol=1e-4)  # with the margin of rounding
+  np.testing.assert_allclose(same, exact, rtol=1e-4)
 
 
 def test_an_unknown_method_is_refused():
