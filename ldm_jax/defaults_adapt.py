@@ -80,10 +80,6 @@ def pairs():
     # True also teaches the way back, which nothing can follow but the ageing of the
     # cohort; without it an editor refuses to make anyone younger.
     'both_directions': False,
-    # True pairs each patient's first scan with itself, too, after no years: without it
-    # the network ages a source by some years whatever it is told, and
-    # counterfactual.pairs.relative has no zero to start from.
-    'no_years': True,
     # How the network is told of the years: 'number', 'bin' (below 5, up to 10, above)
     # or 'none'.
     'gap': 'number',

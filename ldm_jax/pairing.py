@@ -25,7 +25,7 @@ def examples(config, split, latents):
     return private.patient_arrays(split, latents, conditions)
   limits = section.min_years, section.max_years, section.adjacent
   found = longitudinal.entry_pairs(split, *limits)
-  ways = section.both_directions, section.singles, section.no_years
+  ways = section.both_directions, section.singles
   return private.patient_arrays(
     *paired.examples(split, latents, conditions, found, *ways)
   )

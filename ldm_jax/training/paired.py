@@ -28,15 +28,7 @@ class Examples(NamedTuple):
   attributes: np.ndarray
 
 
-def examples(
-  split,
-  latents,
-  conditions,
-  pairs,
-  both_directions=False,
-  singles=True,
-  no_years=False,
-):
+def examples(split, latents, conditions, pairs, both_directions=False, singles=True):
   """Makes an example of every pair, in every version of its scans.
 
   Args:
@@ -47,8 +39,6 @@ def examples(
     pairs: `data.longitudinal.EntryPairs` of the split.
     both_directions: also from the later scan to the earlier, with years below zero.
     singles: a patient without any pair gives his scans, each without a source.
-    no_years: a patient with pairs also gives his first scan with itself, after no
-      years: what an editor takes as no change is then learned.
 
   Returns:
     (Examples, latents (e,...,c)).
@@ -77,9 +67,6 @@ def examples(
       for start in first.ravel()
       for i in own
     ]
-    if found and no_years:
-      itself = first.ravel() + min(entries)
-      found += [(index, index, 0.0) for index in itself]
     if not found and singles:
       found = [(index, -1, np.nan) for index in (first + np.asarray(entries)).ravel()]
     groups.append(np.arange(len(rows), len(rows) + len(found)))

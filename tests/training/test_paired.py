@@ -64,17 +64,6 @@ def test_both_directions_add_the_way_back_with_years_below_zero():
   np.testing.assert_array_equal(found['attributes'][2, back, 3:], LATENTS[5].ravel())
 
 
-def test_who_has_pairs_also_stays_himself_after_no_years():
-  found = arrays(no_years=True)
-  np.testing.assert_array_equal(found['present'].sum(1), [4, 1, 2])
-  for row, place, entry in ((0, 3, 0), (2, 1, 2)):
-    part = found['attributes'][row, place]
-    np.testing.assert_array_equal(found['z'][row, place], LATENTS[entry])
-    np.testing.assert_array_equal(part[:2], CONDITIONS[entry])
-    assert part[2] == 0
-    np.testing.assert_array_equal(part[3:], LATENTS[entry].ravel())
-
-
 def test_a_version_of_a_target_goes_with_the_same_version_of_its_source():
   versions = np.concatenate([LATENTS, LATENTS + 100])
   found = arrays(versions, singles=False)
