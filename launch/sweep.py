@@ -6,10 +6,11 @@
 Each arm is a run in WORKDIR/<its name or overrides>. What no arm repeats (prepare,
 autoencoder, encode, diffusion, the measuring network) is learned once in WORKDIR/base
 and given to every arm; an arm whose overrides touch one of these does it again by
-itself. A drift that is searched for without privacy is found by the first arm that asks
-for it. Arms that differ in seeds only are one row of the table, with their mean and
-interval: WORKDIR/sweep.md, sweep.json; all figures of all arms: sweep.csv. The same
-command again resumes. DRY_RUN=1 prints the commands.
+itself. Arms that differ only in how they sample or evaluate share one fine-tuning and
+so one release. A drift that is searched for without privacy is found by the first arm
+that asks for it. Arms that differ in seeds only are one row of the table, with their
+mean and interval: WORKDIR/sweep.md, sweep.json; all figures of all arms: sweep.csv. The
+same command again resumes. DRY_RUN=1 prints the commands.
 
 Where sweep() has several groups of arms, --group names one; the first is the default.
 --arms runs those whose name the regular expression matches.
@@ -42,6 +43,11 @@ SHARED_STAGES = ('prepare', 'autoencoder', 'encode', 'diffusion')
 MEASURING = 'checkpoints/measurement'
 DRIFT = 'checkpoints/adapt/drift.json'
 LEDGER = 'ledger-private.jsonl'
+ADAPTED = 'checkpoints/adapt'
+# What a fine-tuning leaves beside its model: what it spent and what it published.
+PUBLISHED = ('privacy.json', f'store/{LEDGER}', 'store/release-*.json')
+# Sections of the config that it does not read.
+AFTER_ADAPT = ('sample.', 'counterfactual.', 'evaluate.')
 ALONE = (
   'Each arm is accounted for by itself, as if no other had been run on these patients. '
   'On patients who need protection the epsilons of all arms add up.'
@@ -66,10 +72,12 @@ def main(argv):
       flags = [f'--config.ledger.path={shared_ledger(root)}', *flags]
       print('sweep: the private cohort is no phantom; its arms share one ledger')
     run(spec, base, {}, [*flags, f'--stages={",".join(SHARED_STAGES)}'], dry)
-    drifts = {}
+    drifts, tuned = {}, {}
     for name, overrides in arms.items():
+      first = tuned.setdefault(fine_tuning(overrides), name)
       if not dry:
         share(base, root / name)
+        give_adapted(root / first, root / name)
       run(spec, root / name, with_found_drift(overrides, drifts), flags, dry)
       if not dry:
         give(root / name, base, MEASURING)
@@ -173,6 +181,25 @@ def give(source, target, folder):
     ignore=shutil.ignore_patterns('ledger-*'),
   )
   os.rename(part, target / folder)
+
+
+def fine_tuning(overrides):
+  """What tells the fine-tunings of arms apart, as text."""
+  read = {k: v for k, v in overrides.items() if not k.startswith(AFTER_ADAPT)}
+  return str(sorted(read.items()))
+
+
+def give_adapted(first, arm):
+  """Gives an arm that has not begun the model of a finished one of equal fine-tuning.
+
+  The model was released once, so the arm's ledger and statement are those of `first`.
+  """
+  if (arm / ADAPTED).exists() or not (first / ADAPTED / 'done.json').is_file():
+    return
+  for pattern in PUBLISHED:
+    for path in first.glob(pattern):
+      shutil.copy2(path, arm / path.relative_to(first))
+  give(first, arm, ADAPTED)
 
 
 def with_found_drift(overrides, drifts):

@@ -10,13 +10,14 @@ EPSILONS, SEEDS = (1.0, 3.0, 10.0), (0, 1, 2)
 # What moves with a repeat: draws of training and sampling. The noise that protects
 # patients is drawn anew each time in any case, never from a seed.
 SEED_KEYS = ('adapt.seed', 'sample.seed')
-# For arms that are compared by their samples alone.
-ONLY_DISTANCES = {
-  'evaluate.only': ('distances',),
+# For arms that are compared by their samples: nothing that the table does not show.
+COMPARED_BY_SAMPLES = {
+  'evaluate.only': ('distances', 'control'),
   'evaluate.num_bootstrap': 0,
   'counterfactual.num': 0,
   'sample.sweep': (),
 }
+ONLY_DISTANCES = {**COMPARED_BY_SAMPLES, 'evaluate.only': ('distances',)}
 
 
 def pretraining():
@@ -35,8 +36,10 @@ def pretraining():
 def lower_noise(lora_learning_rate, num_bands=None, epsilons=EPSILONS, seeds=SEEDS):
   """What each means of private training buys, at equal budgets.
 
-  The arms from 'plain' to 'augmentation' add one means after the other; those after
-  them change one thing of 'augmentation'. Only the stages from `adapt` on differ.
+  'plain', '+multiplicity' and '+ema' add one means after the other; each of the others
+  changes one thing of '+ema' and takes as long. Only the stages from `adapt` on differ.
+  All keep two averages of the parameters, so that '+ema' is the very fine-tuning of
+  '+multiplicity', sampled from the other average.
 
   Args:
     lora_learning_rate: of the arms with adapters, whose product starts at zero and
@@ -46,27 +49,39 @@ def lower_noise(lora_learning_rate, num_bands=None, epsilons=EPSILONS, seeds=SEE
     epsilons: one arm each.
     seeds: repeats of each arm.
   """
-  plain = {'adapt.method': 'full', 'adapt.ema_decay': (0.0,)}
+  plain = {
+    'adapt.method': 'full',
+    'adapt.ema_decay': (0.0, 0.9),
+    'sample.ema_decay': 0.0,
+    'adapt.privacy.noise_multiplicity': 1,
+  }
   multiplicity = {**plain, 'adapt.privacy.noise_multiplicity': 8}
-  ema = {**multiplicity, 'adapt.ema_decay': (0.9,)}
-  augmentation = {**ema, 'adapt.augment.multiplicity': 4}
-  lora = {'adapt.method': 'lora', 'adapt.learning_rate': lora_learning_rate}
+  ema = {**multiplicity, 'sample.ema_decay': 0.9}
   means = {
     'plain': plain,
-    '+multiplicity': multiplicity,
-    '+ema': ema,
-    '+augmentation': augmentation,
-    'times': {**augmentation, 'adapt.times.density': 'private'},
-    'attention': {**augmentation, 'adapt.method': 'attention'},
-    'lora': {**augmentation, **lora},
-    'normalised': {**augmentation, 'adapt.privacy.clipping': 'normalised'},
+    'plain+multiplicity': multiplicity,
+    'plain+multiplicity+ema': ema,
+  }
+  # As many passes as eight draws.
+  versions = {'adapt.augment.multiplicity': 4, 'adapt.privacy.noise_multiplicity': 2}
+  changes = {
+    'augmentation': versions,
+    'times': {'adapt.times.density': 'private'},
+    'attention': {'adapt.method': 'attention'},
+    'lora': {'adapt.method': 'lora', 'adapt.learning_rate': lora_learning_rate},
+    'normalised': {'adapt.privacy.clipping': 'normalised'},
   }
   if num_bands is not None:
-    banded = {'adapt.privacy.mechanism': 'banded', 'adapt.privacy.num_bands': num_bands}
-    means['banded'] = {**augmentation, **banded}
+    changes['banded'] = {
+      'adapt.privacy.mechanism': 'banded',
+      'adapt.privacy.num_bands': num_bands,
+    }
+  for name, change in changes.items():
+    means[f'plain+multiplicity+ema+{name}'] = {**ema, **change}
   return {
     f'{name},epsilon={epsilon:g},seed={seed}': {
       **overrides,
+      **COMPARED_BY_SAMPLES,
       'adapt.privacy.epsilon': epsilon,
       'adapt.privacy.seed': None,
       **dict.fromkeys(SEED_KEYS, seed),

@@ -101,15 +101,20 @@ def summary(members, columns, arms, names):
   return row
 
 
+def partner(name):
+  """Name of the arm without the last addition: 'x+y,seed=0' of 'x+y+z,seed=0'."""
+  return re.sub(r'(?<=\w)\+\w+(?=,|$)', '', name, count=1)
+
+
 def gains(rows):
-  """What 'x+y' takes off the distances of 'x', as rows: paired runs of one seed.
+  """What '+z' takes off the distances of 'x+y', as rows: paired runs of one seed.
 
   Args:
     rows: of `summary`; those without a partner of as many runs are passed over.
   """
   by_name, found = {row['arm']: row for row in rows}, []
   for row in rows:
-    other = by_name.get(re.sub(r'(?<=\w)\+\w+', '', row['arm']))
+    other = by_name.get(partner(row['arm']))
     if other in (None, row) or row['runs'] < 2 or other['runs'] != row['runs']:
       continue
     figures = {}
