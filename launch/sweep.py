@@ -9,8 +9,9 @@ and given to every arm; an arm whose overrides touch one of these does it again 
 itself. Arms that differ only in how they sample or evaluate share one fine-tuning and
 so one release. A drift that is searched for without privacy is found by the first arm
 that asks for it. Arms that differ in seeds only are one row of the table, with their
-mean and interval: WORKDIR/sweep.md, sweep.json; all figures of all arms: sweep.csv. The
-same command again resumes. DRY_RUN=1 prints the commands.
+mean and interval: WORKDIR/sweep.md, sweep.json; all figures of all arms: sweep.csv. All
+three are written anew after each arm. The same command again resumes. DRY_RUN=1 prints
+the commands.
 
 Where sweep() has several groups of arms, --group names one; the first is the default.
 --arms runs those whose name the regular expression matches.
@@ -72,7 +73,7 @@ def main(argv):
       flags = [f'--config.ledger.path={shared_ledger(root)}', *flags]
       print('sweep: the private cohort is no phantom; its arms share one ledger')
     run(spec, base, {}, [*flags, f'--stages={",".join(SHARED_STAGES)}'], dry)
-    drifts, tuned = {}, {}
+    drifts, tuned, found = {}, {}, {}
     for name, overrides in arms.items():
       first = tuned.setdefault(fine_tuning(overrides), name)
       if not dry:
@@ -82,6 +83,8 @@ def main(argv):
       if not dry:
         give(root / name, base, MEASURING)
         keep_drift(root / name, overrides, drifts)
+        found[name] = table.figures(root / name)
+        text = table.write(root, found, arms, ALONE if fresh else TOGETHER)
   except subprocess.CalledProcessError as error:
     print(f'sweep: this arm failed: {shlex.join(error.cmd)}', file=sys.stderr)
     return error.returncode
@@ -89,8 +92,7 @@ def main(argv):
     print(f'sweep: {error}', file=sys.stderr)
     return 2
   if not dry:
-    found = {name: table.figures(root / name) for name in arms}
-    print(table.write(root, found, arms, ALONE if fresh else TOGETHER))
+    print(text)
   return 0
 
 

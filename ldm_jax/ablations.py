@@ -86,9 +86,9 @@ def lower_noise(lora_learning_rate, num_bands=None, epsilons=EPSILONS, seeds=SEE
       'adapt.privacy.seed': None,
       **dict.fromkeys(SEED_KEYS, seed),
     }
+    for seed in seeds  # the outermost: a sweep that is stopped has whole repeats
     for name, overrides in means.items()
     for epsilon in epsilons
-    for seed in seeds
   }
 
 

@@ -186,6 +186,23 @@ def test_an_addition_is_compared_with_the_arm_without_it_seed_by_seed(tmp_path):
   assert f'| x+drift | 3 | 2 [{2 - half:.4g}, {2 + half:.4g}] |' in text
 
 
+def test_a_sweep_that_is_stopped_leaves_the_table_of_its_finished_arms(
+  config, tmp_path, monkeypatch
+):
+  whole = sweep.run
+
+  def run(spec, workdir, *rest):
+    if workdir.name == ARMS[1]:
+      raise sweep.subprocess.CalledProcessError(7, ['arm'])
+    whole(spec, workdir, *rest)
+
+  monkeypatch.setattr(sweep, 'run', run)
+  assert sweep.main([config, str(tmp_path / 'w')]) == 7
+  text = (tmp_path / 'w' / 'sweep.md').read_text()
+  assert f'| {ARMS[0]} | 1 |' in text and ARMS[1] not in text
+  assert '1 of 2 arms have been run' in text
+
+
 def test_the_measuring_network_is_learned_by_the_first_arm_only(config, tmp_path):
   assert sweep.main([config, str(tmp_path / 'w')]) == 0
   learned = {
