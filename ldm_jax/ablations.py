@@ -6,6 +6,8 @@ name but for `seed=` are repeats, and the sweep's table gives their mean and int
 Tags: [Yeganeh25] latent drifting, arXiv 2412.20651.
 """
 
+import itertools
+
 EPSILONS, SEEDS = (1.0, 3.0, 10.0), (0, 1, 2)
 # What moves with a repeat: draws of training and sampling. The noise that protects
 # patients is drawn anew each time in any case, never from a seed.
@@ -36,9 +38,11 @@ def pretraining():
 def lower_noise(lora_learning_rate, num_bands=None, epsilons=EPSILONS, seeds=SEEDS):
   """What each means of private training buys, at equal budgets.
 
-  'plain', '+multiplicity' and '+ema' add one means after the other; each of the others
-  changes one thing of '+ema' and takes as long. Only the stages from `adapt` on differ.
-  All keep two averages of the parameters, so that '+ema' is the very fine-tuning of
+  'pre-trained' is where all begin: the public model, which no private patient touched
+  (the epsilon beside it is of the fine-tuning that is not sampled from). 'plain',
+  '+multiplicity' and '+ema' add one means after the other; each of the others changes
+  one thing of '+ema' and takes as long. Only the stages from `adapt` on differ. All
+  keep two averages of the parameters, so that '+ema' is the very fine-tuning of
   '+multiplicity', sampled from the other average.
 
   Args:
@@ -78,18 +82,21 @@ def lower_noise(lora_learning_rate, num_bands=None, epsilons=EPSILONS, seeds=SEE
     }
   for name, change in changes.items():
     means[f'plain+multiplicity+ema+{name}'] = {**ema, **change}
-  return {
-    f'{name},epsilon={epsilon:g},seed={seed}': {
-      **overrides,
-      **COMPARED_BY_SAMPLES,
-      'adapt.privacy.epsilon': epsilon,
-      'adapt.privacy.seed': None,
-      **dict.fromkeys(SEED_KEYS, seed),
-    }
-    for seed in seeds  # the outermost: a sweep that is stopped has whole repeats
-    for name, overrides in means.items()
-    for epsilon in epsilons
-  }
+  arms = {}
+  # Seeds outermost: a sweep that is stopped has whole repeats.
+  for seed, (name, overrides) in itertools.product(seeds, means.items()):
+    for epsilon in epsilons:
+      arm = {
+        **overrides,
+        **COMPARED_BY_SAMPLES,
+        'adapt.privacy.epsilon': epsilon,
+        'adapt.privacy.seed': None,
+        **dict.fromkeys(SEED_KEYS, seed),
+      }
+      if name == 'plain' and epsilon == epsilons[0]:
+        arms[f'pre-trained,seed={seed}'] = {**arm, 'sample.model': 'diffusion'}
+      arms[f'{name},epsilon={epsilon:g},seed={seed}'] = arm
+  return arms
 
 
 def drift(fits, search='closed_form', seeds=SEEDS):

@@ -288,7 +288,10 @@ def test_the_arms_against_noise_differ_from_their_partner_in_one_thing():
     if partner != name:
       keys = {key for key in overrides if overrides[key] != arms[partner][key]}
       changed[name] = keys
-  assert len(arms) - len(changed) == len(ablations.EPSILONS) * len(ablations.SEEDS)
+  alone = len(ablations.EPSILONS) + 1  # plain, and the pre-trained
+  assert len(arms) - len(changed) == alone * len(ablations.SEEDS)
+  before, plain = arms['pre-trained,seed=2'], arms['plain,epsilon=1,seed=2']
+  assert sweep.fine_tuning(before) == sweep.fine_tuning(plain)
   assert changed['plain+multiplicity+ema,epsilon=3,seed=1'] == {'sample.ema_decay'}
   assert all(keys for keys in changed.values())
 
