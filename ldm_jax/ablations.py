@@ -35,7 +35,14 @@ def pretraining():
   ]
 
 
-def lower_noise(lora_learning_rate, num_bands=None, epsilons=EPSILONS, seeds=SEEDS):
+def lower_noise(
+  lora_learning_rate,
+  learning_rate=None,
+  num_draws=8,
+  num_bands=None,
+  epsilons=EPSILONS,
+  seeds=SEEDS,
+):
   """What each means of private training buys, at equal budgets.
 
   'pre-trained' is where all begin: the public model, which no private patient touched
@@ -48,6 +55,8 @@ def lower_noise(lora_learning_rate, num_bands=None, epsilons=EPSILONS, seeds=SEE
   Args:
     lora_learning_rate: of the arms with adapters, whose product starts at zero and
       needs larger steps than weights that are already good.
+    learning_rate: of the other arms; None is the config's.
+    num_draws: of (t, noise) a volume, from '+multiplicity' on.
     num_bands: of the arm with correlated noise, whose groups must each hold a batch;
       None leaves this arm out.
     epsilons: one arm each.
@@ -59,17 +68,20 @@ def lower_noise(lora_learning_rate, num_bands=None, epsilons=EPSILONS, seeds=SEE
     'sample.ema_decay': 0.0,
     'adapt.privacy.noise_multiplicity': 1,
   }
-  multiplicity = {**plain, 'adapt.privacy.noise_multiplicity': 8}
+  if learning_rate is not None:
+    plain['adapt.learning_rate'] = learning_rate
+  multiplicity = {**plain, 'adapt.privacy.noise_multiplicity': num_draws}
   ema = {**multiplicity, 'sample.ema_decay': 0.9}
   means = {
     'plain': plain,
     'plain+multiplicity': multiplicity,
     'plain+multiplicity+ema': ema,
   }
-  # As many passes as eight draws.
-  versions = {'adapt.augment.multiplicity': 4, 'adapt.privacy.noise_multiplicity': 2}
   changes = {
-    'augmentation': versions,
+    'augmentation': {  # as many passes
+      'adapt.augment.multiplicity': 4,
+      'adapt.privacy.noise_multiplicity': max(1, num_draws // 4),
+    },
     'times': {'adapt.times.density': 'private'},
     'attention': {'adapt.method': 'attention'},
     'lora': {'adapt.method': 'lora', 'adapt.learning_rate': lora_learning_rate},
