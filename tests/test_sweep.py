@@ -286,7 +286,7 @@ def test_the_arms_against_noise_differ_from_their_partner_in_one_thing():
   for name, overrides in arms.items():
     partner = table.partner(name)
     if partner != name:
-      keys = {key for key in overrides if overrides[key] != arms[partner][key]}
+      keys = {key for key in overrides if overrides[key] != arms[partner].get(key)}
       changed[name] = keys
   alone = len(ablations.EPSILONS) + 1  # plain, and the pre-trained
   assert len(arms) - len(changed) == alone * len(ablations.SEEDS)
