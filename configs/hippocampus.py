@@ -53,8 +53,8 @@ def get_config(arg=''):
 def sweep():
   """What each means against the noise of private training buys at epsilon 1, 3, 10.
 
-  At the config's own rate nothing moves, whatever the noise (docs/real-scans.md). Here
-  it is twenty times larger, the default of the library, so that noise shows.
+  At the config's own rate hardly anything moves (docs/real-scans.md). Here it is
+  twenty times larger, the default of the library, so that noise shows.
   """
   noise = ablations.lower_noise(
     lora_learning_rate=2e-3,

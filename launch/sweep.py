@@ -195,8 +195,13 @@ def give_adapted(first, arm):
   """Gives an arm that has not begun the model of a finished one of equal fine-tuning.
 
   The model was released once, so the arm's ledger and statement are those of `first`.
+  An arm whose own ledger holds anything else keeps it: a ledger only grows.
   """
   if (arm / ADAPTED).exists() or not (first / ADAPTED / 'done.json').is_file():
+    return
+  own, theirs = arm / 'store' / LEDGER, first / 'store' / LEDGER
+  spent = theirs.read_bytes() if theirs.is_file() else None
+  if own.is_file() and own.read_bytes() != spent:
     return
   for pattern in PUBLISHED:
     for path in first.glob(pattern):

@@ -234,6 +234,22 @@ def test_arms_that_only_sample_otherwise_share_one_fine_tuning_and_one_release(
     assert (tmp_path / 'w' / arm / 'privacy.json').is_file()
 
 
+def test_a_ledger_that_holds_something_else_is_never_replaced(tmp_path):
+  first, arm = tmp_path / 'first', tmp_path / 'arm'
+  (first / sweep.ADAPTED).mkdir(parents=True)
+  (first / sweep.ADAPTED / 'done.json').write_text('{}')
+  for folder, spent in ((first, 'a'), (arm, 'b')):
+    (folder / 'store').mkdir(parents=True)
+    (folder / 'store' / sweep.LEDGER).write_text(spent)
+  sweep.give_adapted(first, arm)
+  assert (arm / 'store' / sweep.LEDGER).read_text() == 'b'
+  assert not (arm / sweep.ADAPTED).exists()
+  # What a kill has left in between is given whole.
+  (arm / 'store' / sweep.LEDGER).write_text('a')
+  sweep.give_adapted(first, arm)
+  assert (arm / sweep.ADAPTED / 'done.json').is_file()
+
+
 def test_a_fine_tuning_that_an_arm_was_given_is_up_to_date_there(tmp_path, finished):
   """What the sweep takes for the same fine-tuning, the pipeline does, too."""
   config, first = configs.load(str(PATH.parent.parent / 'tests' / 'micro.py')), finished
