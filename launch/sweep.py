@@ -6,10 +6,12 @@
 Each arm is a run in WORKDIR/<its name or overrides>. What no arm repeats (prepare,
 autoencoder, encode, diffusion, the measuring network) is learned once in WORKDIR/base
 and given to every arm; an arm whose overrides touch one of these does it again by
-itself. A drift that is searched for without privacy is found by the first arm that asks
-for it. Arms that differ in seeds only are one row of the table, with their mean and
-interval: WORKDIR/sweep.md, sweep.json; all figures of all arms: sweep.csv. The same
-command again resumes. DRY_RUN=1 prints the commands.
+itself. Arms that differ only in how they sample or evaluate share one fine-tuning and
+so one release. A drift that is searched for without privacy is found by the first arm
+that asks for it. Arms that differ in seeds only are one row of the table, with their
+mean and interval: WORKDIR/sweep.md, sweep.json; all figures of all arms: sweep.csv. All
+three are written anew after each arm. The same command again resumes. DRY_RUN=1 prints
+the commands.
 
 Where sweep() has several groups of arms, --group names one; the first is the default.
 --arms runs those whose name the regular expression matches.
@@ -42,6 +44,11 @@ SHARED_STAGES = ('prepare', 'autoencoder', 'encode', 'diffusion')
 MEASURING = 'checkpoints/measurement'
 DRIFT = 'checkpoints/adapt/drift.json'
 LEDGER = 'ledger-private.jsonl'
+ADAPTED = 'checkpoints/adapt'
+# What a fine-tuning leaves beside its model: what it spent and what it published.
+PUBLISHED = ('privacy.json', f'store/{LEDGER}', 'store/release-*.json')
+# Sections of the config that it does not read.
+AFTER_ADAPT = ('sample.', 'counterfactual.', 'evaluate.')
 ALONE = (
   'Each arm is accounted for by itself, as if no other had been run on these patients. '
   'On patients who need protection the epsilons of all arms add up.'
@@ -66,14 +73,18 @@ def main(argv):
       flags = [f'--config.ledger.path={shared_ledger(root)}', *flags]
       print('sweep: the private cohort is no phantom; its arms share one ledger')
     run(spec, base, {}, [*flags, f'--stages={",".join(SHARED_STAGES)}'], dry)
-    drifts = {}
+    drifts, tuned, found = {}, {}, {}
     for name, overrides in arms.items():
+      first = tuned.setdefault(fine_tuning(overrides), name)
       if not dry:
         share(base, root / name)
+        give_adapted(root / first, root / name)
       run(spec, root / name, with_found_drift(overrides, drifts), flags, dry)
       if not dry:
         give(root / name, base, MEASURING)
         keep_drift(root / name, overrides, drifts)
+        found[name] = table.figures(root / name)
+        text = table.write(root, found, arms, ALONE if fresh else TOGETHER)
   except subprocess.CalledProcessError as error:
     print(f'sweep: this arm failed: {shlex.join(error.cmd)}', file=sys.stderr)
     return error.returncode
@@ -81,8 +92,7 @@ def main(argv):
     print(f'sweep: {error}', file=sys.stderr)
     return 2
   if not dry:
-    found = {name: table.figures(root / name) for name in arms}
-    print(table.write(root, found, arms, ALONE if fresh else TOGETHER))
+    print(text)
   return 0
 
 
@@ -173,6 +183,30 @@ def give(source, target, folder):
     ignore=shutil.ignore_patterns('ledger-*'),
   )
   os.rename(part, target / folder)
+
+
+def fine_tuning(overrides):
+  """What tells the fine-tunings of arms apart, as text."""
+  read = {k: v for k, v in overrides.items() if not k.startswith(AFTER_ADAPT)}
+  return str(sorted(read.items()))
+
+
+def give_adapted(first, arm):
+  """Gives an arm that has not begun the model of a finished one of equal fine-tuning.
+
+  The model was released once, so the arm's ledger and statement are those of `first`.
+  An arm whose own ledger holds anything else keeps it: a ledger only grows.
+  """
+  if (arm / ADAPTED).exists() or not (first / ADAPTED / 'done.json').is_file():
+    return
+  own, theirs = arm / 'store' / LEDGER, first / 'store' / LEDGER
+  spent = theirs.read_bytes() if theirs.is_file() else None
+  if own.is_file() and own.read_bytes() != spent:
+    return
+  for pattern in PUBLISHED:
+    for path in first.glob(pattern):
+      shutil.copy2(path, arm / path.relative_to(first))
+  give(first, arm, ADAPTED)
 
 
 def with_found_drift(overrides, drifts):

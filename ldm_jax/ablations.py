@@ -6,17 +6,20 @@ name but for `seed=` are repeats, and the sweep's table gives their mean and int
 Tags: [Yeganeh25] latent drifting, arXiv 2412.20651.
 """
 
+import itertools
+
 EPSILONS, SEEDS = (1.0, 3.0, 10.0), (0, 1, 2)
 # What moves with a repeat: draws of training and sampling. The noise that protects
 # patients is drawn anew each time in any case, never from a seed.
 SEED_KEYS = ('adapt.seed', 'sample.seed')
-# For arms that are compared by their samples alone.
-ONLY_DISTANCES = {
-  'evaluate.only': ('distances',),
+# For arms that are compared by their samples: nothing that the table does not show.
+COMPARED_BY_SAMPLES = {
+  'evaluate.only': ('distances', 'control'),
   'evaluate.num_bootstrap': 0,
   'counterfactual.num': 0,
   'sample.sweep': (),
 }
+ONLY_DISTANCES = {**COMPARED_BY_SAMPLES, 'evaluate.only': ('distances',)}
 
 
 def pretraining():
@@ -32,49 +35,80 @@ def pretraining():
   ]
 
 
-def lower_noise(lora_learning_rate, num_bands=None, epsilons=EPSILONS, seeds=SEEDS):
+def lower_noise(
+  lora_learning_rate,
+  learning_rate=None,
+  num_draws=8,
+  num_bands=None,
+  epsilons=EPSILONS,
+  seeds=SEEDS,
+):
   """What each means of private training buys, at equal budgets.
 
-  The arms from 'plain' to 'augmentation' add one means after the other; those after
-  them change one thing of 'augmentation'. Only the stages from `adapt` on differ.
+  'pre-trained' is where all begin: the public model, which no private patient touched
+  (the epsilon beside it is of the fine-tuning that is not sampled from). 'plain',
+  '+multiplicity' and '+ema' add one means after the other; each of the others changes
+  one thing of '+ema' and takes as long. Only the stages from `adapt` on differ. All
+  keep two averages of the parameters, so that '+ema' is the very fine-tuning of
+  '+multiplicity', sampled from the other average.
 
   Args:
     lora_learning_rate: of the arms with adapters, whose product starts at zero and
       needs larger steps than weights that are already good.
+    learning_rate: of the other arms; None is the config's.
+    num_draws: of (t, noise) a volume, from '+multiplicity' on.
     num_bands: of the arm with correlated noise, whose groups must each hold a batch;
       None leaves this arm out.
     epsilons: one arm each.
     seeds: repeats of each arm.
   """
-  plain = {'adapt.method': 'full', 'adapt.ema_decay': (0.0,)}
-  multiplicity = {**plain, 'adapt.privacy.noise_multiplicity': 8}
-  ema = {**multiplicity, 'adapt.ema_decay': (0.9,)}
-  augmentation = {**ema, 'adapt.augment.multiplicity': 4}
-  lora = {'adapt.method': 'lora', 'adapt.learning_rate': lora_learning_rate}
+  plain = {
+    'adapt.method': 'full',
+    'adapt.ema_decay': (0.0, 0.9),
+    'sample.ema_decay': 0.0,
+    'adapt.privacy.noise_multiplicity': 1,
+  }
+  if learning_rate is not None:
+    plain['adapt.learning_rate'] = learning_rate
+  multiplicity = {**plain, 'adapt.privacy.noise_multiplicity': num_draws}
+  ema = {**multiplicity, 'sample.ema_decay': 0.9}
   means = {
     'plain': plain,
-    '+multiplicity': multiplicity,
-    '+ema': ema,
-    '+augmentation': augmentation,
-    'times': {**augmentation, 'adapt.times.density': 'private'},
-    'attention': {**augmentation, 'adapt.method': 'attention'},
-    'lora': {**augmentation, **lora},
-    'normalised': {**augmentation, 'adapt.privacy.clipping': 'normalised'},
+    'plain+multiplicity': multiplicity,
+    'plain+multiplicity+ema': ema,
+  }
+  changes = {
+    'augmentation': {  # as many passes
+      'adapt.augment.multiplicity': 4,
+      'adapt.privacy.noise_multiplicity': max(1, num_draws // 4),
+    },
+    'times': {'adapt.times.density': 'private'},
+    'attention': {'adapt.method': 'attention'},
+    'lora': {'adapt.method': 'lora', 'adapt.learning_rate': lora_learning_rate},
+    'normalised': {'adapt.privacy.clipping': 'normalised'},
   }
   if num_bands is not None:
-    banded = {'adapt.privacy.mechanism': 'banded', 'adapt.privacy.num_bands': num_bands}
-    means['banded'] = {**augmentation, **banded}
-  return {
-    f'{name},epsilon={epsilon:g},seed={seed}': {
-      **overrides,
-      'adapt.privacy.epsilon': epsilon,
-      'adapt.privacy.seed': None,
-      **dict.fromkeys(SEED_KEYS, seed),
+    changes['banded'] = {
+      'adapt.privacy.mechanism': 'banded',
+      'adapt.privacy.num_bands': num_bands,
     }
-    for name, overrides in means.items()
-    for epsilon in epsilons
-    for seed in seeds
-  }
+  for name, change in changes.items():
+    means[f'plain+multiplicity+ema+{name}'] = {**ema, **change}
+  arms = {}
+  # Seeds outermost: a sweep that is stopped has whole repeats.
+  for seed, (name, overrides) in itertools.product(seeds, means.items()):
+    for epsilon in epsilons:
+      arm = {
+        **overrides,
+        **COMPARED_BY_SAMPLES,
+        'adapt.privacy.epsilon': epsilon,
+        'adapt.privacy.seed': None,
+        **dict.fromkeys(SEED_KEYS, seed),
+      }
+      if name == 'plain' and epsilon == epsilons[0]:
+        arms[f'pre-trained,seed={seed}'] = {**arm, 'sample.model': 'diffusion'}
+      arms[f'{name},epsilon={epsilon:g},seed={seed}'] = arm
+  return arms
 
 
 def drift(fits, search='closed_form', seeds=SEEDS):

@@ -141,7 +141,7 @@ def diffusion(config, work):
   mesh = make_mesh(**config.mesh)
   key = staging.key(config, 'diffusion')
   latents, attributes = encoding.pretraining_examples(config, work, split)
-  losses, params = _denoiser(config, split, latents)
+  losses, params = _losses(config, split), _initial(config, split, latents)
   if section.init:
     unet = checkpoint.load_into(section.init, params['unet'], 'diffusion.init')
     params = {**params, 'unet': unet}
@@ -180,10 +180,12 @@ def adapt(config, work):
   if not (folder / 'params').is_dir():
     latents = readying.latents(config, work, split)
     drift = choosing.find(config, work, split)
-    losses, params = _denoiser(config, split, latents, drift, adapting=True)
+    losses, base = _losses(config, split, drift, adapting=True), {}
     if section.init == 'diffusion':
       params = checkpoint.load_params(work.checkpoints('diffusion'))
-    base = state.flatten(params) if section.init == 'diffusion' else {}
+      base = state.flatten(params)
+    else:
+      params = _initial(config, split, latents)
     trained, frozen = readying.parameters(config, work, params)
     if section.privacy is not None:
       trained, frozen = readying.leave_out_idle(
@@ -282,12 +284,11 @@ def _measurer(config, work, system, public):
   return measurement.Measurer(module, params)
 
 
-def _denoiser(config, split, latents, drift=None, adapting=False):
-  module = networks.denoiser(config, split.schema)
-  losses = denoising.configured_losses(
-    config, module, networks.schedule(config), drift, adapting
-  )
-  params = networks.initial_denoiser(
-    module, staging.key(config, 'init'), latents.shape[1:], len(split.schema)
-  )
-  return losses, params
+def _losses(config, split, drift=None, adapting=False):
+  module, schedule = networks.denoiser(config, split.schema), networks.schedule(config)
+  return denoising.configured_losses(config, module, schedule, drift, adapting)
+
+
+def _initial(config, split, latents):
+  module, key = networks.denoiser(config, split.schema), staging.key(config, 'init')
+  return networks.initial_denoiser(module, key, latents.shape[1:], len(split.schema))

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ldm_jax import ablations
+from ldm_jax import ablations, adapting, staging
+from ldm_jax import config as configs
 from ldm_jax.report import arms as table
+from ldm_jax.workfolder import WorkFolder
 
 PATH = pathlib.Path(__file__).resolve().parent.parent / 'launch' / 'sweep.py'
 SPEC = importlib.util.spec_from_file_location('sweep', PATH)
@@ -37,10 +39,16 @@ for folder in ('store', 'checkpoints/prepare', 'checkpoints/autoencoder',
                'checkpoints/encode', 'checkpoints/diffusion'):
   (work / folder).mkdir(parents=True, exist_ok=True)
 (work / 'store' / 'volume.npz').touch()
-if 'stages' not in words:
+tuned = work / 'checkpoints' / 'adapt' / 'done.json'
+was_given = tuned.exists() and tuned.read_text() != work.name
+if 'stages' not in words and not was_given:
+  tuned.parent.mkdir(parents=True, exist_ok=True)
+  tuned.write_text(work.name)
+  (work / 'privacy.json').write_text('{"epsilon": 1.0}')
   own = work / 'store' / 'ledger-private.jsonl'
   with open(words.get('config.ledger.path', own), 'a') as file:
     file.write(work.name + chr(10))
+if 'stages' not in words:
   (work / 'metrics.json').write_text(json.dumps(METRICS))
   network = work / 'checkpoints' / 'measurement'
   if not network.exists():
@@ -178,6 +186,23 @@ def test_an_addition_is_compared_with_the_arm_without_it_seed_by_seed(tmp_path):
   assert f'| x+drift | 3 | 2 [{2 - half:.4g}, {2 + half:.4g}] |' in text
 
 
+def test_a_sweep_that_is_stopped_leaves_the_table_of_its_finished_arms(
+  config, tmp_path, monkeypatch
+):
+  whole = sweep.run
+
+  def run(spec, workdir, *rest):
+    if workdir.name == ARMS[1]:
+      raise sweep.subprocess.CalledProcessError(7, ['arm'])
+    whole(spec, workdir, *rest)
+
+  monkeypatch.setattr(sweep, 'run', run)
+  assert sweep.main([config, str(tmp_path / 'w')]) == 7
+  text = (tmp_path / 'w' / 'sweep.md').read_text()
+  assert f'| {ARMS[0]} | 1 |' in text and ARMS[1] not in text
+  assert '1 of 2 arms have been run' in text
+
+
 def test_the_measuring_network_is_learned_by_the_first_arm_only(config, tmp_path):
   assert sweep.main([config, str(tmp_path / 'w')]) == 0
   learned = {
@@ -186,6 +211,62 @@ def test_the_measuring_network_is_learned_by_the_first_arm_only(config, tmp_path
   }
   assert set(learned) == {'base', 'adapt.init=scratch', 'adapt.privacy=None'}
   assert set(learned.values()) == {'adapt.init=scratch'}
+
+
+def test_arms_that_only_sample_otherwise_share_one_fine_tuning_and_one_release(
+  config, tmp_path
+):
+  text = CONFIG.replace(
+    "'adapt.init': 'scratch'}, {'adapt.privacy': None",
+    "'adapt.seed': 1}, {'adapt.seed': 1, 'sample.seed': 1}, {'adapt.seed': 2",
+  )
+  pathlib.Path(config).write_text(text)
+  assert sweep.main([f'{config}:phantom_cardiac', str(tmp_path / 'w')]) == 0
+  first, second = 'adapt.seed=1', 'adapt.seed=1,sample.seed=1'
+  tuned = {
+    path.parents[2].name: path.read_text()
+    for path in tmp_path.glob('w/*/checkpoints/adapt/done.json')
+  }
+  assert tuned == {first: first, second: first, 'adapt.seed=2': 'adapt.seed=2'}
+  for arm, spent in ((first, [first]), (second, [first]), ('adapt.seed=2', None)):
+    ledger = (tmp_path / 'w' / arm / 'store' / sweep.LEDGER).read_text().split()
+    assert ledger == (spent or [arm])
+    assert (tmp_path / 'w' / arm / 'privacy.json').is_file()
+
+
+def test_a_ledger_that_holds_something_else_is_never_replaced(tmp_path):
+  first, arm = tmp_path / 'first', tmp_path / 'arm'
+  (first / sweep.ADAPTED).mkdir(parents=True)
+  (first / sweep.ADAPTED / 'done.json').write_text('{}')
+  for folder, spent in ((first, 'a'), (arm, 'b')):
+    (folder / 'store').mkdir(parents=True)
+    (folder / 'store' / sweep.LEDGER).write_text(spent)
+  sweep.give_adapted(first, arm)
+  assert (arm / 'store' / sweep.LEDGER).read_text() == 'b'
+  assert not (arm / sweep.ADAPTED).exists()
+  # What a kill has left in between is given whole.
+  (arm / 'store' / sweep.LEDGER).write_text('a')
+  sweep.give_adapted(first, arm)
+  assert (arm / sweep.ADAPTED / 'done.json').is_file()
+
+
+def test_a_fine_tuning_that_an_arm_was_given_is_up_to_date_there(tmp_path, finished):
+  """What the sweep takes for the same fine-tuning, the pipeline does, too."""
+  config, first = configs.load(str(PATH.parent.parent / 'tests' / 'micro.py')), finished
+  arm = tmp_path / 'arm'
+  sweep.share(first, arm)
+  sweep.give_adapted(first, arm)
+  changed = {'sample.ema_decay': 0.9, 'sample.seed': 3, 'evaluate.num_bootstrap': 0}
+  later = configs.override(config, changed)
+  work = WorkFolder(arm)
+  assert not staging.will_start_anew('adapt', later, work)
+  assert work.finished('adapt') == WorkFolder(first).finished('adapt')
+  assert adapting.private_ledger(later, work).releases()
+  for override in ({'adapt.seed': 1}, {'adapt.privacy.epsilon': 5.0}):
+    other = configs.override(config, override)
+    assert staging.will_start_anew('adapt', other, work)
+    assert sweep.fine_tuning(override) != sweep.fine_tuning({})
+  assert sweep.fine_tuning(changed) == sweep.fine_tuning({})
 
 
 def test_a_group_and_a_pattern_choose_the_arms(config, tmp_path):
@@ -212,7 +293,23 @@ def test_on_patients_arms_stand_alone_only_where_that_is_asked_for(
 
 def test_the_arms_against_noise_repeat_nothing_before_adapt():
   for overrides in ablations.lower_noise(1e-3).values():
-    assert all(key.startswith(('adapt.', 'sample.')) for key in overrides)
+    assert all(key.startswith(('adapt.', *sweep.AFTER_ADAPT)) for key in overrides)
+
+
+def test_the_arms_against_noise_differ_from_their_partner_in_one_thing():
+  arms = ablations.lower_noise(1e-3, num_bands=4)
+  changed = {}
+  for name, overrides in arms.items():
+    partner = table.partner(name)
+    if partner != name:
+      keys = {key for key in overrides if overrides[key] != arms[partner].get(key)}
+      changed[name] = keys
+  alone = len(ablations.EPSILONS) + 1  # plain, and the pre-trained
+  assert len(arms) - len(changed) == alone * len(ablations.SEEDS)
+  before, plain = arms['pre-trained,seed=2'], arms['plain,epsilon=1,seed=2']
+  assert sweep.fine_tuning(before) == sweep.fine_tuning(plain)
+  assert changed['plain+multiplicity+ema,epsilon=3,seed=1'] == {'sample.ema_decay'}
+  assert all(keys for keys in changed.values())
 
 
 def test_a_drift_is_searched_for_once_unless_it_is_a_private_release(tmp_path):

@@ -33,8 +33,8 @@ def write(root, columns, arms, note):
 
   Args:
     root: folder of the sweep.
-    columns: arm -> its figures.
-    arms: arm -> its overrides.
+    columns: arm -> its figures, of the arms that have been run.
+    arms: all arms -> their overrides.
     note: a sentence that the table must not be read without.
 
   Returns:
@@ -47,7 +47,8 @@ def write(root, columns, arms, note):
     for name in names:
       writer.writerow([name, *(column.get(name) for column in columns.values())])
   shown = [name for name in names if re.fullmatch(SHOWN, name)]
-  rows = [summary(members, columns, arms, shown) for members in repeats(arms)]
+  done = {name: arms[name] for name in columns}
+  rows = [summary(members, columns, arms, shown) for members in repeats(done)]
   gained = gains(rows)
   text = json.dumps({'note': note, 'rows': rows, 'gains': gained}, indent=1)
   (root / 'sweep.json').write_text(text + '\n', encoding='utf-8')
@@ -60,6 +61,8 @@ def write(root, columns, arms, note):
     'Brackets: 95 % interval of the mean over the runs (Student t), of one run that '
     'of its own figures. Figures without them do not vary.'
   )
+  if len(done) < len(arms):
+    reading = f'{len(done)} of {len(arms)} arms have been run. {reading}'
   table = f'{table}\n\n{reading} {note}\n'
   (root / 'sweep.md').write_text(table, encoding='utf-8')
   return table
@@ -101,15 +104,20 @@ def summary(members, columns, arms, names):
   return row
 
 
+def partner(name):
+  """Name of the arm without the last addition: 'x+y,seed=0' of 'x+y+z,seed=0'."""
+  return re.sub(r'(?<=\w)\+\w+(?=,|$)', '', name, count=1)
+
+
 def gains(rows):
-  """What 'x+y' takes off the distances of 'x', as rows: paired runs of one seed.
+  """What '+z' takes off the distances of 'x+y', as rows: paired runs of one seed.
 
   Args:
     rows: of `summary`; those without a partner of as many runs are passed over.
   """
   by_name, found = {row['arm']: row for row in rows}, []
   for row in rows:
-    other = by_name.get(re.sub(r'(?<=\w)\+\w+', '', row['arm']))
+    other = by_name.get(partner(row['arm']))
     if other in (None, row) or row['runs'] < 2 or other['runs'] != row['runs']:
       continue
     figures = {}
