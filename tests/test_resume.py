@@ -53,8 +53,8 @@ MOMENTS = (
   ('ldm_jax.training.checkpoint:Checkpoints.save', 2, 'before'),  # autoencoder
   ('ldm_jax.training.checkpoint:save_params', 1, 'before'),
   ('ldm_jax.stages:epoch_batch', 4, 'before'),  # diffusion, between checkpoints
-  ('ldm_jax.privacy.ledger:Ledger.record', 1, 'before'),  # adapt: a key, no release
-  ('ldm_jax.privacy.ledger:Ledger.record', 1, 'after'),  # a release, no step
+  ('ldm_jax.privacy.ledger:Ledger.record_all', 1, 'before'),  # adapt: a key, no release
+  ('ldm_jax.privacy.ledger:Ledger.record_all', 1, 'after'),  # a release, no step
   ('ldm_jax.data.batching:PoissonSampler.draw', 4, 'after'),
   ('ldm_jax.training.checkpoint:Checkpoints.save', 2, 'after'),  # the last step
   ('ldm_jax.privacy.mechanism:destroy_key', 1, 'before'),
