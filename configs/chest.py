@@ -25,18 +25,6 @@ PATIENTS = {
   'small': {'public': 384, 'private': 384, 'test': 100},
   'full': {'public': 4000, 'private': 10000, 'test': 1000},
 }
-# As in configs/brain.py: (steps, learning rate) of the arms. Their product, the
-# farthest that Adam moves a number, is the one of the paper's methods: 400 x 5e-6 of
-# DreamBooth, 250 x 1e-5 of Custom Diffusion, 3000 x 5e-4 of Textual Inversion; of basic
-# fine-tuning, whose steps are not told, that of DreamBooth.
-FITS = {
-  'full': (40, 5e-5),
-  'dreambooth': (40, 5e-5),
-  'custom_diffusion': (40, 6e-5),
-  'textual_inversion': (40, 4e-2),
-}
-# Six times as far: what remains of a drift when fine-tuning goes on?
-LONGER = {'full': (60, 2e-4)}
 
 
 def get_config(arg=''):
@@ -68,8 +56,8 @@ def sweep():
   """Groups of arms: does pre-training pay, does drift, also under privacy?"""
   return {
     'pretraining': ablations.pretraining(),
-    'drift': ablations.drift(FITS),
-    'drift_longer': ablations.drift(LONGER),
+    'drift': ablations.drift(ablations.FITS),
+    'drift_longer': ablations.drift(ablations.LONGER),
     'private_drift': ablations.private_drift(),
   }
 

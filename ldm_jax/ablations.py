@@ -12,6 +12,18 @@ EPSILONS, SEEDS = (1.0, 3.0, 10.0), (0, 1, 2)
 # What moves with a repeat: draws of training and sampling. The noise that protects
 # patients is drawn anew each time in any case, never from a seed.
 SEED_KEYS = ('adapt.seed', 'sample.seed')
+# Method -> (steps, learning rate) of Table 1 of [Yeganeh25]. Their product, the
+# farthest that Adam moves a number, is the one of the paper's methods: 400 x 5e-6 of
+# DreamBooth, 250 x 1e-5 of Custom Diffusion, 3000 x 5e-4 of Textual Inversion; of basic
+# fine-tuning, whose steps are not told, that of DreamBooth.
+FITS = {
+  'full': (40, 5e-5),
+  'dreambooth': (40, 5e-5),
+  'custom_diffusion': (40, 6e-5),
+  'textual_inversion': (40, 4e-2),
+}
+# Six times as far: what remains of a drift when fine-tuning goes on?
+LONGER = {'full': (60, 2e-4)}
 # For arms that are compared by their samples: nothing that the table does not show.
 COMPARED_BY_SAMPLES = {
   'evaluate.only': ('distances', 'control'),

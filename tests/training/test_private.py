@@ -79,6 +79,24 @@ class Given(schemes.Poisson):
     return self.draws
 
 
+def run(step, examples, names, chunk_size, first, folder, mesh):
+  """The state after all steps of a private step, with fixed keys."""
+  return private.take_steps(
+    step,
+    examples,
+    names,
+    chunk_size,
+    first,
+    {},
+    mesh=mesh,
+    key=jax.random.key(0),
+    secret_key=mechanism.new_noise_key(0),
+    folder=folder,
+    log=lambda **event: None,
+    title='adapt',
+  )
+
+
 def test_4096_patients_take_the_memory_of_a_chunk_and_no_other_program(
   toy, start, params, tmp_path, monkeypatch, caplog
 ):
@@ -119,20 +137,7 @@ def test_4096_patients_take_the_memory_of_a_chunk_and_no_other_program(
   monkeypatch.setattr(private, 'put_examples', measured)
   before = sum(leaf.nbytes for leaf in jax.live_arrays())
   with caplog.at_level(logging.WARNING), jax.log_compiles():
-    final = private.take_steps(
-      step,
-      patients,
-      range(4096),
-      chunk,
-      first,
-      {},
-      mesh=mesh,
-      key=jax.random.key(0),
-      secret_key=mechanism.new_noise_key(0),
-      folder=tmp_path,
-      log=lambda **event: None,
-      title='adapt',
-    )
+    final = run(step, patients, range(4096), chunk, first, tmp_path, mesh)
   assert int(final.step) == 4
   assert len(sizes) == 4096 // chunk + 1 + 16  # the empty draw has no chunk
   compiled = re.findall(r'Compiling (?:jit\()?(\w+)', caplog.text)
@@ -160,19 +165,14 @@ def moved_by(present, tmp_path):
     noise_multiplier=1.0,
     draws=Draws(range(len(present))),
   )
-  final = private.take_steps(
+  final = run(
     adaptation.private_step(loss, optimizer, mesh, 0.9, scheme),
     {'x': np.zeros((len(present), 1), np.float32)},
     [f'patient {number}' for number in present],
     8,
     state.create({'w': jnp.zeros(50)}, optimizer),
-    {},
-    mesh=mesh,
-    key=jax.random.key(0),
-    secret_key=mechanism.new_noise_key(0),
-    folder=tmp_path,
-    log=lambda **event: None,
-    title='adapt',
+    tmp_path,
+    mesh,
   )
   return np.asarray(final.trained['w'])
 
@@ -198,19 +198,14 @@ def test_an_adaptive_clip_norm_follows_its_quantile_through_a_run(tmp_path):
     quantile=0.8,
   )
   loss = lambda trained, frozen, example, key: jnp.sum(example['x'] * trained['w'])
-  final = private.take_steps(
+  final = run(
     adaptation.private_step(loss, optimizer, mesh, 0.9, scheme, microbatch=0),
     {'x': x},
     range(400),
     400,
     state.create({'w': jnp.zeros(1)}, optimizer),
-    {},
-    mesh=mesh,
-    key=jax.random.key(0),
-    secret_key=mechanism.new_noise_key(0),
-    folder=tmp_path,
-    log=lambda **event: None,
-    title='adapt',
+    tmp_path,
+    mesh,
   )
   low, high = np.quantile(x, (0.7, 0.88))
   assert low < float(final.clip_norm) < high
