@@ -40,7 +40,7 @@ PATIENTS = {
 def get_config(arg=''):
   """Config for `preset[,data=phantom|ixi|...,root=...][,autoencoder=kl|vq|...]`."""
   args = parse_arg(
-    arg, ('tiny', 'small', 'full'), data='phantom', root='', autoencoder='kl'
+    arg, ('tiny', 'small', 'full'), data='phantom', root='', autoencoder='kl', visits=1
   )
   config = defaults()
   config.name = f'brain-{args.data}-{args.preset}'
@@ -59,6 +59,8 @@ def get_config(arg=''):
   use_recipe(config, args.autoencoder)
   with config.counterfactual.set.unlocked():
     config.counterfactual.set.age = '+10'
+  if args.visits > 1:
+    _longitudinal(config, args)
   # ADNI writes its names in capitals.
   config.sample.sweep = ('AGE',) if args.data == 'adni' else ('age',)
   return config
@@ -91,6 +93,27 @@ def _phantom(config, preset, shape, spacing_mm):
     {'name': name, 'kind': 'volume', 'classes': (index,)}
     for name, index in (('ventricles', 4), ('hippocampi', 5), ('grey', 2), ('white', 3))
   )
+
+
+def _longitudinal(config, args):
+  """Pairs of visits teach the change itself (docs/counterfactuals-pairs.md)."""
+  if args.data == 'phantom':
+    for name in ('private', 'test'):
+      config.data[name].options.num_visits = args.visits
+    # The change is small beside the scanner's noise: it takes many patients.
+    config.data.private.options.num_patients = 512
+    if args.preset == 'tiny':
+      config.diffusion.model.channels = (16, 32)
+      config.adapt.steps, config.adapt.batch_size = 3000, 4
+      config.adapt.learning_rate, config.adapt.ema_decay = 3e-3, (0.995,)
+  pairs = config.adapt.pairs
+  pairs.use = pairs.both_directions = True
+  # The deviation between two scans of one patient, mostly noise, in wavelet latents.
+  pairs.change_scale = 0.06
+  # All of the change is decided where noise hides what the scanner's noise does.
+  config.adapt.times.density, config.adapt.times.logit_mean = 'logit_normal', 1.0
+  config.counterfactual.editor, config.counterfactual.source = 'pairs', 'test'
+  config.counterfactual.guidance = 1.0
 
 
 def _real(config, args, spacing_mm):

@@ -17,6 +17,8 @@ def check(config):
   require(low >= 0, 'adapt.pairs.min_years', low, 'a number of years from 0 up')
   required = f'None, or a number of years from min_years = {low:g} up'
   require(high is None or high >= low, key, high, required)
+  scale, key = section.change_scale, 'adapt.pairs.change_scale'
+  require(scale is None or scale > 0, key, scale, 'None, or a number above 0')
   left = 1.0
   for what in ('condition', 'source', 'both'):
     share = section[f'drop_{what}']

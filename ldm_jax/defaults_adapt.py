@@ -83,6 +83,11 @@ def pairs():
     # How the network is told of the years: 'number', 'bin' (below 5, up to 10, above)
     # or 'none'.
     'gap': 'number',
+    # None: the network learns the later scan. A number: it learns the change to it, in
+    # this unit, so that nothing need be copied from the source. About the deviation of
+    # (later - earlier), in deviations of the latents; a choice from public pairs or
+    # from elsewhere, never from the private cohort.
+    'change_scale': None,
     # Patients without any pair train with their scans, each without a source.
     'singles': True,
     # Shares of examples without condition, without source, without both; they replace

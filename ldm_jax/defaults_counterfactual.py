@@ -43,9 +43,10 @@ def section():
       'skip': 0.36,
     },
     # For models adapted with adapt.pairs.use. Brooks 2023 guide the request by 7.5
-    # (`guidance`) and the source by 1.5.
+    # (`guidance`) and the source by 1.5, which None stands for; a model trained with
+    # adapt.pairs.change_scale has no guidance by the source.
     'pairs': {
-      'source_guidance': 1.5,
+      'source_guidance': None,
       # True: the source plus the difference of two samples from one noise, under the
       # request and under no change: what was not asked for stays. False: Brooks 2023.
       'relative': True,

@@ -39,6 +39,8 @@ class ConditionalDenoiser(Network):
     text_shape: (m,e) of embedded text behind the attributes, None without.
     gap: how the years since an earlier scan are told, of `paired.GAPS`; None for a
       network that knows no pairs.
+    of_changes: where there is a source, z_t is a noised change to it: then the source
+      is read in the place of z_t, and z_t in that of the source.
   """
 
   num_categories: tuple
@@ -50,6 +52,7 @@ class ConditionalDenoiser(Network):
   by: tuple = ('attention', 'embedding')
   text_shape: tuple | None = None
   gap: str | None = None
+  of_changes: bool = False
 
   def setup(self):
     self._check()
@@ -94,6 +97,8 @@ class ConditionalDenoiser(Network):
     Raises: ValueError when the condition has another length.
     """
     attributes, source, of_gap = self._pair(attributes, z_t.shape[1:], drop)
+    if source is not None:
+      z_t, source = paired.inputs(z_t, source, self.of_changes)
     context, embedding = self.describe(attributes, drop)
     context = context if 'attention' in self.by else None
     context, embedding = self.concept(context, embedding, _either(drop, untold))
@@ -140,7 +145,7 @@ class ConditionalDenoiser(Network):
     return bool({'attention', 'embedding'} & set(self.by))
 
   def _pair(self, condition, latent_shape, drop):
-    """The condition without a pair's part; the source; the years' embedding."""
+    """The condition without a pair's part; the source, if any; the years' embedding."""
     own, sizes = self.num_conditions, condition.shape[1:]
     if self.gap is None or sizes != (own + paired.size(latent_shape),):
       return condition, None, None

@@ -39,10 +39,34 @@ def join(years, sources):
 
 
 def read(columns, latent_shape):
-  """Years (b,) and source (b,...,c) of a pair's part; a source not there is zero."""
-  source = columns[:, 1:].reshape(-1, *latent_shape)
-  unknown = jnp.isnan(source).any(tuple(range(1, source.ndim)), keepdims=True)
-  return columns[:, 0], jnp.where(unknown, 0.0, source)
+  """Years (b,) and source (b,...,c) of a pair's part, NaN where there is none."""
+  return columns[:, 0], columns[:, 1:].reshape(-1, *latent_shape)
+
+
+def inputs(z_t, source, of_changes):
+  """What the network's first layer and `source_in` read; without a source z_t and 0.
+
+  A network of scans reads z_t and the source. One of changes reads the source and the
+  noised change: its pre-trained layers go on reading a scan, and what their first steps
+  see is not noise alone.
+  """
+  unknown = _unknown(source)
+  if not of_changes:
+    return z_t, jnp.where(unknown, 0.0, source)
+  return jnp.where(unknown, z_t, source), jnp.where(unknown, 0.0, z_t)
+
+
+def change(z, columns, scale):
+  """Latents (b,...,c) as changes from their sources in units of `scale`.
+
+  What has no source stays as it is.
+  """
+  source = columns[:, 1:].reshape(z.shape)
+  return jnp.where(_unknown(source), z, (z - source) / scale)
+
+
+def _unknown(source):
+  return jnp.isnan(source).any(tuple(range(1, source.ndim)), keepdims=True)
 
 
 def gap_features(years, kind):

@@ -19,6 +19,7 @@ from ldm_jax.models import paired
 
 # Years that a rounded age may seem to lie back.
 ROUNDING = 1e-2
+SOURCE_GUIDANCE = 1.5  # [Brooks23]
 
 
 class Time(NamedTuple):
@@ -28,11 +29,13 @@ class Time(NamedTuple):
     column: of the age among the encoded attributes; None where there is none.
     unit: years a unit of its code.
     backwards: whether it was trained on the way back, too.
+    change_scale: unit of the change that it samples; None if it samples the scan.
   """
 
   column: int | None
   unit: float
   backwards: bool
+  change_scale: float | None = None
 
 
 def time_of(section, schema):
@@ -41,20 +44,22 @@ def time_of(section, schema):
     return None
   names = [name.lower() for name in schema.names]
   if 'age' not in names:
-    return Time(None, 0.0, section.both_directions)
+    return Time(None, 0.0, section.both_directions, section.change_scale)
   column = names.index('age')
   age = schema[schema.names[column]]
-  return Time(column, (age.high - age.low) / 2, section.both_directions)
+  unit = (age.high - age.low) / 2
+  return Time(column, unit, section.both_directions, section.change_scale)
 
 
 def pairs(
-  setting, *, source_guidance=1.5, relative=False, num_draws=1, solver='ddim', eta=0.0
+  setting, *, source_guidance=None, relative=False, num_draws=1, solver='ddim', eta=0.0
 ):
   """Returns the editor; `setting.guidance` is the scale of the request.
 
   Args:
     setting: `editors.Setting` with the `time` of a model trained on pairs.
-    source_guidance: scale of the source; 1 follows the model.
+    source_guidance: scale of the source; 1 follows the model, None is 1.5. A model of
+      changes has none: without a source it samples something else, a scan.
     relative: the result is the source plus what the request changes, the difference of
       two samples from the same noise: one under the request, one under the source's own
       attributes after no years. A null intervention then returns the source.
@@ -73,6 +78,16 @@ def pairs(
       'scans. Set --config.adapt.pairs.use=True and adapt to a cohort with several '
       'visits a patient, or choose another editor.'
     )
+  is_change = time.change_scale is not None
+  if is_change and source_guidance is not None:
+    raise ValueError(
+      f'counterfactual.pairs.source_guidance is {source_guidance}, but a model trained '
+      'with adapt.pairs.change_scale samples the change from the source, which no '
+      'output without a source can be compared with. Leave it None; '
+      'counterfactual.guidance scales the request.'
+    )
+  if source_guidance is None:
+    source_guidance = SOURCE_GUIDANCE
   if not source_guidance >= 0:
     raise ValueError(
       f'counterfactual.pairs.source_guidance is {source_guidance}; required is a '
@@ -94,7 +109,7 @@ def pairs(
         attributes,
         paired.join(years, z),
         setting.guidance,
-        source_guidance,
+        None if is_change else source_guidance,
       ),
       schedule,
       setting.drift,
@@ -103,12 +118,13 @@ def pairs(
     eps = solvers.initial_noise(key, z.shape)
     _, s = grid.time_pairs(*setting.times)
     levels = schedule.at(jnp.asarray(s))
+    kept = jnp.zeros_like(z) if is_change else z
 
     def hold(z_s, i):
       level_s = jax.tree.map(lambda value: value[i], levels)
-      return jnp.where(keep, process.add_noise(z, eps, level_s), z_s)
+      return jnp.where(keep, process.add_noise(kept, eps, level_s), z_s)
 
-    return solvers.sample(
+    found = solvers.sample(
       denoise,
       drifting.start(eps, setting.drift),
       *setting.grid,
@@ -118,6 +134,7 @@ def pairs(
       after_step=drifting.after_step(setting.drift, None if keep is None else hold),
       **setting.options,
     )
+    return z + time.change_scale * found if is_change else found
 
   def edit(params, z, own, new, keep):
     requests = [(new, years_between(time, own, new))]
@@ -145,12 +162,13 @@ def pairs(
 
 
 def guided(apply_denoiser, params, attributes, pair, scale, source_scale):
-  """Binds everything but (z_t, t): the guided output, three calls in one batch.
+  """Binds everything but (z_t, t): the guided output, its calls in one batch.
 
   Args:
     apply_denoiser: (params, z_t, t, conditions, drop) -> output.
     attributes: (b,k) requested. pair: (b,n) of `models.paired.join`.
-    scale, source_scale: of the request and of the source; both 1 make one call.
+    scale, source_scale: of the request and of the source; a source_scale of None never
+      leaves the source out. What is 1 or None takes no call.
   """
   num = len(attributes)
   full = jnp.concatenate([attributes, pair], 1)
@@ -160,15 +178,19 @@ def guided(apply_denoiser, params, attributes, pair, scale, source_scale):
   def plain(z_t, t):
     return apply_denoiser(params, z_t, t, full, kept).astype(z_t.dtype)
 
-  if scale == 1 and source_scale == 1:
+  if scale == 1 and source_scale in (1, None):
     return plain
-  conditions = jnp.concatenate([without, full, full])
-  drop = jnp.concatenate([dropped, dropped, kept])
+  calls = [(without, dropped), (full, dropped), (full, kept)]
+  if source_scale is None:
+    calls, combine = calls[1:], lambda source, both: guiding.guide(both, source, scale)
+  else:
+    combine = lambda *outputs: guiding.guide_twice(*outputs, source_scale, scale)
+  conditions, drop = map(jnp.concatenate, zip(*calls, strict=True))
 
   def denoise(z_t, t):
-    z_t, t = jnp.concatenate([z_t] * 3), jnp.concatenate([t] * 3)
+    z_t, t = jnp.concatenate([z_t] * len(calls)), jnp.concatenate([t] * len(calls))
     output = apply_denoiser(params, z_t, t, conditions, drop).astype(z_t.dtype)
-    return guiding.guide_twice(*jnp.split(output, 3), source_scale, scale)
+    return combine(*jnp.split(output, len(calls)))
 
   return denoise
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from ldm_jax.diffusion import drift as drifting
 from ldm_jax.diffusion import process, weighting
+from ldm_jax.models import paired as reading
 from ldm_jax.training import paired
 from ldm_jax.training.state import clipped_adam, learning_rates, unflatten
 
@@ -78,6 +79,9 @@ def denoising_losses(
       attributes = hide(attributes, hide_from, hide_probability, key_drop, end)
     if pair_drops is not None:
       drop, attributes = paired.withheld(pair_drops, attributes, key_drop)
+      if pair_drops.change_scale is not None:
+        pair = attributes[:, pair_drops.column :]
+        z_0 = reading.change(z_0, pair, pair_drops.change_scale)
     level_t = schedule.at(t)
     z_t = process.add_noise(z_0, eps, level_t)
     output = module.apply({'params': params}, z_t, t, attributes, drop, **more)
@@ -137,7 +141,7 @@ def _pair_drops(section, module):
   if not section.use or module is None:
     return None
   shares = section.drop_condition, section.drop_source, section.drop_both
-  return paired.Drops(*shares, module.num_conditions)
+  return paired.Drops(*shares, module.num_conditions, section.change_scale)
 
 
 def hide(conditions, column, probability, keys, end=None):

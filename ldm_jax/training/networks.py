@@ -53,6 +53,7 @@ def denoiser(config, schema):
   latent_channels = autoencoder(config.autoencoder).latent_channels
   conditioner = _frozen(config.diffusion.conditioner)
   by, text = conditioner.pop('by'), config.diffusion.text
+  pairs = config.adapt.pairs
   return ConditionalDenoiser(
     num_categories=schema.num_categories,
     in_channels=latent_channels,
@@ -62,7 +63,8 @@ def denoiser(config, schema):
     kind=config.diffusion.model.kind,
     by=by,
     text_shape=(text.num_tokens, text.width) if text.files else None,
-    gap=config.adapt.pairs.gap if config.adapt.pairs.use else None,
+    gap=pairs.gap if pairs.use else None,
+    of_changes=pairs.use and pairs.change_scale is not None,
   )
 
 

@@ -87,12 +87,15 @@ class Drops(NamedTuple):
     source: without source and years.
     both: without either.
     column: of a condition, from which on it is the pair's part.
+    change_scale: what the network learns where there is a source: None, the later scan;
+      a number, the change to it in this unit.
   """
 
   condition: float
   source: float
   both: float
   column: int
+  change_scale: float | None = None
 
 
 def withheld(drops, conditions, keys):

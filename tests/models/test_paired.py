@@ -96,6 +96,38 @@ def test_once_trained_it_reads_the_source_and_the_years_unless_dropped(network):
   np.testing.assert_array_equal(nothing, apply(params, ATTRIBUTES, KEEP))
 
 
+@pytest.mark.parametrize('case', CASES)
+def test_a_network_of_changes_reads_the_source_where_it_used_to_read_a_scan(case):
+  kind, options, by, gap = CASES[case]
+  conditioner = {'width': 8, 'num_heads': 2}
+  scans, changes = (
+    ConditionalDenoiser(
+      (0, 2), 2, 2, conditioner, options, kind, by, gap=gap, of_changes=of_changes
+    )
+    for of_changes in (False, True)
+  )
+  shapes = jax.eval_shape(scans.init, jax.random.key(0), Z_T, T, ATTRIBUTES, KEEP)
+  rng = np.random.default_rng(1)
+  params = {
+    path: rng.normal(0, 0.2, leaf.shape).astype(np.float32)
+    for path, leaf in {
+      **flatten(shapes['params']),
+      **paired.added(scans, Z_T.shape[1:]),
+    }.items()
+  }
+
+  def apply(module, z_t, conditions):
+    arguments = z_t, T, conditions, KEEP
+    return jax.jit(module.apply)({'params': unflatten(params)}, *arguments)
+
+  found = apply(changes, Z_T, with_pair(YEARS, SOURCE))
+  swapped = apply(scans, SOURCE, with_pair(YEARS, Z_T))
+  np.testing.assert_allclose(found, swapped, rtol=1e-5, atol=1e-5)
+  absent = with_pair(np.full(3, np.nan), np.full_like(SOURCE, np.nan))
+  alone = apply(changes, Z_T, absent)
+  np.testing.assert_allclose(alone, apply(scans, Z_T, absent), rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize('kind', ['number', 'bin'])
 def test_no_years_are_zero_and_the_way_back_is_the_opposite(kind):
   features = paired.gap_features(np.array([0.0, np.nan, 4.0, -4.0, 11.0]), kind)

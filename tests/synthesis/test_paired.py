@@ -63,6 +63,33 @@ def test_guidance_is_the_formula_over_three_separate_calls(scales):
     np.testing.assert_array_equal(found, e_ic)
 
 
+def test_without_guidance_by_the_source_the_request_alone_is_exaggerated():
+  z_t, t, pair = jnp.asarray(Z[::-1]), jnp.array([5, 9]), join(jnp.array([4.0, 7]), Z)
+  full = jnp.concatenate([OLDER, pair], 1)
+  e_i0, e_ic = (
+    apply_denoiser(PARAMS, z_t, t, full, jnp.full(2, dropped))
+    for dropped in (True, False)
+  )
+  found = paired.guided(apply_denoiser, PARAMS, OLDER, pair, 3.0, None)(z_t, t)
+  np.testing.assert_allclose(found, e_i0 + 3 * (e_ic - e_i0), rtol=1e-5, atol=1e-5)
+
+
+def test_a_model_of_changes_adds_its_sample_to_the_source(world):
+  options = {'guidance': 1.0, 'source_guidance': None}
+  tenth = make(world, time=TIME._replace(change_scale=0.1), **options)
+  found = tenth(PARAMS, Z, OWN, OLDER) - Z
+  # The same network, noise and source: what is sampled is the same in another unit.
+  sample = make(world, time=TIME, guidance=1.0, source_guidance=1)(
+    PARAMS, Z, OWN, OLDER
+  )
+  np.testing.assert_allclose(found, 0.1 * sample, rtol=1e-3, atol=1e-4)
+  keep = np.zeros((2, 2, 4, 4, 1), bool)
+  keep[:, :, :2] = True
+  held = tenth(PARAMS, Z, OWN, OLDER, keep)
+  np.testing.assert_allclose(held[:, :, :2], Z[:, :, :2], atol=1e-5)
+  np.testing.assert_allclose(held[:, :, 2:] - Z[:, :, 2:], found[:, :, 2:], atol=1e-5)
+
+
 def test_the_years_are_those_between_the_two_ages():
   years = paired.years_between(TIME, OWN, OLDER)
   np.testing.assert_allclose(years, 10, rtol=1e-5)
@@ -137,6 +164,8 @@ def test_a_model_that_knows_no_pairs_is_refused(world):
   assert paired.time_of(defaults().adapt.pairs, SCHEMA) is None
   with pytest.raises(ValueError, match=r'not trained on pairs.*adapt\.pairs\.use=True'):
     make(world, time=None)
+  with pytest.raises(ValueError, match=r'source_guidance is 2.*change_scale'):
+    make(world, time=TIME._replace(change_scale=0.1), source_guidance=2)
   with pytest.raises(ValueError, match=r'source_guidance is -1'):
     make(world, source_guidance=-1)
   with pytest.raises(ValueError, match=r'num_draws is 0'):

@@ -93,6 +93,40 @@ def test_what_is_withheld_has_its_share_and_the_shares_are_disjoint():
     assert found == pytest.approx(share, abs=0.012), both
 
 
+def test_a_model_of_changes_learns_a_source_s_change_in_its_unit():
+  seen = {}
+
+  class Watched:
+    num_conditions = 1
+
+    def apply(self, variables, z_t, t, attributes, drop):
+      seen[name] = np.asarray(z_t)
+      return jnp.sin(3 * z_t)
+
+  def losses(z, name_of_case, **pairs):
+    nonlocal name
+    name = name_of_case
+    values = {f'adapt.pairs.{key}': value for key, value in pairs.items()}
+    shares = dict.fromkeys(('drop_condition', 'drop_source', 'drop_both'), 0.0)
+    values |= {f'adapt.pairs.{key}': value for key, value in shares.items()}
+    config = override(defaults(), {'adapt.pairs.use': True, **values})
+    schedule = schedules.schedule('linear', 20, 1e-4, 0.2)
+    loss = diffusion.configured_losses(config, Watched(), schedule, adapting=True)
+    return loss({}, z, conditions, KEYS)
+
+  name = ''
+  sources, changes = LATENTS[:3], LATENTS[3:]
+  known = np.where(np.arange(3)[:, None, None, None] < 2, sources, np.nan)
+  pair = np.asarray(reading.join(np.array([1.0, 2, np.nan]), known))
+  conditions = np.concatenate([CONDITIONS[:3, :1], pair], 1)
+  # Two with a source; of the third, which has none, the scan itself is learned.
+  later = jnp.asarray(np.where(np.isnan(known), changes, sources + 0.1 * changes))
+  found = losses(later, 'change', change_scale=0.1)
+  expected = losses(jnp.asarray(changes), 'scan')
+  np.testing.assert_allclose(seen['change'], seen['scan'], rtol=1e-4, atol=1e-4)
+  np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
 def test_text_is_hidden_without_the_pair_behind_it():
   keys = jax.random.split(jax.random.key(1), 4)
   hidden = np.isnan(diffusion.hide(jnp.ones((4, 6)), 2, 1.0, keys, 4))
