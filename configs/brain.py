@@ -104,7 +104,7 @@ def _longitudinal(config, args):
     config.data.private.options.num_patients = 512
     if args.preset == 'tiny':
       config.diffusion.model.channels = (16, 32)
-      config.adapt.steps, config.adapt.batch_size = 3000, 4
+      config.adapt.steps, config.adapt.batch_size = 1500, 4
       config.adapt.learning_rate, config.adapt.ema_decay = 3e-3, (0.995,)
   pairs = config.adapt.pairs
   pairs.use = pairs.both_directions = True
@@ -113,7 +113,7 @@ def _longitudinal(config, args):
   # All of the change is decided where noise hides what the scanner's noise does.
   config.adapt.times.density, config.adapt.times.logit_mean = 'logit_normal', 1.0
   config.counterfactual.editor, config.counterfactual.source = 'pairs', 'test'
-  config.counterfactual.guidance = 1.0
+  config.counterfactual.guidance, config.counterfactual.least_change = 1.0, 3.0
 
 
 def _real(config, args, spacing_mm):

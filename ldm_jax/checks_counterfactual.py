@@ -6,6 +6,8 @@ from ldm_jax.config import flatten, require
 def check(config):
   """Raises ValueError naming the key, what came and what is required."""
   section, key = config.counterfactual, 'counterfactual.editor'
+  value = section.least_change
+  require(value >= 0, 'counterfactual.least_change', value, 'a number from 0 up')
   attends = 'attention' in config.diffusion.conditioner.by
   required = "another where 'attention' is not in diffusion.conditioner.by"
   require(attends or section.editor != 'pix2pix_zero', key, section.editor, required)

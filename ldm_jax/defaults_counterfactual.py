@@ -19,6 +19,9 @@ def section():
     'steps': 50,
     'guidance': 1.5,
     'keep_detail': True,
+    # Above 0, latent voxels that change by less than this many robust deviations of the
+    # whole change stay as they were (3 is usual). For requests that change few voxels.
+    'least_change': 0.0,
     # Null interventions in a row for the composition, beside a single one: errors that
     # one hides add up.
     'null_cycles': 10,

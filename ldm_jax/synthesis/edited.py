@@ -105,6 +105,7 @@ def setting_of(config, trained, key=None):
     drift=trained.drift,
     key=key,
     time=trained.time,
+    least_change=section.least_change,
     **trained.statistics,
   )
 
