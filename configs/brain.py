@@ -3,11 +3,14 @@
   ldm-jax --config=configs/brain.py:tiny --workdir=W             # minutes on 2 cores
   ldm-jax --config=configs/brain.py:small,data=ixi,root=IXI_FOLDER --workdir=W
   ldm-jax --config=configs/brain.py:small,data=oasis,root=OASIS_FOLDER --workdir=W
+  ldm-jax --config=configs/brain.py:tiny,autoencoder=wavelet,visits=3 --workdir=W
   python launch/sweep.py configs/brain.py:tiny W --group=drift   # docs/drift-tables.md
 
 `data` is phantom, ixi, oasis, adni or bids; the last four need `root`, and `schema`
 follows the layout (docs/data.md). The counterfactual is the brain ten years older; of
-`--config.counterfactual.set.age='+5|+10|+20'` the scans take one each, in turn.
+`--config.counterfactual.set.age='+5|+10|+20'` the scans take one each, in turn. With
+`visits` above 1 the patients come back every four years, and the model learns from the
+pairs (docs/counterfactuals-pairs.md); real cohorts have the visits that they have.
 
 Phantom, tiny, some 11 core-minutes with the measuring network: reconstruction of public
 heads 23.1 dB, SSIM 0.85; squared Frechet distance to held-out private ones 572 before
@@ -103,11 +106,13 @@ def _longitudinal(config, args):
     # The change is small beside the scanner's noise: it takes many patients.
     config.data.private.options.num_patients = 512
     if args.preset == 'tiny':
-      config.diffusion.model.channels = (16, 32)
-      config.adapt.steps, config.adapt.batch_size = 1500, 4
-      config.adapt.learning_rate, config.adapt.ema_decay = 3e-3, (0.995,)
+      config.diffusion.model.channels, config.diffusion.steps = (16, 32), 500
+      config.adapt.steps, config.adapt.batch_size = 2000, 12
+      config.adapt.learning_rate, config.adapt.ema_decay = 4e-3, (0.995,)
   pairs = config.adapt.pairs
   pairs.use = pairs.both_directions = True
+  # A change twice as large is learned four times as soon.
+  pairs.min_years = 6.0
   # The deviation between two scans of one patient, mostly noise, in wavelet latents.
   pairs.change_scale = 0.06
   # All of the change is decided where noise hides what the scanner's noise does.
