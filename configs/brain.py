@@ -107,7 +107,7 @@ def _longitudinal(config, args):
     config.data.private.options.num_patients = 512
     if args.preset == 'tiny':
       config.diffusion.model.channels, config.diffusion.steps = (16, 32), 500
-      config.adapt.steps, config.adapt.batch_size = 2000, 12
+      config.adapt.steps, config.adapt.batch_size = 1000, 12
       config.adapt.learning_rate, config.adapt.ema_decay = 4e-3, (0.995,)
   pairs = config.adapt.pairs
   pairs.use = pairs.both_directions = True

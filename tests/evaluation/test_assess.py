@@ -28,7 +28,7 @@ def squares(sizes):
   return x
 
 
-def figures(edited, null=0.0, cohort='public', known=True):
+def figures(edited, null=0.0, cohort='public', known=True, measurer=None):
   source = squares(SIZES)
   aim = squares(AIMS)
   content = {
@@ -58,7 +58,8 @@ def figures(edited, null=0.0, cohort='public', known=True):
       'num_bootstrap': 50,
     }
   )
-  return assess._causal(content, section, SCHEMA, Thresholds(), (10.0, 10.0, 10.0))
+  measurer = measurer or Thresholds()
+  return assess._causal(content, section, SCHEMA, measurer, (10.0, 10.0, 10.0))
 
 
 def test_the_oracle_is_perfect_in_every_figure():
@@ -83,6 +84,20 @@ def test_the_identity_composes_perfectly_and_has_no_effect():
   assert found['truth']['reduction']['value'] == 0
 
 
+def test_what_the_measuring_network_cannot_see_is_told_apart_from_no_effect():
+  class Blind(Thresholds):
+    def labels(self, volumes):
+      return 0 * super().labels(volumes)
+
+  seen, unseen = (
+    figures(squares(SIZES), measurer=measurer)['measurable_square']
+    for measurer in (Thresholds(), Blind())
+  )
+  assert seen['gain']['value'] == pytest.approx(1)
+  assert seen['pearson_r']['value'] == pytest.approx(1)
+  assert unseen['gain']['value'] == 0 and unseen['pearson_r']['value'] is None
+
+
 def test_errors_that_add_up_show_in_the_ten_cycles():
   found = figures(squares(SIZES), null=0.01)
   one, ten = (found[name]['value'] for name in ('composition', 'composition_10'))
@@ -95,7 +110,7 @@ def test_counterfactuals_of_private_patients_are_internal_in_every_figure():
   found = figures(squares(SIZES), cohort='private')
   for name in ('composition', 'composition_10', 'reversibility'):
     assert found[name]['internal'] is True
-  for name in ('truth', 'outside', 'effectiveness_square'):
+  for name in ('truth', 'outside', 'effectiveness_square', 'measurable_square'):
     assert all(part['internal'] is True for part in found[name].values())
 
 
