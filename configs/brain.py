@@ -111,11 +111,11 @@ def _longitudinal(config, args):
       config.adapt.learning_rate, config.adapt.ema_decay = 4e-3, (0.995,)
   pairs = config.adapt.pairs
   pairs.use = pairs.both_directions = True
-  # A change twice as large is learned four times as soon.
+  # What changes in fewer years drowns in the scanner's noise.
   pairs.min_years = 6.0
-  # The deviation between two scans of one patient, mostly noise, in wavelet latents.
+  # The deviation between two of a phantom's scans, mostly noise, in wavelet latents.
   pairs.change_scale = 0.06
-  # All of the change is decided where noise hides what the scanner's noise does.
+  # At high noise the network must predict the change, not finish what is there.
   config.adapt.times.density, config.adapt.times.logit_mean = 'logit_normal', 1.0
   config.counterfactual.editor, config.counterfactual.source = 'pairs', 'test'
   config.counterfactual.guidance, config.counterfactual.least_change = 1.0, 3.0

@@ -6,7 +6,8 @@ own beside the network's first one (a convolution of both side by side is the su
 each), so that the pre-trained weights stay as they are and a method that trains few
 parameters trains these few more. The years join the embedding of the time through
 `source_gap`, zero at the start too: one more token, even of zeros, would change the
-softmax of attention, an embedding of zeros changes nothing, not a bit.
+softmax of attention, an embedding of zeros changes nothing, not a bit. (A network of
+changes has the two inputs the other way round: `inputs`.)
 
 A pair's part stands behind all else in a condition: (b, 1 + n), the years, then the n
 numbers of the source latent; NaN in either means that it is not there. Both layers have
