@@ -214,7 +214,7 @@ def _causal(edited, section, schema, measurer, spacing):
   if section.measures and measurer.measures:
     labels = {'before': measurer.labels(source), 'after': measurer.labels(changed)}
     if known:
-      labels['true'] = measurer.labels(edited['truth'])
+      labels['truth_as_seen'] = measurer.labels(edited['truth'])
       for name in ('source', 'truth'):
         labels[name] = measurement.classes_of(edited[f'{name}_labels'], section.labels)
     measured = {
@@ -226,11 +226,11 @@ def _causal(edited, section, schema, measurer, spacing):
       if asked is None or not np.nanmax(np.abs(asked), initial=0) > 0:
         continue
       name = entry['name']
-      change = measured['after'][name] - measured['before'][name]
-      figures[f'effectiveness_{name}'] = causal.effectiveness(asked, change, **options)
-      if known:  # what the measuring network sees of the truth itself
-        change = measured['true'][name] - measured['before'][name]
-        figures[f'measurable_{name}'] = causal.effectiveness(asked, change, **options)
+      for figure, seen in (('effectiveness', 'after'), ('measurable', 'truth_as_seen')):
+        if seen not in measured:
+          continue
+        change = measured[seen][name] - measured['before'][name]
+        figures[f'{figure}_{name}'] = causal.effectiveness(asked, change, **options)
   return {name: _marked(figure, mark) for name, figure in figures.items()}
 
 

@@ -43,11 +43,11 @@ def time_of(section, schema):
   if not section.use:
     return None
   names = [name.lower() for name in schema.names]
-  if 'age' not in names:
-    return Time(None, 0.0, section.both_directions, section.change_scale)
-  column = names.index('age')
-  age = schema[schema.names[column]]
-  unit = (age.high - age.low) / 2
+  column, unit = None, 0.0
+  if 'age' in names:
+    column = names.index('age')
+    age = schema[schema.names[column]]
+    unit = (age.high - age.low) / 2
   return Time(column, unit, section.both_directions, section.change_scale)
 
 
@@ -86,9 +86,9 @@ def pairs(
       'output without a source can be compared with. Leave it None; '
       'counterfactual.guidance scales the request.'
     )
-  if source_guidance is None:
+  if source_guidance is None and not is_change:
     source_guidance = SOURCE_GUIDANCE
-  if not source_guidance >= 0:
+  if source_guidance is not None and not source_guidance >= 0:
     raise ValueError(
       f'counterfactual.pairs.source_guidance is {source_guidance}; required is a '
       'number from 0 up.'
@@ -109,7 +109,7 @@ def pairs(
         attributes,
         paired.join(years, z),
         setting.guidance,
-        None if is_change else source_guidance,
+        source_guidance,
       ),
       schedule,
       setting.drift,
