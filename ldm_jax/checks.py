@@ -39,6 +39,7 @@ CHOICES = {
   # From the public pre-training, or from random weights.
   'adapt.init': ('diffusion', 'scratch'),
   'adapt.optimizer': ('adam', 'sgd'),
+  'adapt.schedule': ('constant', 'cosine'),
   'adapt.prior.source': ('generated', 'public'),
   'sample.solver': ('ddim', 'ddpm', 'euler', 'heun', 'dpmpp_2m', 'unipc'),
   'sample.spacing': ('linspace', 'leading', 'trailing', 'monai'),
@@ -89,6 +90,8 @@ def check(config):
     _require(value > 0, key, value, 'a positive whole number')
   value = config.doctor.max_records
   _require(value >= 0, 'doctor.max_records', value, 'a whole number, 0 for all scans')
+  value = config.adapt.examples_per_patient
+  _require(value >= 0, 'adapt.examples_per_patient', value, 'a whole number, 0 for all')
   for key in ('autoencoder', 'diffusion', 'adapt', 'evaluate.segmenter'):
     value = flatten(config)[f'{key}.learning_rate']
     holds = value > 0 and math.isfinite(value)

@@ -42,11 +42,16 @@ def section():
     # 'adam', or 'sgd' (plain descent).
     'optimizer': 'adam',
     'learning_rate': 2e-4,
+    # 'constant', or 'cosine': a short warm-up, then down to a twentieth. For long runs.
+    'schedule': 'constant',
     # One average of the parameters for each decay, at no cost in privacy: the
     # first is what `sample` takes unless sample.ema_decay names another.
     'ema_decay': (0.9,),
     # Patients a step without privacy.
     'batch_size': 16,
+    # Of a patient's volumes (or pairs) those that a step sees, drawn anew each time; 0
+    # for all. A step's cost grows with them, and they resemble each other.
+    'examples_per_patient': 0,
     # Another number repeats this stage alone with other draws, as `seed` would
     # all of them.
     'seed': 0,

@@ -62,6 +62,7 @@ def plan(config, schema, num_patients, num_scans, flops_per_second):
   ]
   if 'private' in num_patients and config.adapt.method in trained:
     volumes = num_scans['private'] / num_patients['private']
+    volumes = min(volumes, config.adapt.examples_per_patient or volumes)
     volumes += bool(fine_tuning.prior_weight(config.adapt))  # a class sample each
     moved = trained[config.adapt.method]
     stages.append(_adapting(config, denoise, moved, volumes, rate))

@@ -100,8 +100,10 @@ def clipped_sum(
   # A gradient with respect to a parameter that shard_map holds replicated is summed
   # over the devices by jax itself: patients would mix before they are clipped. Adding
   # a zero made from the local mask makes the parameters local. Nothing else changes.
-  zero = 0.0 * jnp.sum(jnp.asarray(mask, jnp.float32))
-  local = jax.tree.map(lambda w: w + zero.astype(w.dtype), trained)
+  zero, local = 0.0, trained
+  if jax.sharding.get_abstract_mesh().manual_axes:
+    zero = 0.0 * jnp.sum(jnp.asarray(mask, jnp.float32))
+    local = jax.tree.map(lambda w: w + zero.astype(w.dtype), trained)
 
   if method == 'auto':
     method = METHOD.get(jax.default_backend(), 'vmap')
@@ -145,10 +147,10 @@ def clipped_sum(
   if start is None:
     start = (
       jax.tree.map(lambda w: jnp.zeros(w.shape, jnp.float32) + zero, trained),
-      zero,
+      jnp.float32(zero),
     )
   elif clipping != 'adaptive':
-    start = start, zero
+    start = start, jnp.float32(zero)
   if num_rows == microbatch:
     total = add_group(start, jax.tree.map(lambda x: x[0], groups))
   else:

@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 from ldm_jax.privacy import clipping, gradients, mechanism
 from ldm_jax.privacy.noise import Replay
 from ldm_jax.training.mesh import EXAMPLES, state_shardings
-from ldm_jax.training.state import advance
+from ldm_jax.training.state import advance, learning_rates
 
 
 def optimizer(section):
@@ -26,7 +26,10 @@ def optimizer(section):
   out of the step's size. Adam, which takes out any scale by itself, hardly notices.
   """
   chosen = {'adam': optax.adam, 'sgd': optax.sgd}[section.optimizer]
-  moving = chosen(section.learning_rate)
+  rate = section.learning_rate
+  if section.schedule == 'cosine':
+    rate = learning_rates(rate, section.steps)
+  moving = chosen(rate)
   if section.privacy is None or not section.privacy.normalize:
     return moving
   return optax.chain(optax.scale(1 / section.privacy.clip_norm), moving)
@@ -86,13 +89,15 @@ def private_step(
       return add(start=total)
     return jax.tree.map(jnp.add, total, jax.lax.psum(add(), ('data', 'fsdp')))
 
-  add_sum = jax.shard_map(
-    local_sum,
-    mesh=mesh,
-    in_specs=(P(), P(), P(), EXAMPLES, EXAMPLES, EXAMPLES, P()),
-    out_specs=P(),
-    check_vma=False,
-  )
+  add_sum = local_sum
+  if mesh.size > 1:
+    add_sum = jax.shard_map(
+      local_sum,
+      mesh=mesh,
+      in_specs=(P(), P(), P(), EXAMPLES, EXAMPLES, EXAMPLES, P()),
+      out_specs=P(),
+      check_vma=False,
+    )
 
   @functools.partial(jax.jit, donate_argnums=0)
   def accumulate(total, trained, frozen, chunk, step, key, clip_norm):

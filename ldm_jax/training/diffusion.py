@@ -181,7 +181,7 @@ def patient_example_losses(loss):
   return wrapped
 
 
-def patient_loss(losses, noise_multiplicity):
+def patient_loss(losses, noise_multiplicity, num_examples=0):
   """The loss of one patient, for `privacy.gradients`.
 
   Builds (trained, frozen, example, key) -> (), the mean over the patient's volumes and
@@ -189,11 +189,16 @@ def patient_loss(losses, noise_multiplicity):
   the gradient is clipped, so the patient stays the unit.
 
   The example holds 'z' (m,...,c), 'attributes' (m,k), 'present' (m,) bool; volumes
-  that are not present (patients may have fewer than m) count nothing.
+  that are not present (patients may have fewer than m) count nothing. With
+  `num_examples` > 0 the mean is over as many of the volumes, drawn anew by each key
+  (all, where the patient has no more): its expectation is the mean over all of them.
   """
 
   def wrapped(trained, frozen, example, key):
     params = unflatten({**frozen, **trained})
+    if num_examples:
+      key, key_drawn = jax.random.split(key)
+      example = _drawn(example, key_drawn, num_examples)
     repeat = lambda values: jnp.repeat(values, noise_multiplicity, axis=0)
     present = repeat(example['present']).astype(jnp.float32)
     keys = jax.random.split(key, len(present))
@@ -201,6 +206,14 @@ def patient_loss(losses, noise_multiplicity):
     return jnp.sum(errors * present) / jnp.maximum(present.sum(), 1.0)
 
   return wrapped
+
+
+def _drawn(example, key, num):
+  """At most `num` of a patient's examples, those present before all others."""
+  present = example['present']
+  order = jnp.where(present, jax.random.uniform(key, present.shape), 2.0)
+  chosen = jnp.argsort(order)[:num]
+  return {name: leaf[chosen] for name, leaf in example.items()}
 
 
 def _split3(key):

@@ -158,4 +158,4 @@ def patient_loss(section, losses, num_draws):
   weight = prior_weight(section)
   if weight:
     losses = preservation.preserving(losses, num_draws, weight)
-  return diffusion.patient_loss(losses, num_draws)
+  return diffusion.patient_loss(losses, num_draws, section.examples_per_patient)

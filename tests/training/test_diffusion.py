@@ -248,6 +248,35 @@ def test_a_missing_volume_leaves_the_mean_over_the_others():
   assert float(nothing) == 0.0
 
 
+def first_number(params, z, conditions, keys):
+  return z.reshape(len(z), -1)[:, 0]
+
+
+def test_a_patients_loss_may_see_some_of_the_volumes_each_as_often():
+  num, total = 1, 4
+  each = jnp.arange(1.0, 1 + total)
+
+  loss = diffusion.patient_loss(first_number, 1, num)
+  patient = {
+    'z': each[:, None],
+    'attributes': jnp.zeros((total, 1)),
+    'present': each < total,  # the last one is not the patient's
+  }
+  keys = jax.random.split(jax.random.key(0), 3000)
+  found = jax.jit(jax.vmap(lambda key: loss(PARAMS, {}, patient, key)))(keys)
+  values, counts = np.unique(found, return_counts=True)
+  np.testing.assert_array_equal(values, [1, 2, 3])
+  assert np.all(abs(counts - 1000) < 5 * np.sqrt(1000 * 2 / 3))
+
+
+def test_more_examples_than_a_patient_has_are_all_of_them():
+  for num in (2, 5):
+    loss = diffusion.patient_loss(first_number, 2, num)
+    patient = example((True, False))
+    found = loss(PARAMS, {}, patient, jax.random.key(1))
+    assert float(found) == pytest.approx(float(Z_0[0].ravel()[0]), rel=1e-6)
+
+
 def test_the_losses_of_patients_are_those_of_each_patient():
   one = jax.jit(diffusion.patient_loss(losses(), noise_multiplicity=1))
   batch = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf[::-1]]), example())
