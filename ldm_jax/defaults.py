@@ -21,6 +21,9 @@ def defaults():
         'private': _cohort('private'),
         # Held-out patients for internal evaluation; train nothing.
         'test': _cohort('test'),
+        # Public, labelled: the measuring network learns from these instead, where the
+        # public scans have no labels or show other people than the private ones.
+        'measuring': _cohort('measuring'),
         # Patient-wise shares, used by sections that name a `part` of one root.
         'split': {'public': 0.4, 'private': 0.4, 'test': 0.2},
         'split_seed': 0,

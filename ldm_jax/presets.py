@@ -5,11 +5,13 @@ PHANTOM_COHORTS = (
   ('public', 'public', 1),
   ('private', 'private', 2),
   ('test', 'private', 3),
+  # Other people of the private site, for those presets that name a number of them.
+  ('measuring', 'private', 4),
 )
 
 
 def use_phantom(config, layout, num_patients, **options):
-  """Sets three cohorts of a phantom; requests come from its documented population.
+  """Sets the cohorts of a phantom; requests come from its documented population.
 
   Args:
     config: ConfigDict to change.
@@ -18,6 +20,8 @@ def use_phantom(config, layout, num_patients, **options):
     options: of the layout, beside those that tell the cohorts apart.
   """
   for name, site, seed in PHANTOM_COHORTS:
+    if name not in num_patients:
+      continue
     section = config.data[name]
     section.layout, section.part = layout, ''
     with section.options.unlocked():

@@ -13,11 +13,12 @@ from ldm_jax import (
   editing,
   encoding,
   examining,
+  measuring,
   pairing,
   readying,
   staging,
 )
-from ldm_jax.config import digest, to_plain
+from ldm_jax.config import to_plain
 from ldm_jax.data import sources, store
 from ldm_jax.data.ahead import Ahead
 from ldm_jax.data.batching import epoch_batch
@@ -92,7 +93,9 @@ def prepare(config, work):
     for warning in [*index['notes'], *index['warnings'][:5], *jumps]:
       print(f'prepare {name}: {warning}')
     summary[name] = {'patients': len(cohort), 'left_out': len(index['problems'])}
-  store.check_distinct({name: store.open_split(work.store, name) for name in summary})
+  found = {name: store.open_split(work.store, name) for name in summary}
+  store.check_distinct(found)
+  measuring.check(found)
   if 'private' in summary:
     adapting.write_statement(config, work)
   return summary
@@ -123,7 +126,7 @@ def encode(config, work):
   encoder, params = staging.encoder(config, work)
   tag = measurement.parameter_hash(params)
   for name, split in splits(config, work).items():
-    if name == 'test':
+    if name not in ('public', 'private'):
       continue
     latents = encoding.encode(config, work, split, tag, encoder, params)
     if name == 'public':
@@ -227,7 +230,7 @@ def evaluate(config, work):
   metrics, pairs = assess.assess(
     found,
     work.read_arrays(writer.SAMPLES),
-    _measurer(config, work, system, found.get('public')),
+    measuring.network(config, work, system, found),
     lambda x: measurement.apply_in_batches(
       lambda part: system.decode(system.encode(part)), x, config.sample.batch_size
     ),
@@ -253,35 +256,6 @@ def report(config, work):
   )
   page.write(work.path('report', 'index.html'), gathered)
   work.write_text(model_card.markdown(gathered), 'report', 'model_card.md')
-
-
-def _measurer(config, work, system, public):
-  """The measuring network, learned once from the public volumes and kept."""
-  weights = checkpoint.load_params(work.checkpoints('autoencoder'))
-  if public is None or public.labels(range(len(public))) is None:
-    return measurement.LatentFeatures(system.encode, weights)
-  module = networks.segmenter(config)
-  section = config.evaluate.segmenter
-  mark = digest(
-    [public.digest(), to_plain(section), config.evaluate.labels, config.seed]
-  )
-  key = staging.key(config, 'measurement')
-
-  def learn():
-    return measurement.fit(
-      module,
-      networks.initialise(module, key, public.volumes([0])),
-      public,
-      section,
-      config.evaluate.labels,
-      mesh=make_mesh(**config.mesh),
-      key=key,
-      seed=config.seed,
-      run=staging.loop_arguments(config, work, 'measurement'),
-    )
-
-  params = staging.learned_once(work, 'measurement', mark, learn)
-  return measurement.Measurer(module, params)
 
 
 def _losses(config, split, drift=None, adapting=False):

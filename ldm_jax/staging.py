@@ -164,7 +164,7 @@ def check_requests(config, work):
     section = config.adapt.privacy.releases.attributes
     prior = marginals.uniform(schema, section.num_bins, section.pairs)
   requests.draw(config, schema, found.get('public'), prior)
-  for name in set(found) - {'test'}:
+  for name in set(found) & {'public', 'private'}:
     conditions(config, found[name])
   trained.requested_text(config)
   known = {name.lower() for name in schema.names}

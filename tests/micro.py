@@ -8,16 +8,16 @@ from ldm_jax.config import parse_arg
 from ldm_jax.defaults import defaults
 
 SHAPE, SPACING_MM = (5, 16, 16), (16.0, 11.0, 11.0)
-PATIENTS = {'public': 6, 'private': 6, 'test': 4}
+PATIENTS = {'public': 6, 'private': 6, 'test': 4, 'measuring': 3}
 
 
 def get_config(arg=''):
   """Config of a few phantom patients and a few steps of everything."""
-  args = parse_arg(arg, ('micro',), private=True, steps=6)
+  args = parse_arg(arg, ('micro',), private=True, measuring=False, steps=6)
   config = defaults()
   config.name = 'micro'
   for name, num_patients in PATIENTS.items():
-    if name == 'private' and not args.private:
+    if not getattr(args, name, True):
       continue
     section = config.data[name]
     section.layout, section.part = 'phantom_cardiac', ''

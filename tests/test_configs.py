@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from ldm_jax import checks
 from ldm_jax import config as configs
+from ldm_jax.data import sources
 from ldm_jax.defaults import defaults
 
 FILES = sorted(
@@ -63,7 +64,7 @@ def test_a_preset_builds_and_passes_the_checks(file, arg):
 def test_a_config_has_exactly_the_keys_of_the_defaults(file, arg):
   free = (
     'counterfactual.set.',
-    *(f'data.{c}.options.' for c in ('public', 'private', 'test')),
+    *(f'data.{name}.options.' for name in sources.NAMES),
   )
 
   def keys(config):

@@ -1,4 +1,4 @@
-"""The cohorts a config names: data.public, data.private and data.test.
+"""The cohorts a config names: data.public, data.private, data.test, data.measuring.
 
 Sections that share one layout, root and options are parts of one patient-wise split, so
 that no patient can stand in two of them.
@@ -13,7 +13,7 @@ from ldm_jax.data import cohort as cohorts_
 from ldm_jax.data import dicom_files, layouts
 from ldm_jax.data.attributes import Schema
 
-NAMES = ('public', 'private', 'test')
+NAMES = ('public', 'private', 'test', 'measuring')
 # data.<cohort>.part of a data set's own part: 'published:train'; 'published:train/x' is
 # the share x of data.split of its patients.
 PUBLISHED = 'published:'

@@ -103,6 +103,11 @@ class Split:
       found[number] = preprocess.mask(self.record(index), self.shape)
     return found
 
+  @property
+  def is_labelled(self) -> bool:
+    """Whether all entries have labels."""
+    return all('label' in self._entry(i).fields for i in range(len(self)))
+
   def labels(self, indices: np.ndarray) -> np.ndarray | None:
     """(m,) -> (m,d,h,w) uint8, or None when one of the entries has no labels."""
     indices = np.atleast_1d(np.asarray(indices, np.int64))

@@ -24,7 +24,7 @@ ASSUMPTIONS = (
   'a patient appears in the cohort under one identifier only',
 )
 NOT_COVERED = (
-  'patients of the public cohort: their data have no protection',
+  'patients of the public and measuring cohorts: their data have no protection',
   'evaluation figures marked internal, which look at private data',
   'the choice of hyper-parameters, where earlier private runs outside this ledger '
   'guided it',

@@ -11,6 +11,8 @@ from ldm_jax.data.layouts import LAYOUTS
 from ldm_jax.data.preprocess import Spec
 from ldm_jax.defaults import defaults
 
+COHORTS = ('public', 'private', 'test')
+
 
 class Published:
   """A layout of six training and two test patients."""
@@ -28,7 +30,7 @@ class Published:
 def data(monkeypatch):
   monkeypatch.setitem(LAYOUTS, 'published', Published)
   data = defaults().data
-  for name in sources.NAMES:
+  for name in COHORTS:
     data[name].layout, data[name].root = 'published', '/x'
   return data
 
@@ -40,7 +42,7 @@ def test_a_published_part_and_shares_of_another_make_disjoint_cohorts(data):
   data.private.part = 'published:train/private'
   data.test.part = 'published:test'
   found = sources.cohorts(data)
-  assert [len(found[name]) for name in sources.NAMES] == [3, 3, 2]
+  assert [len(found[name]) for name in COHORTS] == [3, 3, 2]
   assert set(found['test'].patients) == {'p6', 'p7'}
 
 

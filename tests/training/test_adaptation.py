@@ -308,6 +308,20 @@ def test_without_normalising_plain_descent_follows_the_clip_norm():
   np.testing.assert_allclose(found['w'], -config.adapt.learning_rate)
 
 
+def test_a_cosine_schedule_warms_up_and_decays_to_a_twentieth():
+  words = {'adapt.optimizer': 'sgd', 'adapt.privacy': None, 'adapt.steps': 50}
+  config = override(defaults(), {**words, 'adapt.schedule': 'cosine'})
+  optimizer, gradient = adaptation.optimizer(config.adapt), {'w': jnp.ones(())}
+  memory, rates = optimizer.init(gradient), []
+  for _ in range(51):
+    moved, memory = optimizer.update(gradient, memory)
+    rates.append(-float(moved['w']) / config.adapt.learning_rate)
+  assert rates[0] == 0
+  assert max(rates) == pytest.approx(1)
+  assert rates[-1] == pytest.approx(0.05)
+  assert all(np.diff(rates[6:]) < 0)
+
+
 # Which parameters move
 
 
