@@ -115,6 +115,8 @@ def _longitudinal(config, args):
   config.adapt.times.density, config.adapt.times.logit_mean = 'logit_normal', 1.0
   config.counterfactual.editor, config.counterfactual.source = 'pairs', 'test'
   config.counterfactual.guidance, config.counterfactual.least_change = 1.0, 3.0
+  # Few steps, several noises: their mean is nearer to what the source tells.
+  config.counterfactual.steps, config.counterfactual.pairs.num_draws = 10, 4
   if args.data == 'phantom':
     for name in ('private', 'test', 'measuring'):
       with config.data[name].options.unlocked():
