@@ -119,8 +119,8 @@ def _longitudinal(config, args):
   config.counterfactual.steps, config.counterfactual.pairs.num_draws = 10, 4
   if args.data == 'phantom':
     for name in ('private', 'test', 'measuring'):
-      with config.data[name].options.unlocked():
-        config.data[name].options.update(num_visits=args.visits, interval_years=5.0)
+      options = config.data[name].options
+      options.num_visits, options.interval_years = args.visits, 5.0
     # The change is small beside the scanner's noise: it takes many patients.
     config.data.private.options.num_patients = 640
     if args.preset == 'tiny':
