@@ -8,9 +8,11 @@
 
 `data` is phantom, ixi, oasis, adni or bids; the last four need `root`, and `schema`
 follows the layout (docs/data.md). The counterfactual is the brain ten years older; of
-`--config.counterfactual.set.age='+5|+10|+20'` the scans take one each, in turn. With
+`--config.counterfactual.set.age='+5|+10|+20'` the patients take one each, in turn. With
 `visits` above 1 the patients come back every five years, and the model learns from the
-pairs (docs/counterfactuals-pairs.md); real cohorts have the visits that they have.
+pairs (docs/counterfactuals-pairs.md); real cohorts have the visits that they have. With
+`ventricles=True` the phantom's model is told the volume of the lateral ventricles, too,
+and counterfactuals may ask for one.
 
 Phantom, tiny, some 11 core-minutes with the measuring network: reconstruction of public
 heads 23.1 dB, SSIM 0.85; squared Frechet distance to held-out private ones 572 before
@@ -21,6 +23,8 @@ older brain, encoded and decoded, is no nearer to the truth than the source itse
 
 from ldm_jax import ablations, presets
 from ldm_jax.config import parse_arg
+from ldm_jax.data.attributes import Schema
+from ldm_jax.data.phantom import brain_population
 from ldm_jax.defaults import defaults
 from ldm_jax.defaults_autoencoder import use_recipe
 
@@ -43,7 +47,10 @@ PATIENTS = {
 def get_config(arg=''):
   """Config for `preset[,data=phantom|ixi|...,root=...][,autoencoder=kl|vq|...]`."""
   args = parse_arg(
-    arg, ('tiny', 'small', 'full'), data='phantom', root='', autoencoder='kl', visits=1
+    arg,
+    ('tiny', 'small', 'full'),
+    **{'data': 'phantom', 'root': '', 'autoencoder': 'kl', 'visits': 1},
+    ventricles=False,
   )
   config = defaults()
   config.name = f'brain-{args.data}-{args.preset}'
@@ -64,6 +71,8 @@ def get_config(arg=''):
     config.counterfactual.set.age = '+10'
   if args.visits > 1:
     _longitudinal(config, args)
+  if args.ventricles:
+    _with_ventricles(config, args)
   # ADNI writes its names in capitals.
   config.sample.sweep = ('AGE',) if args.data == 'adni' else ('age',)
   return config
@@ -95,11 +104,29 @@ def _phantom(config, args, shape, spacing_mm):
     interval_years=4.0,
   )
   config.evaluate.labels = PHANTOM_LABELS
-  # No attribute says them: what was asked for is the true change.
+  # Where the schema does not name them, what was asked for is the true change.
   config.evaluate.measures = tuple(
-    {'name': name, 'kind': 'volume', 'classes': (index,)}
-    for name, index in (('ventricles', 4), ('hippocampi', 5), ('grey', 2), ('white', 3))
+    {'name': name, 'kind': 'volume', 'classes': (index,), 'attributes': attributes}
+    for name, index, attributes in (
+      ('ventricles', 4, ('ventricles_ml',)),
+      ('hippocampi', 5, ('hippocampi_ml',)),
+      ('grey', 2, ()),
+      ('white', 3, ()),
+    )
   )
+
+
+def _with_ventricles(config, args):
+  """Age, sex and the size of the ventricles, as Pinaya 2022, and the diagnosis."""
+  if args.data != 'phantom':
+    raise ValueError(
+      f'ventricles=True is for the phantom, not for data={args.data}: name the column '
+      'of your table that holds the volume in data.schema (docs/data.md).'
+    )
+  schema = (*brain_population.SCHEMA, brain_population.EFFECTS['ventricles_ml'])
+  config.data.schema = tuple(Schema(schema).to_config())
+  with config.counterfactual.set.unlocked():
+    config.counterfactual.set.ventricles_ml = '+10|+20|+30'
 
 
 def _longitudinal(config, args):

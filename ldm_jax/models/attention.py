@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from ldm_jax.models.convolution import Conv
-from ldm_jax.models.layers import ZEROS, Dense, GroupNorm, LayerNorm
+from ldm_jax.models.layers import ZEROS, Dense
+from ldm_jax.models.norms import GroupNorm, LayerNorm
 
 # Scores kept at once; above, they are computed again in the backward pass. A CPU is
 # two to three times faster when they stay in its cache (measured on two cores); 2**25

@@ -16,13 +16,13 @@ from ldm_jax.models.attention import AttentionBlock
 from ldm_jax.models.convolution import Conv
 from ldm_jax.models.layers import (
   Downsample,
-  GroupNorm,
   Network,
   ResidualBlock,
   Upsample,
   kernels_and_strides,
   per_level,
 )
+from ldm_jax.models.norms import GroupNorm
 from ldm_jax.models.quantizer import Quantizer
 from ldm_jax.models.upsampling import LinearUpsample, TransposedUpsample
 

@@ -16,7 +16,6 @@ from ldm_jax.models.layers import (
   ZEROS,
   Dense,
   Downsample,
-  GroupNorm,
   Network,
   ResidualBlock,
   Upsample,
@@ -24,6 +23,7 @@ from ldm_jax.models.layers import (
   per_level,
 )
 from ldm_jax.models.levels import Level, Middle, timestep_embedding
+from ldm_jax.models.norms import GroupNorm
 from ldm_jax.models.transformer import DepthTransformer
 
 # Width of the embedding of t, in units of the finest level's channels. [MONAI]

@@ -8,7 +8,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from ldm_jax.models.convolution import Conv
-from ldm_jax.models.layers import GroupNorm, Network, average, kernels_and_strides
+from ldm_jax.models.layers import Network, average, kernels_and_strides
+from ldm_jax.models.norms import GroupNorm
 from ldm_jax.models.planes import views
 
 SLOPE = 0.2

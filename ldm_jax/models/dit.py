@@ -13,8 +13,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from ldm_jax.models.attention import Attention
-from ldm_jax.models.layers import ZEROS, Dense, LayerNorm, Network
+from ldm_jax.models.layers import ZEROS, Dense, Network
 from ldm_jax.models.levels import recomputed, timestep_embedding
+from ldm_jax.models.norms import LayerNorm
 
 # Sines and cosines that t is told by. [Peebles23]
 TIME_FEATURES = 256

@@ -13,12 +13,12 @@ import jax.numpy as jnp
 from ldm_jax.models.convolution import Conv
 from ldm_jax.models.layers import (
   Downsample,
-  GroupNorm,
   Network,
   ResidualBlock,
   Upsample,
   kernels_and_strides,
 )
+from ldm_jax.models.norms import GroupNorm
 
 
 class Segmenter(Network):

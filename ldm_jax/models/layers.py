@@ -15,11 +15,11 @@ from collections.abc import Mapping
 import flax.linen as nn
 import jax.numpy as jnp
 from flax.core import FrozenDict
-from jax import lax
 
 from ldm_jax.models import adapters
 from ldm_jax.models.convolution import Conv
 from ldm_jax.models.initial import fan_in
+from ldm_jax.models.norms import GroupNorm
 from ldm_jax.models.repeated import RepeatedConv, nearest
 
 ZEROS = nn.initializers.zeros
@@ -102,63 +102,6 @@ class Dense(nn.Dense):
   def __call__(self, x):
     y = super().__call__(x)
     return adapters.beside(self, y, lambda kernel: x.astype(y.dtype) @ kernel)
-
-
-class GroupNorm(nn.Module):
-  """Normalises each example over space and groups of channels, in float32.
-
-  Parameters `scale`, `bias` (c,). Raises ValueError when num_groups does not divide c.
-  """
-
-  num_groups: int
-  epsilon: float = 1e-6
-  dtype: jnp.dtype | None = None
-
-  @nn.compact
-  def __call__(self, x):
-    channels = x.shape[-1]
-    if channels % self.num_groups:
-      raise ValueError(
-        f'{channels} channels cannot be split into {self.num_groups} groups; choose '
-        'norm_groups that divides every entry of channels'
-      )
-    scale = self.param('scale', nn.initializers.ones, (channels,), jnp.float32)
-    bias = self.param('bias', ZEROS, (channels,), jnp.float32)
-    width = channels // self.num_groups
-    y = x.astype(jnp.float32).reshape(x.shape[0], -1, channels)
-
-    def mean(y):
-      """Per example and group, repeated per channel (b, 1, c)."""
-      # Space first: one pass over contiguous channels, then a tiny reduction.
-      groups = y.mean(1).reshape(-1, self.num_groups, width).mean(-1)
-      return jnp.repeat(groups, width, axis=-1)[:, None]
-
-    centre = mean(y)
-    gain = lax.rsqrt(mean((y - centre) ** 2) + self.epsilon) * scale
-    y = y * gain + (bias - centre * gain)
-    return y.reshape(x.shape).astype(self.dtype or x.dtype)
-
-
-class LayerNorm(nn.Module):
-  """Normalises each token over its channels, in float32: (b,n,c).
-
-  Parameters `scale`, `bias` (c,), none of them if not `affine`.
-  """
-
-  epsilon: float = 1e-5
-  affine: bool = True
-  dtype: jnp.dtype | None = None
-
-  @nn.compact
-  def __call__(self, x):
-    y = x.astype(jnp.float32)
-    y = y - y.mean(-1, keepdims=True)
-    y = y * lax.rsqrt((y * y).mean(-1, keepdims=True) + self.epsilon)
-    if self.affine:
-      channels = x.shape[-1:]
-      y = y * self.param('scale', nn.initializers.ones, channels, jnp.float32)
-      y = y + self.param('bias', ZEROS, channels, jnp.float32)
-    return y.astype(self.dtype or x.dtype)
 
 
 class ResidualBlock(nn.Module):

@@ -10,14 +10,9 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.custom_batching import custom_vmap
 
 from ldm_jax.models.convolution import Conv, convolve, padding_pairs
-
-# (half, tap, tap of the kernel): a window of two voxels holds the second half of the
-# one and the first half of the other.
-HALVES = np.array([[[1, 1, 0], [0, 0, 1]], [[1, 0, 0], [0, 1, 1]]], np.float32)
 
 
 def nearest(x, repeats, size=None):
@@ -95,15 +90,24 @@ def _on_coarse_grid(x, kernel, repeats, lowering):
   axes = [axis for axis, r in enumerate(repeats) if r > 1]
   pairs = list(padding_pairs('same', kernel.shape[:-2]))
   for axis in axes:
-    kernel = jnp.tensordot(kernel, HALVES.astype(kernel.dtype), ((axis,), (2,)))
-    kernel = jnp.moveaxis(kernel, -1, axis)  # the halves stay behind, axis by axis
+    kernel = _halves(kernel, axis)
     pairs[axis] = (1, 1)
-  num = len(axes)
-  kernel = jnp.moveaxis(kernel, -num - 1, -1)  # (*taps,c_in,*halves,c_out)
-  features = kernel.shape[-1]
+  num, features = len(axes), kernel.shape[-1]
   kernel = kernel.reshape(*kernel.shape[: -num - 1], -1)
   y = convolve(x, kernel, padding=tuple(pairs), lowering=lowering)
   return _interleave(y.reshape(*y.shape[:-1], *(2,) * num, features), axes)
+
+
+def _halves(kernel, axis):
+  """(...,3 taps,...,c_out) -> (...,2 taps,...,2 halves,c_out).
+
+  A window of two voxels holds the second half of the one and the first half of the
+  other. Sums of slices: a product with a matrix of three columns is slow on a CPU.
+  """
+  k0, k1, k2 = jnp.split(kernel, 3, axis)
+  second = jnp.concatenate([k0 + k1, k2], axis)
+  first = jnp.concatenate([k0, k1 + k2], axis)
+  return jnp.stack([second, first], -2)
 
 
 def _interleave(y, axes):

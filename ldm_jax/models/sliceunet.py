@@ -18,7 +18,6 @@ import jax.numpy as jnp
 from ldm_jax.models.convolution import Conv
 from ldm_jax.models.layers import (
   ZEROS,
-  GroupNorm,
   Network,
   ResidualBlock,
   Upsample,
@@ -27,6 +26,7 @@ from ldm_jax.models.layers import (
   per_level,
 )
 from ldm_jax.models.levels import Level, timestep_embedding
+from ldm_jax.models.norms import GroupNorm
 from ldm_jax.models.transformer import DepthTransformer
 
 

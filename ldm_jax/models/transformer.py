@@ -12,8 +12,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from ldm_jax.models.attention import Attention
-from ldm_jax.models.layers import ZEROS, Dense, LayerNorm
+from ldm_jax.models.layers import ZEROS, Dense
 from ldm_jax.models.levels import timestep_embedding
+from ldm_jax.models.norms import LayerNorm
 
 
 class DepthTransformer(nn.Module):

@@ -119,9 +119,10 @@ def shrink_keep(keep, latent_shape) -> jax.Array:
 
 
 def in_turn(changes: Mapping[str, Any], number: int) -> dict:
-  """The changes of source `number`: of '+5|+10|+20' the sources take one each, in turn.
+  """The changes of patient `number`: of '+5|+10|+20' patients take one each, in turn.
 
-  Requests that differ are what shows whether a change follows its request.
+  Requests that differ are what shows whether a change follows its request. A patient is
+  one observation: all requests for his scans alike, their mean would say nothing.
   """
   found = {}
   for name, value in changes.items():

@@ -40,7 +40,8 @@ def write_counterfactuals(config, work, trained, split, key=None):
   section = config.counterfactual
   changes = _spelled(to_plain(section.set), trained.schema)
   is_cohort = split.name in config.data
-  chosen, new = _changeable(split, changes, section.num if is_cohort else len(split))
+  num = section.num if is_cohort else len(split)
+  chosen, new, told = _changeable(split, changes, num)
   x, own = split.volumes(chosen), split.attributes[chosen]
   keep = masks.kept(
     split,
@@ -86,8 +87,7 @@ def write_counterfactuals(config, work, trained, split, key=None):
     patients=[split.patients[index] for index in chosen],
     ids=[split.ids[index] for index in chosen],
     texts=[
-      f'{split.ids[index]}: {_told(editing.in_turn(changes, number))}'
-      for number, index in enumerate(chosen)
+      f'{split.ids[i]}: {_told(own)}' for i, own in zip(chosen, told, strict=True)
     ],
   )
   return {'volumes': len(chosen), 'changes': changes, 'editor': section.editor}
@@ -175,24 +175,29 @@ def _write(work, name, images, record, kept):
 
 
 def _changeable(split, changes, num):
-  """The first `num` entries that the changes fit, and their changed attributes.
+  """The first `num` entries that the changes fit, their new attributes, the changes.
 
   Raises:
     ValueError: of `parse_changes`, when they fit no entry.
   """
-  chosen, new, refused = [], [], None
-  for index, vector in enumerate(split.attributes):
+  found, numbers, refused = [], {}, None
+  for index, (vector, patient) in enumerate(
+    zip(split.attributes, split.patients, strict=True)
+  ):
+    own = editing.in_turn(changes, numbers.get(patient, len(numbers)))
     try:
-      own = editing.in_turn(changes, len(chosen))
-      new.append(editing.parse_changes(own, split.schema, vector))
-      chosen.append(index)
+      new = editing.parse_changes(own, split.schema, vector)
     except ValueError as error:
       refused = error
-    if len(chosen) == num:
+      continue
+    numbers.setdefault(patient, len(numbers))
+    found.append((index, new, own))
+    if len(found) == num:
       break
-  if not chosen:
+  if not found:
     raise refused
-  return np.asarray(chosen), np.stack(new)
+  chosen, new, told = zip(*found, strict=True)
+  return np.asarray(chosen), np.stack(new), told
 
 
 def _spelled(changes, schema):

@@ -8,7 +8,6 @@ import pytest
 from ldm_jax.models.attention import AttentionBlock, SpatialTransformer, attend
 from ldm_jax.models.layers import (
   Downsample,
-  GroupNorm,
   ResidualBlock,
   Upsample,
   average,
@@ -18,31 +17,6 @@ from ldm_jax.models.layers import (
 )
 
 KEY = jax.random.key(0)
-
-
-def test_group_norm_is_the_textbook_formula_even_far_from_zero():
-  x = 100 + jax.random.normal(KEY, (3, 4, 5, 8))
-  params = {'scale': jnp.arange(8.0), 'bias': jnp.linspace(-1, 1, 8)}
-  y = GroupNorm(4, epsilon=1e-3).apply({'params': params}, x)
-  groups = np.asarray(x, np.float64).reshape(3, 20, 4, 2)
-  mean = groups.mean((1, 3), keepdims=True)
-  variance = groups.var((1, 3), keepdims=True)
-  expected = ((groups - mean) / np.sqrt(variance + 1e-3)).reshape(x.shape)
-  expected = expected * np.asarray(params['scale']) + np.asarray(params['bias'])
-  np.testing.assert_allclose(y, expected, atol=1e-3)
-
-
-def test_group_norm_refuses_groups_that_do_not_divide():
-  with pytest.raises(ValueError, match='norm_groups'):
-    GroupNorm(4).init(KEY, jnp.ones((1, 3, 6)))
-
-
-def test_group_norm_computes_in_float32_and_returns_the_compute_type():
-  x = (1000 + jax.random.normal(KEY, (2, 64, 4))).astype(jnp.bfloat16)
-  y, _ = GroupNorm(2).init_with_output(KEY, x)
-  exact, _ = GroupNorm(2).init_with_output(KEY, x.astype(jnp.float32))
-  assert y.dtype == jnp.bfloat16
-  np.testing.assert_allclose(y.astype(jnp.float32), exact, atol=0.02)
 
 
 def test_a_zero_initialised_block_is_the_identity_until_channels_change():

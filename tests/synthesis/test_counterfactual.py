@@ -183,7 +183,7 @@ def test_changes_mean_what_they_say(changes, name, expected):
   assert value == expected
 
 
-def test_sources_take_the_alternatives_of_a_request_in_turn():
+def test_patients_take_the_alternatives_of_a_request_in_turn():
   changes = {'age': '+5|+10', 'size': 3.0, 'diagnosis': 'CN|MCI|AD'}
   found = [cf.in_turn(changes, number) for number in range(6)]
   assert [each['age'] for each in found] == ['+5', '+10'] * 3

@@ -16,15 +16,26 @@ from ldm_jax.workfolder import WorkFolder
 SCHEMA = Schema((Attribute('age', low=20.0, high=90.0),))
 
 
-def split_of(*ages):
+def split_of(*ages, patients=None):
   vectors = np.stack([SCHEMA.encode({'age': age}) for age in ages])
-  return types.SimpleNamespace(attributes=vectors, schema=SCHEMA)
+  return types.SimpleNamespace(
+    attributes=vectors, schema=SCHEMA, patients=patients or list(map(str, ages))
+  )
 
 
 def test_volumes_that_the_change_does_not_fit_are_passed_over():
-  chosen, new = edited._changeable(split_of(85, 50, None, 60), {'age': '+10'}, 2)
+  chosen, new, _ = edited._changeable(split_of(85, 50, None, 60), {'age': '+10'}, 2)
   assert chosen.tolist() == [1, 3]
   assert [SCHEMA.decode(v)['age'] for v in new] == pytest.approx([60, 70], abs=1e-3)
+
+
+def test_all_scans_of_a_patient_are_asked_for_the_same():
+  split = split_of(50, 55, 60, 60, 85, 70, patients=list('aabbcc'))
+  chosen, new, told = edited._changeable(split, {'age': '+5|+10|+20'}, 6)
+  assert chosen.tolist() == [0, 1, 2, 3, 5]
+  assert [each['age'] for each in told] == ['+5', '+5', '+10', '+10', '+20']
+  ages = [SCHEMA.decode(v)['age'] for v in new]
+  assert ages == pytest.approx([55, 60, 70, 70, 90], abs=1e-3)
 
 
 def test_a_change_that_fits_no_volume_is_an_error_that_states_the_range():
