@@ -3,7 +3,7 @@
   ldm-jax --config=configs/brain.py:tiny --workdir=W             # minutes on 2 cores
   ldm-jax --config=configs/brain.py:small,data=ixi,root=IXI_FOLDER --workdir=W
   ldm-jax --config=configs/brain.py:small,data=oasis,root=OASIS_FOLDER --workdir=W
-  ldm-jax --config=configs/brain.py:tiny,autoencoder=wavelet,visits=3 --workdir=W
+  ldm-jax --config=configs/brain.py:tiny,autoencoder=wavelet,visits=4 --workdir=W
   python launch/sweep.py configs/brain.py:tiny W --group=drift   # docs/drift-tables.md
 
 `data` is phantom, ixi, oasis, adni or bids; the last four need `root`, and `schema`
@@ -92,7 +92,7 @@ def _phantom(config, args, shape, spacing_mm):
   numbers = dict(PATIENTS[args.preset])
   if args.visits > 1:
     # The public people are too young to show a network the ventricles of the old.
-    numbers['measuring'] = 400
+    numbers['measuring'] = 300
   presets.use_phantom(
     config,
     'phantom_brain',
@@ -149,10 +149,10 @@ def _longitudinal(config, args):
       options = config.data[name].options
       options.num_visits, options.interval_years = args.visits, 5.0
     # The change is small beside the scanner's noise: it takes many patients.
-    config.data.private.options.num_patients = 640
+    config.data.private.options.num_patients = 800
     if args.preset == 'tiny':
       config.diffusion.model.channels, config.diffusion.steps = (16, 32), 500
-      config.adapt.steps, config.adapt.batch_size = 1500, 16
+      config.adapt.steps, config.adapt.batch_size = 2500, 16
       config.adapt.learning_rate, config.adapt.ema_decay = 4e-3, (0.995,)
       config.evaluate.segmenter.steps = 1800
       config.evaluate.segmenter.learning_rate = 8e-3

@@ -3,7 +3,7 @@
 WORKDIR is one in which the stage counterfactual has changed phantoms
 (docs/drift-tables.md has the command). A column is a subject; the rows are source,
 counterfactual, truth, what the counterfactual changed and what the truth changes (grey:
-nothing), first axial, then coronal, through the middle of the brain.
+nothing; twice as much contrast), first axial, then coronal, through the middle.
 """
 
 import pathlib
@@ -23,7 +23,8 @@ def rows(kept, slicing):
   source, changed, truth = (
     kept[name][:NUM_CASES, ..., 0] for name in ('source', 'counterfactual', 'truth')
   )
-  volumes = [source, changed, truth, 0.5 + changed - source, 0.5 + truth - source]
+  changes = [0.5 + 2 * (each - source) for each in (changed, truth)]
+  volumes = [source, changed, truth, *changes]
   return np.vstack([np.hstack([slicing(v) for v in each]) for each in volumes])
 
 
@@ -32,7 +33,7 @@ def main(workdir, target='docs/counterfactuals.png'):
   kept = np.load(pathlib.Path(workdir, 'store', COUNTERFACTUALS))
   depth, height = kept['source'].shape[1:3]
   # Anterior up, and superior up; the patient's left on the right side.
-  axial = rows(kept, lambda v: v[depth // 2 + depth // 12, ::-1, ::-1])
+  axial = rows(kept, lambda v: v[depth // 2, ::-1, ::-1])
   coronal = rows(kept, lambda v: v[::-1, height // 2, ::-1])
   pixels = np.kron(np.vstack([axial, coronal]), np.ones((ZOOM, ZOOM)))
   # 64 shades: the noise would triple the file.
