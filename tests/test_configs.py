@@ -26,7 +26,8 @@ MORE = {
     'data=ixi,root=/scans',
     'data=oasis,root=/scans',
     'autoencoder=vq',
-    'autoencoder=wavelet,visits=3',
+    'autoencoder=wavelet,visits=4',
+    'visits=4,ventricles=True',
   ),
   'cardiac': (
     *(f'data={data},root=/scans' for data in ('scd', 'acdc', 'mnms', 'ukbb')),
