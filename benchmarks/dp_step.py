@@ -34,7 +34,7 @@ from ldm_jax.training import adaptation, methods, state
 from ldm_jax.training import diffusion as denoising
 from ldm_jax.training import mesh as meshes
 
-CHUNK = 8  # patients a compiled call: what bounds the memory of a larger batch
+CHUNK = 16  # patients a compiled call: what bounds the memory of a larger batch
 DRAWS = 8
 SIDES = ('plain', 'private')
 

@@ -10,9 +10,7 @@
 follows the layout (docs/data.md). The counterfactual is the brain ten years older; of
 `--config.counterfactual.set.age='+5|+10|+20'` the patients take one each, in turn. With
 `visits` above 1 the patients come back every five years, and the model learns from the
-pairs (docs/counterfactuals-pairs.md); real cohorts have the visits that they have. With
-`ventricles=True` the phantom's model is told the volume of the lateral ventricles, too,
-and counterfactuals may ask for one.
+pairs (docs/counterfactuals-pairs.md); real cohorts have the visits that they have.
 
 Phantom, tiny, some 11 core-minutes with the measuring network: reconstruction of public
 heads 23.1 dB, SSIM 0.85; squared Frechet distance to held-out private ones 572 before
@@ -23,8 +21,6 @@ older brain, encoded and decoded, is no nearer to the truth than the source itse
 
 from ldm_jax import ablations, presets
 from ldm_jax.config import parse_arg
-from ldm_jax.data.attributes import Schema
-from ldm_jax.data.phantom import brain_population
 from ldm_jax.defaults import defaults
 from ldm_jax.defaults_autoencoder import use_recipe
 
@@ -47,10 +43,7 @@ PATIENTS = {
 def get_config(arg=''):
   """Config for `preset[,data=phantom|ixi|...,root=...][,autoencoder=kl|vq|...]`."""
   args = parse_arg(
-    arg,
-    ('tiny', 'small', 'full'),
-    **{'data': 'phantom', 'root': '', 'autoencoder': 'kl', 'visits': 1},
-    ventricles=False,
+    arg, ('tiny', 'small', 'full'), data='phantom', root='', autoencoder='kl', visits=1
   )
   config = defaults()
   config.name = f'brain-{args.data}-{args.preset}'
@@ -71,8 +64,6 @@ def get_config(arg=''):
     config.counterfactual.set.age = '+10'
   if args.visits > 1:
     _longitudinal(config, args)
-  if args.ventricles:
-    _with_ventricles(config, args)
   # ADNI writes its names in capitals.
   config.sample.sweep = ('AGE',) if args.data == 'adni' else ('age',)
   return config
@@ -116,19 +107,6 @@ def _phantom(config, args, shape, spacing_mm):
   )
 
 
-def _with_ventricles(config, args):
-  """Age, sex and the size of the ventricles, as Pinaya 2022, and the diagnosis."""
-  if args.data != 'phantom':
-    raise ValueError(
-      f'ventricles=True is for the phantom, not for data={args.data}: name the column '
-      'of your table that holds the volume in data.schema (docs/data.md).'
-    )
-  schema = (*brain_population.SCHEMA, brain_population.EFFECTS['ventricles_ml'])
-  config.data.schema = tuple(Schema(schema).to_config())
-  with config.counterfactual.set.unlocked():
-    config.counterfactual.set.ventricles_ml = '+10|+20|+30'
-
-
 def _longitudinal(config, args):
   """Pairs of visits teach the change itself (docs/counterfactuals-pairs.md)."""
   pairs = config.adapt.pairs
@@ -152,8 +130,8 @@ def _longitudinal(config, args):
     config.data.private.options.num_patients = 800
     if args.preset == 'tiny':
       config.diffusion.model.channels, config.diffusion.steps = (16, 32), 500
-      config.adapt.steps, config.adapt.batch_size = 2500, 16
-      config.adapt.learning_rate, config.adapt.ema_decay = 4e-3, (0.995,)
+      config.adapt.steps, config.adapt.privacy.batch_size = 600, 64
+      config.adapt.learning_rate, config.adapt.ema_decay = 1e-3, (0.995,)
       config.evaluate.segmenter.steps = 1800
       config.evaluate.segmenter.learning_rate = 8e-3
 

@@ -27,7 +27,6 @@ MORE = {
     'data=oasis,root=/scans',
     'autoencoder=vq',
     'autoencoder=wavelet,visits=4',
-    'visits=4,ventricles=True',
   ),
   'cardiac': (
     *(f'data={data},root=/scans' for data in ('scd', 'acdc', 'mnms', 'ukbb')),
