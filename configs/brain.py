@@ -130,7 +130,7 @@ def _longitudinal(config, args):
     config.data.private.options.num_patients = 800
     if args.preset == 'tiny':
       config.diffusion.model.channels, config.diffusion.steps = (16, 32), 500
-      config.adapt.steps, config.adapt.privacy.batch_size = 600, 64
+      config.adapt.steps, config.adapt.privacy.batch_size = 300, 64
       config.adapt.learning_rate, config.adapt.ema_decay = 1e-3, (0.995,)
       config.evaluate.segmenter.steps = 1800
       config.evaluate.segmenter.learning_rate = 8e-3

@@ -32,7 +32,7 @@ def users_convolutions(monkeypatch):
 def real_data():
   """Folder of the openly licensed scans; tests that need them skip without."""
   default = ROOT.parent / 'shared' / 'data'
-  folder = pathlib.Path(os.environ.get('LDM_JAX_REAL_DATA', default))
+  folder = pathlib.Path(os.environ.get('LDM_JAX_REAL_DATA') or default)
   if not folder.is_dir():
     pytest.skip(f'no real scans at {folder}; set LDM_JAX_REAL_DATA')
   return folder
