@@ -10,7 +10,8 @@
 follows the layout (docs/data.md). The counterfactual is the brain ten years older; of
 `--config.counterfactual.set.age='+5|+10|+20'` the patients take one each, in turn. With
 `visits` above 1 the patients come back every five years, and the model learns from the
-pairs (docs/counterfactuals-pairs.md); real cohorts have the visits that they have.
+pairs (docs/counterfactuals-pairs.md); real cohorts have the visits that they have. So
+trained, `:tiny` makes counterfactuals alone: its synthetic scans are noise.
 
 Phantom, tiny, some 11 core-minutes with the measuring network: reconstruction of public
 heads 23.1 dB, SSIM 0.85; squared Frechet distance to held-out private ones 572 before
