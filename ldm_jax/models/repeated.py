@@ -102,7 +102,7 @@ def _halves(kernel, axis):
   """(...,3 taps,...,c_out) -> (...,2 taps,...,2 halves,c_out).
 
   A window of two voxels holds the second half of the one and the first half of the
-  other. Sums of slices: a product with a matrix of three columns is slow on a CPU.
+  other. Sums of slices: a matrix product over three taps is slow on a CPU.
   """
   k0, k1, k2 = jnp.split(kernel, 3, axis)
   second = jnp.concatenate([k0 + k1, k2], axis)

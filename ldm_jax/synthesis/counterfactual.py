@@ -122,7 +122,7 @@ def in_turn(changes: Mapping[str, Any], number: int) -> dict:
   """The changes of patient `number`: of '+5|+10|+20' patients take one each, in turn.
 
   Requests that differ are what shows whether a change follows its request. A patient is
-  one observation: all requests for his scans alike, their mean would say nothing.
+  one observation: if each of his scans took another, their mean would say nothing.
   """
   found = {}
   for name, value in changes.items():
