@@ -1,25 +1,10 @@
 """Small NIfTI files and trees shaped like the real data sets."""
 
-import os
 import pathlib
 
 import nibabel as nib
 import numpy as np
 import pytest
-
-REAL_DATA = pathlib.Path(
-  os.environ.get(
-    'LDM_JAX_REAL_DATA', pathlib.Path(__file__).parents[3] / 'shared' / 'data'
-  )
-)
-
-
-@pytest.fixture
-def real_data():
-  """Folder of the real scans; skips where there is none."""
-  if not REAL_DATA.is_dir():
-    pytest.skip(f'no real scans at {REAL_DATA}; set LDM_JAX_REAL_DATA')
-  return REAL_DATA
 
 
 @pytest.fixture
