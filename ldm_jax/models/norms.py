@@ -8,8 +8,6 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_batching import custom_vmap
 
-ZEROS = nn.initializers.zeros
-
 
 class GroupNorm(nn.Module):
   """Normalises each example over space and groups of channels, in float32.
@@ -30,7 +28,7 @@ class GroupNorm(nn.Module):
         'norm_groups that divides every entry of channels'
       )
     scale = self.param('scale', nn.initializers.ones, (channels,), jnp.float32)
-    bias = self.param('bias', ZEROS, (channels,), jnp.float32)
+    bias = self.param('bias', nn.initializers.zeros, (channels,), jnp.float32)
     y = x.astype(jnp.float32).reshape(x.shape[0], -1, channels)
     y = _normalise(y, scale, bias, self.num_groups, self.epsilon)
     return y.reshape(x.shape).astype(self.dtype or x.dtype)
@@ -54,7 +52,7 @@ class LayerNorm(nn.Module):
     if self.affine:
       channels = x.shape[-1:]
       y = y * self.param('scale', nn.initializers.ones, channels, jnp.float32)
-      y = y + self.param('bias', ZEROS, channels, jnp.float32)
+      y = y + self.param('bias', nn.initializers.zeros, channels, jnp.float32)
     return y.astype(self.dtype or x.dtype)
 
 
@@ -67,7 +65,7 @@ def _forward(x, scale, bias, num_groups, epsilon):
   """x (b,n,c), scale and bias (c,) -> (b,n,c), and what the gradient needs of it."""
   mean = functools.partial(_group_means, num_groups=num_groups)
   centre = mean(_joined(_means)(x))
-  rate = lax.rsqrt(mean(_joined(_mean_products)(x, x, centre, centre)) + epsilon)
+  rate = lax.rsqrt(mean(_joined(_mean_squares)(x, centre)) + epsilon)
   gain = rate * scale
   return x * gain + (bias - centre * gain), (x, scale, centre, rate)
 
@@ -77,9 +75,8 @@ def _backward(num_groups, epsilon, residuals, g):
   del epsilon
   x, scale, centre, rate = residuals
   mean = functools.partial(_group_means, num_groups=num_groups)
-  none = jnp.zeros_like(centre)
   of_bias = _joined(_means)(g)
-  of_scale = _joined(_mean_products)(g, x, none, centre) * rate
+  of_scale = _joined(_mean_products)(g, x, centre) * rate
   # x' = (x - centre) rate: g scale less its mean, and less its mean along x' times x'.
   slope = rate**2 * mean(of_scale * scale)
   level = rate * mean(of_bias * scale)
@@ -103,8 +100,12 @@ def _means(x):
   return x.mean(1, keepdims=True)
 
 
-def _mean_products(x, y, from_x, from_y):
-  return ((x - from_x) * (y - from_y)).mean(1, keepdims=True)
+def _mean_squares(x, centre):
+  return ((x - centre) ** 2).mean(1, keepdims=True)
+
+
+def _mean_products(g, x, centre):
+  return (g * (x - centre)).mean(1, keepdims=True)
 
 
 def _joined(function):
