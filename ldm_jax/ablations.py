@@ -52,6 +52,7 @@ def lower_noise(
   learning_rate=None,
   num_draws=8,
   num_bands=None,
+  steps=None,
   epsilons=EPSILONS,
   seeds=SEEDS,
 ):
@@ -71,6 +72,7 @@ def lower_noise(
     num_draws: of (t, noise) a volume, from '+multiplicity' on.
     num_bands: of the arm with correlated noise, whose groups must each hold a batch;
       None leaves this arm out.
+    steps: of every arm; None is the config's.
     epsilons: one arm each.
     seeds: repeats of each arm.
   """
@@ -82,6 +84,8 @@ def lower_noise(
   }
   if learning_rate is not None:
     plain['adapt.learning_rate'] = learning_rate
+  if steps is not None:
+    plain['adapt.steps'] = steps
   multiplicity = {**plain, 'adapt.privacy.noise_multiplicity': num_draws}
   ema = {**multiplicity, 'sample.ema_decay': 0.9}
   means = {
