@@ -144,7 +144,9 @@ def _small(config):
   config.diffusion.steps = 2000
   config.diffusion.batch_size = 32
   config.adapt.steps = 40
-  config.adapt.learning_rate = 1e-4
+  # Sites differ in brightness, of which a fourth of this rate left much: squared
+  # Frechet distance 0.137, not 0.047, at epsilon 1; 0.039, not 0.027, at 10.
+  config.adapt.learning_rate = 4e-4
   config.adapt.privacy.batch_size = 64
   config.adapt.privacy.chunk_size = 32
   config.sample.num = 128
