@@ -64,8 +64,9 @@ def sweep():
     'drift_longer': ablations.drift(ablations.LONGER),
     'private_drift': ablations.private_drift(),
     'noise': ablations.lower_noise(
-      lora_learning_rate=2e-3,
+      lora_learning_rate=2e-2,
       learning_rate=4e-4,
+      attention_learning_rate=4e-3,
       num_draws=4,
       num_bands=4,
       steps=15,

@@ -50,6 +50,7 @@ def pretraining():
 def lower_noise(
   lora_learning_rate,
   learning_rate=None,
+  attention_learning_rate=None,
   num_draws=8,
   num_bands=None,
   steps=None,
@@ -69,6 +70,8 @@ def lower_noise(
     lora_learning_rate: of the arms with adapters, whose product starts at zero and
       needs larger steps than weights that are already good.
     learning_rate: of the other arms; None is the config's.
+    attention_learning_rate: of the arms that train attention alone; None is
+      `learning_rate`.
     num_draws: of (t, noise) a volume, from '+multiplicity' on.
     num_bands: of the arm with correlated noise, whose groups must each hold a batch;
       None leaves this arm out.
@@ -103,6 +106,8 @@ def lower_noise(
     'lora': {'adapt.method': 'lora', 'adapt.learning_rate': lora_learning_rate},
     'normalised': {'adapt.privacy.clipping': 'normalised'},
   }
+  if attention_learning_rate is not None:
+    changes['attention']['adapt.learning_rate'] = attention_learning_rate
   if num_bands is not None:
     changes['banded'] = {
       'adapt.privacy.mechanism': 'banded',
