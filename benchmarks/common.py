@@ -21,6 +21,7 @@ from collections.abc import Callable
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
 
+import allocator
 import jax
 import jax.numpy as jnp
 import memory
@@ -274,4 +275,5 @@ def circumstances(repeats, device, peer):
     'omp_wait_policy': os.environ['OMP_WAIT_POLICY'],
     'precision': 'bfloat16' if device == 'cuda' else 'float32',
     'versions': {name: importlib.metadata.version(name) for name in names},
+    'keeps_memory': allocator.KEEPS_MEMORY,
   }

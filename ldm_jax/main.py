@@ -1,13 +1,18 @@
 """The command line: `ldm-jax --config=FILE[:ARGS] --workdir=W [--config.x.y=value]`."""
 
 import argparse
+import ctypes
 import os
 import pathlib
+import platform
 import sys
 import traceback
 
 LONGEST = 1900  # characters of an error
 ADVICE = 'Free some space or choose another --workdir'
+# Numbers of glibc's mallopt, and what makes it keep all memory that is freed.
+ONE_ARENA, NO_MAPS, NO_TRIMMING = (-8, 1), (-4, 0), (-1, -1)
+ACCELERATORS = ('/dev/nvidiactl', '/dev/kfd', '/dev/accel0', '/dev/vfio')
 
 
 def main(argv=None):
@@ -51,7 +56,12 @@ def run():
 
 
 def set_up_jax():
-  """Keeps compiled programs between runs, so that a resumed run starts at once."""
+  """Settings that jax and the C library read once: call it before importing jax.
+
+  Compiled programs are kept between runs, so that a resumed run starts at once; a
+  program may use all cores; memory is kept between steps (`keep_memory`).
+  """
+  keep_memory()
   cache = pathlib.Path(
     os.environ.get('XDG_CACHE_HOME', pathlib.Path.home() / '.cache'), 'ldm_jax', 'jax'
   )
@@ -68,6 +78,26 @@ def set_up_jax():
     # A power of two up to 4, which every shipped batch size is a multiple of.
     devices = 1 << min(cores.bit_length() - 1, 2)
     os.environ['XLA_FLAGS'] = f'{flags} {flag}={devices}'.strip()
+
+
+def keep_memory():
+  """Makes the C library keep freed memory, so that a step reuses that of the last one.
+
+  By default glibc returns the hundreds of megabytes of a step's temporaries to the
+  system, and the next step pays for each of their pages again: up to a fifth of its
+  time. Only where the CPU computes, and where glibc is the C library. The environment's
+  LDM_JAX_KEEP_MEMORY=0 leaves it as it is.
+
+  Returns:
+    Whether it does.
+  """
+  wanted = os.environ.get('LDM_JAX_KEEP_MEMORY', '1') != '0'
+  if not wanted or any(os.path.exists(path) for path in ACCELERATORS):
+    return False
+  if platform.libc_ver()[0] != 'glibc':
+    return False
+  mallopt = ctypes.CDLL(None).mallopt
+  return all(mallopt(*option) for option in (ONE_ARENA, NO_MAPS, NO_TRIMMING))
 
 
 def _overrides(words):

@@ -1,0 +1,56 @@
+"""What `ldm-jax` sets before jax is imported."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from ldm_jax import main
+
+# Prints how many pages the last ten of many calls have to ask for. Each result takes 64
+# MB, which calls before have freed; aligned blocks fit one another after some calls.
+CALLS = """
+from ldm_jax import main
+main.set_up_jax()
+import resource
+import jax
+import jax.numpy as jnp
+double = jax.jit(lambda x: 2 * x)
+x = jnp.ones(2**24)
+for call in range(40):
+  if call == 30:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+  double(x).block_until_ready()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def faults(**environment):
+  result = subprocess.run(
+    [sys.executable, '-c', CALLS],
+    env={**os.environ, 'JAX_PLATFORMS': 'cpu', **environment},
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  return int(result.stdout)
+
+
+def can_keep_memory():
+  """Asks another process: a setting of this one would stay for all tests after it."""
+  ask = 'from ldm_jax import main; print(main.keep_memory())'
+  return subprocess.check_output([sys.executable, '-c', ask], text=True) == 'True\n'
+
+
+def test_a_step_takes_the_memory_of_the_step_before():
+  if not can_keep_memory():
+    pytest.skip('another C library than glibc, or an accelerator')
+  kept, given_back = faults(), faults(LDM_JAX_KEEP_MEMORY='0')
+  # A huge page, where the system gives them unasked, is one fault for 2 MB.
+  assert kept < 160 <= given_back
+
+
+def test_memory_is_left_alone_where_that_is_asked_for(monkeypatch):
+  monkeypatch.setenv('LDM_JAX_KEEP_MEMORY', '0')
+  assert not main.keep_memory()
