@@ -85,10 +85,8 @@ def lower_noise(
     'sample.ema_decay': 0.0,
     'adapt.privacy.noise_multiplicity': 1,
   }
-  if learning_rate is not None:
-    plain['adapt.learning_rate'] = learning_rate
-  if steps is not None:
-    plain['adapt.steps'] = steps
+  given = {'adapt.learning_rate': learning_rate, 'adapt.steps': steps}
+  plain |= {key: value for key, value in given.items() if value is not None}
   multiplicity = {**plain, 'adapt.privacy.noise_multiplicity': num_draws}
   ema = {**multiplicity, 'sample.ema_decay': 0.9}
   means = {
