@@ -14,6 +14,8 @@ os.environ['XLA_FLAGS'] = ' '.join(
   )
 )
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+# A module that sets up jax must not pin the memory of all tests of its process.
+os.environ.setdefault('LDM_JAX_KEEP_MEMORY', '0')
 os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(ROOT / '.cache' / 'jax'))
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.5')
 # What calls oneDNN cannot be cached; tests of networks and steps turn it on.
