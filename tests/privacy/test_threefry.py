@@ -8,13 +8,6 @@ import pytest
 from ldm_jax.privacy import mechanism, threefry
 
 
-def bits(key, shape):
-  impl = threefry.WRITTEN_OUT
-  return jax.random.bits(
-    jax.random.wrap_key_data(jax.random.key_data(key), impl=impl), shape
-  )
-
-
 @pytest.mark.parametrize('size', [1, 2, 3, 1000, 1001, 40_000])
 def test_the_normals_are_those_of_jax_bit_for_bit(size):
   key = mechanism.new_noise_key(3)
@@ -24,11 +17,12 @@ def test_the_normals_are_those_of_jax_bit_for_bit(size):
   np.testing.assert_array_equal(ours, theirs)
 
 
-@pytest.mark.parametrize('shape', [(7,), (4, 6), (3, 5)])
-def test_the_words_are_those_of_jax_in_every_shape(shape):
+@pytest.mark.parametrize('size', [6, 7])
+def test_the_words_are_those_of_jax(size):
   key = mechanism.new_noise_key(4)
+  words = np.concatenate(threefry._words(jax.random.key_data(key), size))
   with jax.threefry_partitionable(False):
-    np.testing.assert_array_equal(bits(key, shape), jax.random.bits(key, shape))
+    np.testing.assert_array_equal(words[:size], jax.random.bits(key, (size,)))
 
 
 @pytest.mark.parametrize(
@@ -46,4 +40,4 @@ def test_the_hash_gives_the_known_answers_of_its_authors(key, counter, answer):
 
 def test_more_words_than_a_key_has_counters_are_refused():
   with pytest.raises(ValueError, match='2\\*\\*32'):
-    threefry._bits(jnp.zeros(2, jnp.uint32), 32, (2**32,))
+    threefry.normals(mechanism.new_noise_key(0), 2**32)

@@ -12,7 +12,7 @@ import pytest
 from ldm_jax.config import override
 from ldm_jax.data import batching
 from ldm_jax.defaults import defaults
-from ldm_jax.privacy import gradients, mechanism, schemes
+from ldm_jax.privacy import gradients, mechanism, schemes, threefry
 from ldm_jax.training import adaptation, diffusion, methods, private
 from ldm_jax.training.mesh import make_mesh, put_examples, state_shardings
 
@@ -194,15 +194,15 @@ def test_one_patient_moves_the_sum_by_at_most_the_clip_norm(
 def test_no_two_draws_of_a_run_share_a_key_or_a_number(
   start, params, patients, monkeypatch
 ):
-  """Instruments every normal draw of the compiled step; its loss draws none."""
-  normal, keys = jax.random.normal, []
+  """Instruments every draw of noise of the compiled step; its loss draws none."""
+  words, keys = threefry._words, []
 
-  def recorded(key, shape=(), *args, **kwargs):
-    seen = lambda words: keys.append((*np.asarray(words).tolist(), shape))
-    jax.debug.callback(seen, jax.random.key_data(key))
-    return normal(key, shape, *args, **kwargs)
+  def recorded(key, size):
+    seen = lambda key: keys.append((*np.asarray(key).tolist(), size))
+    jax.debug.callback(seen, key)
+    return words(key, size)
 
-  monkeypatch.setattr(jax.random, 'normal', recorded)
+  monkeypatch.setattr(threefry, '_words', recorded)
   mesh, optimizer = make_mesh(4), optax.sgd(1.0)
   loss = lambda trained, frozen, example, key: 0.0 * trained['unet/conv/s']
   step, current = build(loss, mesh, optimizer), start(params, optimizer, mesh)
