@@ -57,8 +57,9 @@ def sweep():
   twenty times larger, the default of the library, so that noise shows.
   """
   noise = ablations.lower_noise(
-    lora_learning_rate=2e-3,
+    lora_learning_rate=1e-2,
     learning_rate=2e-4,
+    attention_learning_rate=2e-3,
     num_draws=4,
     num_bands=2,
   )
