@@ -85,8 +85,7 @@ def lower_noise(
     'sample.ema_decay': 0.0,
     'adapt.privacy.noise_multiplicity': 1,
   }
-  given = {'adapt.learning_rate': learning_rate, 'adapt.steps': steps}
-  plain |= {key: value for key, value in given.items() if value is not None}
+  plain |= _given({'adapt.learning_rate': learning_rate, 'adapt.steps': steps})
   multiplicity = {**plain, 'adapt.privacy.noise_multiplicity': num_draws}
   ema = {**multiplicity, 'sample.ema_decay': 0.9}
   means = {
@@ -100,12 +99,13 @@ def lower_noise(
       'adapt.privacy.noise_multiplicity': max(1, num_draws // 4),
     },
     'times': {'adapt.times.density': 'private'},
-    'attention': {'adapt.method': 'attention'},
+    'attention': {
+      'adapt.method': 'attention',
+      **_given({'adapt.learning_rate': attention_learning_rate}),
+    },
     'lora': {'adapt.method': 'lora', 'adapt.learning_rate': lora_learning_rate},
     'normalised': {'adapt.privacy.clipping': 'normalised'},
   }
-  if attention_learning_rate is not None:
-    changes['attention']['adapt.learning_rate'] = attention_learning_rate
   if num_bands is not None:
     changes['banded'] = {
       'adapt.privacy.mechanism': 'banded',
@@ -189,3 +189,8 @@ def private_drift(epsilons=(1.0, 10.0), seeds=SEEDS):
     for epsilon in epsilons
     for seed in seeds
   }
+
+
+def _given(overrides):
+  """The overrides without those that the caller leaves to the config."""
+  return {key: value for key, value in overrides.items() if value is not None}

@@ -11,9 +11,10 @@ import warnings
 
 LONGEST = 1900  # characters of an error
 ADVICE = 'Free some space or choose another --workdir'
+# How jax tells that XLA cannot store a program, as it cannot what calls oneDNN.
+UNSTORABLE = 'Error writing persistent compilation cache entry .*bad_alloc'
 # Numbers of glibc's mallopt, and what makes it keep all memory that is freed.
 ONE_ARENA, NO_MAPS, NO_TRIMMING = (-8, 1), (-4, 0), (-1, -1)
-UNSTORABLE = 'Error writing persistent compilation cache entry .*bad_alloc'
 ACCELERATORS = ('/dev/nvidiactl', '/dev/kfd', '/dev/accel0', '/dev/vfio')
 
 
@@ -64,7 +65,6 @@ def set_up_jax():
   program may use all cores; memory is kept between steps (`keep_memory`).
   """
   keep_memory()
-  # XLA cannot store what calls oneDNN (models/onednn.py) and says that memory is out.
   warnings.filterwarnings('ignore', UNSTORABLE)
   cache = pathlib.Path(
     os.environ.get('XDG_CACHE_HOME', pathlib.Path.home() / '.cache'), 'ldm_jax', 'jax'

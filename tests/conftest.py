@@ -30,6 +30,34 @@ def users_convolutions(monkeypatch):
   monkeypatch.setenv('LDM_JAX_ONEDNN', '1')
 
 
+@pytest.fixture
+def normal_draws(monkeypatch):
+  """(key words, size or shape) of every normal draw, jax's own or of noise.
+
+  Draws of compiled functions tell of themselves: wait for `jax.effects_barrier`.
+  """
+  import jax
+  import numpy as np
+
+  from ldm_jax.privacy import threefry
+
+  draws = []
+
+  def record(module, name):
+    draw = getattr(module, name)
+
+    def recorded(key, shape=(), *args, **kwargs):
+      seen = lambda words: draws.append((tuple(np.asarray(words).tolist()), shape))
+      jax.debug.callback(seen, jax.random.key_data(key))
+      return draw(key, shape, *args, **kwargs)
+
+    monkeypatch.setattr(module, name, recorded)
+
+  record(jax.random, 'normal')
+  record(threefry, 'normals')
+  return draws
+
+
 @pytest.fixture(scope='session')
 def real_data():
   """Folder of the openly licensed scans; tests that need them skip without."""

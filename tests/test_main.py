@@ -39,32 +39,23 @@ warnings.warn("Error writing persistent compilation cache entry for 'f': disk fu
 """
 
 
-def faults(**environment):
-  result = subprocess.run(
-    [sys.executable, '-c', CALLS],
+def run(script, **environment):
+  """Another process, since what is set in this one would stay for all its tests."""
+  return subprocess.run(
+    [sys.executable, '-c', script],
     env={**os.environ, 'JAX_PLATFORMS': 'cpu', **environment},
     capture_output=True,
     text=True,
     check=True,
   )
-  return int(result.stdout)
-
-
-def can_keep_memory():
-  """Asks another process: a setting of this one would stay for all tests after it."""
-  ask = 'from ldm_jax import main; print(main.keep_memory())'
-  environment = {**os.environ, 'LDM_JAX_KEEP_MEMORY': '1'}
-  found = subprocess.check_output(
-    [sys.executable, '-c', ask], env=environment, text=True
-  )
-  return found == 'True\n'
 
 
 def test_a_step_takes_the_memory_of_the_step_before():
-  if not can_keep_memory():
+  ask = 'from ldm_jax import main; print(main.keep_memory())'
+  if run(ask, LDM_JAX_KEEP_MEMORY='1').stdout != 'True\n':
     pytest.skip('another C library than glibc, or an accelerator')
-  kept = faults(LDM_JAX_KEEP_MEMORY='1')
-  given_back = faults(LDM_JAX_KEEP_MEMORY='0')
+  kept = int(run(CALLS, LDM_JAX_KEEP_MEMORY='1').stdout)
+  given_back = int(run(CALLS, LDM_JAX_KEEP_MEMORY='0').stdout)
   # A huge page, where the system gives them unasked, is one fault for 2 MB.
   assert kept < 160 <= given_back
 
@@ -75,18 +66,11 @@ def test_memory_is_left_alone_where_that_is_asked_for(monkeypatch):
 
 
 def test_of_the_cache_only_what_a_user_can_mend_is_warned_of(tmp_path):
-  environment = {
-    'JAX_PLATFORMS': 'cpu',
-    'LDM_JAX_ONEDNN': '1',
-    'JAX_COMPILATION_CACHE_DIR': str(tmp_path),
-    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
-  }
-  told = subprocess.run(
-    [sys.executable, '-c', WARNINGS],
-    env={**os.environ, **environment},
-    capture_output=True,
-    text=True,
-    check=True,
+  told = run(
+    WARNINGS,
+    LDM_JAX_ONEDNN='1',
+    JAX_COMPILATION_CACHE_DIR=str(tmp_path),
+    JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='0',
   ).stderr
   assert 'disk full' in told
   assert 'bad_alloc' not in told

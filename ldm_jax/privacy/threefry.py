@@ -1,11 +1,10 @@
-"""Normals from the generator threefry2x32: the bits of jax's, in two passes of memory.
+"""Normals from the generator threefry2x32: the bits of jax's, in less time and memory.
 
 jax computes the 20 rounds on a CPU in a loop, each pass of which carries the whole
 array through memory. Written out they are one loop over the array that keeps its words
 in registers. A hash makes two words; each becomes its normal before the two halves
-meet, so that XLA stores normals and never words: an array less to write, two less to
-hold. Keys, counters and words are those of `jax.random` with
-jax_threefry_partitionable off.
+meet, so that XLA stores normals and never words. Keys, counters and words are those of
+`jax.random` with jax_threefry_partitionable off.
 [Salmon11] Parallel Random Numbers: As Easy as 1, 2, 3, SC 2011.
 """
 
@@ -45,8 +44,7 @@ def _normals(words):
 
 
 def _words(key, size):
-  """(2,) uint32 -> the first and second half of the words, the last of which may be
-  one too many; the counters' halves meet in one hash."""
+  """(2,) uint32 -> both halves of the words, of an odd size one too many."""
   if size >= 2**32:
     raise ValueError(
       f'{size} normals were asked of one noise key; below 2**32 are possible. Train '

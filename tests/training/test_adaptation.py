@@ -12,7 +12,7 @@ import pytest
 from ldm_jax.config import override
 from ldm_jax.data import batching
 from ldm_jax.defaults import defaults
-from ldm_jax.privacy import gradients, mechanism, schemes, threefry
+from ldm_jax.privacy import gradients, mechanism, schemes
 from ldm_jax.training import adaptation, diffusion, methods, private
 from ldm_jax.training.mesh import make_mesh, put_examples, state_shardings
 
@@ -192,17 +192,9 @@ def test_one_patient_moves_the_sum_by_at_most_the_clip_norm(
 
 
 def test_no_two_draws_of_a_run_share_a_key_or_a_number(
-  start, params, patients, monkeypatch
+  start, params, patients, normal_draws
 ):
-  """Instruments every draw of noise of the compiled step; its loss draws none."""
-  words, keys = threefry._words, []
-
-  def recorded(key, size):
-    seen = lambda key: keys.append((*np.asarray(key).tolist(), size))
-    jax.debug.callback(seen, key)
-    return words(key, size)
-
-  monkeypatch.setattr(threefry, '_words', recorded)
+  """Instruments every normal draw of the compiled step; its loss draws none."""
   mesh, optimizer = make_mesh(4), optax.sgd(1.0)
   loss = lambda trained, frozen, example, key: 0.0 * trained['unet/conv/s']
   step, current = build(loss, mesh, optimizer), start(params, optimizer, mesh)
@@ -214,7 +206,7 @@ def test_no_two_draws_of_a_run_share_a_key_or_a_number(
     vectors.append(np.concatenate(jax.tree.leaves(moved)))
   jax.effects_barrier()
   # A device may tell of its copy of the one draw; a step has one key and no other has.
-  assert len(set(keys)) == len(DRAWS) * 3
+  assert len(set(normal_draws)) == len(DRAWS) * 3
   # Within a step and between steps, leaf by leaf, no number comes twice.
   numbers = np.round(np.concatenate(vectors), 7)
   assert len(np.unique(numbers)) > 0.99 * numbers.size
