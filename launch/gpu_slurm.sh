@@ -23,6 +23,7 @@ one_task+=' and ask for more GPUs with --gpus-per-node.'
 
 if [[ -n ${SLURM_JOB_ID:-} && -n ${LDM_JAX_REPO:-} ]]; then
   # Inside the job this file is a copy in Slurm's spool: the repository is named.
+  # shellcheck source=common.sh
   . "$LDM_JAX_REPO/launch/common.sh"
   if ((${SLURM_JOB_NUM_NODES:-1} > 1 || ${SLURM_NTASKS:-1} > 1)); then
     fail "$one_task This job has ${SLURM_JOB_NUM_NODES:-1} node(s)" \
