@@ -3,7 +3,7 @@
 import math
 
 from ldm_jax import checks_counterfactual, checks_drift, checks_pairs
-from ldm_jax.config import flatten
+from ldm_jax.config import flatten, require_local
 from ldm_jax.config import require as _require
 
 METHODS = (
@@ -54,6 +54,9 @@ def check(config):
   Raises:
     ValueError: naming the key, what came and what is required.
   """
+  for key, value in flatten(config).items():
+    if key != 'name':
+      require_local(f'config.{key}', value)
   required = 'a section; for no drift set --config.adapt.drift.value=0'
   _require(config.adapt.drift is not None, 'adapt.drift', None, required)
   for key in ('autoencoder', 'diffusion'):

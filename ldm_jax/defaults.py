@@ -174,10 +174,12 @@ def defaults():
         # device; () decodes whole. Tiles overlap and are blended.
         'decode_tile': (),
         'decode_overlap': 4,
-        # 'population': the layout's documented population; 'public': rows of the
-        # public cohort; 'private_prior': drawn from adapt.privacy.releases.attributes;
-        # or a table with one column per attribute.
-        'requests': 'public',
+        # 'uniform': within the schema's ranges, people who do not exist; 'population':
+        # the layout's documented population; 'private_prior': drawn from
+        # adapt.privacy.releases.attributes, which is best where a budget allows it;
+        # 'public': rows of real public patients, which samples.csv then shows; or a
+        # table with one column per attribute.
+        'requests': 'uniform',
         # 'adapt', or 'diffusion' to look at the public model.
         'model': 'adapt',
         # File of token embeddings that all samples are given; '' for none.

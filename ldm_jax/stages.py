@@ -85,7 +85,10 @@ def prepare(config, work):
         workers=config.run.workers,
       )
     for problem in index['problems']:
-      if name != 'private':  # a patient's name belongs into the store, not into a log
+      if name not in (
+        'private',
+        'test',
+      ):  # a patient's name belongs into the store, not into a log
         work.log('prepare', cohort=name, problem=problem)
       print(f'prepare {name}: left out {problem["id"]}: {problem["reason"]}')
     # What the slices of private scans say stays in the store.

@@ -270,8 +270,10 @@ def _attribute(cohort: Cohort, attribute) -> dict[str, Any]:
   shown = 'no value'
   if numbers.size:
     low, middle, high = np.percentile(numbers, (0, 50, 100))
+    # Enough to see wrong units; exact extremes would be values of single patients.
+    low, middle, high = (float(f'{value:.2g}') for value in (low, middle, high))
     shown = (
-      f'{low:.4g} .. {high:.4g} {attribute.unit}, median {middle:.4g} '
+      f'about {low:g} .. {high:g} {attribute.unit}, median {middle:g} '
       f'(declared {attribute.low:g} .. {attribute.high:g})'
     )
   return {**found, 'summary': shown}

@@ -151,8 +151,21 @@ def cohort(content, name):
   if not faults:
     parts.append('<div class="notice good"><p>Nothing odd was found.</p></div>')
   for key, title in faults:
-    parts.append(f'<h3>{title}: {len(findings[key])}</h3>{_items(findings[key])}')
+    messages = findings[key]
+    if key == 'out_of_range':
+      messages = list(map(without_value, messages))
+    parts.append(f'<h3>{title}: {len(messages)}</h3>{_items(messages)}')
   return ''.join(parts)
+
+
+def without_value(message):
+  """'P1: age = 143 lies outside [20, 90]' -> without the patient's value.
+
+  Two such lines about one patient would be a pair of attributes on a page that is
+  passed around; the terminal and doctor/<cohort>.json tell the value.
+  """
+  name, _, rest = message.rpartition(' = ')
+  return f'{name} lies {rest.partition(" lies ")[2]}' if name else message
 
 
 def _sheet(look, badge):

@@ -35,6 +35,7 @@ def write(path, content, sections=SECTIONS):
     content: dict, every key optional:
       title: headline; subtitle: line below it.
       config: dict of settings. metrics: metrics.json. privacy: privacy.json or None.
+      requests: whose attribute values the samples' requests are, 'origin: sentence'.
       log: list of events {'stage', 'step', 'loss', ...}.
       images: dict real, reconstructed, synthetic (n,d,h,w); sweeps {attribute:
         (values (n,), volumes (n,d,h,w))}; counterfactuals [(source, counterfactual,
