@@ -46,6 +46,8 @@ def get_config(arg=''):
       for option in ('table', 'subject', 'image', 'label'):
         if getattr(args, option):
           section.options[option] = getattr(args, option)
+  # Of the grid that --stages=doctor proposes.
+  config.doctor.max_voxels = {'tiny': 2**15, 'small': 2**17, 'full': 2**18}[args.preset]
   config.data.preprocess.shape = _numbers(args.shape, 'shape', int)
   config.data.preprocess.spacing_mm = _numbers(args.spacing, 'spacing', float)
   config.evaluate.labels = tuple(int(value) for value in args.labels.split('|'))

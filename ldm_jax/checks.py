@@ -93,6 +93,8 @@ def check(config):
     _require(value > 0, key, value, 'a positive whole number')
   value = config.doctor.max_records
   _require(value >= 0, 'doctor.max_records', value, 'a whole number, 0 for all scans')
+  value = config.doctor.max_voxels
+  _require(value >= 0, 'doctor.max_voxels', value, 'a whole number from 0 up')
   value = config.adapt.examples_per_patient
   _require(value >= 0, 'adapt.examples_per_patient', value, 'a whole number, 0 for all')
   for key in ('autoencoder', 'diffusion', 'adapt', 'evaluate.segmenter'):

@@ -239,6 +239,10 @@ def defaults():
         # Scans read of a cohort, evenly chosen: minutes where all of them take hours. 0
         # reads all. The table is always seen whole.
         'max_records': 1000,
+        # Of the box that is proposed; 0 takes as many as preprocess.shape has.
+        'max_voxels': 0,
+        # The arguments of the command line that is examined, filled in by it.
+        'command': (),
       },
       'run': {
         'log_every': 20,

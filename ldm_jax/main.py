@@ -53,6 +53,9 @@ def main(argv=None):
     from ldm_jax import config as configs
 
     config = configs.override(configs.load(flags.config), _overrides(rest))
+    if 'doctor' in flags.stages.split(','):
+      words = (f'--config={flags.config}', f'--workdir={flags.workdir}', *rest)
+      config.doctor.command = words
     stages.run(checks.check(config), flags.workdir, flags.stages)
     return 0
   except KeyboardInterrupt:
