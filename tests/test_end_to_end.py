@@ -7,6 +7,7 @@ a copy of it.
 import base64
 import contextlib
 import csv
+import functools
 import gzip
 import importlib.util
 import io
@@ -349,13 +350,16 @@ def digits(text):
   return len(text.lstrip('-').replace('.', '').strip('0'))
 
 
+@functools.cache
 def patients():
   """(cohort, record, values of its continuous attributes with four or more digits)."""
+  found = []
   for name, cohort in sources.cohorts(micro().get_config().data).items():
     for record in cohort.records:
       values = [v for v in record.attributes.values() if digits(str(v)) >= 4]
       assert len(values) >= 4, 'too few digits to be known again'
-      yield name, record.id, values
+      found.append((name, record.id, values))
+  return found
 
 
 def pairs(text):

@@ -88,7 +88,7 @@ def counterfactuals(content):
   badge = tables.INTERNAL if is_internal(images, 'counterfactuals') else ''
   whose = 'patients who are not public' if badge else 'public patients'
   parts = [
-    f'<p>Edits of scans of real {whose} {badge}: the same scan, re-imagined with one '
+    f'<p>{badge} Edits of scans of real {whose}: the same scan, re-imagined with one '
     'or more attributes changed. What was not asked to change should stay white in the '
     'difference.</p>'
   ]
