@@ -167,7 +167,7 @@ def test_batches_fit_the_patients_the_memory_and_the_devices(suggest, monkeypatc
   overrides = suggest(sides, sizes)['overrides']
   assert overrides['autoencoder.batch_size'] == 2, 'of 4, three scans'
   assert overrides['adapt.privacy.batch_size'] == 1, 'of 3, two patients'
-  monkeypatch.setattr(estimating, 'machine_memory', lambda: 0)
+  monkeypatch.setattr(gridding, 'machine_memory', lambda: 0)
   least = suggest(sides, sizes)['overrides']
   assert least['autoencoder.batch_size'] == least['diffusion.batch_size'] == 1
   planned = configs.override(micro.get_config(), least)
