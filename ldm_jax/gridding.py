@@ -5,8 +5,11 @@ nothing that is released. Of private patients only their number is used.
 """
 
 import math
+import os
+import pathlib
 import shlex
 
+import jax
 import numpy as np
 
 from ldm_jax import checks, estimating
@@ -92,6 +95,17 @@ def command(words, overrides):
   return ' \\\n  '.join(start + [shlex.quote(word) for word in (*kept, *added)])
 
 
+def machine_memory():
+  """Bytes that the first device has; on a CPU, what this process may use."""
+  statistics = jax.devices()[0].memory_stats() or {}
+  if statistics.get('bytes_limit'):
+    return int(statistics['bytes_limit'])
+  found = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+  limit = pathlib.Path('/sys/fs/cgroup/memory.max')  # of a container
+  text = limit.read_text().strip() if limit.is_file() else ''
+  return min(found, int(text)) if text.isdigit() else found
+
+
 def examples(cohort, ids, specs):
   """Middle planes of some scans on their own grid and as each spec leaves them.
 
@@ -150,7 +164,7 @@ def _with_batches(config, overrides, cohorts, speed, plan):
   if privacy is not None and 'private' in patients:
     key = 'adapt.privacy.batch_size'
     overrides[key] = _halved(privacy.batch_size, patients['private'], 1)
-  room = MEMORY * estimating.machine_memory()
+  room = MEMORY * machine_memory()
   while True:
     planned = configs.override(config.copy_and_resolve_references(), overrides)
     checks.check(planned)

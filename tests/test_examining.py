@@ -52,6 +52,7 @@ def examined(tmp_path_factory):
       '--config.data.test.layout=',
       f'--config.data.private.root={private}',
       '--config.adapt.privacy.batch_size=4',
+      '--config.diffusion.batch_size=8',
     ]
   )
   assert status == 0
@@ -82,7 +83,7 @@ def test_a_broken_scan_and_an_impossible_age_are_told(examined):
 def test_the_page_marks_what_shows_private_scans_and_needs_nothing_else(examined):
   page = (examined / 'report' / 'doctor.html').read_text()
   sections = dict(re.findall(r'<section id="(\w+)">(.*?)</section>', page, re.S))
-  assert list(sections) == ['summary', 'public', 'private', 'noise', 'cost']
+  assert list(sections) == ['summary', 'grid', 'public', 'private', 'noise', 'cost']
   badge = 'class="badge"'
   assert badge in sections['private'] and badge not in sections['public']
   assert 'data:image/png' in sections['public']

@@ -189,13 +189,15 @@ def propose(
 
 
 def in_words(shape: Sequence[int], spacing: Sequence[float | None]) -> str:
-  """'35 x 51 x 35 voxels of 1 x 1 x 1 mm'; '-' is a spacing that a scan keeps."""
+  """'35 x 51 x 35 voxels of 1 x 1 x 1 mm', or of the size that the scan has."""
+  if all(mm is None for mm in spacing):
+    return f"{times(shape)} voxels of the scan's own size"
   return f'{times(shape)} voxels of {times(spacing)} mm'
 
 
 def times(numbers: Sequence[float | None]) -> str:
-  """'1 x 1 x 2.5'."""
-  return ' x '.join('-' if number is None else f'{number:.3g}' for number in numbers)
+  """'1 x 1 x 2.5'; 'own' is a spacing that a scan keeps."""
+  return ' x '.join('own' if number is None else f'{number:.3g}' for number in numbers)
 
 
 def _target(spec: Spec, geometry: Geometry) -> np.ndarray:
