@@ -19,6 +19,7 @@ patient who is in the batch moves the sum by at most C.
 """
 
 import dataclasses
+from typing import ClassVar
 
 from ldm_jax.data import batching
 from ldm_jax.privacy import accounting, checks, strategies
@@ -47,6 +48,14 @@ class Poisson:
   Raises:
     ValueError: a number out of range.
   """
+
+  # Fields that adapt.privacy sets by the same names.
+  settings: ClassVar[tuple[str, ...]] = (
+    'batch_size',
+    'clip_norm',
+    'clipping',
+    'quantile',
+  )
 
   num_patients: int
   batch_size: float
@@ -149,6 +158,8 @@ class TruncatedPoisson(Poisson):
     max_batch_size: B.
   """
 
+  settings: ClassVar = (*Poisson.settings, 'max_batch_size')
+
   max_batch_size: int
 
   def __post_init__(self):
@@ -198,6 +209,8 @@ class Banded(Poisson):
     strategy: coefficients (b,) of M; () until `prepared`. The ledger keeps them, so
       that a resumed run adds the very same noise.
   """
+
+  settings: ClassVar = (*Poisson.settings, 'num_bands')
 
   num_bands: int
   strategy: tuple = ()
@@ -279,6 +292,8 @@ class FullBatch(Poisson):
     batch_size: N; another is refused.
   """
 
+  settings: ClassVar = ('clip_norm', 'clipping', 'quantile')
+
   batch_size: float | None = None
 
   def __post_init__(self):
@@ -289,3 +304,12 @@ class FullBatch(Poisson):
       raise ValueError(
         f'a full batch holds all {self.num_patients} patients, not {self.batch_size}.'
       )
+
+
+# config.adapt.privacy.mechanism -> the class of the run.
+MECHANISMS = {
+  'poisson': Poisson,
+  'truncated_poisson': TruncatedPoisson,
+  'banded': Banded,
+  'full_batch': FullBatch,
+}

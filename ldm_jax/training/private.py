@@ -103,21 +103,9 @@ def configured(privacy, num_patients, steps):
   Raises:
     ValueError: numbers that do not fit the cohort or each other.
   """
-  common = {
-    'num_patients': num_patients,
-    'steps': steps,
-    'clip_norm': privacy.clip_norm,
-    'clipping': privacy.clipping,
-    'quantile': privacy.quantile,
-  }
-  if privacy.mechanism == 'full_batch':
-    return schemes.FullBatch(**common)
-  common['batch_size'] = privacy.batch_size
-  if privacy.mechanism == 'truncated_poisson':
-    return schemes.TruncatedPoisson(**common, max_batch_size=privacy.max_batch_size)
-  if privacy.mechanism == 'banded':
-    return schemes.Banded(**common, num_bands=privacy.num_bands)
-  return schemes.Poisson(**common)
+  scheme = schemes.MECHANISMS[privacy.mechanism]
+  settings = {name: privacy[name] for name in scheme.settings}
+  return scheme(num_patients=num_patients, steps=steps, **settings)
 
 
 def as_recorded(scheme, release):
