@@ -97,7 +97,7 @@ def plan(*, epsilon, delta, num_patients, steps, num_parameters=1, batch_size=No
         'batch_size': size,
         'sampling_probability': run.sampling_probability,
         'noise_multiplier': guess,
-        'noise_to_signal': guess * math.sqrt(num_parameters) / size,
+        'noise_to_signal': noise_to_signal(guess, num_parameters, size),
       }
     )
   rows.reverse()
@@ -114,6 +114,17 @@ def plan(*, epsilon, delta, num_patients, steps, num_parameters=1, batch_size=No
     'unit': 'patient',
     'relation': accounting.RELATION_NAME,
   }
+
+
+def noise_to_signal(noise_multiplier, num_parameters, batch_size):
+  """Norm of a step's noise over the largest norm of its signal: sigma sqrt(d) / B.
+
+  Args:
+    noise_multiplier: sigma.
+    num_parameters: d, trained parameters.
+    batch_size: B, expected patients per step.
+  """
+  return noise_multiplier * math.sqrt(num_parameters) / batch_size
 
 
 def batch_sizes(num_patients, also=None):
