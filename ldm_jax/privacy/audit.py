@@ -5,8 +5,6 @@ experiment. A lower bound above the claim shows that the implementation is broke
 lower bound below it proves nothing. All bounds hold with the stated confidence, for
 delta as given, under add-or-remove of one canary.
 
-[Nasr21] Nasr et al., Adversary Instantiation, S&P 2021 (rates of a threshold test).
-[Nasr23] Nasr et al., Tight Auditing of DP-SGD, USENIX 2023 (Gaussian trade-off).
 [Steinke23] Steinke, Nasr, Jagielski, Privacy Auditing with One (1) Training Run, 2023.
 [Newcombe06] Newcombe, Confidence intervals for an effect size measure (method 5), 2006.
 """
@@ -15,78 +13,6 @@ import math
 
 import numpy as np
 from scipy import optimize, stats
-
-from ldm_jax.privacy import accounting
-
-
-def epsilon_from_rates(
-  true_positives, num_members, false_positives, num_others, delta, confidence=0.95
-):
-  """Lower bound on epsilon from how often a fixed test said "member". [Nasr21]
-
-  (epsilon, delta)-DP forces TPR <= e^epsilon FPR + delta, and the same for the two
-  complements. The rates are bounded by Clopper-Pearson, half of the error each.
-
-  Args:
-    true_positives, num_members: positive answers, and tries, with the canary in.
-    false_positives, num_others: the same with the canary out. The tries are
-      independent, and the test was fixed without looking at them.
-    delta: in [0, 1).
-    confidence: chance that the bound is true.
-
-  Returns:
-    epsilon >= 0, at least this with the confidence.
-
-  Raises:
-    ValueError: counts out of range.
-  """
-  _check_counts(true_positives, num_members)
-  _check_counts(false_positives, num_others)
-  error = (1 - confidence) / 2
-  tpr_low = _rate_low(true_positives, num_members, error / 2)
-  fpr_high = _rate_high(false_positives, num_others, error / 2)
-  tnr_low = _rate_low(num_others - false_positives, num_others, error / 2)
-  fnr_high = _rate_high(num_members - true_positives, num_members, error / 2)
-  bounds = [
-    math.log((high - delta) / low)
-    for high, low in ((tpr_low, fpr_high), (tnr_low, fnr_high))
-    if high > delta and low > 0
-  ]
-  return max([0.0, *bounds])
-
-
-def epsilon_from_scores(
-  member_scores, other_scores, delta, confidence=0.95, gaussian=False
-):
-  """Lower bound on epsilon from scores: half of them choose the threshold, half count.
-
-  Args:
-    member_scores, other_scores: (n,), (m,), higher = more like a member; independent
-      tries with and without the canary.
-    delta, confidence: as in `epsilon_from_rates`.
-    gaussian: True assumes that the audited mechanism is a Gaussian one, and bounds its
-      parameter mu = Phi^-1(TPR) - Phi^-1(FPR), a much sharper test of the noise's
-      size. [Nasr23]
-
-  Returns:
-    epsilon >= 0.
-  """
-  members, others = _scores(member_scores), _scores(other_scores)
-  bound = _gaussian_epsilon if gaussian else epsilon_from_rates
-  # For two Gaussians of one width the middle is near the best place; searching there
-  # would only pick the luckiest of equals.
-  levels = [0.5] if gaussian else np.linspace(0.01, 0.99, 99)
-  thresholds = np.quantile(np.concatenate([members[::2], others[::2]]), levels)
-
-  def evaluate(threshold, start):
-    counts = [
-      (int(np.sum(s[start::2] >= threshold)), s[start::2].size)
-      for s in (members, others)
-    ]
-    return bound(*counts[0], *counts[1], delta, confidence)
-
-  best = max(thresholds, key=lambda threshold: evaluate(threshold, 0))
-  return evaluate(best, 1)
 
 
 def epsilon_one_run(num_correct, num_guesses, num_canaries, delta, confidence=0.95):
@@ -103,7 +29,8 @@ def epsilon_one_run(num_correct, num_guesses, num_canaries, delta, confidence=0.
     num_correct: v, correct guesses.
     num_guesses: r, guesses made.
     num_canaries: m, all canaries, abstained ones included.
-    delta, confidence: as in `epsilon_from_rates`.
+    delta: in [0, 1).
+    confidence: probability that the bound holds.
 
   Returns:
     epsilon >= 0.
@@ -149,7 +76,7 @@ def epsilon_from_coins(
   Args:
     scores: (m,), higher = more like a member.
     included: (m,) bool, thrown by independent fair coins before the run.
-    delta, confidence: as in `epsilon_from_rates`.
+    delta, confidence: as in `epsilon_one_run`.
     guessed: shares of the canaries that are guessed.
 
   Returns:
@@ -212,30 +139,6 @@ def membership_auc(member_scores, other_scores, confidence=0.95):
     'num_members': n,
     'num_others': m,
   }
-
-
-def _gaussian_epsilon(
-  true_positives, num_members, false_positives, num_others, delta, confidence
-):
-  error = (1 - confidence) / 2
-  low = stats.norm.ppf(_rate_low(true_positives, num_members, error))
-  high = stats.norm.ppf(_rate_high(false_positives, num_others, error))
-  mu = low - high
-  if not mu > 1e-3:
-    return 0.0
-  if math.isinf(mu):
-    return math.inf
-  return accounting.epsilon([accounting.gaussian_event(1 / mu)], delta)['pld']
-
-
-def _rate_low(count, total, error):
-  return float(stats.beta.ppf(error, count, total - count + 1)) if count else 0.0
-
-
-def _rate_high(count, total, error):
-  if count == total:
-    return 1.0
-  return float(stats.beta.ppf(1 - error, count + 1, total - count))
 
 
 def _check_counts(part, whole):

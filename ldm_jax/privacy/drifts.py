@@ -49,7 +49,7 @@ def private_parts(parts, scale, clip_norm, noise_multiplier, num_patients, key, 
   an argmin over the grid, a drift in closed form.
 
   Args:
-    parts: (n, m), see `loss_parts` and `release.latent_moments`.
+    parts: (n, m), see `loss_parts` and `release.latent_means`.
     scale: of `public_scale`.
     clip_norm, noise_multiplier, num_patients, key, name: as in `release.private_mean`.
 

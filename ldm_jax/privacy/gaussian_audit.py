@@ -24,7 +24,8 @@ def epsilon_from_gaussian_scores(member_scores, other_scores, delta, confidence=
 
   Args:
     member_scores, other_scores: (n,), (m,).
-    delta, confidence: as in `epsilon_from_rates`.
+    delta: in (0, 1), of the mechanism that is audited.
+    confidence: probability that the bound holds.
 
   Returns:
     epsilon >= 0; inf for scores without any spread.

@@ -133,81 +133,19 @@ def release_key(secret_key, name):
   return jax.random.wrap_key_data(words, impl=jax.random.key_impl(secret_key))
 
 
-def latent_moments(z, present):
-  """Means of z and of z^2 over each patient's volumes and voxels.
+def latent_means(z, present):
+  """Mean of each patient's latents over volumes and voxels.
 
   Args:
     z: (p,m,...,c), present: (p,m), of `training.private.patient_arrays`.
 
   Returns:
-    (first, second), each (p,c) float64. A patient without volumes has zeros.
+    (p,c) float64; zeros for a patient without volumes.
   """
   z, present = np.asarray(z, np.float64), np.asarray(present, bool)
   z = z.reshape(*present.shape, -1, z.shape[-1])
   share = present / np.maximum(present.sum(axis=1, keepdims=True), 1)
-  sums = [
-    np.einsum('pm,pmc->pc', share, np.mean(np.power(z, power), axis=2))
-    for power in (1, 2)
-  ]
-  return sums[0], sums[1]
-
-
-def private_moments(
-  first,
-  second,
-  clip_norm,
-  noise_multiplier,
-  num_patients,
-  key,
-  *,
-  name='private moments',
-  centre=(0.0, 1.0),
-  smallest_std=1e-3,
-):
-  """Releases mean and standard deviation of a quantity per channel, jointly.
-
-  Sensitivity. Patient i enters by one vector v_i = (first_i, second_i) of 2c numbers,
-  which depends on no other patient. Less the public centre and clipped to L2 norm C as
-  one vector, adding or removing a patient moves the sum by at most C, so both moments
-  together are one Gaussian release of noise multiplier sigma (`private_mean`). Mean and
-  deviation are then post-processing: std^2 = max(second - mean^2, smallest_std^2).
-  (Two releases of c numbers each would cost sqrt(2) times the noise at equal C.)
-
-  Args:
-    first, second: (n,c), mean of the quantity and of its square for each patient, for
-      instance of `latent_moments`.
-    clip_norm: C > 0, for the 2c centred numbers together.
-    noise_multiplier, num_patients, key, name: as in `private_mean`.
-    centre: public guess (mean, std), numbers or (c,); (0, 1) suits latents that were
-      normalised by public statistics.
-    smallest_std: least deviation that is returned.
-
-  Returns:
-    (mean, std, release): (c,) and (c,) float32, and the dict for the ledger.
-
-  Raises:
-    ValueError: as `private_mean`, or first and second of different shapes.
-  """
-  first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
-  if first.ndim != 2 or first.shape != second.shape:
-    raise ValueError(
-      f'first and second moments have shapes {first.shape} and {second.shape}; both '
-      'must be (n, c), one row per patient.'
-    )
-  channels = first.shape[1]
-  middle, width = (np.broadcast_to(np.asarray(v, float), channels) for v in centre)
-  moments, release = private_mean(
-    np.concatenate([first, second], axis=1),
-    clip_norm,
-    noise_multiplier,
-    num_patients,
-    key,
-    name=name,
-    centre=np.concatenate([middle, width**2 + middle**2]),
-  )
-  mean = moments[:channels]
-  variance = np.maximum(moments[channels:] - mean**2, smallest_std**2)
-  return mean, np.sqrt(variance), release
+  return np.einsum('pm,pmc->pc', share, np.mean(z, axis=2))
 
 
 def private_histograms(
