@@ -40,12 +40,15 @@ import contextlib
 import logging
 import math
 import warnings
+from collections.abc import Iterable, Iterator
 
 import attr
 import dp_accounting
 import numpy as np
 from dp_accounting import pld, rdp
 from scipy import special, stats
+
+from ldm_jax.types import Array
 
 RELATIONS = {
   'add_or_remove_one': dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE,
@@ -55,7 +58,9 @@ RELATIONS = {
 ORDERS = (*(1 + x / 10 for x in range(1, 100)), *range(11, 64), 128, 256, 512, 1024)
 
 
-def pld_epsilon(events, delta, relation, interval):
+def pld_epsilon(
+  events: Iterable[dp_accounting.DpEvent], delta: float, relation: str, interval: float
+) -> float:
   """Epsilon at delta by privacy loss distributions, never below the truth.
 
   Args:
@@ -73,7 +78,9 @@ def pld_epsilon(events, delta, relation, interval):
     return float(max(one(variant) for variant in _sizes(events, relation)))
 
 
-def rdp_epsilon(events, delta, relation):
+def rdp_epsilon(
+  events: Iterable[dp_accounting.DpEvent], delta: float, relation: str
+) -> float:
   """Epsilon at delta by Rényi divergences, an upper bound of its own; see the module.
 
   A truncation that hardly ever binds is also bounded from outside: K >= B happens in
@@ -97,7 +104,7 @@ def rdp_epsilon(events, delta, relation):
     return float(max(smallest(variant) for variant in _sizes(events, relation)))
 
 
-def interval(events, by_rdp):
+def interval(events: Iterable[dp_accounting.DpEvent], by_rdp: float) -> float:
   """Width of the PLD's grid: fine enough for the result, coarse enough for memory.
 
   Rounding adds at most interval^2 / 4 to the variance of a step's privacy loss, whose
@@ -118,7 +125,9 @@ def interval(events, by_rdp):
   return max(width, 1e-6 * by_rdp, 1e-9)
 
 
-def truncation(event):
+def truncation(
+  event: dp_accounting.TruncatedSubsampledGaussianDpEvent,
+) -> tuple[float, float]:
   """(tau, q*) of a TruncatedSubsampledGaussianDpEvent; see the module."""
   size, limit = event.dataset_size, event.truncated_batch_size
   probability = event.sampling_probability
@@ -167,7 +176,9 @@ class _Renyi(rdp.RdpAccountant):
     return np.logaddexp(*parts) / less_one
 
 
-def substitution_divergences(probability, noise_multiplier, orders):
+def substitution_divergences(
+  probability: float, noise_multiplier: float, orders: Array
+) -> np.ndarray:
   """Rényi divergences of (1-q) N(0) + q N(-1) from (1-q) N(0) + q N(1).
 
   By the trapezoidal rule, which for an integrand without poles near the real axis errs
@@ -205,7 +216,7 @@ def substitution_divergences(probability, noise_multiplier, orders):
 
 
 @contextlib.contextmanager
-def quiet():
+def quiet() -> Iterator[None]:
   """Silences dp_accounting's notes on orders it leaves out (the bound only loosens)."""
   logger = logging.getLogger('absl')
   level = logger.level

@@ -18,6 +18,8 @@ constant. Substituting one patient by another is reported beside it.
 """
 
 import math
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import dp_accounting
 from scipy import optimize
@@ -36,7 +38,7 @@ RELATION_NAME = 'add_or_remove_one'  # of the claim
 SMALLEST_REST = 0.01  # of the budget; with less, the noise would drown all learning
 SMALLEST_NOISE = 0.05  # multipliers below it protect nobody; calibration stops there
 # Mechanism of a release -> the fields it needs beside those that every release needs.
-MECHANISMS = {
+MECHANISMS: dict[str, tuple[str, ...]] = {
   'gaussian': (),
   'truncated_gaussian': ('num_patients', 'max_batch_size'),
   'banded_gaussian': ('num_bands',),
@@ -44,7 +46,7 @@ MECHANISMS = {
 NEEDED = ('mechanism', 'noise_multiplier', 'sampling_probability', 'steps')
 
 
-def event(release):
+def event(release: Mapping[str, Any]) -> dp_accounting.DpEvent:
   """The accountant's event of one release dict.
 
   'gaussian': `steps` sums over Poisson draws, or over all patients where the sampling
@@ -92,7 +94,7 @@ def event(release):
   return dp_accounting.SelfComposedDpEvent(one, count)
 
 
-def gaussian_event(noise_multiplier, count=1):
+def gaussian_event(noise_multiplier: float, count: int = 1) -> dp_accounting.DpEvent:
   """The event of `count` Gaussian releases over all patients, without sampling."""
   return event(
     {
@@ -104,7 +106,9 @@ def gaussian_event(noise_multiplier, count=1):
   )
 
 
-def epsilon(events, delta, relation=RELATION_NAME):
+def epsilon(
+  events: Iterable[dp_accounting.DpEvent], delta: float, relation: str = RELATION_NAME
+) -> dict[str, float]:
   """Composes events on the same patients and returns epsilon at delta, twice.
 
   Args:
@@ -148,7 +152,13 @@ def epsilon(events, delta, relation=RELATION_NAME):
   return {'pld': by_pld, 'rdp': by_rdp}
 
 
-def calibrate(epsilon_target, delta, sampling_probability, steps, other_events=()):
+def calibrate(
+  epsilon_target: float,
+  delta: float,
+  sampling_probability: float,
+  steps: int,
+  other_events: Iterable[dp_accounting.DpEvent] = (),
+) -> float:
   """The smallest noise multiplier of plain DP-SGD; see `calibrate_release`.
 
   Args:
@@ -163,7 +173,12 @@ def calibrate(epsilon_target, delta, sampling_probability, steps, other_events=(
   return calibrate_release(epsilon_target, delta, release, other_events)
 
 
-def calibrate_release(epsilon_target, delta, release, other_events=()):
+def calibrate_release(
+  epsilon_target: float,
+  delta: float,
+  release: Mapping[str, Any],
+  other_events: Iterable[dp_accounting.DpEvent] = (),
+) -> float:
   """Finds the smallest noise multiplier that keeps the total within the target.
 
   Args:

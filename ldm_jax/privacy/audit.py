@@ -10,12 +10,21 @@ delta as given, under add-or-remove of one canary.
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from scipy import optimize, stats
 
+from ldm_jax.types import Array
 
-def epsilon_one_run(num_correct, num_guesses, num_canaries, delta, confidence=0.95):
+
+def epsilon_one_run(
+  num_correct: int,
+  num_guesses: int,
+  num_canaries: int,
+  delta: float,
+  confidence: float = 0.95,
+) -> float:
   """Lower bound on epsilon from one training run with many canaries. [Steinke23]
 
   Each canary was put in or left out by its own fair coin; an attacker guesses the coins
@@ -63,8 +72,12 @@ def epsilon_one_run(num_correct, num_guesses, num_canaries, delta, confidence=0.
 
 
 def epsilon_from_coins(
-  scores, included, delta, confidence=0.95, guessed=(0.05, 0.2, 0.5, 1.0)
-):
+  scores: Array,
+  included: Array,
+  delta: float,
+  confidence: float = 0.95,
+  guessed: Sequence[float] = (0.05, 0.2, 0.5, 1.0),
+) -> float:
   """Lower bound on epsilon from one run's canaries and their coins. [Steinke23]
 
   The attacker calls the highest scores "in" and the lowest "out", as many of each, and
@@ -100,7 +113,9 @@ def epsilon_from_coins(
   return max(bounds)
 
 
-def membership_auc(member_scores, other_scores, confidence=0.95):
+def membership_auc(
+  member_scores: Array, other_scores: Array, confidence: float = 0.95
+) -> dict[str, float]:
   """Area under the ROC curve of a membership test, with a score interval. [Newcombe06]
 
   0.5 is blind guessing. The interval solves |auc - a| = z sqrt(V(a)) for a, with

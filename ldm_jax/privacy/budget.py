@@ -11,6 +11,8 @@ proportion to B, more patients a step cost time and buy nothing [Ponomareva23, 5
 
 import dataclasses
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -23,8 +25,14 @@ PRECISION = 1.005  # of multipliers in tables and curves, on the safe side
 
 
 def price(
-  *, epsilon=None, noise_multiplier=None, delta, num_patients, batch_size, steps
-):
+  *,
+  epsilon: float | None = None,
+  noise_multiplier: float | None = None,
+  delta: float,
+  num_patients: int,
+  batch_size: float,
+  steps: int,
+) -> dict[str, Any]:
   """Calibrates the noise for a budget, or prices a noise multiplier.
 
   Args:
@@ -63,7 +71,15 @@ def price(
   }
 
 
-def plan(*, epsilon, delta, num_patients, steps, num_parameters=1, batch_size=None):
+def plan(
+  *,
+  epsilon: float,
+  delta: float,
+  num_patients: int,
+  steps: int,
+  num_parameters: int = 1,
+  batch_size: float | None = None,
+) -> dict[str, Any]:
   """Noise and noise-to-signal for a range of batch sizes, and which one to take.
 
   Args:
@@ -116,7 +132,9 @@ def plan(*, epsilon, delta, num_patients, steps, num_parameters=1, batch_size=No
   }
 
 
-def noise_to_signal(noise_multiplier, num_parameters, batch_size):
+def noise_to_signal(
+  noise_multiplier: float, num_parameters: int, batch_size: float
+) -> float:
   """Norm of a step's noise over the largest norm of its signal: sigma sqrt(d) / B.
 
   Args:
@@ -127,7 +145,7 @@ def noise_to_signal(noise_multiplier, num_parameters, batch_size):
   return noise_multiplier * math.sqrt(num_parameters) / batch_size
 
 
-def batch_sizes(num_patients, also=None):
+def batch_sizes(num_patients: int, also: float | None = None) -> list[float]:
   """Powers of two up to the cohort, the whole cohort, and `also`: ascending list."""
   checks.check_num_patients(num_patients)
   least = max(SMALLEST_BATCH, num_patients * SMALLEST_SHARE)
@@ -135,7 +153,9 @@ def batch_sizes(num_patients, also=None):
   return sorted({*powers, num_patients, *([] if also is None else [also])})
 
 
-def multiplier(run, epsilon, delta, guess=1.0):
+def multiplier(
+  run: schemes.Poisson, epsilon: float, delta: float, guess: float = 1.0
+) -> float:
   """A noise multiplier of a run within the budget, at most 0.5 % above the least.
 
   Faster than `run.calibrated`, which training uses: by false position on the
@@ -166,13 +186,15 @@ def multiplier(run, epsilon, delta, guess=1.0):
     value = min(max(guessed, below[0] + inner), above[0] - inner)
 
 
-def epsilon_of(run, delta, **changes):
+def epsilon_of(run: schemes.Poisson, delta: float, **changes: Any) -> float:
   """Epsilon (PLD) of a run (`schemes.Poisson`) with some of its fields changed."""
   event = dataclasses.replace(run, **changes).event()
   return accounting.epsilon([event], delta)['pld']
 
 
-def curves(planned, num_points=9):
+def curves(
+  planned: Mapping[str, Any], num_points: int = 9
+) -> dict[str, dict[float, list[tuple[float, float]]]]:
   """Lines to draw around the suggested row of `plan`.
 
   Returns:
@@ -183,8 +205,8 @@ def curves(planned, num_points=9):
   chosen, delta, steps = planned['suggested'], planned['delta'], planned['steps']
   sigma = chosen['noise_multiplier']
   run = _run(planned['num_patients'], chosen['batch_size'], steps)
-  counts = np.geomspace(steps / 20, 2 * steps, num_points)
-  counts = sorted({max(1, round(count)) for count in counts})
+  points = np.geomspace(steps / 20, 2 * steps, num_points)
+  counts = sorted({max(1, round(point)) for point in points})
   spent = {}
   for factor in (0.6, 1.0, 1.7, 3.0):
     spent[sigma * factor] = [

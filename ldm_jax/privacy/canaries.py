@@ -30,10 +30,20 @@ that `trace` returns. The bit has BIT_SHARE of a canary's norm, its coordinate t
 [Nasr23] Nasr et al., Tight Auditing of DP-SGD, USENIX 2023 (canary gradients).
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ldm_jax.privacy import accounting, audit, clipping, gaussian_audit, strategies
+from ldm_jax.types import Array
+
+if TYPE_CHECKING:
+  from ldm_jax.training.state import TrainState
 
 LEAF = 'canary'  # path of the extra parameter, and the examples' entry with the owner
 NOBODY = -1
@@ -42,7 +52,9 @@ PUSH = 10 * clipping.RANGE
 INDEPENDENT = (1.0,)  # the strategy of noise that is drawn anew in each step
 
 
-def with_canaries(loss, clip_norm):
+def with_canaries(
+  loss: Callable[..., jax.Array], clip_norm: float
+) -> Callable[..., jax.Array]:
   """Wraps the loss of one patient so that marked examples are canaries.
 
   Args:
@@ -64,7 +76,9 @@ def with_canaries(loss, clip_norm):
   return wrapped
 
 
-def appended(patients, num_canaries):
+def appended(
+  patients: Mapping[str, np.ndarray], num_canaries: int
+) -> dict[str, np.ndarray]:
   """Adds canaries to examples: rows like the first patient's, and whose coordinate.
 
   Args:
@@ -82,12 +96,14 @@ def appended(patients, num_canaries):
   return {**rows, LEAF: own}
 
 
-def coins(num_canaries, *seed):
+def coins(num_canaries: int, *seed: int) -> np.ndarray:
   """Fair coins, (n,) bool: who takes part. The seed is the audit's, not a secret."""
   return np.random.default_rng((*seed, 0xCA)).random(num_canaries) < 0.5
 
 
-def trace(take_step, state, num_steps):
+def trace(
+  take_step: Callable[[TrainState, int], TrainState], state: TrainState, num_steps: int
+) -> tuple[TrainState, np.ndarray]:
   """Runs steps and reads the canaries' parameter after each.
 
   Args:
@@ -111,7 +127,9 @@ def trace(take_step, state, num_steps):
   return state, -np.diff(marks, axis=0) / units[:, None]
 
 
-def turns(updates, strategy=INDEPENDENT, steps=None):
+def turns(
+  updates: np.ndarray, strategy: Sequence[float] = INDEPENDENT, steps: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
   """Takes the correlation out of updates, as an attacker does; see the module.
 
   Args:
@@ -140,7 +158,7 @@ def turns(updates, strategy=INDEPENDENT, steps=None):
   return mixing[:, ::bands].T @ whitened, whitened
 
 
-def scores(by_turn):
+def scores(by_turn: np.ndarray) -> dict[str, np.ndarray]:
   """Two statistics of 2k turns (2k, n) for which a canary that took part scores higher.
 
   Returns:
@@ -153,14 +171,14 @@ def scores(by_turn):
 
 
 def report(
-  updates,
-  included,
-  noise_multiplier,
-  delta,
-  confidence=0.95,
-  strategy=INDEPENDENT,
-  steps=None,
-):
+  updates: Array,
+  included: Array,
+  noise_multiplier: float,
+  delta: float,
+  confidence: float = 0.95,
+  strategy: Sequence[float] = INDEPENDENT,
+  steps: int | None = None,
+) -> dict[str, Any]:
   """What the canaries prove about a mechanism that claims `noise_multiplier`.
 
   Args:

@@ -10,7 +10,7 @@ LARGEST_EPSILON = 500.0  # far beyond any protection; above it figures lose mean
 CLIPPING = ('constant', 'normalised', 'per_layer', 'adaptive')  # see `clipping`
 
 
-def check_epsilon(epsilon):
+def check_epsilon(epsilon: float) -> None:
   """Raises ValueError unless 0 < epsilon <= LARGEST_EPSILON."""
   if not _is_number(epsilon) or not 0 < epsilon <= LARGEST_EPSILON:
     raise ValueError(
@@ -20,7 +20,7 @@ def check_epsilon(epsilon):
     )
 
 
-def check_delta(delta, num_patients):
+def check_delta(delta: float, num_patients: int) -> None:
   """Raises ValueError unless 0 < delta < 1 / num_patients.
 
   At delta = 1/N a mechanism that publishes one whole patient would pass.
@@ -34,7 +34,7 @@ def check_delta(delta, num_patients):
     )
 
 
-def check_num_patients(num_patients):
+def check_num_patients(num_patients: int) -> None:
   """Raises ValueError unless num_patients is a whole number >= 1."""
   if not _is_whole(num_patients) or num_patients < 1:
     raise ValueError(
@@ -43,7 +43,7 @@ def check_num_patients(num_patients):
     )
 
 
-def sampling_probability(num_patients, batch_size):
+def sampling_probability(num_patients: int, batch_size: float) -> float:
   """q = batch_size / num_patients, the chance of each patient in each step.
 
   Args:
@@ -68,7 +68,7 @@ def sampling_probability(num_patients, batch_size):
   return batch_size / num_patients
 
 
-def check_sampling_probability(probability):
+def check_sampling_probability(probability: float) -> None:
   """Raises ValueError unless 0 < q <= 1."""
   if not _is_number(probability) or not 0 < probability <= 1:
     raise ValueError(
@@ -77,7 +77,7 @@ def check_sampling_probability(probability):
     )
 
 
-def check_steps(steps):
+def check_steps(steps: int) -> None:
   """Raises ValueError unless steps is a whole number >= 1."""
   if not _is_whole(steps) or steps < 1:
     raise ValueError(
@@ -86,7 +86,7 @@ def check_steps(steps):
     )
 
 
-def check_count(name, value):
+def check_count(name: str, value: int) -> None:
   """Raises ValueError unless the value of a release's field is a whole number >= 1."""
   if not _is_whole(value) or value < 1:
     raise ValueError(
@@ -95,7 +95,7 @@ def check_count(name, value):
     )
 
 
-def check_clipping(rule):
+def check_clipping(rule: str) -> None:
   """Raises ValueError unless the rule is one of CLIPPING."""
   if rule not in CLIPPING:
     raise ValueError(
@@ -104,7 +104,7 @@ def check_clipping(rule):
     )
 
 
-def check_clip_norm(clip_norm):
+def check_clip_norm(clip_norm: float) -> None:
   """Raises ValueError unless the clip norm is finite and at least 1e-12."""
   if not _is_number(clip_norm) or not 1e-12 <= clip_norm < math.inf:
     raise ValueError(
@@ -113,7 +113,7 @@ def check_clip_norm(clip_norm):
     )
 
 
-def check_noise_multiplier(noise_multiplier, clip_only=False):
+def check_noise_multiplier(noise_multiplier: float, clip_only: bool = False) -> None:
   """Raises ValueError unless the noise multiplier is a finite number > 0.
 
   0 passes only with clip_only, the mode without any privacy (epsilon is infinite).

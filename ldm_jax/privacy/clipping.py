@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 
 from ldm_jax.privacy import checks
+from ldm_jax.types import PyTree
 
 RULES, check = checks.CLIPPING, checks.check_clipping  # there, where jax is not needed
 MARGIN = 1e-6  # relative; the float32 norm of 3e7 entries errs by about 1e-7
@@ -35,7 +36,9 @@ ADAPTATION = 0.2  # rate of the quantile's descent [Andrew21]
 RANGE = 1e6  # the adaptive C stays within this factor of the first
 
 
-def scales(squares, clip_norm, keep, rule='constant'):
+def scales(
+  squares: PyTree, clip_norm: float | jax.Array, keep: jax.Array, rule: str = 'constant'
+) -> tuple[PyTree, jax.Array, jax.Array]:
   """The factors of p patients' gradients.
 
   Args:
@@ -69,7 +72,9 @@ def scales(squares, clip_norm, keep, rule='constant'):
   )
 
 
-def next_clip_norm(clip_norm, mean_bit, quantile, first):
+def next_clip_norm(
+  clip_norm: jax.Array, mean_bit: jax.Array, quantile: float, first: float
+) -> jax.Array:
   """C of the next step, by one step down the quantile's loss. [Andrew21, Eq. 4]
 
   Args:

@@ -5,14 +5,19 @@ them is post-processing. The public scale makes one clip norm fit any latents an
 losses: it divides all parts alike and no private patient enters it.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
+import jax
 import numpy as np
 
 from ldm_jax.privacy import release
+from ldm_jax.types import Array
 
 SHARE = 0.9  # of the public patients that stay below the public scale
 
 
-def public_scale(parts):
+def public_scale(parts: Array) -> float:
   """The norm that SHARE of the public patients' parts (n, m) stay below; positive.
 
   Raises:
@@ -27,7 +32,7 @@ def public_scale(parts):
   return scale
 
 
-def loss_parts(losses, grid):
+def loss_parts(losses: Array, grid: Sequence[float]) -> np.ndarray:
   """Losses (n, g) over a grid with 0 in it -> (n, g - 1) less the loss of no drift.
 
   A patient's part is a public function of this patient's losses alone. The column of no
@@ -37,7 +42,15 @@ def loss_parts(losses, grid):
   return np.delete(losses - losses[:, at_zero : at_zero + 1], at_zero, axis=1)
 
 
-def private_parts(parts, scale, clip_norm, noise_multiplier, num_patients, key, name):
+def private_parts(
+  parts: Array,
+  scale: float,
+  clip_norm: float,
+  noise_multiplier: float,
+  num_patients: int,
+  key: jax.Array,
+  name: str,
+) -> tuple[np.ndarray, dict[str, Any]]:
   """The mean over patients of a part each, with Gaussian noise, in the parts' units.
 
   Sensitivity. Patient i enters by v_i = parts_i / scale, where the scale is public; v_i
@@ -67,7 +80,7 @@ def private_parts(parts, scale, clip_norm, noise_multiplier, num_patients, key, 
   return scale * np.asarray(mean, float), made
 
 
-def least(differences, grid):
+def least(differences: Array, grid: Sequence[float]) -> float:
   """The value of the grid with the least loss, given differences as `loss_parts`.
 
   The loss of no drift is exactly zero here: where noise or patients see no gain, the

@@ -13,9 +13,12 @@ import numpy as np
 from scipy import stats
 
 from ldm_jax.privacy import accounting
+from ldm_jax.types import Array
 
 
-def epsilon_from_gaussian_scores(member_scores, other_scores, delta, confidence=0.95):
+def epsilon_from_gaussian_scores(
+  member_scores: Array, other_scores: Array, delta: float, confidence: float = 0.95
+) -> float:
   """Lower bound on epsilon of a Gaussian mechanism from scores in and out. [Nasr23]
 
   Assumes independent Gaussian scores of one deviation: then mu = (difference of
@@ -48,7 +51,7 @@ def epsilon_from_gaussian_scores(member_scores, other_scores, delta, confidence=
   return accounting.epsilon([accounting.gaussian_event(1 / mu)], delta)['pld']
 
 
-def deviation(values, confidence=0.95):
+def deviation(values: Array, confidence: float = 0.95) -> dict[str, float]:
   """Standard deviation about zero of Gaussian values, with its chi-squared interval.
 
   Returns:

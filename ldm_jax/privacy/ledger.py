@@ -23,12 +23,16 @@ import json
 import os
 import pathlib
 import secrets
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import dp_accounting
 
 from ldm_jax.data import atomic
 from ldm_jax.privacy import accounting, statement
 
 
-def release_id(run, release):
+def release_id(run: str, release: Mapping[str, Any]) -> str:
   """Names a release by its run and its content, as 16 hexadecimal digits.
 
   Args:
@@ -41,7 +45,7 @@ def release_id(run, release):
   return hashlib.sha256(f'{run}\n{_canonical(content)}'.encode()).hexdigest()[:16]
 
 
-def cohort_mark(salt, patients):
+def cohort_mark(salt: str, patients: Iterable[str]) -> str:
   """Names a cohort: SHA-256 of a salt and its sorted patient identifiers together."""
   words = sorted({str(patient) for patient in patients})
   return hashlib.sha256(f'{salt}\n{_canonical(words)}'.encode()).hexdigest()
@@ -56,11 +60,11 @@ class Ledger:
       checked (reading alone).
   """
 
-  def __init__(self, path, patients=None):
+  def __init__(self, path: str | os.PathLike, patients: Iterable[str] | None = None):
     self.path = pathlib.Path(path).expanduser()
     self.patients = None if patients is None else tuple(patients)
 
-  def releases(self):
+  def releases(self) -> list[dict[str, Any]]:
     """All recorded releases, oldest first: list of dicts.
 
     Raises:
@@ -69,15 +73,17 @@ class Ledger:
     """
     return self._read()[0]
 
-  def events(self):
+  def events(self) -> list[dp_accounting.DpEvent]:
     """The accountant's events of all releases, for `accounting.calibrate`."""
     return [accounting.event(release) for release in self.releases()]
 
-  def epsilon(self, delta):
+  def epsilon(self, delta: float) -> dict[str, float]:
     """Epsilon of everything recorded: {'pld': the claim, 'rdp': its confirmation}."""
     return accounting.epsilon(self.events(), delta)
 
-  def record(self, release, budget=None):
+  def record(
+    self, release: Mapping[str, Any], budget: tuple[float, float] | None = None
+  ) -> bool:
     """Adds one planned release; see `record_all`.
 
     Returns:
@@ -85,7 +91,11 @@ class Ledger:
     """
     return self.record_all([release], budget) == 1
 
-  def record_all(self, releases, budget=None):
+  def record_all(
+    self,
+    releases: Iterable[Mapping[str, Any]],
+    budget: tuple[float, float] | None = None,
+  ) -> int:
     """Adds planned releases, durably, before anything private is computed.
 
     All are added or none, so that what was refused as a whole has spent nothing.
@@ -126,11 +136,17 @@ class Ledger:
       _sync_folder(self.path.parent)
     return added
 
-  def statement(self, **details):
+  def statement(self, **details: Any) -> dict[str, Any]:
     """The content of privacy.json for this ledger; see `statement.build`."""
     return statement.build(self.releases(), **details)
 
-  def check_budget(self, name, events, epsilon, delta):
+  def check_budget(
+    self,
+    name: str,
+    events: Iterable[dp_accounting.DpEvent],
+    epsilon: float,
+    delta: float,
+  ) -> None:
     """Raises ValueError where events would bring the total above epsilon at delta.
 
     A look ahead; `record_all` checks again, under the lock.

@@ -16,12 +16,28 @@ The prior is a JSON-able dict: num_bins, shares {name: list}, pairs [[parent, ch
 joint [table of parent x child].
 """
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
 import numpy as np
 
+from ldm_jax.data.attributes import Schema
+from ldm_jax.data.split import Split
 from ldm_jax.privacy import release
 
+Pairs = Sequence[Sequence[str]]
 
-def compute(schema, num_bins, pairs, split, noise_multiplier, key, name):
+
+def compute(
+  schema: Schema,
+  num_bins: int,
+  pairs: Pairs,
+  split: Split,
+  noise_multiplier: float,
+  key: jax.Array,
+  name: str,
+) -> tuple[dict[str, Any], dict[str, Any]]:
   """Releases the prior of a private cohort; record it in the ledger before.
 
   Sensitivity: sqrt(number of attributes + pairs), see `release.private_histograms`.
@@ -56,7 +72,7 @@ def compute(schema, num_bins, pairs, split, noise_multiplier, key, name):
   return _prior(schema, num_bins, pairs, found), made
 
 
-def uniform(schema, num_bins, pairs=()):
+def uniform(schema: Schema, num_bins: int, pairs: Pairs = ()) -> dict[str, Any]:
   """The prior that knows nothing: every bin alike, and no value missing.
 
   Raises:
@@ -73,7 +89,9 @@ def uniform(schema, num_bins, pairs=()):
   return _prior(schema, num_bins, pairs, [*single, *joint])
 
 
-def draw(prior, schema, num, generator):
+def draw(
+  prior: Mapping[str, Any], schema: Schema, num: int, generator: np.random.Generator
+) -> np.ndarray:
   """Draws encoded requests, (num, k) float32; a missing value is NaN.
 
   Args:
@@ -108,12 +126,12 @@ def draw(prior, schema, num, generator):
   return codes
 
 
-def num_shares(schema, num_bins):
+def num_shares(schema: Schema, num_bins: int) -> dict[str, int]:
   """Name -> number of bins, the one for missing values included."""
   return {a.name: (len(a.categories) or num_bins) + 1 for a in schema}
 
 
-def to_bins(schema, num_bins, codes):
+def to_bins(schema: Schema, num_bins: int, codes: np.ndarray) -> np.ndarray:
   """Encoded attributes (v,k) -> bins (v,k) int."""
   codes = np.asarray(codes, np.float64)
   bins = np.empty(codes.shape, int)
@@ -127,7 +145,7 @@ def to_bins(schema, num_bins, codes):
   return bins
 
 
-def order(schema, pairs):
+def order(schema: Schema, pairs: Pairs) -> list[str]:
   """Names of the schema, parents before children.
 
   Raises:

@@ -24,11 +24,20 @@ import numpy as np
 
 from ldm_jax.privacy import threefry
 from ldm_jax.privacy.checks import check_noise_multiplier
+from ldm_jax.types import PyTree
 
 GENERATOR = 'threefry2x32'
 
 
-def add_noise(clipped_sum, key, step, noise_multiplier, clip_norm, *, clip_only=False):
+def add_noise(
+  clipped_sum: PyTree,
+  key: jax.Array,
+  step: int | jax.Array,
+  noise_multiplier: float,
+  clip_norm: float | jax.Array,
+  *,
+  clip_only: bool = False,
+) -> PyTree:
   """Adds N(0, (noise_multiplier * clip_norm)^2) to every coordinate, in float32.
 
   Args:
@@ -56,12 +65,12 @@ def add_noise(clipped_sum, key, step, noise_multiplier, clip_norm, *, clip_only=
   )
 
 
-def normals(key, step, size):
+def normals(key: jax.Array, step: int | jax.Array, size: int) -> jax.Array:
   """The standard normals (size,) of one step; no other step or use draws them."""
   return threefry.normals(jax.random.fold_in(key, step), size)
 
 
-def add_vector(tree, vector):
+def add_vector(tree: PyTree, vector: jax.Array) -> PyTree:
   """Adds a vector over all coordinates, in the order of the leaves; float32 tree."""
   leaves, structure = jax.tree.flatten(tree)
   ends = np.cumsum([leaf.size for leaf in leaves], dtype=int)
@@ -74,15 +83,15 @@ def add_vector(tree, vector):
 
 
 def privatise(
-  clipped_sum,
-  key,
-  step,
-  noise_multiplier,
-  clip_norm,
-  expected_batch,
+  clipped_sum: PyTree,
+  key: jax.Array,
+  step: int | jax.Array,
+  noise_multiplier: float,
+  clip_norm: float | jax.Array,
+  expected_batch: float,
   *,
-  clip_only=False,
-):
+  clip_only: bool = False,
+) -> PyTree:
   """Turns a clipped sum into the private estimate of the mean gradient.
 
   Args are those of `add_noise`; expected_batch is q * N > 0, public and constant.
@@ -100,7 +109,7 @@ def privatise(
   return jax.tree.map(lambda leaf: leaf / expected_batch, noisy)
 
 
-def check_expected_batch(expected_batch):
+def check_expected_batch(expected_batch: float) -> None:
   """Raises ValueError unless the expected batch is above 0."""
   if not expected_batch > 0:
     raise ValueError(
@@ -109,7 +118,7 @@ def check_expected_batch(expected_batch):
     )
 
 
-def new_noise_key(seed=None):
+def new_noise_key(seed: int | None = None) -> jax.Array:
   """Makes the secret noise key: 64 bits of OS entropy, or fixed by a seed.
 
   Args:
@@ -127,7 +136,7 @@ def new_noise_key(seed=None):
   return jax.random.wrap_key_data(jnp.asarray(data), impl=GENERATOR)
 
 
-def describe_randomness(seed=None):
+def describe_randomness(seed: int | None = None) -> str:
   """One sentence for the privacy statement: where noise and draws come from."""
   if seed is None:
     return (
@@ -140,13 +149,13 @@ def describe_randomness(seed=None):
   )
 
 
-def sampling_secret(key):
+def sampling_secret(key: jax.Array) -> bytes:
   """32 secret bytes for the Poisson sampler, derived one way from the noise key."""
   data = np.asarray(jax.random.key_data(key), '<u4').tobytes()
   return hashlib.sha256(b'ldm_jax sampling ' + data).digest()
 
 
-def save_key(path, key):
+def save_key(path: str | os.PathLike, key: jax.Array) -> None:
   """Writes the key atomically with file mode 600; an existing file is replaced."""
   path = pathlib.Path(path)
   data = np.asarray(jax.random.key_data(key), '<u4').tobytes().hex()
@@ -162,7 +171,7 @@ def save_key(path, key):
     raise
 
 
-def load_key(path):
+def load_key(path: str | os.PathLike) -> jax.Array:
   """Reads a key written by `save_key`.
 
   Raises:
@@ -195,7 +204,7 @@ def load_key(path):
   return jax.random.wrap_key_data(jnp.asarray(words), impl=GENERATOR)
 
 
-def destroy_key(path):
+def destroy_key(path: str | os.PathLike) -> None:
   """Overwrites and removes the key file; no error if it is gone already.
 
   Overwriting reaches the old bytes on ordinary disks only; journals, snapshots and

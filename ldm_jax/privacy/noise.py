@@ -9,6 +9,7 @@ come from (key, step), a resumed run computes it again, bit for bit, from step 0
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ import numpy as np
 
 from ldm_jax.privacy import mechanism, strategies
 from ldm_jax.privacy.checks import check_noise_multiplier
+from ldm_jax.types import Array, PyTree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,11 +34,18 @@ class Independent:
   def __post_init__(self):
     check_noise_multiplier(self.noise_multiplier)
 
-  def start(self, total):
+  def start(self, total: PyTree) -> tuple:
     """The memory before step 0: none."""
     return ()
 
-  def add(self, total, memory, key, step, clip_norm):
+  def add(
+    self,
+    total: PyTree,
+    memory: tuple,
+    key: jax.Array,
+    step: int | jax.Array,
+    clip_norm: float | jax.Array,
+  ) -> tuple[PyTree, tuple]:
     """(clipped sum, (), key, step, C) -> (float32 tree with noise, ())."""
     noisy = mechanism.add_noise(total, key, step, self.noise_multiplier, clip_norm)
     return noisy, memory
@@ -60,7 +69,7 @@ class Correlated:
   """
 
   noise_multiplier: float
-  coefficients: tuple
+  coefficients: tuple[float, ...]
   steps: int
   remembers = True
 
@@ -68,12 +77,19 @@ class Correlated:
     check_noise_multiplier(self.noise_multiplier)
     strategies.check(self.coefficients, self.steps)
 
-  def start(self, total):
+  def start(self, total: PyTree) -> jax.Array:
     """The memory before step 0: zeros (b-1, number of coordinates)."""
     size = sum(leaf.size for leaf in jax.tree.leaves(total))
     return jnp.zeros((len(self.coefficients) - 1, size), jnp.float32)
 
-  def add(self, total, memory, key, step, clip_norm):
+  def add(
+    self,
+    total: PyTree,
+    memory: jax.Array,
+    key: jax.Array,
+    step: int | jax.Array,
+    clip_norm: float | jax.Array,
+  ) -> tuple[PyTree, jax.Array]:
     """(clipped sum, memory, key, step, C) -> (float32 tree with noise, memory)."""
     coefficients = jnp.asarray(self.coefficients, jnp.float32)
     slots, size = memory.shape
@@ -95,13 +111,20 @@ class Replay:
   What it holds is secret and is never written.
   """
 
-  def __init__(self):
-    self._known = None
+  def __init__(self) -> None:
+    # (step, bits of the key, memory before that step).
+    self._known: tuple[int, bytes, Array] | None = None
 
   def __repr__(self):
     return 'Replay(secret)'
 
-  def before(self, step, key, start, again):
+  def before(
+    self,
+    step: int,
+    key: jax.Array,
+    start: Callable[[], Array],
+    again: Callable[[Array, int], Array],
+  ) -> Array:
     """The memory as it is before a step; to be given back by `keep`.
 
     Args:
@@ -120,7 +143,7 @@ class Replay:
       memory = again(memory, earlier)
     return memory
 
-  def keep(self, step, key, memory):
+  def keep(self, step: int, key: jax.Array, memory: Array) -> None:
     """Keeps the memory as it is before a step."""
     self._known = step, _bits(key), memory
 

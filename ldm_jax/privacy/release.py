@@ -13,24 +13,27 @@ Consistency, NDSS 2020 (norm-sub: the nearest histogram that can be).
 
 import hashlib
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ldm_jax.privacy import accounting, checks, mechanism
+from ldm_jax.types import Array
 
 
 def private_mean(
-  values,
-  clip_norm,
-  noise_multiplier,
-  num_patients,
-  key,
+  values: Array,
+  clip_norm: float,
+  noise_multiplier: float,
+  num_patients: int,
+  key: jax.Array,
   *,
-  name='private mean',
-  centre=None,
-):
+  name: str = 'private mean',
+  centre: Array | None = None,
+) -> tuple[np.ndarray, dict[str, Any]]:
   """Releases the mean over patients of a vector each, with Gaussian noise.
 
   Sensitivity. Let f = sum_i clip(v_i - centre), where clip scales its argument to L2
@@ -88,7 +91,7 @@ def private_mean(
   return np.asarray(mean + centre, np.float32), release
 
 
-def clip_rows(values, clip_norm):
+def clip_rows(values: np.ndarray, clip_norm: float) -> np.ndarray:
   """Scales each row (n, m) to L2 norm <= clip_norm; a row not finite becomes zero."""
   finite = np.all(np.isfinite(values), axis=1, keepdims=True)
   values = np.where(finite, values, 0.0)
@@ -100,7 +103,7 @@ def clip_rows(values, clip_norm):
     return values * np.minimum(1.0, clip_norm / np.where(norm > 0, norm, 1.0))
 
 
-def planned(name, noise_multiplier, clip_norm):
+def planned(name: str, noise_multiplier: float, clip_norm: float) -> dict[str, Any]:
   """The ledger's dict of one release over all patients; add its 'id' and record it.
 
   Raises:
@@ -120,7 +123,7 @@ def planned(name, noise_multiplier, clip_norm):
   return release
 
 
-def release_key(secret_key, name):
+def release_key(secret_key: jax.Array, name: str) -> jax.Array:
   """The secret key of one named release, derived one way from a run's noise key.
 
   A run that resumes computes the same noise, so a release that was interrupted is not
@@ -129,11 +132,11 @@ def release_key(secret_key, name):
   data = np.asarray(jax.random.key_data(secret_key), '<u4')
   material = b'ldm_jax release ' + name.encode() + b' ' + data.tobytes()
   words = np.frombuffer(hashlib.sha256(material).digest(), '<u4')[: data.size]
-  words = jnp.asarray(words.reshape(data.shape), jnp.uint32)
-  return jax.random.wrap_key_data(words, impl=jax.random.key_impl(secret_key))
+  bits = jnp.asarray(words.reshape(data.shape), jnp.uint32)
+  return jax.random.wrap_key_data(bits, impl=jax.random.key_impl(secret_key))
 
 
-def latent_means(z, present):
+def latent_means(z: Array, present: Array) -> np.ndarray:
   """Mean of each patient's latents over volumes and voxels.
 
   Args:
@@ -149,8 +152,13 @@ def latent_means(z, present):
 
 
 def private_histograms(
-  blocks, noise_multiplier, num_patients, key, *, name='private histograms'
-):
+  blocks: Sequence[np.ndarray],
+  noise_multiplier: float,
+  num_patients: int,
+  key: jax.Array,
+  *,
+  name: str = 'private histograms',
+) -> tuple[list[np.ndarray], dict[str, Any]]:
   """Releases several histograms over the same patients at once.
 
   Sensitivity. In block b patient i has a row of shares >= 0 that sum to 1 (one record:
@@ -184,12 +192,12 @@ def private_histograms(
   return [onto_simplex(part) for part in parts], release
 
 
-def histograms_norm(num_blocks):
+def histograms_norm(num_blocks: int) -> float:
   """L2 norm of one patient's rows in `private_histograms`: sqrt(k)."""
   return math.sqrt(num_blocks)
 
 
-def shares(bins, groups, num_bins):
+def shares(bins: Array, groups: Sequence[Array], num_bins: int) -> np.ndarray:
   """Each patient's share of records in each bin: (v,) int, groups -> (n, num_bins).
 
   Args:
@@ -200,7 +208,7 @@ def shares(bins, groups, num_bins):
   return np.stack([one_hot[group].mean(axis=0) for group in groups])
 
 
-def onto_simplex(values):
+def onto_simplex(values: Array) -> np.ndarray:
   """The nearest point (L2) that is >= 0 and sums to 1: (n,) -> (n,). [Duchi08]
 
   Setting negative counts to zero and dividing by the sum would favour rare bins.

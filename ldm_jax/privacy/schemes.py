@@ -18,11 +18,19 @@ patient who is in the batch moves the sum by at most C.
 [Truncated25] arXiv:2508.15089, truncated Poisson sampling.
 """
 
+from __future__ import annotations
+
 import dataclasses
-from typing import ClassVar
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import dp_accounting
 
 from ldm_jax.data import batching
 from ldm_jax.privacy import accounting, checks, strategies
+
+if TYPE_CHECKING:
+  from ldm_jax.privacy.noise import Correlated, Independent
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,16 +82,18 @@ class Poisson:
       checks.check_noise_multiplier(self.noise_multiplier)
 
   @property
-  def sampling_probability(self):
+  def sampling_probability(self) -> float:
     """q, the chance of a patient in a step in which it can be drawn."""
     return checks.sampling_probability(self.num_patients, self.batch_size)
 
   @property
-  def expected_batch(self):
+  def expected_batch(self) -> float:
     """Public expected number of patients a step: what sums are divided by."""
     return self.batch_size
 
-  def calibrated(self, epsilon, delta, spent=()):
+  def calibrated(
+    self, epsilon: float, delta: float, spent: Iterable[dp_accounting.DpEvent] = ()
+  ) -> Self:
     """The same run with the least noise whose total stays within epsilon at delta.
 
     Args:
@@ -92,11 +102,11 @@ class Poisson:
     sigma = accounting.calibrate_release(epsilon, delta, self._described(), spent)
     return dataclasses.replace(self, noise_multiplier=sigma)
 
-  def prepared(self):
+  def prepared(self) -> Self:
     """The same run with all that its noise needs beside the noise multiplier."""
     return self
 
-  def sampler(self, secret):
+  def sampler(self, secret: bytes) -> batching.PoissonSampler:
     """The draws of this run: an object with `draw(step)` -> patients.
 
     Args:
@@ -104,13 +114,13 @@ class Poisson:
     """
     return batching.PoissonSampler(self.num_patients, self.sampling_probability, secret)
 
-  def noise(self):
+  def noise(self) -> Independent | Correlated:
     """The noise of this run: `noise.Independent` or `noise.Correlated`."""
     from ldm_jax.privacy import noise
 
     return noise.Independent(self._sigma())
 
-  def release(self, name):
+  def release(self, name: str) -> dict[str, Any]:
     """The release dict of this run for the ledger; any reader recomputes epsilon."""
     release = {
       'name': str(name),
@@ -123,12 +133,12 @@ class Poisson:
     accounting.event(release)
     return release
 
-  def event(self):
+  def event(self) -> dp_accounting.DpEvent:
     """The accountant's event of this run."""
     described = {**self._described(), 'noise_multiplier': self._sigma()}
     return accounting.event(described)
 
-  def _described(self):
+  def _described(self) -> dict[str, Any]:
     return {
       'mechanism': 'gaussian',
       'sampling_probability': float(self.sampling_probability),
@@ -166,7 +176,7 @@ class TruncatedPoisson(Poisson):
     super().__post_init__()
     checks.check_count('max_batch_size', self.max_batch_size)
 
-  def sampler(self, secret):
+  def sampler(self, secret: bytes) -> batching.PoissonSampler:
     return batching.TruncatedPoissonSampler(
       self.num_patients, self.sampling_probability, secret, self.max_batch_size
     )
@@ -213,7 +223,7 @@ class Banded(Poisson):
   settings: ClassVar = (*Poisson.settings, 'num_bands')
 
   num_bands: int
-  strategy: tuple = ()
+  strategy: tuple[float, ...] = ()
 
   def __post_init__(self):
     checks.check_count('num_bands', self.num_bands)
@@ -234,7 +244,7 @@ class Banded(Poisson):
     strategies.check(self.strategy, self.steps)
 
   @property
-  def sampling_probability(self):
+  def sampling_probability(self) -> float:
     """b q: the chance of a patient when its group has its turn."""
     within = self.num_bands * self.batch_size
     if within > self.num_patients:
@@ -246,17 +256,17 @@ class Banded(Poisson):
       )
     return checks.sampling_probability(self.num_patients, within)
 
-  def prepared(self):
+  def prepared(self) -> Self:
     """With the strategy of least error for these steps, found by optimisation."""
     found = strategies.optimal(self.steps, self.num_bands)
     return dataclasses.replace(self, strategy=found)
 
-  def sampler(self, secret):
+  def sampler(self, secret: bytes) -> batching.PoissonSampler:
     return batching.CyclicPoissonSampler(
       self.num_patients, self.sampling_probability, secret, self.num_bands
     )
 
-  def noise(self):
+  def noise(self) -> Independent | Correlated:
     from ldm_jax.privacy import noise
 
     coefficients = self._prepared_strategy()
@@ -264,7 +274,7 @@ class Banded(Poisson):
       return super().noise()
     return noise.Correlated(self._sigma(), coefficients, self.steps)
 
-  def release(self, name):
+  def release(self, name: str) -> dict[str, Any]:
     release = {**super().release(name), 'strategy': list(self._prepared_strategy())}
     accounting.event(release)
     return release
@@ -294,7 +304,7 @@ class FullBatch(Poisson):
 
   settings: ClassVar = ('clip_norm', 'clipping', 'quantile')
 
-  batch_size: float | None = None
+  batch_size: float = None  # type: ignore[assignment]  # N is put in its place
 
   def __post_init__(self):
     if self.batch_size is None:
@@ -307,7 +317,7 @@ class FullBatch(Poisson):
 
 
 # config.adapt.privacy.mechanism -> the class of the run.
-MECHANISMS = {
+MECHANISMS: dict[str, type[Poisson]] = {
   'poisson': Poisson,
   'truncated_poisson': TruncatedPoisson,
   'banded': Banded,

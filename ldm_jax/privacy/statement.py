@@ -7,8 +7,11 @@ else its mechanism needs; `sampling` says in words which privacy loss they stand
 
 import importlib.metadata
 import math
+import os
 import pathlib
 import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from ldm_jax.data import atomic
 from ldm_jax.privacy import accounting, checks
@@ -47,15 +50,15 @@ MORE_FIELDS = ('num_patients', 'max_batch_size', 'num_bands', 'strategy', 'clipp
 
 
 def build(
-  releases,
+  releases: Sequence[Mapping[str, Any]],
   *,
-  delta,
-  num_patients,
-  randomness,
-  config_sha256,
-  assumptions=(),
-  not_covered=(),
-):
+  delta: float,
+  num_patients: int,
+  randomness: str,
+  config_sha256: str,
+  assumptions: Iterable[str] = (),
+  not_covered: Iterable[str] = (),
+) -> dict[str, Any]:
   """Makes the privacy statement of one private cohort.
 
   Args:
@@ -112,7 +115,7 @@ def build(
   }
 
 
-def sampling(release):
+def sampling(release: Mapping[str, Any]) -> str:
   """One sentence: who takes part in a step of this release, and what it amounts to."""
   probability, steps = release['sampling_probability'], release['steps']
   gaussian = f'Gaussian releases of noise multiplier {release["noise_multiplier"]:.6g}'
@@ -137,7 +140,7 @@ def sampling(release):
   )
 
 
-def write(path, statement):
+def write(path: str | os.PathLike, statement: Mapping[str, Any]) -> None:
   """Writes the statement atomically as strict JSON.
 
   Raises:
@@ -146,12 +149,12 @@ def write(path, statement):
   atomic.write_json(path, statement)
 
 
-def finite(value):
+def finite(value: float) -> float | str:
   """The number itself, or the text 'inf', which strict JSON can hold."""
   return 'inf' if math.isinf(value) else float(value)
 
 
-def code_version():
+def code_version() -> str:
   """The package's version, with the commit where it runs from a git checkout."""
   try:
     version = importlib.metadata.version('ldm-jax')

@@ -13,13 +13,14 @@ updates holds less of it than with independent noise.
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 TOLERANCE = 1e-12
 
 
-def optimal(steps, num_bands):
+def optimal(steps: int, num_bands: int) -> tuple[float, ...]:
   """Coefficients (num_bands,) of least mean squared error of all prefix sums.
 
   Returns:
@@ -42,14 +43,14 @@ def optimal(steps, num_bands):
   return tuple(float(value) for value in found / np.linalg.norm(found))
 
 
-def column_norms(coefficients, steps):
+def column_norms(coefficients: Sequence[float] | np.ndarray, steps: int) -> np.ndarray:
   """L2 norms (steps,) of the columns before scaling: the last b-1 are cut short."""
   squares = np.cumsum(np.square(np.asarray(coefficients, np.float64)))
   rows = np.minimum(steps - np.arange(steps), len(coefficients))
   return np.sqrt(squares[rows - 1])
 
 
-def matrix(coefficients, steps):
+def matrix(coefficients: Sequence[float] | np.ndarray, steps: int) -> np.ndarray:
   """C (steps, steps) in float64, its columns scaled to norm 1."""
   result = np.zeros((steps, steps))
   for band, value in enumerate(coefficients[:steps]):
@@ -57,7 +58,7 @@ def matrix(coefficients, steps):
   return result / column_norms(coefficients, steps)
 
 
-def check(coefficients, steps):
+def check(coefficients: Sequence[float] | np.ndarray, steps: int) -> None:
   """Verifies in numbers what the sensitivity rests on; see schemes.Banded.
 
   The columns of C have norm 1, and two columns b or more apart have no row in common.
@@ -86,7 +87,7 @@ def check(coefficients, steps):
     )
 
 
-def mean_error(coefficients, steps):
+def mean_error(coefficients: Sequence[float] | np.ndarray, steps: int) -> float:
   """Root mean square error of the prefix sums per unit of noise; 1 band: the worst.
 
   sqrt(mean over t of the squared norms of the rows of A C^{-1}), A the prefix sums.

@@ -19,7 +19,7 @@ PARITY = 0x1BD11BDA
 LOWEST = np.nextafter(np.float32(-1), np.float32(0))  # erf_inv(-1) is not finite
 
 
-def normals(key, size):
+def normals(key: jax.Array, size: int) -> jax.Array:
   """Standard normals (size,) float32, bit for bit those of `jax.random.normal`.
 
   Args:

@@ -5,21 +5,25 @@ differential privacy; [De22] unlocking accuracy of DP image classification, arXi
 2204.13650.
 """
 
+import dataclasses
 import functools
+from collections.abc import Callable, Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from ldm_jax.privacy import clipping, gradients, mechanism
+from ldm_jax.privacy import clipping, gradients, mechanism, schemes
 from ldm_jax.privacy.noise import Replay
 from ldm_jax.training.mesh import EXAMPLES, state_shardings
-from ldm_jax.training.state import advance, learning_rates
+from ldm_jax.training.state import TrainState, advance, learning_rates
+from ldm_jax.types import Config, PyTree
 
 
-def optimizer(section):
+def optimizer(section: Config) -> optax.GradientTransformation:
   """The optimiser of `config.adapt`, of gradients in units of the clip norm. [De22]
 
   The division comes after the noise: it is post-processing, and it takes the clip norm
@@ -35,23 +39,47 @@ def optimizer(section):
   return optax.chain(optax.scale(1 / section.privacy.clip_norm), moving)
 
 
-def begin(state, scheme):
+def begin(state: TrainState, scheme: schemes.Poisson) -> TrainState:
   """The state with what a private run by this scheme keeps beside the parameters."""
   if scheme.clipping != 'adaptive':
     return state
   return state.replace(clip_norm=jnp.float32(scheme.clip_norm))
 
 
+@dataclasses.dataclass(frozen=True)
+class PrivateStep:
+  """A compiled private step, together with the scheme that it was built for.
+
+  Attributes:
+    take: (state, frozen, chunks, key, noise_key) -> state.
+    scheme: of `privacy.schemes`; `private.take_steps` draws the patients from it, so
+      that sampling and noise cannot come from different schemes.
+  """
+
+  take: Callable[..., TrainState]
+  scheme: schemes.Poisson
+
+  def __call__(
+    self,
+    state: TrainState,
+    frozen: PyTree,
+    chunks: Iterable[tuple],
+    key: jax.Array,
+    noise_key: jax.Array,
+  ) -> TrainState:
+    return self.take(state, frozen, chunks, key, noise_key)
+
+
 def private_step(
-  patient_loss,
-  optimizer,
-  mesh,
-  ema_decay,
-  scheme,
+  patient_loss: Callable[..., jax.Array],
+  optimizer: optax.GradientTransformation,
+  mesh: Mesh,
+  ema_decay: float | Sequence[float],
+  scheme: schemes.Poisson,
   *,
-  microbatch=1,
-  method='auto',
-):
+  microbatch: int = 1,
+  method: str = 'auto',
+) -> PrivateStep:
   """Builds the DP-SGD step [Abadi16, Algorithm 1] with the patient as the unit.
 
   The order is the privacy argument: per-patient gradients, each clipped to
@@ -167,5 +195,4 @@ def private_step(
       replay.keep(int(state.step) + 1, noise_key, memory)
     return update(state, gradient)
 
-  step.scheme = scheme
-  return step
+  return PrivateStep(step, scheme)

@@ -4,12 +4,22 @@ A small method leaves a small checkpoint: its adapters, say, and not the network
 second time. The whole network is put together where it is used.
 """
 
+import pathlib
+from collections.abc import Container, Sequence
+
 from ldm_jax.models import adapters
 from ldm_jax.training import checkpoint
 from ldm_jax.training.state import flatten, unflatten
+from ldm_jax.types import PyTree
 
 
-def save(folder, averages, decays, frozen, base):
+def save(
+  folder: pathlib.Path,
+  averages: Sequence[PyTree],
+  decays: Sequence[float],
+  frozen: PyTree,
+  base: Container[str],
+) -> None:
   """Writes what the base does not hold, once for each average.
 
   Args:
@@ -27,7 +37,9 @@ def save(folder, averages, decays, frozen, base):
     checkpoint.save_params(place, unflatten({**kept, **average}))
 
 
-def load(folder, decays, decay, base):
+def load(
+  folder: pathlib.Path, decays: Sequence[float], decay: float | None, base: PyTree
+) -> PyTree:
   """Nested parameters of the whole network, adapters merged into its kernels.
 
   Args:

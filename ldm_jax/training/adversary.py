@@ -4,6 +4,9 @@
 Taming transformers, CVPR 2021, Eq. 7: adaptive weight.
 """
 
+from collections.abc import Callable
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -11,12 +14,21 @@ from jax import lax
 from ldm_jax.models.discriminator import hinge_of_fake, hinge_of_real
 from ldm_jax.models.planes import per_example
 from ldm_jax.models.quantizer import send
+from ldm_jax.types import Array, PyTree
 
 PREFIX = 'discriminator/'
 LARGEST_WEIGHT = 1e4
 
 
-def losses(module, params, x, x_hat, reconstruction, weight, adaptive):
+def losses(
+  module: nn.Module,
+  params: PyTree,
+  x: Array,
+  x_hat: Array,
+  reconstruction: Callable[[Array], jax.Array],
+  weight: float,
+  adaptive: bool,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
   """Loss of the reconstructing network with its adversary, an example at a time.
 
   Both players move at once: the gradients with respect to x_hat and to params are those
@@ -49,7 +61,7 @@ def losses(module, params, x, x_hat, reconstruction, weight, adaptive):
   fixed = lax.stop_gradient(x_hat)
   g_reconstruction, value = jax.grad(reconstruct, has_aux=True)(fixed)
   g_adversarial, adversarial = jax.grad(persuade, has_aux=True)(fixed)
-  scale = weight
+  scale: Array = weight
   if adaptive:
     ratio = _norm(g_reconstruction) / (_norm(g_adversarial) + 1e-8)
     scale = weight * jnp.clip(ratio, 0, LARGEST_WEIGHT)

@@ -4,6 +4,9 @@ Tags: [Kingma14] auto-encoding variational Bayes; [Kingma16] inverse autoregress
 flow, 1606.04934, App. C.8: free bits; [Rombach22] latent diffusion.
 """
 
+from collections.abc import Callable
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,9 +20,16 @@ from ldm_jax.training.state import (
   learning_rates,
   unflatten,
 )
+from ldm_jax.training.step import ExampleLosses
+from ldm_jax.types import Config
 
 
-def example_losses(module, section, perceptual=None, discriminator=None):
+def example_losses(
+  module: nn.Module,
+  section: Config,
+  perceptual: Callable[..., jax.Array] | None = None,
+  discriminator: nn.Module | None = None,
+) -> ExampleLosses:
   """Builds the loss of `training.step`: reconstruction and latent, an example.
 
   The KL divergence to N(0, I) is per latent element ([Kingma14] Eq. 10, divided by the
@@ -93,11 +103,11 @@ def _discrete(module, params, section, batch, keys, step):
   return z, rate, {name: found[name] for name in ('commitment', 'perplexity')}
 
 
-def optimizer(section):
+def optimizer(section: Config) -> optax.GradientTransformation:
   """Adam; a codebook and a discriminator have transformations of their own."""
   schedule = learning_rates(section.learning_rate, section.steps, warm_up=50)
   network = clipped_adam(schedule)
-  special = {}
+  special: dict[str, optax.GradientTransformation] = {}
   if section.adversarial.weight:
     # Little momentum: the other player moves. [Esser21]
     rate = section.adversarial.learning_rate
@@ -111,7 +121,9 @@ def optimizer(section):
   return by_prefix(network, special) if special else network
 
 
-def latent_statistics(latents, std='channel'):
+def latent_statistics(
+  latents: np.ndarray, std: str = 'channel'
+) -> dict[str, list[float]]:
   """Per-channel mean and standard deviation of public latents (n,...,c).
 
   Args:

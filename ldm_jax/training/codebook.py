@@ -8,11 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from ldm_jax.types import Array
+
 PREFIX = 'quantizer/'
 LEARNED_BY = ('averages', 'gradient')
 
 
-def optimizer(learner, decay, revive_below):
+def optimizer(
+  learner: optax.GradientTransformation | None, decay: float, revive_below: float
+) -> optax.GradientTransformation:
   """Transformation of the parameters of `models.quantizer.Quantizer`.
 
   Their gradients are statistics, see `Quantizer.losses`: with m and n the averages of a
@@ -50,7 +54,7 @@ def optimizer(learner, decay, revive_below):
   return optax.GradientTransformation(init, update)
 
 
-def picks(num_examples, num_codes, *draw):
+def picks(num_examples: int, num_codes: int, *draw: int) -> np.ndarray:
   """Which example of a global batch offers a candidate to which code.
 
   Returns:
@@ -61,7 +65,7 @@ def picks(num_examples, num_codes, *draw):
   return np.float32(num_examples) * np.eye(num_examples, dtype=np.float32)[:, chosen]
 
 
-def usage_statistics(indices, num_codes):
+def usage_statistics(indices: Array, num_codes: int) -> dict[str, float]:
   """Of code indices (n,...): dict codes, used (number), perplexity (of all of them)."""
   counts = np.bincount(np.asarray(indices).ravel(), minlength=num_codes)
   shares = counts[counts > 0] / counts.sum()

@@ -4,31 +4,38 @@ Tags: [Ho20] denoising diffusion; [Salimans22] v-prediction; [Ho22] classifier-f
 guidance; [Yeganeh25] latent drifting; [Hang23] min-SNR weights.
 """
 
+from collections.abc import Callable
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from ldm_jax.diffusion import drift as drifting
 from ldm_jax.diffusion import process, weighting
+from ldm_jax.diffusion.schedules import Schedule
 from ldm_jax.models import paired as reading
 from ldm_jax.training import paired
 from ldm_jax.training.state import clipped_adam, learning_rates, unflatten
+from ldm_jax.training.step import ExampleLosses
+from ldm_jax.types import Array, Config
 
 
 def denoising_losses(
-  module,
-  schedule,
-  prediction,
-  drop_probability,
-  drift=None,
+  module: nn.Module | None,
+  schedule: Schedule,
+  prediction: str,
+  drop_probability: float,
+  drift: drifting.Drift | Array | None = None,
   *,
-  times=None,
-  importance=False,
-  min_snr_gamma=None,
-  hide_from=None,
-  hide_probability=0.0,
-  pair_drops=None,
-):
+  times: Array | None = None,
+  importance: bool = False,
+  min_snr_gamma: float | None = None,
+  hide_from: int | None = None,
+  hide_probability: float = 0.0,
+  pair_drops: paired.Drops | None = None,
+) -> Callable[..., jax.Array]:
   """Builds (params, z_0, attributes, keys) -> (b,) mean squared errors, weighted.
 
   Each example draws its own time, noise and whether its condition is dropped, from its
@@ -97,7 +104,13 @@ def denoising_losses(
   return losses
 
 
-def configured_losses(config, module, schedule, drift=None, adapting=False):
+def configured_losses(
+  config: Config,
+  module: nn.Module | None,
+  schedule: Schedule,
+  drift: drifting.Drift | None = None,
+  adapting: bool = False,
+) -> Callable[..., jax.Array]:
   """`denoising_losses` of `config.diffusion`, times of `adapt.times` when adapting.
 
   Raises:
@@ -144,7 +157,13 @@ def _pair_drops(section, module):
   return paired.Drops(*shares, module.num_conditions, section.change_scale)
 
 
-def hide(conditions, column, probability, keys, end=None):
+def hide(
+  conditions: Array,
+  column: int,
+  probability: float,
+  keys: jax.Array,
+  end: int | None = None,
+) -> jax.Array:
   """Conditions (b,k) with NaN from `column` to `end` in this share of the rows."""
   draw = lambda key: jax.random.bernoulli(jax.random.fold_in(key, 1), probability)
   chosen = np.zeros(conditions.shape[1], bool)
@@ -152,7 +171,7 @@ def hide(conditions, column, probability, keys, end=None):
   return jnp.where(jax.vmap(draw)(keys)[:, None] & chosen, jnp.nan, conditions)
 
 
-def example_losses(losses):
+def example_losses(losses: Callable[..., jax.Array]) -> ExampleLosses:
   """The loss of `training.step` over batches {'z', 'attributes'}."""
 
   def wrapped(trained, frozen, batch, keys, step):
@@ -163,12 +182,12 @@ def example_losses(losses):
   return wrapped
 
 
-def optimizer(learning_rate, num_steps):
+def optimizer(learning_rate: float, num_steps: int) -> optax.GradientTransformation:
   """Adam with a short warm-up and a cosine decay; gradients clipped to norm 1."""
   return clipped_adam(learning_rates(learning_rate, num_steps))
 
 
-def patient_example_losses(loss):
+def patient_example_losses(loss: Callable[..., jax.Array]) -> ExampleLosses:
   """The loss of `training.step` over patients instead of volumes, without privacy."""
 
   def wrapped(trained, frozen, batch, keys, step):
@@ -181,7 +200,9 @@ def patient_example_losses(loss):
   return wrapped
 
 
-def patient_loss(losses, noise_multiplicity, num_examples=0):
+def patient_loss(
+  losses: Callable[..., jax.Array], noise_multiplicity: int, num_examples: int = 0
+) -> Callable[..., jax.Array]:
   """The loss of one patient, for `privacy.gradients`.
 
   Builds (trained, frozen, example, key) -> (), the mean over the patient's volumes and

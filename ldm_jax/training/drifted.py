@@ -4,12 +4,23 @@
 FOUND, so that resumed runs and everything that samples take the same one.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from ldm_jax.diffusion import drift as drifting
+from ldm_jax.diffusion.schedules import Schedule
+from ldm_jax.types import Array, Config
+
+if TYPE_CHECKING:
+  from ldm_jax.workfolder import WorkFolder
 
 FOUND = ('checkpoints', 'adapt', 'drift.json')
 
 
-def in_training(config, work, searched=True):
+def in_training(
+  config: Config, work: WorkFolder, searched: bool = True
+) -> drifting.Drift | None:
   """The `diffusion.drift.Drift` that `adapt` trains with, or None.
 
   With searched=False it is the config's own value where none has been found.
@@ -23,7 +34,7 @@ def in_training(config, work, searched=True):
   return drifting.of(at(section, _value(section, work, searched)))
 
 
-def in_sampling(config, work):
+def in_sampling(config: Config, work: WorkFolder) -> drifting.Drift | None:
   """The Drift that the adapted model is sampled with, or None.
 
   A model that was trained without it has no raw target to undo: `target` describes
@@ -35,14 +46,14 @@ def in_sampling(config, work):
   return drifting.of(at(section, _value(section, work), sampling=True))
 
 
-def at(section, value, sampling=False):
+def at(section: Config, value: Array, sampling: bool = False) -> drifting.Drift:
   """The Drift of `config.adapt.drift` with another value, which may be traced."""
   target = section.target if section.training or not sampling else 'shifted'
   random_std = 0.0 if sampling else section.random_std
   return drifting.Drift(value, section.variant, target, random_std)
 
 
-def unread(config):
+def unread(config: Config) -> tuple[str, ...]:
   """Keys of `adapt` that its training does not read, as `workfolder.fingerprint` takes.
 
   A drift of sampling alone trains nothing anew: a private run would be spent again.
@@ -53,7 +64,7 @@ def unread(config):
   return ('-adapt.drift.sampling' if section.training else '-adapt.drift',)
 
 
-def check(config, schedule):
+def check(config: Config, schedule: Schedule) -> None:
   """Finds what the config's drift cannot do, before any stage runs.
 
   Raises:

@@ -10,11 +10,14 @@ taken at drawn parameters and drawn inputs, where a number that is not zero by
 construction is zero with probability zero. No scan is looked at, public or private.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ldm_jax.training.state import unflatten
+from ldm_jax.types import PyTree, Shape
 
 # Root mean square of a leaf's gradient over the largest leaf's: rounding leaves up to
 # 4e-9 where the gradient is zero by construction; the smallest other one that was
@@ -24,7 +27,14 @@ NUM_EXAMPLES, NUM_DRAWS = 8, 4
 MISSING = 0.3  # share of attributes, so that what stands for them has a gradient
 
 
-def idle(losses, trained, frozen, latent_shape, num_attributes, num_conditions):
+def idle(
+  losses: Callable[..., jax.Array],
+  trained: PyTree,
+  frozen: PyTree,
+  latent_shape: Shape,
+  num_attributes: int,
+  num_conditions: int,
+) -> list[str]:
   """Paths of `trained` whose gradient is zero by construction, sorted.
 
   Args:

@@ -1,28 +1,32 @@
 """The one training loop: resume, progress, log, guard, checkpoint."""
 
+import pathlib
 import time
+from collections.abc import Callable, Iterable
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from tqdm import tqdm
 
 from ldm_jax.training import checkpoint
 from ldm_jax.training.mesh import on_host, state_shardings
+from ldm_jax.training.state import TrainState
 
 
 def train(
-  take_step,
-  state,
-  num_steps,
+  take_step: Callable[[TrainState, int], tuple[TrainState, dict]],
+  state: TrainState,
+  num_steps: int,
   *,
-  mesh,
-  folder,
-  log,
-  title,
-  log_every=20,
-  checkpoint_every=100,
-  inspect=None,
-):
+  mesh: Mesh,
+  folder: pathlib.Path,
+  log: Callable[..., None],
+  title: str,
+  log_every: int = 20,
+  checkpoint_every: int = 100,
+  inspect: Callable[[TrainState, dict], Iterable[str]] | None = None,
+) -> TrainState:
   """Trains to `num_steps`, from the last checkpoint in `folder` if there is one.
 
   Args:

@@ -6,16 +6,22 @@ The same train step runs on one CPU, on N virtual devices, on a pod and over sev
 processes, each of which passes the whole batch and places its part of it.
 """
 
+from collections.abc import Mapping, Sequence
+
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from ldm_jax.types import PyTree
+
 EXAMPLES = P(('data', 'fsdp'))
 
 
-def make_mesh(data=-1, fsdp=1, devices=None):
+def make_mesh(
+  data: int = -1, fsdp: int = 1, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
   """Mesh of (data, fsdp) devices; data = -1 takes all that fsdp leaves.
 
   Raises:
@@ -33,7 +39,7 @@ def make_mesh(data=-1, fsdp=1, devices=None):
   return Mesh(grid, ('data', 'fsdp'))
 
 
-def state_shardings(mesh, tree):
+def state_shardings(mesh: Mesh, tree: PyTree) -> PyTree:
   """Shardings at rest: leaves split over `fsdp` where an axis divides, else whole."""
   size = mesh.shape['fsdp']
 
@@ -48,7 +54,7 @@ def state_shardings(mesh, tree):
   return jax.tree.map(sharding, tree)
 
 
-def check_divides(mesh, sizes):
+def check_divides(mesh: Mesh, sizes: Mapping[str, int]) -> None:
   """Checks batch sizes before anything is trained.
 
   Args:
@@ -66,7 +72,7 @@ def check_divides(mesh, sizes):
       )
 
 
-def put_examples(mesh, tree):
+def put_examples(mesh: Mesh, tree: PyTree) -> PyTree:
   """Places arrays with a leading example axis, split over all devices.
 
   Raises:
@@ -83,7 +89,7 @@ def put_examples(mesh, tree):
   return jax.device_put(tree, NamedSharding(mesh, EXAMPLES))
 
 
-def on_host(tree):
+def on_host(tree: PyTree) -> PyTree:
   """NumPy arrays of a tree, whole, also where other processes hold parts of them."""
 
   def whole(leaf):
@@ -95,6 +101,6 @@ def on_host(tree):
   return jax.tree.map(whole, tree)
 
 
-def put_state(mesh, tree):
+def put_state(mesh: Mesh, tree: PyTree) -> PyTree:
   """Places parameters or optimiser state as they rest."""
   return jax.device_put(tree, state_shardings(mesh, tree))

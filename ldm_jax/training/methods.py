@@ -14,6 +14,7 @@ import jax
 
 from ldm_jax.models import adapters, concept
 from ldm_jax.training import diffusion, preservation, state
+from ldm_jax.types import Array, Config, PyTree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,12 +30,12 @@ class Method:
       adapt.prior.weight is None.
   """
 
-  parts: tuple
+  parts: tuple[tuple[str, str], ...]
   adds: Callable = lambda section, params, key, like: {}
   starts_at_class: bool = False
   prior_weight: float = 0.0
 
-  def trains(self, path):
+  def trains(self, path: str) -> bool:
     """Whether the parameter of this path moves."""
     return any(re.search(pattern, path) for pattern, _ in self.parts)
 
@@ -79,7 +80,9 @@ METHODS = {
 }
 
 
-def added(section, params, key, like=None):
+def added(
+  section: Config, params: PyTree, key: jax.Array, like: Array | None = None
+) -> PyTree:
   """Flat parameters that the method of `config.adapt` adds to a network's.
 
   Args:
@@ -91,7 +94,7 @@ def added(section, params, key, like=None):
   return METHODS[section.method].adds(section, params, key, like)
 
 
-def partition(name, params):
+def partition(name: str, params: PyTree) -> tuple[PyTree, PyTree]:
   """Flat parameters -> flat (trained, frozen), by the method of this name.
 
   Raises:
@@ -108,7 +111,7 @@ def partition(name, params):
   return state.partition(params, method.trains)
 
 
-def num_trained(section, shapes):
+def num_trained(section: Config, shapes: PyTree) -> int:
   """Number of parameters that train, of a network of these flat shapes.
 
   Raises:
@@ -120,7 +123,7 @@ def num_trained(section, shapes):
   return sum(math.prod(leaf.shape) for leaf in trained.values())
 
 
-def prior_weight(section):
+def prior_weight(section: Config) -> float:
   """Weight of the loss on samples of the pre-trained model, 0 for none.
 
   Raises:
@@ -143,7 +146,9 @@ def prior_weight(section):
   return weight
 
 
-def patient_loss(section, losses, num_draws):
+def patient_loss(
+  section: Config, losses: Callable[..., jax.Array], num_draws: int
+) -> Callable[..., jax.Array]:
   """The loss of one patient by the method of `config.adapt`.
 
   Args:

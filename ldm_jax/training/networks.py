@@ -1,9 +1,11 @@
 """From config sections to modules and schedules: the one place that builds networks."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from ldm_jax.config import to_plain
+from ldm_jax.data.attributes import Schema
 from ldm_jax.diffusion import schedules
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.conditional import ConditionalDenoiser
@@ -12,9 +14,10 @@ from ldm_jax.models.features import Segmenter
 from ldm_jax.models.sliceunet import SliceUNet
 from ldm_jax.models.wavelet import Wavelet
 from ldm_jax.training import checkpoint
+from ldm_jax.types import Array, Config, PyTree, Shape
 
 
-def autoencoder(section):
+def autoencoder(section: Config) -> Autoencoder | Wavelet:
   """The autoencoder of `config.autoencoder`, or the wavelet in its place."""
   described = checkpoint.described(section.init, 'Autoencoder', 'autoencoder.init')
   if described is not None:
@@ -28,7 +31,7 @@ def autoencoder(section):
   return Autoencoder(**options)
 
 
-def discriminator(section):
+def discriminator(section: Config) -> PatchDiscriminator:
   """The adversary of `config.autoencoder.adversarial`."""
   options = _frozen(section.adversarial)
   names = ('channels', 'strides', 'planes', 'num_scales')
@@ -37,7 +40,7 @@ def discriminator(section):
   )
 
 
-def feature_network(section):
+def feature_network(section: Config) -> Segmenter:
   """The network of `config.autoencoder.perceptual`, if it is 'public'."""
   options = _frozen(section.perceptual)
   return Segmenter(
@@ -48,7 +51,7 @@ def feature_network(section):
   )
 
 
-def denoiser(config, schema):
+def denoiser(config: Config, schema: Schema) -> ConditionalDenoiser:
   """The conditional denoiser of `config.diffusion` over the schema's attributes."""
   latent_channels = autoencoder(config.autoencoder).latent_channels
   conditioner = _frozen(config.diffusion.conditioner)
@@ -88,7 +91,7 @@ def _denoiser_options(section):
   return {**options, 'dtype': dtype}
 
 
-def segmenter(config):
+def segmenter(config: Config) -> Segmenter:
   """The measuring network of `config.evaluate`, one class a label value."""
   section = _frozen(config.evaluate.segmenter)
   names = ('channels', 'kernels', 'strides', 'norm_groups')
@@ -97,19 +100,23 @@ def segmenter(config):
   )
 
 
-def schedule(config):
+def schedule(config: Config) -> schedules.Schedule:
   """The noise schedule of `config.diffusion.schedule`."""
   section = config.diffusion.schedule
   return schedules.schedule(**_frozen(section))
 
 
-def initialise(module, key, *examples, method=None):
+def initialise(
+  module: nn.Module, key: jax.Array, *examples: Array, method: str | None = None
+) -> PyTree:
   """Parameters of a module for example arguments, made in one compiled call."""
   init = jax.jit(lambda key: module.init(key, *examples, method=method))
   return init(key)['params']
 
 
-def initial_denoiser(module, key, latent_shape, num_attributes):
+def initial_denoiser(
+  module: nn.Module, key: jax.Array, latent_shape: Shape, num_attributes: int
+) -> PyTree:
   """Parameters of a denoiser for latents (d,h,w,c)."""
   return initialise(
     module,
@@ -121,7 +128,7 @@ def initial_denoiser(module, key, latent_shape, num_attributes):
   )
 
 
-def denoiser_shapes(config, schema):
+def denoiser_shapes(config: Config, schema: Schema) -> tuple[PyTree, Shape]:
   """Nested shapes of the denoiser's parameters, and (...,c) of a latent; no weights."""
   encoder, module = autoencoder(config.autoencoder), denoiser(config, schema)
   x = jax.ShapeDtypeStruct((1, *config.data.preprocess.shape, 1), jnp.float32)

@@ -13,7 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ldm_jax.data.longitudinal import EntryPairs
+from ldm_jax.data.split import Split
 from ldm_jax.models import paired
+from ldm_jax.types import Array
 
 
 class Examples(NamedTuple):
@@ -28,7 +31,14 @@ class Examples(NamedTuple):
   attributes: np.ndarray
 
 
-def examples(split, latents, conditions, pairs, both_directions=False, singles=True):
+def examples(
+  split: Split,
+  latents: np.ndarray,
+  conditions: np.ndarray,
+  pairs: EntryPairs,
+  both_directions: bool = False,
+  singles: bool = True,
+) -> tuple[Examples, np.ndarray]:
   """Makes an example of every pair, in every version of its scans.
 
   Args:
@@ -59,7 +69,8 @@ def examples(split, latents, conditions, pairs, both_directions=False, singles=T
   sources, targets, years = map(np.concatenate, zip(*ways, strict=True))
   count = len(conditions)
   first = np.arange(0, len(latents), count)[:, None]
-  groups, rows = [], []
+  groups: list[np.ndarray] = []
+  rows: list[tuple] = []
   for entries in split.patient_entries:
     own = np.flatnonzero(np.isin(targets, entries))
     found = [
@@ -98,7 +109,9 @@ class Drops(NamedTuple):
   change_scale: float | None = None
 
 
-def withheld(drops, conditions, keys):
+def withheld(
+  drops: Drops, conditions: Array, keys: jax.Array
+) -> tuple[jax.Array, jax.Array]:
   """Draws for each example what it must do without.
 
   Args:

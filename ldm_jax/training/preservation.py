@@ -9,6 +9,8 @@ the weight, a patient moves the step by at most the clip norm. Which class sampl
 patient is given follows from its key of this step, not from any scan.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -18,7 +20,9 @@ GROUP = 'prior'
 DRAW = 0x70726972
 
 
-def preserving(losses, num_draws, weight):
+def preserving(
+  losses: Callable[..., jax.Array], num_draws: int, weight: float
+) -> Callable[..., jax.Array]:
   """Losses of a patient's volumes plus weight times the mean loss of class samples.
 
   Args:

@@ -7,20 +7,29 @@ file beside the checkpoints (mode 600) from the first step to the last.
 
 import dataclasses
 import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh
 
 from ldm_jax.data import batching
+from ldm_jax.data.split import Split
 from ldm_jax.privacy import mechanism, schemes
 from ldm_jax.training import adaptation, loop
 from ldm_jax.training.mesh import put_examples
+from ldm_jax.training.paired import Examples
+from ldm_jax.training.state import TrainState
+from ldm_jax.types import Config, PyTree
 
 KEY_FILE = 'noise_key'
 
 
-def patient_arrays(split, latents, conditions=None):
+def patient_arrays(
+  split: Split | Examples, latents: np.ndarray, conditions: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
   """Entries -> patients: {'z' (p,m,...,c), 'attributes' (p,m,k), 'present' (p,m)}.
 
   Conditions (n,k) of the entries are the split's attributes unless given. Latents
@@ -48,7 +57,7 @@ def patient_arrays(split, latents, conditions=None):
   return arrays
 
 
-def numbers(names):
+def numbers(names: Iterable[str]) -> np.ndarray:
   """A number (p,) uint32 for each patient, from the name alone.
 
   What a patient's loss draws (times, noise, drops) follows from this number, a step and
@@ -92,7 +101,7 @@ def _own_noise_key(folder, privacy, resuming):
   return key
 
 
-def configured(privacy, num_patients, steps):
+def configured(privacy: Config, num_patients: int, steps: int) -> schemes.Poisson:
   """The run that config.adapt.privacy asks for, its noise not yet calibrated.
 
   Args:
@@ -108,7 +117,7 @@ def configured(privacy, num_patients, steps):
   return scheme(num_patients=num_patients, steps=steps, **settings)
 
 
-def as_recorded(scheme, release):
+def as_recorded(scheme: schemes.Poisson, release: Mapping[str, Any]) -> schemes.Poisson:
   """The scheme with the noise and strategy that its release in the ledger holds.
 
   Raises:
@@ -129,19 +138,19 @@ def as_recorded(scheme, release):
 
 
 def take_steps(
-  private_step,
-  examples,
-  names,
-  chunk_size,
-  state,
-  frozen,
+  private_step: adaptation.PrivateStep,
+  examples: Mapping[str, np.ndarray],
+  names: Sequence[str],
+  chunk_size: int,
+  state: TrainState,
+  frozen: PyTree,
   *,
-  mesh,
-  key,
-  secret_key,
-  observe=None,
-  **run,
-):
+  mesh: Mesh,
+  key: jax.Array,
+  secret_key: jax.Array,
+  observe: Callable[..., dict] | None = None,
+  **run: Any,
+) -> TrainState:
   """Takes all steps of the step's scheme; nothing about the private data is logged.
 
   Who is drawn, how often and with what noise come from `private_step.scheme` alone.
@@ -193,7 +202,9 @@ def _chunks(examples, own, drawn, chunk_size, mesh):
     yield put_examples(mesh, (chosen, mask, own[patients]))
 
 
-def internal_loss(loss, examples):
+def internal_loss(
+  loss: Callable[..., jax.Array], examples: Mapping[str, np.ndarray]
+) -> Callable[..., dict[str, jax.Array]]:
   """Builds the observer of a private run that asked for `log_internal`.
 
   Its figure passed no mechanism and no budget covers it: for the eyes of those who

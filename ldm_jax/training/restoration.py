@@ -6,22 +6,40 @@ not be trained on the features that it is judged by.
 [Pathak16] Pathak et al., Context encoders, CVPR 2016.
 """
 
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from ldm_jax.data.batching import epoch_batch
 from ldm_jax.models.planes import per_example, views
 from ldm_jax.training import loop, state
 from ldm_jax.training.step import plain_step
+from ldm_jax.types import Array, Config, PyTree
 
 HIDDEN = 0.4  # share of the blocks that are hidden
 BLOCK = 4  # voxels along each axis
 NOISE = 0.05
 
 
-def fit(module, params, volumes, section, planes, *, mesh, key, seed, num, run):
+def fit(
+  module: nn.Module,
+  params: PyTree,
+  volumes: Callable[[np.ndarray], np.ndarray],
+  section: Config,
+  planes: Sequence[int],
+  *,
+  mesh: Mesh,
+  key: jax.Array,
+  seed: int,
+  num: int,
+  run: Mapping[str, Any],
+) -> PyTree:
   """Trains the network on public volumes; resumes like every stage.
 
   Args:
@@ -58,10 +76,10 @@ def fit(module, params, volumes, section, planes, *, mesh, key, seed, num, run):
 
   initial = state.create(state.flatten(params), optimizer)
   final = loop.train(take_step, initial, section.steps, mesh=mesh, **run)
-  return state.unflatten(final.ema)
+  return state.unflatten(dict(final.ema))
 
 
-def hide(key, x):
+def hide(key: jax.Array, x: jax.Array) -> jax.Array:
   """One volume (*space,c) with noise and with blocks of voxels set to zero."""
   key_blocks, key_noise = jax.random.split(key)
   size = [-(-n // BLOCK) for n in x.shape[:-1]]
@@ -73,11 +91,11 @@ def hide(key, x):
   return noisy * kept[..., None]
 
 
-def feature_maps(module, params):
+def feature_maps(module: nn.Module, params: PyTree) -> Callable[[Array], Any]:
   """x (n,*space,c) -> list of maps (n,*,f) of all levels, for models.perceptual."""
   return lambda x: module.apply({'params': params}, x, method='maps')
 
 
-def example(volume, planes):
+def example(volume: Array, planes: Sequence[int]) -> Array:
   """What the network sees of one volume (1,*space,c), to initialise it with."""
   return views(np.asarray(volume), planes)[0][:1]

@@ -1,14 +1,18 @@
 """What a training run must remember, as one pytree."""
 
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
 import flax
 import jax
 import jax.numpy as jnp
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from ldm_jax.types import Array, PyTree
 
-@flax.struct.dataclass
-class TrainState:
+
+class TrainState(flax.struct.PyTreeNode):
   """Everything a step reads and writes.
 
   Attributes:
@@ -27,7 +31,11 @@ class TrainState:
   clip_norm: jax.Array | None = None
 
 
-def create(trained, optimizer, ema_decay=None):
+def create(
+  trained: PyTree,
+  optimizer: optax.GradientTransformation,
+  ema_decay: float | Sequence[float] | None = None,
+) -> TrainState:
   """State at step 0 for a flat dict of parameters, averaged as `advance` will."""
   several = isinstance(ema_decay, tuple | list)
 
@@ -41,7 +49,12 @@ def create(trained, optimizer, ema_decay=None):
   return TrainState(jnp.zeros((), jnp.int32), trained, opt_state, ema)
 
 
-def advance(state, gradient, optimizer, ema_decay):
+def advance(
+  state: TrainState,
+  gradient: PyTree,
+  optimizer: optax.GradientTransformation,
+  ema_decay: float | Sequence[float],
+) -> TrainState:
   """One optimiser update, then the average, bias-free from the first steps.
 
   The average's effective decay is min(decay, (1 + step) / (10 + step)). Several decays
@@ -68,21 +81,26 @@ def advance(state, gradient, optimizer, ema_decay):
   )
 
 
-def learning_rates(peak, num_steps, warm_up=100):
+def learning_rates(peak: float, num_steps: int, warm_up: int = 100) -> optax.Schedule:
   """Schedule: linear over a short warm-up, then a cosine down to a twentieth."""
   num_steps = max(num_steps, 2)
   warm_up = min(warm_up, num_steps // 10 + 1)
   return optax.warmup_cosine_decay_schedule(0.0, peak, warm_up, num_steps, 0.05 * peak)
 
 
-def clipped_adam(learning_rate, **options):
+def clipped_adam(
+  learning_rate: float | optax.Schedule, **options: Any
+) -> optax.GradientTransformation:
   """Adam whose gradients are clipped to norm 1."""
   return optax.chain(
     optax.clip_by_global_norm(1.0), optax.adam(learning_rate, **options)
   )
 
 
-def by_prefix(default, special):
+def by_prefix(
+  default: optax.GradientTransformation,
+  special: Mapping[str, optax.GradientTransformation],
+) -> optax.GradientTransformation:
   """Optax transformation of a flat dict of parameters, one a prefix of their paths.
 
   Args:
@@ -113,17 +131,19 @@ def by_prefix(default, special):
   return optax.GradientTransformation(init, update)
 
 
-def flatten(params):
+def flatten(params: PyTree) -> dict[str, Array]:
   """Nested parameters -> {'path/of/parameter': array}."""
   return flatten_dict(params, sep='/')
 
 
-def unflatten(flat):
+def unflatten(flat: Mapping[str, Array]) -> dict[str, Any]:
   """{'path/of/parameter': array} -> nested parameters."""
   return unflatten_dict(flat, sep='/')
 
 
-def partition(params, is_trained):
+def partition(
+  params: PyTree, is_trained: Callable[[str], bool]
+) -> tuple[dict[str, Array], dict[str, Array]]:
   """Parameters, nested or flat -> flat (trained, frozen), by a predicate over paths.
 
   Raises:

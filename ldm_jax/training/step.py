@@ -1,16 +1,27 @@
 """The plain train step: mean gradient over a global batch, on any mesh."""
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from ldm_jax.training.mesh import EXAMPLES, state_shardings
-from ldm_jax.training.state import advance
+from ldm_jax.training.state import TrainState, advance
+
+# (trained, frozen, batch, keys (b,), step) -> (losses (b,), dict of metrics (b,)).
+ExampleLosses = Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
 
 
-def plain_step(example_losses, optimizer, mesh, ema_decay):
+def plain_step(
+  example_losses: ExampleLosses,
+  optimizer: optax.GradientTransformation,
+  mesh: Mesh,
+  ema_decay: float,
+) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
   """Builds the jitted step for losses that treat every example by itself.
 
   Args:
@@ -56,7 +67,7 @@ def plain_step(example_losses, optimizer, mesh, ema_decay):
   return step
 
 
-def example_keys(key, step, count):
+def example_keys(key: jax.Array, step: int | jax.Array, count: int) -> jax.Array:
   """Keys (count,) of the examples at positions 0..count-1 of one step."""
   key = jax.random.fold_in(key, step)
   return jax.vmap(lambda position: jax.random.fold_in(key, position))(jnp.arange(count))

@@ -4,21 +4,34 @@ Everything is a function of a traced drift value, so that `diffusion.shift.over`
 one program of a whole grid. Latents z (b,...,c), conditions (b,k), keys (b,).
 """
 
+from collections.abc import Callable, Mapping
+
+import flax.linen as nn
 import jax
 import optax
 
 from ldm_jax.training import diffusion as denoising
 from ldm_jax.training import drifted, networks, state
+from ldm_jax.types import Array, Config, PyTree
 
 
-def losses_of(config, module, value):
+def losses_of(
+  config: Config, module: nn.Module, value: Array
+) -> Callable[..., jax.Array]:
   """The denoising losses of `adapt`, drifted by a value that may be traced."""
   drift = drifted.at(config.adapt.drift, value)
   schedule = networks.schedule(config)
   return denoising.configured_losses(config, module, schedule, drift, adapting=True)
 
 
-def mean_losses(config, module, params, examples, keys, value):
+def mean_losses(
+  config: Config,
+  module: nn.Module,
+  params: PyTree,
+  examples: Mapping[str, Array],
+  keys: jax.Array,
+  value: Array,
+) -> jax.Array:
   """(p,) denoising losses of patients under the untrained network, drifted by value.
 
   A patient's loss is the mean over his or her volumes and `adapt.drift.num_draws` draws
@@ -37,7 +50,14 @@ def mean_losses(config, module, params, examples, keys, value):
   return jax.lax.map(lambda pair: one(flat, {}, *pair), (examples, keys))
 
 
-def fine_tuned(config, module, params, batches, keys, value):
+def fine_tuned(
+  config: Config,
+  module: nn.Module,
+  params: PyTree,
+  batches: Mapping[str, Array],
+  keys: jax.Array,
+  value: Array,
+) -> PyTree:
   """The parameters after a short plain fine-tuning with the drift, all of them moving.
 
   Args:
