@@ -1,9 +1,9 @@
-"""Audits from outside: lower bounds on epsilon from guesses, and membership tests.
+"""Privacy audits: lower bounds on epsilon from experiments, and membership tests.
 
-An accountant bounds epsilon from above by proof; an audit bounds it from below by
-experiment. A lower bound above the claim shows that the implementation is broken; a
-lower bound below it proves nothing. All bounds hold with the stated confidence, for
-delta as given, under add-or-remove of one canary.
+An accountant proves an upper bound on epsilon; an audit measures a lower bound. A lower
+bound above the claimed epsilon shows that the implementation is broken. A lower bound
+below the claim does not prove that the claim holds. All bounds hold with the stated
+confidence, for the given delta, under adding or removing one canary.
 
 [Steinke23] Steinke, Nasr, Jagielski, Privacy Auditing with One (1) Training Run, 2023.
 [Newcombe06] Newcombe, Confidence intervals for an effect size measure (method 5), 2006.
@@ -27,17 +27,17 @@ def epsilon_one_run(
 ) -> float:
   """Lower bound on epsilon from one training run with many canaries. [Steinke23]
 
-  Each canary was put in or left out by its own fair coin; an attacker guesses the coins
-  of those that it is sure about and abstains from the others. Theorem 5.2: under
-  (epsilon, delta)-DP, P[at least v correct of r] <= beta + 2 m delta alpha, with W ~
-  Binomial(r, e^epsilon / (1 + e^epsilon)), beta = P[W >= v] and
+  An independent fair coin decides for each canary whether it is included. An attacker
+  guesses the coins of the canaries it is most certain about and abstains from the rest.
+  Theorem 5.2: under (epsilon, delta)-DP, P[at least v correct of r] <= beta + 2 m delta
+  alpha, with W ~ Binomial(r, e^epsilon / (1 + e^epsilon)), beta = P[W >= v] and
   alpha = max_i P[v > W >= v - i] / i. The bound is the largest epsilon that this
   inequality rejects.
 
   Args:
     num_correct: v, correct guesses.
     num_guesses: r, guesses made.
-    num_canaries: m, all canaries, abstained ones included.
+    num_canaries: m, all canaries, including those without a guess.
     delta: in [0, 1).
     confidence: probability that the bound holds.
 
@@ -78,17 +78,18 @@ def epsilon_from_coins(
   confidence: float = 0.95,
   guessed: Sequence[float] = (0.05, 0.2, 0.5, 1.0),
 ) -> float:
-  """Lower bound on epsilon from one run's canaries and their coins. [Steinke23]
+  """Lower bound on epsilon from the scores and coins of one run's canaries. [Steinke23]
 
-  The attacker calls the highest scores "in" and the lowest "out", as many of each, and
-  abstains from the rest. How many to guess is fixed beforehand: each share has its part
-  of the error, and the best bound counts. Nothing is assumed about the mechanism, so
-  scores may depend on each other: losses after training, distances to the nearest
-  sample (`evaluation.memorisation.nearest`), or traces of gradient canaries.
+  The attacker guesses "included" for the highest scores and "left out" for as many of
+  the lowest, and abstains from the rest. The numbers of guesses are fixed beforehand:
+  the error probability is split evenly over the shares in `guessed`, and the largest
+  bound is returned. Nothing is assumed about the mechanism, and scores may depend on
+  each other: losses after training, distances to the nearest sample
+  (`evaluation.memorisation.nearest`), or traces of gradient canaries.
 
   Args:
     scores: (m,), higher = more like a member.
-    included: (m,) bool, thrown by independent fair coins before the run.
+    included: (m,) bool, independent fair coins thrown before the run.
     delta, confidence: as in `epsilon_one_run`.
     guessed: shares of the canaries that are guessed.
 
@@ -96,12 +97,13 @@ def epsilon_from_coins(
     epsilon >= 0.
 
   Raises:
-    ValueError: scores and coins of different shapes, or scores that are not finite.
+    ValueError: scores and coins differ in shape, or scores are not finite.
   """
   scores, included = _scores(scores), np.asarray(included, bool).ravel()
   if scores.shape != included.shape:
     raise ValueError(
-      f'{scores.size} scores and {included.size} coins came; one each is needed.'
+      f'expected one coin per score, got {scores.size} scores and {included.size} '
+      'coins; pass arrays of equal length.'
     )
   order, bounds = np.argsort(scores, kind='stable'), [0.0]
   each = 1 - (1 - confidence) / len(guessed)
@@ -118,18 +120,19 @@ def membership_auc(
 ) -> dict[str, float]:
   """Area under the ROC curve of a membership test, with a score interval. [Newcombe06]
 
-  0.5 is blind guessing. The interval solves |auc - a| = z sqrt(V(a)) for a, with
-  Hanley and McNeil's variance V at a itself, so that it stays sensible (not of zero
-  width) when members and others separate perfectly.
+  An AUC of 0.5 is random guessing. The interval solves |auc - a| = z sqrt(V(a)) for a,
+  with Hanley and McNeil's variance V evaluated at a, so that its width is not zero when
+  members and others are perfectly separated.
 
   Args:
     member_scores, other_scores: (n,), (m,), higher = more like a member.
+    confidence: of the interval.
 
   Returns:
     {'auc':, 'low':, 'high':, 'num_members':, 'num_others':}
 
   Raises:
-    ValueError: no scores, or scores that are not finite.
+    ValueError: fewer than two scores, or scores that are not finite.
   """
   members, others = _scores(member_scores), _scores(other_scores)
   n, m = members.size, others.size
@@ -159,13 +162,16 @@ def membership_auc(
 def _check_counts(part, whole):
   if not 0 <= part <= whole or whole < 1:
     raise ValueError(
-      f'{part} of {whole} came as counts; the first must lie between 0 and the second, '
-      'and the second be at least 1.'
+      f'expected counts with 0 <= part <= whole and whole >= 1, got {part} of {whole}; '
+      'check the numbers of guesses and canaries.'
     )
 
 
 def _scores(values):
   values = np.asarray(values, np.float64).ravel()
   if values.size < 2 or not np.all(np.isfinite(values)):
-    raise ValueError(f'{values.size} scores came; at least 2 are needed, all finite.')
+    raise ValueError(
+      f'expected at least 2 scores, all finite, got {values.size} scores; check the '
+      'values for NaN and infinity.'
+    )
   return values

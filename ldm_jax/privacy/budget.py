@@ -1,10 +1,11 @@
-"""What a privacy budget buys: noise for a budget, tables and curves to plan with.
+"""Planning with a privacy budget: noise for a budget, tables and curves.
 
 The noise-to-signal ratio of a step is the L2 norm of its noise over the largest norm
-that the clipped mean gradient can have: (sigma C sqrt(d) / B) / C = sigma sqrt(d) / B,
-for d trained parameters and B expected patients. At a fixed number of steps sigma
-grows slowly with B while B is small, so larger batches drown less; once sigma grows in
-proportion to B, more patients a step cost time and buy nothing [Ponomareva23, 5.3].
+that the clipped mean gradient can have. For d trained parameters and B expected
+patients per step it is (sigma clip_norm sqrt(d) / B) / clip_norm = sigma sqrt(d) / B.
+At a fixed number of steps and small B, sigma grows slowly with B, so a larger batch
+lowers the ratio. Once sigma grows in proportion to B, more patients per step cost time
+without lowering it [Ponomareva23, 5.3].
 
 [Ponomareva23] Ponomareva et al., How to DP-fy ML, JAIR 2023.
 """
@@ -18,10 +19,12 @@ import numpy as np
 
 from ldm_jax.privacy import accounting, checks, schemes, statement
 
-# The suggestion: the smallest batch this close to the least noise there is.
+# Suggest the smallest batch whose noise-to-signal is within this factor of the least.
 NEAR_BEST = 1.1
 SMALLEST_BATCH, SMALLEST_SHARE = 16, 1 / 1024
-PRECISION = 1.005  # of multipliers in tables and curves, on the safe side
+PRECISION = (
+  1.005  # multipliers in tables and curves are at most this factor above the least
+)
 
 
 def price(
@@ -33,13 +36,14 @@ def price(
   batch_size: float,
   steps: int,
 ) -> dict[str, Any]:
-  """Calibrates the noise for a budget, or prices a noise multiplier.
+  """Computes the noise multiplier for a budget, or epsilon for a noise multiplier.
 
   Args:
     epsilon, noise_multiplier: exactly one of them; the other is computed.
     delta: below 1 / num_patients.
-    num_patients, batch_size, steps: public size of the cohort, expected patients per
-      step, number of steps.
+    num_patients: public size of the cohort.
+    batch_size: expected patients per step.
+    steps: number of steps.
 
   Returns:
     A JSON-able dict: noise_multiplier, epsilon (PLD), accountants, and the inputs.
@@ -49,8 +53,8 @@ def price(
   """
   if (epsilon is None) == (noise_multiplier is None):
     raise ValueError(
-      'exactly one of --epsilon and --noise_multiplier is needed: the one that is '
-      'given is fixed, the other is computed.'
+      'expected exactly one of --epsilon and --noise_multiplier, got both or neither; '
+      'give one, and the other is computed.'
     )
   checks.check_delta(delta, num_patients)
   run = _run(num_patients, batch_size, steps, noise_multiplier)
@@ -80,10 +84,11 @@ def plan(
   num_parameters: int = 1,
   batch_size: float | None = None,
 ) -> dict[str, Any]:
-  """Noise and noise-to-signal for a range of batch sizes, and which one to take.
+  """Noise and noise-to-signal for a range of batch sizes, with a suggested batch size.
 
   Args:
-    epsilon, delta, num_patients, steps: of the budget and the run.
+    epsilon, delta: the budget.
+    num_patients, steps: of the run.
     num_parameters: trained parameters d; 1 gives the ratio of a single coordinate.
     batch_size: None, or one more batch size for the table.
 
@@ -146,7 +151,7 @@ def noise_to_signal(
 
 
 def batch_sizes(num_patients: int, also: float | None = None) -> list[float]:
-  """Powers of two up to the cohort, the whole cohort, and `also`: ascending list."""
+  """Ascending list: powers of two up to the cohort, the whole cohort, and `also`."""
   checks.check_num_patients(num_patients)
   least = max(SMALLEST_BATCH, num_patients * SMALLEST_SHARE)
   powers = [2**power for power in range(40) if least <= 2**power < num_patients]
@@ -158,8 +163,8 @@ def multiplier(
 ) -> float:
   """A noise multiplier of a run within the budget, at most 0.5 % above the least.
 
-  Faster than `run.calibrated`, which training uses: by false position on the
-  logarithms, since epsilon falls about like a power of sigma.
+  Faster than `run.calibrated`, which training uses: it applies false position to the
+  logarithms, because epsilon is roughly a power of sigma.
   """
   target, below, above = math.log(epsilon), None, None  # (log sigma, log epsilon)
   value = math.log(guess)
@@ -179,7 +184,7 @@ def multiplier(
       continue
     share = (below[1] - target) / (below[1] - above[1])
     guessed = below[0] + share * (above[0] - below[0])
-    # A little to either side of the guess brackets the answer closely.
+    # Step slightly past the guess, so that the two points bracket the root closely.
     nudge = 0.4 * math.log(PRECISION)
     guessed += nudge if abs(above[0] - guessed) > 2 * nudge else -nudge
     inner = 0.02 * (above[0] - below[0])
@@ -195,7 +200,11 @@ def epsilon_of(run: schemes.Poisson, delta: float, **changes: Any) -> float:
 def curves(
   planned: Mapping[str, Any], num_points: int = 9
 ) -> dict[str, dict[float, list[tuple[float, float]]]]:
-  """Lines to draw around the suggested row of `plan`.
+  """Curves around the suggested row of `plan`.
+
+  Args:
+    planned: result of `plan`.
+    num_points: points per curve.
 
   Returns:
     dict
@@ -225,7 +234,7 @@ def curves(
 
 
 def _run(num_patients, batch_size, steps, noise_multiplier=None):
-  """Plain DP-SGD; its price does not know the clip norm, the unit of the noise."""
+  """Plain DP-SGD; epsilon does not depend on the clip norm, so any value will do."""
   return schemes.Poisson(
     num_patients=num_patients,
     batch_size=batch_size,
@@ -236,7 +245,7 @@ def _run(num_patients, batch_size, steps, noise_multiplier=None):
 
 
 def _spread(table, chosen, num=4):
-  """Some rows of the table, evenly spread, the chosen one among them."""
+  """Up to `num` evenly spaced rows of the table, including the chosen one."""
   places = np.unique(np.linspace(0, len(table) - 1, num).round().astype(int))
   rows = [table[place] for place in places if table[place] != chosen]
   return sorted([*rows[: num - 1], chosen], key=lambda row: row['batch_size'])

@@ -1,12 +1,13 @@
-"""Ranges of the privacy parameters: each check names the value, the rule and the key.
+"""Range checks of the privacy parameters; errors name value, rule and config key.
 
-No jax and no accountant here, so that a config can be checked before anything loads.
+This module needs neither jax nor an accountant, so a config can be checked before
+anything else is imported.
 """
 
 import math
 import numbers
 
-LARGEST_EPSILON = 500.0  # far beyond any protection; above it figures lose meaning
+LARGEST_EPSILON = 500.0  # no protection any more; larger figures have no meaning
 CLIPPING = ('constant', 'normalised', 'per_layer', 'adaptive')  # see `clipping`
 
 
@@ -23,14 +24,14 @@ def check_epsilon(epsilon: float) -> None:
 def check_delta(delta: float, num_patients: int) -> None:
   """Raises ValueError unless 0 < delta < 1 / num_patients.
 
-  At delta = 1/N a mechanism that publishes one whole patient would pass.
+  With delta = 1/N, publishing one random patient's data would count as private.
   """
   check_num_patients(num_patients)
   if not _is_number(delta) or not 0 < delta < 1 / num_patients:
     raise ValueError(
-      f'delta is {delta}; it must be above 0 and below 1/num_patients = '
-      f'1/{num_patients} = {1 / num_patients:.3g}, or publishing one whole patient '
-      'would count as private. Change adapt.privacy.delta.'
+      f'expected 0 < delta < 1/num_patients = 1/{num_patients} = '
+      f'{1 / num_patients:.3g}, got {delta}: a larger delta would allow publishing one '
+      "patient's data. Change adapt.privacy.delta."
     )
 
 
@@ -44,7 +45,7 @@ def check_num_patients(num_patients: int) -> None:
 
 
 def sampling_probability(num_patients: int, batch_size: float) -> float:
-  """q = batch_size / num_patients, the chance of each patient in each step.
+  """q = batch_size / num_patients, the probability of each patient in each step.
 
   Args:
     num_patients: public number N of private patients.
@@ -87,7 +88,7 @@ def check_steps(steps: int) -> None:
 
 
 def check_count(name: str, value: int) -> None:
-  """Raises ValueError unless the value of a release's field is a whole number >= 1."""
+  """Raises ValueError unless the field `name` of a release is a whole number >= 1."""
   if not _is_whole(value) or value < 1:
     raise ValueError(
       f'{name} is {value!r}; it must be a whole number of at least 1. Change '
@@ -99,7 +100,7 @@ def check_clipping(rule: str) -> None:
   """Raises ValueError unless the rule is one of CLIPPING."""
   if rule not in CLIPPING:
     raise ValueError(
-      f'the rule of clipping is {rule!r}; it must be one of {", ".join(CLIPPING)}. '
+      f'the clipping rule is {rule!r}; it must be one of {", ".join(CLIPPING)}. '
       'Change adapt.privacy.clipping.'
     )
 
@@ -116,15 +117,15 @@ def check_clip_norm(clip_norm: float) -> None:
 def check_noise_multiplier(noise_multiplier: float, clip_only: bool = False) -> None:
   """Raises ValueError unless the noise multiplier is a finite number > 0.
 
-  0 passes only with clip_only, the mode without any privacy (epsilon is infinite).
+  0 is accepted only with clip_only, a mode without privacy (epsilon is infinite).
   """
   if clip_only and noise_multiplier == 0:
     return
   if not _is_number(noise_multiplier) or not 0 < noise_multiplier < math.inf:
     raise ValueError(
       f'the noise multiplier is {noise_multiplier}; it must be finite and above 0. '
-      'Change adapt.privacy.noise_multiplier, or ask for clipping without noise '
-      '(clip_only), whose epsilon is infinite.'
+      'Change adapt.privacy.noise_multiplier, or use clip_only for clipping without '
+      'noise, with infinite epsilon.'
     )
 
 

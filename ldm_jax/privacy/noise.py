@@ -1,9 +1,9 @@
 """The noise of a private run, as objects: a clipped sum -> the sum with noise.
 
-`add` is a pure function of (sum, memory, key, step); `memory` holds earlier noise that
-the next step refers to, and is a secret: who knows it can subtract the noise. It lives
-in `Replay`, inside the process, and never in a checkpoint: since every step's normals
-come from (key, step), a resumed run computes it again, bit for bit, from step 0.
+`add` is a pure function of (sum, memory, key, step). `memory` holds earlier noise that
+the next step depends on. It is secret: anyone who knows it can subtract the noise. It
+is kept in `Replay`, inside the process, and never in a checkpoint: since every step's
+normals follow from (key, step), a resumed run recomputes it from step 0, bit for bit.
 
 [Choquette23] (Amplified) Banded Matrix Factorization, arXiv:2306.08153, Algorithm 9.
 """
@@ -22,7 +22,7 @@ from ldm_jax.types import Array, PyTree
 
 @dataclasses.dataclass(frozen=True)
 class Independent:
-  """N(0, (noise_multiplier * clip_norm)^2) on every coordinate, anew in each step.
+  """N(0, (noise_multiplier * clip_norm)^2) on every coordinate, independent per step.
 
   Raises:
     ValueError: a noise multiplier that is not a finite number above 0.
@@ -46,26 +46,27 @@ class Independent:
     step: int | jax.Array,
     clip_norm: float | jax.Array,
   ) -> tuple[PyTree, tuple]:
-    """(clipped sum, (), key, step, C) -> (float32 tree with noise, ())."""
+    """(clipped sum, (), key, step, clip_norm) -> (float32 tree with noise, ())."""
     noisy = mechanism.add_noise(total, key, step, self.noise_multiplier, clip_norm)
     return noisy, memory
 
 
 @dataclasses.dataclass(frozen=True)
 class Correlated:
-  """noise_multiplier * clip_norm * C^{-1} z, for the strategy C of `strategies.matrix`.
+  """noise_multiplier * clip_norm * M^{-1} z, for the matrix M of `strategies.matrix`.
 
-  With z_t standard normal, x = T^{-1} z of the unscaled Toeplitz matrix T follows
-  c_0 x_t = z_t - sum_{k=1}^{b-1} c_k x_{t-k}, and C = T D^{-1} with D the column norms,
-  so step t gets D_t x_t. The memory is the last b - 1 of the x: (b-1, coordinates).
+  With z_t standard normal, x = T^{-1} z of the unscaled Toeplitz matrix T satisfies
+  c_0 x_t = z_t - sum_{k=1}^{b-1} c_k x_{t-k}, and M = T D^{-1} with D the diagonal
+  matrix of column norms, so step t gets D_t x_t. The memory holds the last b - 1 of the
+  x: (b-1, coordinates).
 
   Attributes:
     noise_multiplier: sigma.
-    coefficients: tuple (b,), b >= 2.
+    coefficients: (c_0, ..., c_{b-1}), b >= 2.
     steps: of the whole run; the noise of its last steps depends on it.
 
   Raises:
-    ValueError: a bad noise multiplier, or what `strategies.check` refuses.
+    ValueError: an invalid noise multiplier, or as `strategies.check`.
   """
 
   noise_multiplier: float
@@ -90,11 +91,11 @@ class Correlated:
     step: int | jax.Array,
     clip_norm: float | jax.Array,
   ) -> tuple[PyTree, jax.Array]:
-    """(clipped sum, memory, key, step, C) -> (float32 tree with noise, memory)."""
+    """(clipped sum, memory, key, step, clip_norm) -> (float32 noisy tree, memory)."""
     coefficients = jnp.asarray(self.coefficients, jnp.float32)
     slots, size = memory.shape
     x = mechanism.normals(key, step, size)
-    for slot in range(slots):  # x_{t-k} stands in slot (t - k) mod (b - 1)
+    for slot in range(slots):  # x_{t-k} is in slot (t - k) mod (b - 1)
       behind = (step - 1 - slot) % slots + 1
       x -= coefficients[behind] * memory[slot]
     x /= coefficients[0]
@@ -106,9 +107,9 @@ class Correlated:
 
 
 class Replay:
-  """Keeps the memory of a run's noise between steps and computes it where it lacks.
+  """Keeps the noise memory of a run between steps, and recomputes it if missing.
 
-  What it holds is secret and is never written.
+  The memory is secret and is never written to a file.
   """
 
   def __init__(self) -> None:
@@ -125,14 +126,14 @@ class Replay:
     start: Callable[[], Array],
     again: Callable[[Array, int], Array],
   ) -> Array:
-    """The memory as it is before a step; to be given back by `keep`.
+    """Returns the memory before a step and releases it; hand the next one to `keep`.
 
     Args:
       step: int.
-      key: the run's noise key; another key's memory is not used.
+      key: the run's noise key; the memory of another key is not used.
       start: () -> memory before step 0.
-      again: (memory, step) -> memory after that step. It must run the program that adds
-        the noise of training, or rounding might differ.
+      again: (memory, step) -> memory after that step. It must run the same compiled
+        program that adds the noise in training, because rounding may differ otherwise.
     """
     known, self._known = self._known, None
     done, memory = 0, None
@@ -144,7 +145,7 @@ class Replay:
     return memory
 
   def keep(self, step: int, key: jax.Array, memory: Array) -> None:
-    """Keeps the memory as it is before a step."""
+    """Keeps the memory as it is before `step`."""
     self._known = step, _bits(key), memory
 
 

@@ -113,7 +113,10 @@ def configured(privacy: Config, num_patients: int, steps: int) -> schemes.Poisso
     ValueError: numbers that do not fit the cohort or each other.
   """
   scheme = schemes.MECHANISMS[privacy.mechanism]
-  settings = {name: privacy[name] for name in scheme.settings}
+  names = {field.name for field in dataclasses.fields(scheme)} & {*privacy}
+  if scheme is schemes.FullBatch:
+    names.remove('batch_size')  # it is num_patients
+  settings = {name: privacy[name] for name in names}
   return scheme(num_patients=num_patients, steps=steps, **settings)
 
 
