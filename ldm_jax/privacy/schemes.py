@@ -219,7 +219,7 @@ class Banded(Poisson):
     if len(self.strategy) != self.num_bands:
       raise ValueError(
         f'expected one coefficient per band, num_bands = {self.num_bands}, got '
-        f'{len(self.strategy)}; use prepared() or the strategy in the ledger.'
+        f'{len(self.strategy)} coefficients; use prepared() or the ledger.'
       )
     strategies.check(self.strategy, self.steps)
 

@@ -1,4 +1,4 @@
-"""A discriminator beside a reconstruction: the gradients of both players in one step.
+"""A discriminator trained with a reconstruction: the gradients of both in one step.
 
 [Lim17] Lim and Ye, Geometric GAN, 1705.02894: hinge loss. [Esser21] Esser et al.,
 Taming transformers, CVPR 2021, Eq. 7: adaptive weight.
@@ -29,18 +29,19 @@ def losses(
   weight: float,
   adaptive: bool,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-  """Loss of the reconstructing network with its adversary, an example at a time.
+  """Loss of a reconstructing network and its discriminator, for each example.
 
-  Both players move at once: the gradients with respect to x_hat and to params are those
-  of their own losses. With `adaptive`, the adversarial gradient of an example is scaled
-  to its reconstruction's, both with respect to x_hat ([Esser21] take the last layer's
-  weights, which couples the examples of a device).
+  Both are updated in the same step: the gradients with respect to x_hat and to params
+  are those of their own losses. With `adaptive`, the adversarial gradient of an example
+  is scaled to the norm of its reconstruction gradient, both with respect to x_hat
+  ([Esser21] use the weights of the last layer, which couples the examples of a device).
 
   Args:
-    module, params: the discriminator.
+    module, params: the discriminator and its parameters.
     x, x_hat: (b,*space,c).
     reconstruction: x_hat -> (b,), the rest of the loss that depends on x_hat.
     weight: of the adversarial loss.
+    adaptive: whether to scale the adversarial gradient.
 
   Returns:
     ((b,) loss, dict of (b,): adversarial, discriminator).

@@ -1,4 +1,4 @@
-"""What looks wrong in an autoencoder while it trains, in words that name the tensor."""
+"""Warnings about an autoencoder in training, each naming the tensor concerned."""
 
 from collections.abc import Mapping
 
@@ -8,12 +8,12 @@ from ldm_jax.types import Array
 
 CONSTANT = 1e-3
 LARGE = 1e3
-# Nats per latent element below which a channel tells nothing.
+# Nats per latent element below which a channel carries no information.
 EMPTY = 1e-3
 
 
 def of_latents(mean: Array, std: Array | None = None) -> list[str]:
-  """Alarms about posterior means (n,*space,c) and, of a Gaussian, its deviations."""
+  """Alarms about posterior means (n,*space,c) and, unless None, deviations."""
   mean = np.asarray(mean, np.float64)
   found = []
   for channel in range(mean.shape[-1]):
@@ -63,7 +63,7 @@ def of_codebook(statistics: Mapping[str, float]) -> list[str]:
 
 
 def of_discriminator(hinge: float) -> list[str]:
-  """Alarm about a discriminator that has won (hinge loss near 0)."""
+  """Alarms about a discriminator that always wins (hinge loss near 0)."""
   if hinge < 0.02:
-    return [f'discriminator has won: its hinge loss is {hinge:.2g}, it teaches nothing']
+    return [f'discriminator has won: its hinge loss of {hinge:.2g} gives no gradient']
   return []

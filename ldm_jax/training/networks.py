@@ -1,4 +1,4 @@
-"""From config sections to modules and schedules: the one place that builds networks."""
+"""Builds all networks and schedules from sections of the config."""
 
 import flax.linen as nn
 import jax
@@ -18,7 +18,7 @@ from ldm_jax.types import Array, Config, PyTree, Shape
 
 
 def autoencoder(section: Config) -> Autoencoder | Wavelet:
-  """The autoencoder of `config.autoencoder`, or the wavelet in its place."""
+  """The autoencoder of `config.autoencoder`; a wavelet transform by `model.kind`."""
   described = checkpoint.described(section.init, 'Autoencoder', 'autoencoder.init')
   if described is not None:
     return Autoencoder(**described)
@@ -32,7 +32,7 @@ def autoencoder(section: Config) -> Autoencoder | Wavelet:
 
 
 def discriminator(section: Config) -> PatchDiscriminator:
-  """The adversary of `config.autoencoder.adversarial`."""
+  """The discriminator of `config.autoencoder.adversarial`."""
   options = _frozen(section.adversarial)
   names = ('channels', 'strides', 'planes', 'num_scales')
   return PatchDiscriminator(
@@ -41,7 +41,7 @@ def discriminator(section: Config) -> PatchDiscriminator:
 
 
 def feature_network(section: Config) -> Segmenter:
-  """The network of `config.autoencoder.perceptual`, if it is 'public'."""
+  """The network of `config.autoencoder.perceptual` where that is 'public'."""
   options = _frozen(section.perceptual)
   return Segmenter(
     num_classes=1,
@@ -52,7 +52,7 @@ def feature_network(section: Config) -> Segmenter:
 
 
 def denoiser(config: Config, schema: Schema) -> ConditionalDenoiser:
-  """The conditional denoiser of `config.diffusion` over the schema's attributes."""
+  """The conditional denoiser of `config.diffusion` for the schema's attributes."""
   latent_channels = autoencoder(config.autoencoder).latent_channels
   conditioner = _frozen(config.diffusion.conditioner)
   by, text = conditioner.pop('by'), config.diffusion.text
@@ -72,10 +72,10 @@ def denoiser(config: Config, schema: Schema) -> ConditionalDenoiser:
 
 
 def _denoiser_options(section):
-  """Options of the network that `config.diffusion` names."""
+  """Options of the denoiser network of `config.diffusion`."""
   described = checkpoint.described(section.init, 'UNet', 'diffusion.init')
   if described is not None:
-    # These follow from the latent and from the conditioner.
+    # These are set by the latent and by the conditioner.
     owned = ('in_channels', 'out_channels', 'context_dim')
     return {name: v for name, v in described.items() if name not in owned}
   options = _frozen(section.model)
@@ -85,14 +85,14 @@ def _denoiser_options(section):
     transformer = {name: _tuples(value) for name, value in transformer.items()}
     return {**transformer, 'remat': options['remat'], 'dtype': dtype}
   if kind == 'daum24':
-    # It has no other attention and no other resampling.
+    # These options do not apply to it: attention and resampling are fixed.
     del options['attention'], options['resblock_updown']
     options['num_heads'] = options['num_heads'] or SliceUNet.num_heads
   return {**options, 'dtype': dtype}
 
 
 def segmenter(config: Config) -> Segmenter:
-  """The measuring network of `config.evaluate`, one class a label value."""
+  """The segmentation network of `config.evaluate`, one class per label value."""
   section = _frozen(config.evaluate.segmenter)
   names = ('channels', 'kernels', 'strides', 'norm_groups')
   return Segmenter(
@@ -109,7 +109,7 @@ def schedule(config: Config) -> schedules.Schedule:
 def initialise(
   module: nn.Module, key: jax.Array, *examples: Array, method: str | None = None
 ) -> PyTree:
-  """Parameters of a module for example arguments, made in one compiled call."""
+  """Initial parameters of a module for example arguments, in one compiled call."""
   init = jax.jit(lambda key: module.init(key, *examples, method=method))
   return init(key)['params']
 
@@ -117,7 +117,7 @@ def initialise(
 def initial_denoiser(
   module: nn.Module, key: jax.Array, latent_shape: Shape, num_attributes: int
 ) -> PyTree:
-  """Parameters of a denoiser for latents (d,h,w,c)."""
+  """Initial parameters of a denoiser for latents (d,h,w,c)."""
   return initialise(
     module,
     key,
@@ -129,7 +129,11 @@ def initial_denoiser(
 
 
 def denoiser_shapes(config: Config, schema: Schema) -> tuple[PyTree, Shape]:
-  """Nested shapes of the denoiser's parameters, and (...,c) of a latent; no weights."""
+  """Shapes of the denoiser without allocating weights.
+
+  Returns:
+    (nested shapes of the parameters, shape (...,c) of one latent).
+  """
   encoder, module = autoencoder(config.autoencoder), denoiser(config, schema)
   x = jax.ShapeDtypeStruct((1, *config.data.preprocess.shape, 1), jnp.float32)
   key = jax.eval_shape(lambda: jax.random.key(0))

@@ -1,8 +1,8 @@
 """A private fine-tuning run: plan, record, train, destroy the key.
 
-The ledger learns of the release before the first step is taken, so a run that is
-killed has spent what it planned to spend and never less. The noise key lives in one
-file beside the checkpoints (mode 600) from the first step to the last.
+The release is recorded in the ledger before the first step, so a run that is killed has
+spent at most what is recorded. The noise key is stored in one file beside the
+checkpoints (mode 600) from the first step to the last.
 """
 
 import dataclasses
@@ -32,10 +32,15 @@ def patient_arrays(
 ) -> dict[str, np.ndarray]:
   """Entries -> patients: {'z' (p,m,...,c), 'attributes' (p,m,k), 'present' (p,m)}.
 
-  Conditions (n,k) of the entries are the split's attributes unless given. Latents
-  (v n,...,c) are v versions of the entries, one after the other, and all of a patient's
-  stand together. m is the largest number of volumes of a patient; the rest is zero and
-  not present.
+  Args:
+    split: with `patient_entries` and `attributes` (n,k).
+    latents: (v n,...,c), v versions of the n entries, one after the other. All versions
+      of a patient's entries become rows of this patient.
+    conditions: (n,k) of the entries; None for the attributes of the split.
+
+  Returns:
+    Arrays in which m is the largest number of volumes of a patient. Missing rows have z
+    zero, attributes NaN and present False.
   """
   groups = split.patient_entries
   conditions = split.attributes if conditions is None else conditions
@@ -58,11 +63,12 @@ def patient_arrays(
 
 
 def numbers(names: Iterable[str]) -> np.ndarray:
-  """A number (p,) uint32 for each patient, from the name alone.
+  """A number (p,) uint32 for each patient, computed from the name alone.
 
-  What a patient's loss draws (times, noise, drops) follows from this number, a step and
-  a public key. By the place in the cohort instead, a patient more or less would give
-  all later ones other draws, and the sum would move by more than one contribution.
+  The random draws of a patient's loss (times, noise, drops) follow from this number,
+  the step and a public key. If they followed from the position in the cohort, adding or
+  removing a patient would change the draws of all later ones, and the sum would change
+  by more than one contribution.
   """
   words = [hashlib.sha256(str(name).encode()).digest() for name in names]
   return np.array([int.from_bytes(word[:4]) for word in words], np.uint32)
@@ -102,7 +108,7 @@ def _own_noise_key(folder, privacy, resuming):
 
 
 def configured(privacy: Config, num_patients: int, steps: int) -> schemes.Poisson:
-  """The run that config.adapt.privacy asks for, its noise not yet calibrated.
+  """The run that config.adapt.privacy describes, with the noise not yet calibrated.
 
   Args:
     privacy: config.adapt.privacy.
@@ -121,10 +127,10 @@ def configured(privacy: Config, num_patients: int, steps: int) -> schemes.Poisso
 
 
 def as_recorded(scheme: schemes.Poisson, release: Mapping[str, Any]) -> schemes.Poisson:
-  """The scheme with the noise and strategy that its release in the ledger holds.
+  """The scheme with the noise multiplier and strategy of its release in the ledger.
 
   Raises:
-    ValueError: where the two describe different runs.
+    ValueError: scheme and release describe different runs.
   """
   fields = {'noise_multiplier': release['noise_multiplier']}
   if release.get('strategy'):
@@ -133,9 +139,9 @@ def as_recorded(scheme: schemes.Poisson, release: Mapping[str, Any]) -> schemes.
   mine = result.release(release['name'])
   if any(release.get(key) != value for key, value in mine.items()):
     raise ValueError(
-      f'the ledger holds this run as {release}, but the config now asks for {mine}. '
-      'Put the config back, or start again in another --workdir: that is a new '
-      'release and adds up.'
+      f'the ledger records this run as {release}, but the config now asks for {mine}. '
+      'Restore the config, or start in another --workdir, which is a new release and '
+      'adds to the total.'
     )
   return result
 
@@ -154,20 +160,21 @@ def take_steps(
   observe: Callable[..., dict] | None = None,
   **run: Any,
 ) -> TrainState:
-  """Takes all steps of the step's scheme; nothing about the private data is logged.
+  """Takes all steps of a private run; nothing about the private data is logged.
 
-  Who is drawn, how often and with what noise come from `private_step.scheme` alone.
+  Which patients are drawn, how often and with what noise follows from
+  `private_step.scheme` alone.
 
   Args:
     private_step: from `adaptation.private_step`.
     examples: from `patient_arrays`.
-    names: (p,) identifiers of the patients, each the seed of that patient's draws.
-    chunk_size: patients a compiled call.
+    names: (p,) identifiers of the patients, the seeds of their random draws.
+    chunk_size: patients per compiled call.
     state: TrainState at step 0.
-    frozen: flat dict of the parameters that do not move.
+    frozen: flat dict of the parameters that are not trained.
     mesh: devices.
     key: PRNG key of times, training noise and drops (not secret).
-    secret_key: PRNG key of the protecting noise and of the draws.
+    secret_key: PRNG key of the privacy noise and of the sampling.
     observe: None, or (state, frozen, key) -> figures of the private data to log, which
       the caller marks as internal.
     **run: arguments of `loop.train`, except the number of steps.
@@ -176,15 +183,15 @@ def take_steps(
     The final TrainState.
 
   Raises:
-    ValueError: other patients than the scheme counts.
+    ValueError: the number of patients differs from that of the scheme.
   """
   scheme = private_step.scheme
   found = len(next(iter(examples.values())))
   if found != scheme.num_patients or found != len(names):
     raise ValueError(
-      f'{found} patients with {len(names)} names came, but the plan that the ledger '
-      f'holds counts {scheme.num_patients}. Prepare the cohort again and start in a '
-      'new --workdir.'
+      f'expected the {scheme.num_patients} patients of the release in the ledger, got '
+      f'{found} patients with {len(names)} names; prepare the cohort again and start '
+      'in a new --workdir.'
     )
   sampler = scheme.sampler(mechanism.sampling_secret(secret_key))
   own = numbers(names)
@@ -208,10 +215,10 @@ def _chunks(examples, own, drawn, chunk_size, mesh):
 def internal_loss(
   loss: Callable[..., jax.Array], examples: Mapping[str, np.ndarray]
 ) -> Callable[..., dict[str, jax.Array]]:
-  """Builds the observer of a private run that asked for `log_internal`.
+  """Builds the observer of a private run with `log_internal`.
 
-  Its figure passed no mechanism and no budget covers it: for the eyes of those who
-  may see the scans.
+  Its figure is computed from private data without noise, and is covered by no budget:
+  it is for those who may see the scans.
 
   Args:
     loss: (trained, frozen, example, key) -> () of one patient.

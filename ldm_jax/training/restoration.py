@@ -1,7 +1,7 @@
-"""The public feature network of the perceptual loss: learns to restore hidden voxels.
+"""The public feature network of the perceptual loss, trained to restore hidden voxels.
 
-It needs no labels, and it is not the network that evaluates the samples: a model must
-not be trained on the features that it is judged by.
+It needs no labels. It is not the network that evaluates the samples: a model must not
+be trained on the features that it is evaluated with.
 
 [Pathak16] Pathak et al., Context encoders, CVPR 2016.
 """
@@ -22,9 +22,9 @@ from ldm_jax.training import loop, state
 from ldm_jax.training.step import plain_step
 from ldm_jax.types import Array, Config, PyTree
 
-HIDDEN = 0.4  # share of the blocks that are hidden
+HIDDEN = 0.4  # share of hidden blocks
 BLOCK = 4  # voxels along each axis
-NOISE = 0.05
+NOISE = 0.05  # standard deviation
 
 
 def fit(
@@ -43,11 +43,11 @@ def fit(
   """Trains the network on public volumes; resumes like every stage.
 
   Args:
-    module: models.features.Segmenter with one output channel a channel of the volumes.
+    module: models.features.Segmenter with one output per channel of the volumes.
     params: its initial parameters.
     volumes: indices -> (b,*space,c).
     section: config.autoencoder.perceptual (steps, batch_size, learning_rate).
-    planes: axes along which volumes are cut into slices, () for a network of 3D.
+    planes: axes along which volumes are cut into slices, () for a 3D network.
     mesh: devices. key, seed: randomness. num: number of volumes.
     run: keyword arguments of training.loop.train.
 
@@ -97,5 +97,5 @@ def feature_maps(module: nn.Module, params: PyTree) -> Callable[[Array], Any]:
 
 
 def example(volume: Array, planes: Sequence[int]) -> Array:
-  """What the network sees of one volume (1,*space,c), to initialise it with."""
+  """The input of the network for one volume (1,*space,c), for initialisation."""
   return views(np.asarray(volume), planes)[0][:1]

@@ -1,4 +1,4 @@
-"""The plain train step: mean gradient over a global batch, on any mesh."""
+"""The train step without privacy: mean gradient over a global batch, on any mesh."""
 
 import functools
 from collections.abc import Callable
@@ -22,18 +22,18 @@ def plain_step(
   mesh: Mesh,
   ema_decay: float,
 ) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
-  """Builds the jitted step for losses that treat every example by itself.
+  """Builds the jitted step for losses that treat every example independently.
 
   Args:
     example_losses: (trained, frozen, batch, keys, step) -> (losses (b,), metrics: dict
-      of (b,)), with one PRNG key an example.
-    optimizer: an optax transformation over the flat dict of trained parameters.
+      of (b,)), with one PRNG key per example.
+    optimizer: an optax transformation for the flat dict of trained parameters.
     mesh: the devices; the batch's leading axis is split over all of them.
     ema_decay: decay of the parameter average.
 
   Returns:
-    (state, frozen, batch, key) -> (state, metrics). The example at position i of the
-    global batch draws from fold_in(fold_in(key, step), i), whatever the devices.
+    (state, frozen, batch, key) -> (state, metrics). The key of the example at position
+    i of the global batch is fold_in(fold_in(key, step), i), on any number of devices.
   """
 
   def local_gradient(trained, frozen, batch, keys, step):
@@ -68,6 +68,6 @@ def plain_step(
 
 
 def example_keys(key: jax.Array, step: int | jax.Array, count: int) -> jax.Array:
-  """Keys (count,) of the examples at positions 0..count-1 of one step."""
+  """Keys (count,) of the examples at positions 0 ... count-1 of one step."""
   key = jax.random.fold_in(key, step)
   return jax.vmap(lambda position: jax.random.fold_in(key, position))(jnp.arange(count))

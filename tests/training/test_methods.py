@@ -121,7 +121,10 @@ def test_keys_and_values_are_refused_where_nothing_attends_to_conditions(module)
 @pytest.mark.parametrize(
   ('words', 'message'),
   [
-    ({'adapt.method': 'textual_inversion', 'adapt.prior.weight': 1}, 'token alone'),
+    (
+      {'adapt.method': 'textual_inversion', 'adapt.prior.weight': 1},
+      'only the new token',
+    ),
     ({'adapt.method': 'dreambooth', 'adapt.init': 'scratch'}, 'adapt.init'),
   ],
 )
