@@ -7,6 +7,7 @@ checkpoints (mode 600) from the first step to the last.
 
 import dataclasses
 import hashlib
+import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -74,14 +75,15 @@ def numbers(names: Iterable[str]) -> np.ndarray:
   return np.array([int.from_bytes(word[:4]) for word in words], np.uint32)
 
 
-def noise_key(folder, privacy, resuming):
-  """The run's secret: from its file when resuming, else new and written first.
+def noise_key(folder: pathlib.Path, privacy: Config, resuming: bool) -> jax.Array:
+  """The secret key of the run: read from its file, or created and saved.
 
-  Of several processes the first has it and gives it to the others: with keys of their
-  own they would draw other patients and add other noise to what they hold together.
+  With several processes, the first one has the key and sends it to the others. With
+  different keys they would draw different patients and add different noise to the sum
+  that they compute together.
 
   Raises:
-    ValueError: if the run has begun but its key is not there.
+    ValueError: the run has begun, but its key is missing.
   """
   if jax.process_count() == 1:
     return _own_noise_key(folder, privacy, resuming)
