@@ -27,7 +27,7 @@ from jax.extend.core import Literal
 from ldm_jax.models.convolution import Conv, padding_pairs, weight_gradient
 from ldm_jax.models.layers import Dense
 from ldm_jax.models.lowering import pad, unfold
-from ldm_jax.types import PyTree
+from ldm_jax.types import Array, PyTree
 
 LINEAR = (Conv, Dense)
 # Cost, in multiply-adds, of one entry of one patient's gradient: it is written and
@@ -70,7 +70,7 @@ def find(
     hasattr(w, 'dtype') for w in trained.values()
   ):
     return {}
-  found = {}
+  found: dict[str, list] = {}
 
   def cut(path, module, call, x):
     if path not in trained:
@@ -158,7 +158,7 @@ def squared_norms(layer: Layer, factors: tuple) -> jax.Array:
 
 def weighted_sum(
   layer: Layer, factors: tuple, scale: jax.Array, keep: jax.Array
-) -> jax.Array:
+) -> Array:
   """sum_i scale_i (gradient of patient i), float32, over the patients kept.
 
   Args:

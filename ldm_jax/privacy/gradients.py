@@ -105,7 +105,8 @@ def clipped_sum(
   # jax sums a gradient with respect to a parameter that shard_map replicates over the
   # devices, so patients would be added before they are clipped. Adding a zero computed
   # from the local mask makes the parameters local and changes nothing else.
-  zero, local = 0.0, trained
+  zero: Array = 0.0
+  local = trained
   if jax.sharding.get_abstract_mesh().manual_axes:
     zero = 0.0 * jnp.sum(jnp.asarray(mask, jnp.float32))
     local = jax.tree.map(lambda w: w + zero.astype(w.dtype), trained)
