@@ -37,9 +37,8 @@ from ldm_jax.privacy.checks import (
 
 RELATION_NAME = 'add_or_remove_one'  # of the claim
 SMALLEST_REST = 0.01  # share of the budget that must be unspent to calibrate
-SMALLEST_NOISE = (
-  0.05  # lower limit of calibration; less noise gives no useful protection
-)
+# Lower limit of calibration; less noise gives no useful protection.
+SMALLEST_NOISE = 0.05
 # Mechanism of a release -> required fields in addition to NEEDED.
 MECHANISMS: dict[str, tuple[str, ...]] = {
   'gaussian': (),

@@ -22,9 +22,8 @@ from ldm_jax.privacy import accounting, checks, schemes, statement
 # Suggest the smallest batch whose noise-to-signal is within this factor of the least.
 NEAR_BEST = 1.1
 SMALLEST_BATCH, SMALLEST_SHARE = 16, 1 / 1024
-PRECISION = (
-  1.005  # multipliers in tables and curves are at most this factor above the least
-)
+# Multipliers in tables and curves are at most this factor above the least.
+PRECISION = 1.005
 
 
 def price(

@@ -30,10 +30,8 @@ import jax.numpy as jnp
 from ldm_jax.privacy import checks
 from ldm_jax.types import PyTree
 
-RULES, check = (
-  checks.CLIPPING,
-  checks.check_clipping,
-)  # defined there so that checks need no jax
+# Defined there, because checking a config must not import jax.
+RULES, check = checks.CLIPPING, checks.check_clipping
 MARGIN = 1e-6  # relative; the float32 norm of 3e7 entries errs by about 1e-7
 SMALLEST = 0.01  # of clip_norm: normalised gradients well below this are scaled down
 BIT_SHARE = 0.1  # the noise of the mean bit is sigma / (BIT_SHARE expected_batch)

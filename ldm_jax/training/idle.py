@@ -69,7 +69,7 @@ def idle(
     found.append(jax.device_get(sizes(values, z, conditions, jax.random.key(number))))
   size = {path: max(draw[path] for draw in found) for path in trained}
   largest = max(size.values())
-  # A size that is not finite fails the comparison: the parameter is not idle.
+  # A size that is NaN fails the comparison, so such a parameter is not idle.
   nothing = sorted(path for path in size if size[path] <= NEGLIGIBLE * largest)
   if len(nothing) == len(size):
     raise ValueError(
