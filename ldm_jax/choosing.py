@@ -104,7 +104,7 @@ def grid(asked, target):
 def closed_form(asked, target):
   """The drift per channel between the latent means of model and target."""
   latents, conditions, examples, _ = target
-  means, _ = release.latent_moments(examples['z'], examples['present'])
+  means = release.latent_means(examples['z'], examples['present'])
   return solve(asked, latents.shape[1:], conditions, means.mean(0))
 
 
@@ -144,7 +144,7 @@ def vectors(asked, examples, names):
   """One vector a patient, (p,m), that the private searches clip and sum."""
   section = asked.config.adapt.drift
   if section.search == 'private_mean':
-    return release.latent_moments(examples['z'], examples['present'])[0]
+    return release.latent_means(examples['z'], examples['present'])
   return drifts.loss_parts(asked.losses(names, examples), section.grid)
 
 

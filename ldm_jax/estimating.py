@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from ldm_jax.privacy import checks
+from ldm_jax.privacy import budget, checks
 from ldm_jax.training import methods as fine_tuning
 from ldm_jax.training import networks, private, state
 
@@ -128,7 +128,7 @@ def noise_table(config, trained, num_patients):
     for method, size in trained.items():
       for times in (1, LARGER):
         batch = times * scheme.expected_batch
-        ratio = noise_over_signal(sigma, size, batch)
+        ratio = budget.noise_to_signal(sigma, size, batch)
         rows.append(
           {
             'method': method,
@@ -146,11 +146,6 @@ def noise_table(config, trained, num_patients):
           }
         )
   return rows
-
-
-def noise_over_signal(noise_multiplier, num_trained, batch_size):
-  """Norm of a step's noise over the largest norm of its signal: sigma sqrt(d) / B."""
-  return noise_multiplier * math.sqrt(num_trained) / batch_size
 
 
 def verdict(ratio):

@@ -6,6 +6,7 @@ import pytest
 
 from ldm_jax import estimating
 from ldm_jax.data.attributes import CARDIAC_SCHEMA as SCHEMA
+from ldm_jax.privacy import budget
 from ldm_jax.training import networks
 from tests import micro
 
@@ -76,7 +77,7 @@ def test_noise_over_signal_is_what_a_step_draws():
   sigma, clip_norm, batch, size = 1.7, 0.3, 24, 40_000
   noise = sigma * clip_norm * np.random.default_rng(0).normal(size=size) / batch
   aligned = clip_norm * batch / batch  # every patient's gradient the same, at the bound
-  found = estimating.noise_over_signal(sigma, size, batch)
+  found = budget.noise_to_signal(sigma, size, batch)
   assert found == pytest.approx(np.linalg.norm(noise) / aligned, rel=0.02)
 
 

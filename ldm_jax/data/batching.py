@@ -59,12 +59,12 @@ class PoissonSampler:
 
   Attributes:
     num_patients: public number of patients.
-    sampling_probability: q, the chance of each patient in each step.
-    secret: seed of the draws; keep it out of logs, since who knows it knows who was
-      drawn. Hidden from `repr`.
+    sampling_probability: q, the probability of each patient in each step.
+    secret: seed of the draws; keep it out of logs, because anyone who knows it knows
+      who was drawn. Hidden from `repr`.
 
   Raises:
-    ValueError: a probability outside (0, 1], a negative number of patients.
+    ValueError: a probability outside (0, 1], or fewer than one patient.
   """
 
   num_patients: int
@@ -74,13 +74,14 @@ class PoissonSampler:
   def __post_init__(self):
     if self.num_patients < 1:
       raise ValueError(
-        f'{self.num_patients} patients came; required is at least one private patient.'
+        f'expected at least one private patient, got {self.num_patients}; check '
+        'data.private.'
       )
     if not 0 < self.sampling_probability <= 1:
       raise ValueError(
-        f'The sampling probability is {self.sampling_probability}; required is a '
-        'number in (0, 1]: the expected batch size over the number of patients. Lower '
-        'batch_size in the config, or provide more patients.'
+        'expected a sampling probability in (0, 1], the expected batch size over the '
+        f'number of patients, got {self.sampling_probability}; lower '
+        'adapt.privacy.batch_size, or provide more patients.'
       )
 
   def draw(self, step: int) -> np.ndarray:
@@ -99,18 +100,18 @@ class PoissonSampler:
 
 @dataclasses.dataclass(frozen=True)
 class TruncatedPoissonSampler(PoissonSampler):
-  """Poisson draws of which at most `max_batch_size` patients are kept.
+  """Poisson draws with at most `max_batch_size` patients.
 
-  A larger draw is replaced by a uniformly random subset of it of exactly that size. The
-  rule looks at the size alone, never at the data. Being in the batch then depends on
-  how many others were drawn, so this is another mechanism with an accounting of its
-  own (`privacy.schemes.TruncatedPoisson`).
+  A larger draw is replaced by a uniformly random subset of exactly that size. The rule
+  depends on the size alone, never on the data. Whether a patient is in the batch then
+  depends on how many others were drawn, so this is a different mechanism with its own
+  accounting (`privacy.schemes.TruncatedPoisson`).
 
   Attributes:
-    max_batch_size: the most patients that a step may hold.
+    max_batch_size: the largest number of patients in a step.
 
   Raises:
-    ValueError: a batch size below 1, or as PoissonSampler.
+    ValueError: max_batch_size below 1, or as PoissonSampler.
   """
 
   max_batch_size: int
@@ -119,7 +120,7 @@ class TruncatedPoissonSampler(PoissonSampler):
     super().__post_init__()
     if self.max_batch_size < 1:
       raise ValueError(
-        f'max_batch_size is {self.max_batch_size}; required is at least 1. Change '
+        f'max_batch_size is {self.max_batch_size}; it must be at least 1. Change '
         'adapt.privacy.max_batch_size.'
       )
 
@@ -136,15 +137,15 @@ class TruncatedPoissonSampler(PoissonSampler):
 class CyclicPoissonSampler(PoissonSampler):
   """Poisson draws from one of `num_groups` groups at a time, in turn.
 
-  Each patient belongs to one group for the whole run, chosen uniformly, independently
-  of all other patients and of the data, by the secret; so a patient more or less
-  changes nobody else's group. Step t draws each patient of group t mod num_groups with
-  the sampling probability, and nobody else: two steps that may hold one patient lie
-  num_groups apart or more.
+  Each patient belongs to one group for the whole run. The secret determines the group,
+  uniformly and independently of all other patients and of the data, so adding or
+  removing a patient changes nobody else's group. Step t draws each patient of group
+  t mod num_groups with the sampling probability, and nobody else: two steps in which
+  the same patient can be drawn are at least num_groups apart.
 
   Attributes:
-    sampling_probability: of a patient whose group's turn it is.
-    num_groups: 1 draws exactly what PoissonSampler draws.
+    sampling_probability: of a patient when it is the turn of its group.
+    num_groups: with 1, the draws are exactly those of PoissonSampler.
 
   Raises:
     ValueError: fewer than one group, or as PoissonSampler.
@@ -156,7 +157,7 @@ class CyclicPoissonSampler(PoissonSampler):
     super().__post_init__()
     if self.num_groups < 1:
       raise ValueError(
-        f'num_groups is {self.num_groups}; required is at least 1. Change '
+        f'num_groups is {self.num_groups}; it must be at least 1. Change '
         'adapt.privacy.num_bands.'
       )
 

@@ -1,34 +1,38 @@
-"""The two accountants: privacy loss distributions, and Rényi divergences.
+"""The two accountants: privacy loss distributions (PLD) and Rényi divergences (RDP).
 
-Both compose events of `accounting.event` and return epsilon at delta, for one
-neighbouring relation. `pld_epsilon` makes the claim, through dp_accounting alone;
-`rdp_epsilon` confirms it from above. Where dp_accounting has no Rényi accountant
-(truncated sampling, substitution), the divergences come from numerical integration
-here, so that the confirmation shares no code with the claim.
+Both compose events of `accounting.event` and return epsilon at delta for one
+neighbouring relation. `pld_epsilon` gives the claimed figure and uses dp_accounting
+alone. `rdp_epsilon` checks it with a second upper bound. Where dp_accounting has no
+Rényi accountant (truncated sampling, substitution), the divergences are integrated
+numerically here, so that the check shares no code with the claim.
 
-Dominating pairs, for sensitivity 1 and noise of deviation s, N(m) = normal(m, s^2), any
-dimension, adaptive composition:
+Dominating pairs, for sensitivity 1 and noise of standard deviation sigma (the noise
+multiplier); N(m) denotes the normal distribution (m, sigma^2). They hold in any
+dimension and under adaptive composition.
 
   Poisson, add or remove: (1-q) N(0) + q N(1) against N(0), both directions [Mironov19].
 
   Poisson, substitute x by y: A = (1-q) N(0) + q N(-1) against B = (1-q) N(0) + q N(1).
     Proof. For eps >= 0 the divergence H = sup_E A(E) - e^eps B(E) is, whatever x and y,
     sup_E q N(x)(E) - [(1-q)(e^eps - 1) N(0)(E) + q e^eps N(y)(E)]: one normal against
-    a positive mixture of two whose centres lie |x| <= 1 and |x - y| <= 2 from it. Under
-    the first normal the densities' ratio is a sum of two lognormals, and H is the mean
-    of a convex function of it. Such a mean is largest when the two grow together
-    (comonotonic sums are largest in convex order [Kaas00]), which is when both centres
-    lie in one direction, and it grows with each distance (a geometric Brownian motion
-    is a martingale). That is x = -1, y = 1. For eps < 0, exchange A and B.
+    a positive mixture of two normals whose centres are at distances |x| <= 1 and
+    |x - y| <= 2 from it. Under the first normal, the ratio of the densities is a sum of
+    two lognormals, and H is the mean of a convex function of it. Such a mean is largest
+    when the two grow together (comonotonic sums are largest in convex order [Kaas00]),
+    which is the case when both centres lie in the same direction, and it grows with
+    each distance (a geometric Brownian motion is a martingale). The maximum is
+    therefore at x = -1, y = 1. For eps < 0, exchange A and B.
 
-  Truncated Poisson [Truncated25]. Let x be one patient, K the number of others drawn:
-    K is Binomial(n-1, q) and knows nothing of x. If K < B, nothing is ever cut: the
-    Poisson pair. If K >= B (chance tau), the batch without x is a uniform B-subset S of
-    the others, whatever K is; with x it is S, or with chance q* = q E[B/(K+1) | K >= B]
-    S with one member replaced by x: the sum moves by at most 2. So the pair is the
-    mixture, with weight tau, of the Poisson pair at q and of a pair at q* and
-    sensitivity 2, for which dp_accounting takes the substitution pair (pessimistic).
-    Here n counts x: a patient of N removed has n = N, a patient added n = N + 1.
+  Truncated Poisson [Truncated25], at most L = max_batch_size patients (B in the paper).
+    Let x be one patient and K the number of other patients drawn: K is
+    Binomial(n-1, q) and independent of x. If K < L, nothing is truncated, with or
+    without x: the Poisson pair. If K >= L (probability tau), the batch without x is a
+    uniform L-subset S of the other patients, for every such K; with x it is S, or, with
+    probability q* = q E[L/(K+1) | K >= L], S with one member replaced by x, which moves
+    the sum by at most 2. The pair is therefore the mixture, with weight tau, of the
+    Poisson pair at q and of a pair at q* and sensitivity 2, for which dp_accounting
+    uses the substitution pair (pessimistic). Here n includes x: removing one of N
+    patients means n = N, adding a patient means n = N + 1.
 
 [Mironov19] Rényi DP of the Sampled Gaussian Mechanism, arXiv:1908.10530.
 [Truncated25] arXiv:2508.15089 (TruncatedSubsampledGaussianDpEvent of dp_accounting).
@@ -40,6 +44,7 @@ import contextlib
 import logging
 import math
 import warnings
+from collections.abc import Iterable, Iterator
 
 import attr
 import dp_accounting
@@ -47,22 +52,28 @@ import numpy as np
 from dp_accounting import pld, rdp
 from scipy import special, stats
 
+from ldm_jax.types import Array
+
 RELATIONS = {
   'add_or_remove_one': dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE,
   'substitute_one': dp_accounting.NeighboringRelation.REPLACE_ONE,
 }
-# dp_accounting's own.
+# The orders that dp_accounting uses by default.
 ORDERS = (*(1 + x / 10 for x in range(1, 100)), *range(11, 64), 128, 256, 512, 1024)
 
 
-def pld_epsilon(events, delta, relation, interval):
-  """Epsilon at delta by privacy loss distributions, never below the truth.
+def pld_epsilon(
+  events: Iterable[dp_accounting.DpEvent], delta: float, relation: str, interval: float
+) -> float:
+  """Upper bound on epsilon at delta by privacy loss distributions.
+
+  The discretisation is pessimistic: the result is never below the true epsilon.
 
   Args:
-    events: of `accounting.event`, all on the same patients.
+    events: from `accounting.event`, all on the same patients.
     delta: in (0, 1).
-    relation: a name of `RELATIONS`.
-    interval: width of the grid of losses.
+    relation: a key of `RELATIONS`.
+    interval: spacing of the grid of privacy losses.
   """
 
   def one(events):
@@ -73,14 +84,18 @@ def pld_epsilon(events, delta, relation, interval):
     return float(max(one(variant) for variant in _sizes(events, relation)))
 
 
-def rdp_epsilon(events, delta, relation):
-  """Epsilon at delta by Rényi divergences, an upper bound of its own; see the module.
+def rdp_epsilon(
+  events: Iterable[dp_accounting.DpEvent], delta: float, relation: str
+) -> float:
+  """Upper bound on epsilon at delta by Rényi divergences, independent of the PLD bound.
 
-  A truncation that hardly ever binds is also bounded from outside: K >= B happens in
-  any step with chance at most mass = sum of steps * tau, and otherwise the pairs are
-  those of plain Poisson, so plain Poisson at delta - mass is a bound too. The smaller
-  one counts.
-  Args as `pld_epsilon`.
+  For truncation that is rarely reached there is a second bound: K >= L (see the module
+  docstring) happens in some step with probability at most mass = sum of steps * tau.
+  Otherwise the dominating pairs are those of plain Poisson sampling, so epsilon of
+  plain Poisson at delta - mass is an upper bound too. The smaller bound is returned.
+
+  Args:
+    events, delta, relation: as in `pld_epsilon`.
   """
 
   def one(events, delta):
@@ -97,11 +112,15 @@ def rdp_epsilon(events, delta, relation):
     return float(max(smallest(variant) for variant in _sizes(events, relation)))
 
 
-def interval(events, by_rdp):
-  """Width of the PLD's grid: fine enough for the result, coarse enough for memory.
+def interval(events: Iterable[dp_accounting.DpEvent], by_rdp: float) -> float:
+  """Grid spacing for `pld_epsilon`: fine enough for accuracy, coarse enough for memory.
 
-  Rounding adds at most interval^2 / 4 to the variance of a step's privacy loss, whose
-  own variance is about (q / sigma)^2; the sum may grow by a thousandth.
+  Rounding adds at most interval^2 / 4 to the variance of one step's privacy loss, which
+  is about (q / sigma)^2. The spacing lets the total variance grow by at most 0.1 %.
+
+  Args:
+    events: as in `pld_epsilon`.
+    by_rdp: epsilon of the same events by `rdp_epsilon`.
   """
   variance, steps = 0.0, 0
   for each in events:
@@ -118,8 +137,10 @@ def interval(events, by_rdp):
   return max(width, 1e-6 * by_rdp, 1e-9)
 
 
-def truncation(event):
-  """(tau, q*) of a TruncatedSubsampledGaussianDpEvent; see the module."""
+def truncation(
+  event: dp_accounting.TruncatedSubsampledGaussianDpEvent,
+) -> tuple[float, float]:
+  """(tau, q*) of a truncated event, as defined in the module docstring."""
   size, limit = event.dataset_size, event.truncated_batch_size
   probability = event.sampling_probability
   tau = float(stats.binom.sf(limit - 1, size - 1, probability))
@@ -130,7 +151,7 @@ def truncation(event):
 
 
 class _Renyi(rdp.RdpAccountant):
-  """dp_accounting's accountant, and integrals for what it does not know."""
+  """dp_accounting's Rényi accountant, with numerical integrals for further events."""
 
   def __init__(self, relation):
     super().__init__(ORDERS, relation)
@@ -159,7 +180,7 @@ class _Renyi(rdp.RdpAccountant):
     plain = _Renyi(self.neighboring_relation).compose(_plain(event))._rdp
     if tau == 0:
       return plain
-    # Sensitivity 2 is noise of half the size.
+    # Sensitivity 2 equals sensitivity 1 with half the noise multiplier.
     cut = substitution_divergences(kept, event.noise_multiplier / 2, self._orders)
     less_one = self._orders - 1
     with np.errstate(divide='ignore'):
@@ -167,15 +188,17 @@ class _Renyi(rdp.RdpAccountant):
     return np.logaddexp(*parts) / less_one
 
 
-def substitution_divergences(probability, noise_multiplier, orders):
+def substitution_divergences(
+  probability: float, noise_multiplier: float, orders: Array
+) -> np.ndarray:
   """Rényi divergences of (1-q) N(0) + q N(-1) from (1-q) N(0) + q N(1).
 
-  By the trapezoidal rule, which for an integrand without poles near the real axis errs
-  by exp(-2 pi distance / step): the poles lie pi s^2 from it.
+  Computed by the trapezoidal rule. Its error for an integrand without poles near the
+  real axis is exp(-2 pi distance / step); here the poles are at distance pi sigma^2.
 
   Args:
     probability: q in (0, 1].
-    noise_multiplier: deviation s > 0; 0 gives infinities.
+    noise_multiplier: standard deviation sigma >= 0; at 0 the divergences are infinite.
     orders: (n,), each above 1.
 
   Returns:
@@ -190,7 +213,7 @@ def substitution_divergences(probability, noise_multiplier, orders):
   found = []
   for order in orders:
     low, high = 1 - 2 * order - 14 * noise, 1 + 14 * noise
-    if (high - low) / step > 5e6:  # such noise protects nobody, at such an order
+    if (high - low) / step > 5e6:  # no useful bound at this order
       found.append(np.inf)
       continue
     x = np.arange(low, high, step)
@@ -205,8 +228,8 @@ def substitution_divergences(probability, noise_multiplier, orders):
 
 
 @contextlib.contextmanager
-def quiet():
-  """Silences dp_accounting's notes on orders it leaves out (the bound only loosens)."""
+def quiet() -> Iterator[None]:
+  """Silences dp_accounting's notes on skipped orders, which only loosen the bound."""
   logger = logging.getLogger('absl')
   level = logger.level
   logger.setLevel(logging.ERROR)
@@ -225,7 +248,7 @@ def _compose(accountant, events):
 
 
 def _sizes(events, relation):
-  """The events with n = N, and with n = N + 1 where the number of patients matters."""
+  """Lists of events to bound: n = N, and n = N + 1 where events depend on n."""
 
   def grown(event):
     one = event.event
@@ -246,7 +269,7 @@ def _plain(event):
 
 
 def _untruncated(events):
-  """(the events as if nothing were ever cut, chance that something is)."""
+  """(events without truncation, bound on the probability that any step truncates)."""
   found, mass = [], 0.0
   for event in events:
     if isinstance(event.event, dp_accounting.TruncatedSubsampledGaussianDpEvent):

@@ -1,15 +1,16 @@
 """Privacy accounting: releases -> events -> epsilon, and epsilon -> noise multiplier.
 
-A release is a JSON-able dict (the lines of the ledger and of privacy.json); `event` is
-the only place that turns one into the accountant's event, and `privacy.schemes` builds
-it from the object that also draws the patients and the noise, so that the sampling
-that runs is the sampling that is accounted for.
+A release is a JSON-able dict, as stored in the ledger and in privacy.json. `event` is
+the only function that converts a release to an accountant's event. `privacy.schemes`
+builds the release from the object that also draws the patients and the noise, so the
+sampling that runs is the sampling that is accounted for.
 
-The claim is the PLD accountant's (privacy loss distributions, pessimistic rounding:
-never below the truth); the RDP accountant confirms it. RDP is the looser of two valid
-upper bounds, so a PLD figure above it reveals a numerical fault and is refused. The
-relation of the claim is add-or-remove one patient: the number of patients N is a public
-constant. Substituting one patient by another is reported beside it.
+The claimed epsilon is that of the PLD accountant (privacy loss distributions, rounded
+pessimistically: never below the true epsilon). The RDP accountant checks it. Both are
+valid upper bounds and RDP is the looser one, so a PLD figure above the RDP figure
+indicates a numerical fault, and an error is raised instead of a claim. The claim is for
+adding or removing one patient, with the number of patients N a public constant.
+Epsilon for substituting one patient by another is reported too.
 
 [Abadi16] Deep Learning with Differential Privacy, CCS 2016 (Poisson-sampled Gaussian).
 [Choquette23] Choquette-Choo et al., (Amplified) Banded Matrix Factorization, NeurIPS
@@ -18,6 +19,8 @@ constant. Substituting one patient by another is reported beside it.
 """
 
 import math
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import dp_accounting
 from scipy import optimize
@@ -33,10 +36,11 @@ from ldm_jax.privacy.checks import (
 )
 
 RELATION_NAME = 'add_or_remove_one'  # of the claim
-SMALLEST_REST = 0.01  # of the budget; with less, the noise would drown all learning
-SMALLEST_NOISE = 0.05  # multipliers below it protect nobody; calibration stops there
-# Mechanism of a release -> the fields it needs beside those that every release needs.
-MECHANISMS = {
+SMALLEST_REST = 0.01  # share of the budget that must be unspent to calibrate
+# Lower limit of calibration; less noise gives no useful protection.
+SMALLEST_NOISE = 0.05
+# Mechanism of a release -> required fields in addition to NEEDED.
+MECHANISMS: dict[str, tuple[str, ...]] = {
   'gaussian': (),
   'truncated_gaussian': ('num_patients', 'max_batch_size'),
   'banded_gaussian': ('num_bands',),
@@ -44,33 +48,36 @@ MECHANISMS = {
 NEEDED = ('mechanism', 'noise_multiplier', 'sampling_probability', 'steps')
 
 
-def event(release):
+def event(release: Mapping[str, Any]) -> dp_accounting.DpEvent:
   """The accountant's event of one release dict.
 
-  'gaussian': `steps` sums over Poisson draws, or over all patients where the sampling
-    probability q is 1. [Abadi16]
-  'truncated_gaussian': the same where a draw of more than `max_batch_size` patients is
-    replaced by a uniform subset of that size; `num_patients` is the public N.
-  'banded_gaussian': noise correlated by a strategy of `num_bands` = b bands and columns
-    of norm 1, patients in b groups that take turns, q within the group whose turn it
-    is. A patient can take part in every b-th step only, and those columns of the
-    strategy have no row in common: ceil(steps / b) Poisson-sampled Gaussian releases
-    of sensitivity 1. [Choquette23; the proof is in schemes.Banded]
+  'gaussian': `steps` Gaussian releases, each over a Poisson sample of the patients, or
+    over all patients where the sampling probability q is 1. [Abadi16]
+  'truncated_gaussian': as 'gaussian', but a sample of more than `max_batch_size`
+    patients is replaced by a uniform subset of that size; `num_patients` is the public
+    N.
+  'banded_gaussian': noise correlated by a strategy matrix with `num_bands` = b bands
+    and columns of norm 1. Patients are in b groups that take turns; q is the sampling
+    probability within the group whose turn it is. A patient can take part in every b-th
+    step only, and the corresponding columns of the strategy have no row in common. This
+    gives ceil(steps / b) Poisson-sampled Gaussian releases of sensitivity 1.
+    [Choquette23; proof in schemes.Banded]
 
   Raises:
-    ValueError: a field is missing, out of range, or the mechanism is unknown.
+    ValueError: a field is missing or out of range, or the mechanism is unknown.
   """
   mechanism = release.get('mechanism', 'gaussian')
   if mechanism not in MECHANISMS:
     raise ValueError(
-      f'mechanism {mechanism!r} is unknown to the accountant; it must be one of '
-      f'{", ".join(MECHANISMS)}. Where a newer version wrote it, use that version.'
+      f'expected a mechanism among {", ".join(MECHANISMS)}, got {mechanism!r}, which '
+      'is unknown; if a newer version of ldm_jax wrote this release, use that version.'
     )
   needed = (*NEEDED, *MECHANISMS[mechanism])
   missing = [name for name in needed if name not in release]
   if missing:
     raise ValueError(
-      f'a release lacks {", ".join(missing)}; every release needs {", ".join(needed)}.'
+      f'the release lacks {", ".join(missing)}; a release of mechanism {mechanism!r} '
+      f'needs {", ".join(needed)}. Add the missing fields.'
     )
   noise, probability = release['noise_multiplier'], release['sampling_probability']
   check_noise_multiplier(noise, clip_only=True)
@@ -92,8 +99,8 @@ def event(release):
   return dp_accounting.SelfComposedDpEvent(one, count)
 
 
-def gaussian_event(noise_multiplier, count=1):
-  """The event of `count` Gaussian releases over all patients, without sampling."""
+def gaussian_event(noise_multiplier: float, count: int = 1) -> dp_accounting.DpEvent:
+  """The event of `count` Gaussian releases over all patients (no sampling)."""
   return event(
     {
       'mechanism': 'gaussian',
@@ -104,22 +111,25 @@ def gaussian_event(noise_multiplier, count=1):
   )
 
 
-def epsilon(events, delta, relation=RELATION_NAME):
-  """Composes events on the same patients and returns epsilon at delta, twice.
+def epsilon(
+  events: Iterable[dp_accounting.DpEvent], delta: float, relation: str = RELATION_NAME
+) -> dict[str, float]:
+  """Composes events on the same patients; epsilon at delta by both accountants.
 
   Args:
-    events: list of events (`event`, `gaussian_event`, `event()` of a scheme).
+    events: from `event`, `gaussian_event`, or `event()` of a scheme.
     delta: in (0, 1).
-    relation: 'add_or_remove_one', or 'substitute_one': one patient's data are
-      exchanged for any other's, N stays.
+    relation: 'add_or_remove_one', or 'substitute_one': the data of one patient are
+      replaced by those of any other patient, and N stays the same.
 
   Returns:
-    {'pld': the claim, 'rdp': its looser confirmation}; inf without noise, and 'pld' is
-    inf where epsilon is too large (above about 600) to be computed or to mean anything.
+    {'pld': the claimed epsilon, 'rdp': the looser bound that checks it}. Both are inf
+    without noise; 'pld' is also inf above about 600, where the figure can no longer be
+    computed and would have no meaning.
 
   Raises:
     ValueError: delta out of range, or an unknown relation.
-    ArithmeticError: PLD above RDP, a numerical fault: no figure may be claimed.
+    ArithmeticError: PLD exceeds RDP, a numerical fault; no figure may be claimed.
   """
   if not 0 < delta < 1:
     raise ValueError(
@@ -127,8 +137,7 @@ def epsilon(events, delta, relation=RELATION_NAME):
     )
   if relation not in accountants.RELATIONS:
     raise ValueError(
-      f'the relation {relation!r} is unknown; it must be one of '
-      f'{", ".join(accountants.RELATIONS)}.'
+      f'expected a relation among {", ".join(accountants.RELATIONS)}, got {relation!r}.'
     )
   events = list(events)
   if not events:
@@ -138,7 +147,7 @@ def epsilon(events, delta, relation=RELATION_NAME):
     return {'pld': math.inf, 'rdp': by_rdp}
   interval = accountants.interval(events, by_rdp)
   by_pld = _pld_epsilon(events, delta, relation, interval)
-  if _disagree(by_pld, by_rdp):  # coarse rounding is the harmless cause: refine once
+  if _disagree(by_pld, by_rdp):  # possibly only a coarse grid: refine it once
     by_pld = _pld_epsilon(events, delta, relation, interval / 10)
   if _disagree(by_pld, by_rdp):
     raise ArithmeticError(
@@ -148,12 +157,21 @@ def epsilon(events, delta, relation=RELATION_NAME):
   return {'pld': by_pld, 'rdp': by_rdp}
 
 
-def calibrate(epsilon_target, delta, sampling_probability, steps, other_events=()):
+def calibrate(
+  epsilon_target: float,
+  delta: float,
+  sampling_probability: float,
+  steps: int,
+  other_events: Iterable[dp_accounting.DpEvent] = (),
+) -> float:
   """The smallest noise multiplier of plain DP-SGD; see `calibrate_release`.
 
   Args:
+    epsilon_target: total epsilon.
+    delta: of the total.
     sampling_probability: q of each step, in (0, 1].
     steps: number of noisy steps.
+    other_events: events already spent on the same patients.
   """
   release = {
     'mechanism': 'gaussian',
@@ -163,21 +181,27 @@ def calibrate(epsilon_target, delta, sampling_probability, steps, other_events=(
   return calibrate_release(epsilon_target, delta, release, other_events)
 
 
-def calibrate_release(epsilon_target, delta, release, other_events=()):
-  """Finds the smallest noise multiplier that keeps the total within the target.
+def calibrate_release(
+  epsilon_target: float,
+  delta: float,
+  release: Mapping[str, Any],
+  other_events: Iterable[dp_accounting.DpEvent] = (),
+) -> float:
+  """The smallest noise multiplier that keeps the total epsilon within the target.
 
   Args:
-    epsilon_target: total epsilon, over this release and the other events together.
+    epsilon_target: total epsilon of this release and the other events together.
     delta: of the total.
-    release: dict of any mechanism; its noise multiplier, if any, is ignored.
+    release: dict of any mechanism; a noise multiplier in it is ignored.
     other_events: events already spent on the same patients (`Ledger.events()`).
 
   Returns:
-    sigma, within 2e-5 relative of the smallest, re-verified forward: `epsilon` of the
-    composition is at most the target. Never below SMALLEST_NOISE.
+    sigma, within a relative 2e-5 of the smallest and at least SMALLEST_NOISE. The
+    result
+    is verified: `epsilon` of the composition is at most the target.
 
   Raises:
-    ValueError: a number out of range, or the other events leave nothing to spend.
+    ValueError: a number is out of range, or the other events leave nothing to spend.
   """
   check_epsilon(epsilon_target)
   other_events = list(other_events)
@@ -218,14 +242,14 @@ def calibrate_release(epsilon_target, delta, release, other_events=()):
     )
 
   sigma = _root(excess, low, high, tolerance)
-  while total(sigma) > epsilon_target:  # another rounding grid may read a hair higher
+  while total(sigma) > epsilon_target:  # `epsilon` may use another grid
     sigma += tolerance
   return float(sigma)
 
 
 def _root(excess, low, high, tolerance):
-  """The least value, up to the tolerance, where a falling function is at most 0."""
-  clamped = lambda value: min(excess(value), 1e3)  # an infinity has no secant
+  """Smallest argument, up to `tolerance`, where a decreasing function is at most 0."""
+  clamped = lambda value: min(excess(value), 1e3)  # brentq needs finite values
   if clamped(low) <= 0:
     return low
   found = optimize.brentq(clamped, low, high, xtol=tolerance / 2)

@@ -1,109 +1,45 @@
-"""Audits from outside: lower bounds on epsilon from guesses, and membership tests.
+"""Privacy audits: lower bounds on epsilon from experiments, and membership tests.
 
-An accountant bounds epsilon from above by proof; an audit bounds it from below by
-experiment. A lower bound above the claim shows that the implementation is broken; a
-lower bound below it proves nothing. All bounds hold with the stated confidence, for
-delta as given, under add-or-remove of one canary.
+An accountant proves an upper bound on epsilon; an audit measures a lower bound. A lower
+bound above the claimed epsilon shows that the implementation is broken. A lower bound
+below the claim does not prove that the claim holds. All bounds hold with the stated
+confidence, for the given delta, under adding or removing one canary.
 
-[Nasr21] Nasr et al., Adversary Instantiation, S&P 2021 (rates of a threshold test).
-[Nasr23] Nasr et al., Tight Auditing of DP-SGD, USENIX 2023 (Gaussian trade-off).
 [Steinke23] Steinke, Nasr, Jagielski, Privacy Auditing with One (1) Training Run, 2023.
 [Newcombe06] Newcombe, Confidence intervals for an effect size measure (method 5), 2006.
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from scipy import optimize, stats
 
-from ldm_jax.privacy import accounting
+from ldm_jax.types import Array
 
 
-def epsilon_from_rates(
-  true_positives, num_members, false_positives, num_others, delta, confidence=0.95
-):
-  """Lower bound on epsilon from how often a fixed test said "member". [Nasr21]
-
-  (epsilon, delta)-DP forces TPR <= e^epsilon FPR + delta, and the same for the two
-  complements. The rates are bounded by Clopper-Pearson, half of the error each.
-
-  Args:
-    true_positives, num_members: positive answers, and tries, with the canary in.
-    false_positives, num_others: the same with the canary out. The tries are
-      independent, and the test was fixed without looking at them.
-    delta: in [0, 1).
-    confidence: chance that the bound is true.
-
-  Returns:
-    epsilon >= 0, at least this with the confidence.
-
-  Raises:
-    ValueError: counts out of range.
-  """
-  _check_counts(true_positives, num_members)
-  _check_counts(false_positives, num_others)
-  error = (1 - confidence) / 2
-  tpr_low = _rate_low(true_positives, num_members, error / 2)
-  fpr_high = _rate_high(false_positives, num_others, error / 2)
-  tnr_low = _rate_low(num_others - false_positives, num_others, error / 2)
-  fnr_high = _rate_high(num_members - true_positives, num_members, error / 2)
-  bounds = [
-    math.log((high - delta) / low)
-    for high, low in ((tpr_low, fpr_high), (tnr_low, fnr_high))
-    if high > delta and low > 0
-  ]
-  return max([0.0, *bounds])
-
-
-def epsilon_from_scores(
-  member_scores, other_scores, delta, confidence=0.95, gaussian=False
-):
-  """Lower bound on epsilon from scores: half of them choose the threshold, half count.
-
-  Args:
-    member_scores, other_scores: (n,), (m,), higher = more like a member; independent
-      tries with and without the canary.
-    delta, confidence: as in `epsilon_from_rates`.
-    gaussian: True assumes that the audited mechanism is a Gaussian one, and bounds its
-      parameter mu = Phi^-1(TPR) - Phi^-1(FPR), a much sharper test of the noise's
-      size. [Nasr23]
-
-  Returns:
-    epsilon >= 0.
-  """
-  members, others = _scores(member_scores), _scores(other_scores)
-  bound = _gaussian_epsilon if gaussian else epsilon_from_rates
-  # For two Gaussians of one width the middle is near the best place; searching there
-  # would only pick the luckiest of equals.
-  levels = [0.5] if gaussian else np.linspace(0.01, 0.99, 99)
-  thresholds = np.quantile(np.concatenate([members[::2], others[::2]]), levels)
-
-  def evaluate(threshold, start):
-    counts = [
-      (int(np.sum(s[start::2] >= threshold)), s[start::2].size)
-      for s in (members, others)
-    ]
-    return bound(*counts[0], *counts[1], delta, confidence)
-
-  best = max(thresholds, key=lambda threshold: evaluate(threshold, 0))
-  return evaluate(best, 1)
-
-
-def epsilon_one_run(num_correct, num_guesses, num_canaries, delta, confidence=0.95):
+def epsilon_one_run(
+  num_correct: int,
+  num_guesses: int,
+  num_canaries: int,
+  delta: float,
+  confidence: float = 0.95,
+) -> float:
   """Lower bound on epsilon from one training run with many canaries. [Steinke23]
 
-  Each canary was put in or left out by its own fair coin; an attacker guesses the coins
-  of those that it is sure about and abstains from the others. Theorem 5.2: under
-  (epsilon, delta)-DP, P[at least v correct of r] <= beta + 2 m delta alpha, with W ~
-  Binomial(r, e^epsilon / (1 + e^epsilon)), beta = P[W >= v] and
+  An independent fair coin decides for each canary whether it is included. An attacker
+  guesses the coins of the canaries it is most certain about and abstains from the rest.
+  Theorem 5.2: under (epsilon, delta)-DP, P[at least v correct of r] <= beta + 2 m delta
+  alpha, with W ~ Binomial(r, e^epsilon / (1 + e^epsilon)), beta = P[W >= v] and
   alpha = max_i P[v > W >= v - i] / i. The bound is the largest epsilon that this
   inequality rejects.
 
   Args:
     num_correct: v, correct guesses.
     num_guesses: r, guesses made.
-    num_canaries: m, all canaries, abstained ones included.
-    delta, confidence: as in `epsilon_from_rates`.
+    num_canaries: m, all canaries, including those without a guess.
+    delta: in [0, 1).
+    confidence: probability that the bound holds.
 
   Returns:
     epsilon >= 0.
@@ -136,32 +72,38 @@ def epsilon_one_run(num_correct, num_guesses, num_canaries, delta, confidence=0.
 
 
 def epsilon_from_coins(
-  scores, included, delta, confidence=0.95, guessed=(0.05, 0.2, 0.5, 1.0)
-):
-  """Lower bound on epsilon from one run's canaries and their coins. [Steinke23]
+  scores: Array,
+  included: Array,
+  delta: float,
+  confidence: float = 0.95,
+  guessed: Sequence[float] = (0.05, 0.2, 0.5, 1.0),
+) -> float:
+  """Lower bound on epsilon from the scores and coins of one run's canaries. [Steinke23]
 
-  The attacker calls the highest scores "in" and the lowest "out", as many of each, and
-  abstains from the rest. How many to guess is fixed beforehand: each share has its part
-  of the error, and the best bound counts. Nothing is assumed about the mechanism, so
-  scores may depend on each other: losses after training, distances to the nearest
-  sample (`evaluation.memorisation.nearest`), or traces of gradient canaries.
+  The attacker guesses "included" for the highest scores and "left out" for as many of
+  the lowest, and abstains from the rest. The numbers of guesses are fixed beforehand:
+  the error probability is split evenly over the shares in `guessed`, and the largest
+  bound is returned. Nothing is assumed about the mechanism, and scores may depend on
+  each other: losses after training, distances to the nearest sample
+  (`evaluation.memorisation.nearest`), or traces of gradient canaries.
 
   Args:
     scores: (m,), higher = more like a member.
-    included: (m,) bool, thrown by independent fair coins before the run.
-    delta, confidence: as in `epsilon_from_rates`.
+    included: (m,) bool, independent fair coins thrown before the run.
+    delta, confidence: as in `epsilon_one_run`.
     guessed: shares of the canaries that are guessed.
 
   Returns:
     epsilon >= 0.
 
   Raises:
-    ValueError: scores and coins of different shapes, or scores that are not finite.
+    ValueError: scores and coins differ in shape, or scores are not finite.
   """
   scores, included = _scores(scores), np.asarray(included, bool).ravel()
   if scores.shape != included.shape:
     raise ValueError(
-      f'{scores.size} scores and {included.size} coins came; one each is needed.'
+      f'expected one coin per score, got {scores.size} scores and {included.size} '
+      'coins; pass arrays of equal length.'
     )
   order, bounds = np.argsort(scores, kind='stable'), [0.0]
   each = 1 - (1 - confidence) / len(guessed)
@@ -173,21 +115,24 @@ def epsilon_from_coins(
   return max(bounds)
 
 
-def membership_auc(member_scores, other_scores, confidence=0.95):
+def membership_auc(
+  member_scores: Array, other_scores: Array, confidence: float = 0.95
+) -> dict[str, float]:
   """Area under the ROC curve of a membership test, with a score interval. [Newcombe06]
 
-  0.5 is blind guessing. The interval solves |auc - a| = z sqrt(V(a)) for a, with
-  Hanley and McNeil's variance V at a itself, so that it stays sensible (not of zero
-  width) when members and others separate perfectly.
+  An AUC of 0.5 is random guessing. The interval solves |auc - a| = z sqrt(V(a)) for a,
+  with Hanley and McNeil's variance V evaluated at a, so that its width is not zero when
+  members and others are perfectly separated.
 
   Args:
     member_scores, other_scores: (n,), (m,), higher = more like a member.
+    confidence: of the interval.
 
   Returns:
     {'auc':, 'low':, 'high':, 'num_members':, 'num_others':}
 
   Raises:
-    ValueError: no scores, or scores that are not finite.
+    ValueError: fewer than two scores, or scores that are not finite.
   """
   members, others = _scores(member_scores), _scores(other_scores)
   n, m = members.size, others.size
@@ -214,40 +159,19 @@ def membership_auc(member_scores, other_scores, confidence=0.95):
   }
 
 
-def _gaussian_epsilon(
-  true_positives, num_members, false_positives, num_others, delta, confidence
-):
-  error = (1 - confidence) / 2
-  low = stats.norm.ppf(_rate_low(true_positives, num_members, error))
-  high = stats.norm.ppf(_rate_high(false_positives, num_others, error))
-  mu = low - high
-  if not mu > 1e-3:
-    return 0.0
-  if math.isinf(mu):
-    return math.inf
-  return accounting.epsilon([accounting.gaussian_event(1 / mu)], delta)['pld']
-
-
-def _rate_low(count, total, error):
-  return float(stats.beta.ppf(error, count, total - count + 1)) if count else 0.0
-
-
-def _rate_high(count, total, error):
-  if count == total:
-    return 1.0
-  return float(stats.beta.ppf(1 - error, count + 1, total - count))
-
-
 def _check_counts(part, whole):
   if not 0 <= part <= whole or whole < 1:
     raise ValueError(
-      f'{part} of {whole} came as counts; the first must lie between 0 and the second, '
-      'and the second be at least 1.'
+      f'expected counts with 0 <= part <= whole and whole >= 1, got {part} of {whole}; '
+      'check the numbers of guesses and canaries.'
     )
 
 
 def _scores(values):
   values = np.asarray(values, np.float64).ravel()
   if values.size < 2 or not np.all(np.isfinite(values)):
-    raise ValueError(f'{values.size} scores came; at least 2 are needed, all finite.')
+    raise ValueError(
+      f'expected at least 2 scores, all finite, got {values.size} scores; check the '
+      'values for NaN and infinity.'
+    )
   return values

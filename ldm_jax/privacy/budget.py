@@ -1,37 +1,48 @@
-"""What a privacy budget buys: noise for a budget, tables and curves to plan with.
+"""Planning with a privacy budget: noise for a budget, tables and curves.
 
 The noise-to-signal ratio of a step is the L2 norm of its noise over the largest norm
-that the clipped mean gradient can have: (sigma C sqrt(d) / B) / C = sigma sqrt(d) / B,
-for d trained parameters and B expected patients. At a fixed number of steps sigma
-grows slowly with B while B is small, so larger batches drown less; once sigma grows in
-proportion to B, more patients a step cost time and buy nothing [Ponomareva23, 5.3].
+that the clipped mean gradient can have. For d trained parameters and B expected
+patients per step it is (sigma clip_norm sqrt(d) / B) / clip_norm = sigma sqrt(d) / B.
+At a fixed number of steps and small B, sigma grows slowly with B, so a larger batch
+lowers the ratio. Once sigma grows in proportion to B, more patients per step cost time
+without lowering it [Ponomareva23, 5.3].
 
 [Ponomareva23] Ponomareva et al., How to DP-fy ML, JAIR 2023.
 """
 
 import dataclasses
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from ldm_jax.privacy import accounting, checks, schemes, statement
 
-# The suggestion: the smallest batch this close to the least noise there is.
+# Suggest the smallest batch whose noise-to-signal is within this factor of the least.
 NEAR_BEST = 1.1
 SMALLEST_BATCH, SMALLEST_SHARE = 16, 1 / 1024
-PRECISION = 1.005  # of multipliers in tables and curves, on the safe side
+# Multipliers in tables and curves are at most this factor above the least.
+PRECISION = 1.005
 
 
 def price(
-  *, epsilon=None, noise_multiplier=None, delta, num_patients, batch_size, steps
-):
-  """Calibrates the noise for a budget, or prices a noise multiplier.
+  *,
+  epsilon: float | None = None,
+  noise_multiplier: float | None = None,
+  delta: float,
+  num_patients: int,
+  batch_size: float,
+  steps: int,
+) -> dict[str, Any]:
+  """Computes the noise multiplier for a budget, or epsilon for a noise multiplier.
 
   Args:
     epsilon, noise_multiplier: exactly one of them; the other is computed.
     delta: below 1 / num_patients.
-    num_patients, batch_size, steps: public size of the cohort, expected patients per
-      step, number of steps.
+    num_patients: public size of the cohort.
+    batch_size: expected patients per step.
+    steps: number of steps.
 
   Returns:
     A JSON-able dict: noise_multiplier, epsilon (PLD), accountants, and the inputs.
@@ -41,8 +52,8 @@ def price(
   """
   if (epsilon is None) == (noise_multiplier is None):
     raise ValueError(
-      'exactly one of --epsilon and --noise_multiplier is needed: the one that is '
-      'given is fixed, the other is computed.'
+      'expected exactly one of --epsilon and --noise_multiplier, got both or neither; '
+      'give one, and the other is computed.'
     )
   checks.check_delta(delta, num_patients)
   run = _run(num_patients, batch_size, steps, noise_multiplier)
@@ -63,11 +74,20 @@ def price(
   }
 
 
-def plan(*, epsilon, delta, num_patients, steps, num_parameters=1, batch_size=None):
-  """Noise and noise-to-signal for a range of batch sizes, and which one to take.
+def plan(
+  *,
+  epsilon: float,
+  delta: float,
+  num_patients: int,
+  steps: int,
+  num_parameters: int = 1,
+  batch_size: float | None = None,
+) -> dict[str, Any]:
+  """Noise and noise-to-signal for a range of batch sizes, with a suggested batch size.
 
   Args:
-    epsilon, delta, num_patients, steps: of the budget and the run.
+    epsilon, delta: the budget.
+    num_patients, steps: of the run.
     num_parameters: trained parameters d; 1 gives the ratio of a single coordinate.
     batch_size: None, or one more batch size for the table.
 
@@ -97,7 +117,7 @@ def plan(*, epsilon, delta, num_patients, steps, num_parameters=1, batch_size=No
         'batch_size': size,
         'sampling_probability': run.sampling_probability,
         'noise_multiplier': guess,
-        'noise_to_signal': guess * math.sqrt(num_parameters) / size,
+        'noise_to_signal': noise_to_signal(guess, num_parameters, size),
       }
     )
   rows.reverse()
@@ -116,19 +136,34 @@ def plan(*, epsilon, delta, num_patients, steps, num_parameters=1, batch_size=No
   }
 
 
-def batch_sizes(num_patients, also=None):
-  """Powers of two up to the cohort, the whole cohort, and `also`: ascending list."""
+def noise_to_signal(
+  noise_multiplier: float, num_parameters: int, batch_size: float
+) -> float:
+  """Norm of a step's noise over the largest norm of its signal: sigma sqrt(d) / B.
+
+  Args:
+    noise_multiplier: sigma.
+    num_parameters: d, trained parameters.
+    batch_size: B, expected patients per step.
+  """
+  return noise_multiplier * math.sqrt(num_parameters) / batch_size
+
+
+def batch_sizes(num_patients: int, also: float | None = None) -> list[float]:
+  """Ascending list: powers of two up to the cohort, the whole cohort, and `also`."""
   checks.check_num_patients(num_patients)
   least = max(SMALLEST_BATCH, num_patients * SMALLEST_SHARE)
   powers = [2**power for power in range(40) if least <= 2**power < num_patients]
   return sorted({*powers, num_patients, *([] if also is None else [also])})
 
 
-def multiplier(run, epsilon, delta, guess=1.0):
+def multiplier(
+  run: schemes.Poisson, epsilon: float, delta: float, guess: float = 1.0
+) -> float:
   """A noise multiplier of a run within the budget, at most 0.5 % above the least.
 
-  Faster than `run.calibrated`, which training uses: by false position on the
-  logarithms, since epsilon falls about like a power of sigma.
+  Faster than `run.calibrated`, which training uses: it applies false position to the
+  logarithms, because epsilon is roughly a power of sigma.
   """
   target, below, above = math.log(epsilon), None, None  # (log sigma, log epsilon)
   value = math.log(guess)
@@ -148,21 +183,27 @@ def multiplier(run, epsilon, delta, guess=1.0):
       continue
     share = (below[1] - target) / (below[1] - above[1])
     guessed = below[0] + share * (above[0] - below[0])
-    # A little to either side of the guess brackets the answer closely.
+    # Step slightly past the guess, so that the two points bracket the root closely.
     nudge = 0.4 * math.log(PRECISION)
     guessed += nudge if abs(above[0] - guessed) > 2 * nudge else -nudge
     inner = 0.02 * (above[0] - below[0])
     value = min(max(guessed, below[0] + inner), above[0] - inner)
 
 
-def epsilon_of(run, delta, **changes):
+def epsilon_of(run: schemes.Poisson, delta: float, **changes: Any) -> float:
   """Epsilon (PLD) of a run (`schemes.Poisson`) with some of its fields changed."""
   event = dataclasses.replace(run, **changes).event()
   return accounting.epsilon([event], delta)['pld']
 
 
-def curves(planned, num_points=9):
-  """Lines to draw around the suggested row of `plan`.
+def curves(
+  planned: Mapping[str, Any], num_points: int = 9
+) -> dict[str, dict[float, list[tuple[float, float]]]]:
+  """Curves around the suggested row of `plan`.
+
+  Args:
+    planned: result of `plan`.
+    num_points: points per curve.
 
   Returns:
     dict
@@ -172,8 +213,8 @@ def curves(planned, num_points=9):
   chosen, delta, steps = planned['suggested'], planned['delta'], planned['steps']
   sigma = chosen['noise_multiplier']
   run = _run(planned['num_patients'], chosen['batch_size'], steps)
-  counts = np.geomspace(steps / 20, 2 * steps, num_points)
-  counts = sorted({max(1, round(count)) for count in counts})
+  points = np.geomspace(steps / 20, 2 * steps, num_points)
+  counts = sorted({max(1, round(point)) for point in points})
   spent = {}
   for factor in (0.6, 1.0, 1.7, 3.0):
     spent[sigma * factor] = [
@@ -192,7 +233,7 @@ def curves(planned, num_points=9):
 
 
 def _run(num_patients, batch_size, steps, noise_multiplier=None):
-  """Plain DP-SGD; its price does not know the clip norm, the unit of the noise."""
+  """Plain DP-SGD; epsilon does not depend on the clip norm, so any value will do."""
   return schemes.Poisson(
     num_patients=num_patients,
     batch_size=batch_size,
@@ -203,7 +244,7 @@ def _run(num_patients, batch_size, steps, noise_multiplier=None):
 
 
 def _spread(table, chosen, num=4):
-  """Some rows of the table, evenly spread, the chosen one among them."""
+  """Up to `num` evenly spaced rows of the table, including the chosen one."""
   places = np.unique(np.linspace(0, len(table) - 1, num).round().astype(int))
   rows = [table[place] for place in places if table[place] != chosen]
   return sorted([*rows[: num - 1], chosen], key=lambda row: row['batch_size'])

@@ -1,28 +1,31 @@
-"""Canaries: made-up patients whose trace in every update is known beforehand.
+"""Canaries: artificial patients whose effect on every update is known in advance.
 
-A gradient canary owns one coordinate of an extra parameter, pushes it with the largest
-gradient that clipping lets through, and touches nothing else. So its whole influence
-on a step is one number, which the attacker reads from the update: the worst patient
-that the guarantee must cover, and the sharpest test of clipping and noise together. A
-fair coin decides for each canary whether it takes part [Steinke23]; the attacker sees
-every update (white box) and knows the steps at which those that take part are drawn, so
-sampling protects nobody here and the claim to hold is that of full participation.
+A gradient canary owns one coordinate of an extra parameter. Its gradient there is as
+large as clipping allows, and zero everywhere else. Its whole influence on a step is
+therefore one number, which the attacker reads from the update: this is the worst case
+that the guarantee must cover, and the most sensitive test of clipping and noise
+together. A fair coin decides for each canary whether it takes part [Steinke23]. The
+attacker sees every update (white box) and knows the steps in which the participating
+canaries are drawn, so there is no amplification by sampling, and the claim under test
+is that of full participation.
 
-`with_canaries` puts them into any loss of one patient, so that they run through the
-very step that trains: gradient, clipping, sum over devices, noise, division.
+`with_canaries` adds canaries to any loss of one patient, so that they pass through the
+step that trains: gradient, clipping, sum over devices, noise, division.
 
-Banded noise. Who knows the strategy M, which privacy.json prints, multiplies the
-updates by it: M (F + sigma C_clip M^{-1} Z) = M F + sigma C_clip Z has independent
-noise again. A canary of the first group, drawn at step t = 0, b, 2b, ... with norm
-C_clip, enters the rows t ... t + b - 1 by column t of M, which has norm 1 and shares no
-row with the columns of its group's other turns [Choquette23]. Its best statistic is
-therefore the product of that column with those rows: 1 + N(0, sigma^2), independent
-from turn to turn, as if each turn were a step with independent noise. `turns` computes
-it, and the claim is that of as many steps.
+Banded noise. An attacker who knows the strategy matrix M, which privacy.json contains,
+multiplies the updates by it: M (F + sigma clip_norm M^{-1} Z) = M F + sigma clip_norm Z
+has independent noise again. A canary of the first group, drawn at steps t = 0, b, 2b,
+... with norm clip_norm, enters the rows t ... t + b - 1 by column t of M, which has
+norm 1 and shares no row with the columns of the other turns of its group
+[Choquette23]. The best statistic is the product of that column with those rows, in
+units of clip_norm: 1 + N(0, sigma^2), independent from turn to turn, as if each turn
+were one step with independent noise. `turns` computes it, and the claim is that of as
+many steps as there are turns.
 
-Adaptive clipping. The clip norm of a step is a function of earlier releases, hence in
-the attacker's view; contribution and noise are in units of it, and so are the updates
-that `trace` returns. The bit has BIT_SHARE of a canary's norm, its coordinate the rest.
+Adaptive clipping. The clip norm of a step is a function of earlier releases, so the
+attacker knows it. Contribution and noise are proportional to it, and the updates that
+`trace` returns are in units of it. The bit takes BIT_SHARE of a canary's norm, its
+coordinate the rest.
 
 [Choquette23] Choquette-Choo et al., (Amplified) Banded Matrix Factorization, NeurIPS
   2023, arXiv:2306.08153 (the sensitivity; proof in schemes.Banded).
@@ -30,27 +33,36 @@ that `trace` returns. The bit has BIT_SHARE of a canary's norm, its coordinate t
 [Nasr23] Nasr et al., Tight Auditing of DP-SGD, USENIX 2023 (canary gradients).
 """
 
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ldm_jax.privacy import accounting, audit, clipping, gaussian_audit, strategies
+from ldm_jax.types import Array
 
-LEAF = 'canary'  # path of the extra parameter, and the examples' entry with the owner
+State = Any  # training.state.TrainState, which privacy must not import
+# Path of the extra parameter, and the entry of an example with its canary's number.
+LEAF = 'canary'
 NOBODY = -1
-# Gradient of a canary over the first clip norm: above any that an adaptive one reaches.
+# Gradient of a canary in units of the first clip norm: above every adaptive one.
 PUSH = 10 * clipping.RANGE
-INDEPENDENT = (1.0,)  # the strategy of noise that is drawn anew in each step
+INDEPENDENT = (1.0,)  # strategy of noise that is independent in each step
 
 
-def with_canaries(loss, clip_norm):
+def with_canaries(
+  loss: Callable[..., jax.Array], clip_norm: float
+) -> Callable[..., jax.Array]:
   """Wraps the loss of one patient so that marked examples are canaries.
 
   Args:
     loss: (trained, frozen, example, key) -> ().
-    clip_norm: C of the step under audit; the first, where it is adaptive.
+    clip_norm: of the step that is audited; the first one, where it is adaptive.
 
   Returns:
-    The same kind of function. `trained` has the extra entry LEAF (n,), `example` the
+    A function of the same kind. `trained` has the extra entry LEAF (n,), `example` the
     extra entry LEAF (), the canary's number or NOBODY.
   """
 
@@ -64,11 +76,14 @@ def with_canaries(loss, clip_norm):
   return wrapped
 
 
-def appended(patients, num_canaries):
-  """Adds canaries to examples: rows like the first patient's, and whose coordinate.
+def appended(
+  patients: Mapping[str, np.ndarray], num_canaries: int
+) -> dict[str, np.ndarray]:
+  """Adds canaries to the examples: copies of the first row, one coordinate each.
 
   Args:
     patients: {name: (p, ...)}.
+    num_canaries: number of rows to add.
 
   Returns:
     {name: (p + num_canaries, ...)}, with the entry LEAF.
@@ -82,25 +97,27 @@ def appended(patients, num_canaries):
   return {**rows, LEAF: own}
 
 
-def coins(num_canaries, *seed):
-  """Fair coins, (n,) bool: who takes part. The seed is the audit's, not a secret."""
+def coins(num_canaries: int, *seed: int) -> np.ndarray:
+  """Fair coins (n,) bool: which canaries take part. The seed is not a secret."""
   return np.random.default_rng((*seed, 0xCA)).random(num_canaries) < 0.5
 
 
-def trace(take_step, state, num_steps):
-  """Runs steps and reads the canaries' parameter after each.
+def trace(
+  take_step: Callable[[State, int], State], state: State, num_steps: int
+) -> tuple[State, np.ndarray]:
+  """Runs steps and reads the canaries' parameter after each of them.
 
   Args:
-    take_step: (state, step) -> state. With b bands (one where noise is independent)
-      the canaries that take part are among the patients drawn at steps 0, 2b, 4b, ...
-      and at no other. LEAF is moved by gradient descent of rate expected_batch / C,
-      with C of step 0.
-    state: TrainState whose `trained` holds LEAF; at step 0.
+    take_step: (state, step) -> state. With b bands (b = 1 where noise is independent)
+      the participating canaries are among the patients drawn at steps 0, 2b, 4b, ...
+      and at no other step. LEAF is updated by gradient descent with learning rate
+      expected_batch / clip_norm, with the clip_norm of step 0.
+    state: TrainState at step 0 whose `trained` holds LEAF.
     num_steps: 2k b.
 
   Returns:
-    (state, updates): the last state, and (num_steps, n) float64, the private sum that
-    each canary's coordinate was given in units of its step's C: 1 or 0, plus noise.
+    (state, updates): the last state, and (num_steps, n) float64, the noisy sum in each
+    canary's coordinate in units of the clip norm of the step: 1 or 0, plus noise.
   """
   marks, clip_norms = [np.asarray(state.trained[LEAF], np.float64)], []
   for step in range(num_steps):
@@ -111,81 +128,83 @@ def trace(take_step, state, num_steps):
   return state, -np.diff(marks, axis=0) / units[:, None]
 
 
-def turns(updates, strategy=INDEPENDENT, steps=None):
-  """Takes the correlation out of updates, as an attacker does; see the module.
+def turns(
+  updates: np.ndarray, strategy: Sequence[float] = INDEPENDENT, steps: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+  """Removes the correlation of the noise from updates; see the module docstring.
 
   Args:
-    updates: (T, n) of `trace`, the first T steps of a run.
-    strategy: coefficients (b,) of its noise.
-    steps: of the whole run, T unless given.
+    updates: (T, n) from `trace`, the first T steps of a run.
+    strategy: coefficients (b,) of the strategy matrix M.
+    steps: of the whole run; None for T.
 
   Returns:
-    (T/b, n) the statistic of each turn of the first group, 1 + noise of deviation sigma
-    for a canary that was drawn; and (T, n) the updates times M, with independent noise
-    of deviation sigma where nobody pushes.
+    (by_turn, whitened): (T/b, n), the statistic of each turn of the first group, which
+    for a canary that was drawn is 1 + noise of standard deviation sigma; and (T, n), M
+    times the updates, with independent noise of standard deviation sigma.
 
   Raises:
-    ValueError: steps that are no multiple of the bands, or too few.
+    ValueError: T is not a multiple of b, or exceeds the steps of the run.
   """
   num, bands = len(updates), len(strategy)
   steps = num if steps is None else steps
   if num % bands or steps < num:
     raise ValueError(
-      f'{num} updates of a run of {steps} steps came, with {bands} bands; required are '
-      'whole turns, no more steps than the run has.'
+      f'expected whole turns of {bands} steps and at most the {steps} steps of the '
+      f'run, got {num} updates; pass a multiple of num_bands.'
     )
-  # Only the last columns of the whole run are cut short: a corner of M is enough.
+  # Only the last columns of M are truncated, so its leading block is enough.
   mixing = strategies.matrix(strategy, min(steps, num + bands))[:num, :num]
   whitened = mixing @ updates
   return mixing[:, ::bands].T @ whitened, whitened
 
 
-def scores(by_turn):
-  """Two statistics of 2k turns (2k, n) for which a canary that took part scores higher.
+def scores(by_turn: np.ndarray) -> dict[str, np.ndarray]:
+  """Two statistics of 2k turns (2k, n) that are larger for canaries that took part.
 
   Returns:
-    dict of (n,): 'sum', the mean over the turns that drew the canaries, the best there
-    is against independent noise; 'contrast', less the mean over the other turns, which
-    removes noise that comes back at another one.
+    dict of (n,): 'sum', the mean over the turns that drew the canaries, which is
+    optimal for independent noise; 'contrast', that mean minus the mean over the other
+    turns, which cancels noise that appears in both.
   """
   drawn, rest = by_turn[::2].mean(axis=0), by_turn[1::2].mean(axis=0)
   return {'sum': drawn, 'contrast': drawn - rest}
 
 
 def report(
-  updates,
-  included,
-  noise_multiplier,
-  delta,
-  confidence=0.95,
-  strategy=INDEPENDENT,
-  steps=None,
-):
-  """What the canaries prove about a mechanism that claims `noise_multiplier`.
+  updates: Array,
+  included: Array,
+  noise_multiplier: float,
+  delta: float,
+  confidence: float = 0.95,
+  strategy: Sequence[float] = INDEPENDENT,
+  steps: int | None = None,
+) -> dict[str, Any]:
+  """What the canaries show about a mechanism with a claimed noise multiplier.
 
   Args:
-    updates: (2k b, n) of `trace`. Coordinates beyond the canaries, which nobody pushes,
-      may follow; they make the measured noise sharper.
+    updates: (2k b, n) from `trace`. Coordinates beyond the canaries, to which nobody
+      contributes, may follow; they make the estimate of the noise more precise.
     included: (m,) bool, coins of the first m <= n coordinates.
-    noise_multiplier: sigma that is claimed.
+    noise_multiplier: the claimed sigma.
     delta: of the claim.
-    confidence: chance that all bounds below are true at once.
-    strategy, steps: of the noise and of the whole run, as `turns`.
+    confidence: probability that all bounds below hold at once.
+    strategy, steps: of the noise and of the whole run, as in `turns`.
 
   Returns:
     dict
-      epsilon_claimed: of k participations, known to the attacker, at sigma.
-      epsilon_low: largest of the bounds; above the claim, the mechanism is broken.
-      one_run: bound of [Steinke23], which assumes nothing about the noise.
-      gaussian: bound that assumes independent Gaussian noise [Nasr23], much sharper.
-      noise: measured deviation over C, with its interval low, high.
+      epsilon_claimed: for k participations known to the attacker, at the claimed sigma.
+      epsilon_low: the largest bound; if above the claim, the mechanism is broken.
+      one_run: bound of [Steinke23], without assumption about the noise.
+      gaussian: bound for independent Gaussian noise [Nasr23], much tighter.
+      noise: measured standard deviation over clip_norm, with its interval low, high.
       canaries, included, participations, delta, confidence.
   """
   included = np.asarray(included, bool)
   by_turn, whitened = turns(np.asarray(updates), strategy, steps)
   num_canaries, times = included.size, len(by_turn) // 2
   found = scores(by_turn)
-  # One share of the error for each of four bounds and for the noise's interval.
+  # Split the error over four bounds and the interval of the noise.
   each = 1 - (1 - confidence) / (2 * len(found) + 1)
   outside = np.append(~included, np.ones(whitened.shape[1] - num_canaries, bool))
   one_run, gaussian = [], []

@@ -1,16 +1,17 @@
-"""Ranges of the privacy parameters: each check names the value, the rule and the key.
+"""Range checks of the privacy parameters; errors name value, rule and config key.
 
-No jax and no accountant here, so that a config can be checked before anything loads.
+This module needs neither jax nor an accountant, so a config can be checked before
+anything else is imported.
 """
 
 import math
 import numbers
 
-LARGEST_EPSILON = 500.0  # far beyond any protection; above it figures lose meaning
+LARGEST_EPSILON = 500.0  # no protection any more; larger figures have no meaning
 CLIPPING = ('constant', 'normalised', 'per_layer', 'adaptive')  # see `clipping`
 
 
-def check_epsilon(epsilon):
+def check_epsilon(epsilon: float) -> None:
   """Raises ValueError unless 0 < epsilon <= LARGEST_EPSILON."""
   if not _is_number(epsilon) or not 0 < epsilon <= LARGEST_EPSILON:
     raise ValueError(
@@ -20,21 +21,21 @@ def check_epsilon(epsilon):
     )
 
 
-def check_delta(delta, num_patients):
+def check_delta(delta: float, num_patients: int) -> None:
   """Raises ValueError unless 0 < delta < 1 / num_patients.
 
-  At delta = 1/N a mechanism that publishes one whole patient would pass.
+  With delta = 1/N, publishing one random patient's data would count as private.
   """
   check_num_patients(num_patients)
   if not _is_number(delta) or not 0 < delta < 1 / num_patients:
     raise ValueError(
-      f'delta is {delta}; it must be above 0 and below 1/num_patients = '
-      f'1/{num_patients} = {1 / num_patients:.3g}, or publishing one whole patient '
-      'would count as private. Change adapt.privacy.delta.'
+      f'expected 0 < delta < 1/num_patients = 1/{num_patients} = '
+      f'{1 / num_patients:.3g}, got {delta}: a larger delta would allow publishing one '
+      "patient's data. Change adapt.privacy.delta."
     )
 
 
-def check_num_patients(num_patients):
+def check_num_patients(num_patients: int) -> None:
   """Raises ValueError unless num_patients is a whole number >= 1."""
   if not _is_whole(num_patients) or num_patients < 1:
     raise ValueError(
@@ -43,8 +44,8 @@ def check_num_patients(num_patients):
     )
 
 
-def sampling_probability(num_patients, batch_size):
-  """q = batch_size / num_patients, the chance of each patient in each step.
+def sampling_probability(num_patients: int, batch_size: float) -> float:
+  """q = batch_size / num_patients, the probability of each patient in each step.
 
   Args:
     num_patients: public number N of private patients.
@@ -68,7 +69,7 @@ def sampling_probability(num_patients, batch_size):
   return batch_size / num_patients
 
 
-def check_sampling_probability(probability):
+def check_sampling_probability(probability: float) -> None:
   """Raises ValueError unless 0 < q <= 1."""
   if not _is_number(probability) or not 0 < probability <= 1:
     raise ValueError(
@@ -77,7 +78,7 @@ def check_sampling_probability(probability):
     )
 
 
-def check_steps(steps):
+def check_steps(steps: int) -> None:
   """Raises ValueError unless steps is a whole number >= 1."""
   if not _is_whole(steps) or steps < 1:
     raise ValueError(
@@ -86,8 +87,8 @@ def check_steps(steps):
     )
 
 
-def check_count(name, value):
-  """Raises ValueError unless the value of a release's field is a whole number >= 1."""
+def check_count(name: str, value: int) -> None:
+  """Raises ValueError unless the field `name` of a release is a whole number >= 1."""
   if not _is_whole(value) or value < 1:
     raise ValueError(
       f'{name} is {value!r}; it must be a whole number of at least 1. Change '
@@ -95,16 +96,16 @@ def check_count(name, value):
     )
 
 
-def check_clipping(rule):
+def check_clipping(rule: str) -> None:
   """Raises ValueError unless the rule is one of CLIPPING."""
   if rule not in CLIPPING:
     raise ValueError(
-      f'the rule of clipping is {rule!r}; it must be one of {", ".join(CLIPPING)}. '
+      f'the clipping rule is {rule!r}; it must be one of {", ".join(CLIPPING)}. '
       'Change adapt.privacy.clipping.'
     )
 
 
-def check_clip_norm(clip_norm):
+def check_clip_norm(clip_norm: float) -> None:
   """Raises ValueError unless the clip norm is finite and at least 1e-12."""
   if not _is_number(clip_norm) or not 1e-12 <= clip_norm < math.inf:
     raise ValueError(
@@ -113,18 +114,18 @@ def check_clip_norm(clip_norm):
     )
 
 
-def check_noise_multiplier(noise_multiplier, clip_only=False):
+def check_noise_multiplier(noise_multiplier: float, clip_only: bool = False) -> None:
   """Raises ValueError unless the noise multiplier is a finite number > 0.
 
-  0 passes only with clip_only, the mode without any privacy (epsilon is infinite).
+  0 is accepted only with clip_only, a mode without privacy (epsilon is infinite).
   """
   if clip_only and noise_multiplier == 0:
     return
   if not _is_number(noise_multiplier) or not 0 < noise_multiplier < math.inf:
     raise ValueError(
       f'the noise multiplier is {noise_multiplier}; it must be finite and above 0. '
-      'Change adapt.privacy.noise_multiplier, or ask for clipping without noise '
-      '(clip_only), whose epsilon is infinite.'
+      'Change adapt.privacy.noise_multiplier, or use clip_only for clipping without '
+      'noise, with infinite epsilon.'
     )
 
 

@@ -1,19 +1,21 @@
-"""Rules of clipping: squared norms of the leaves -> factors that keep within C.
+"""Clipping rules: squared norms of the leaves -> factors that bound one contribution.
 
-`constant`: min(1, C / ||g||), one factor a patient. [Abadi16]
-`normalised`: C / (||g|| + C / 100), so that C is only a unit of length. [Bu23]
-`per_layer`: min(1, C_l / ||g_l||) for each of L leaves, C_l = C / sqrt(L): the squares
-  of the L parts sum to at most C^2.
-`adaptive`: constant clipping at a C that follows a quantile of the norms. [Andrew21]
+`constant`: min(1, clip_norm / ||g||), one factor per patient. [Abadi16]
+`normalised`: clip_norm / (||g|| + clip_norm / 100), so that clip_norm only sets the
+  unit of the gradients. [Bu23]
+`per_layer`: min(1, bound / ||g_l||) for each of the L leaves g_l, with
+  bound = clip_norm / sqrt(L): the squares of the L norms sum to at most clip_norm^2.
+`adaptive`: constant clipping with a clip_norm that follows a quantile of the gradient
+  norms. [Andrew21]
 
-Adaptive clipping adds one coordinate to a patient's contribution, the bit b = 1 if its
-gradient is within the bound and -1 if not: the contribution is (g, BIT_SHARE C b) with
-g clipped to C sqrt(1 - BIT_SHARE^2), together of norm at most C. So it is one Gaussian
-release of the same noise multiplier: the bit costs no epsilon of its own, the gradient
-has a little less room instead (half a percent). The next C comes from the noisy sum of
-bits, which is post-processing.
+Adaptive clipping adds one coordinate to a patient's contribution: bit = 1 if its
+gradient is within the bound, else -1. The contribution is (g, BIT_SHARE clip_norm bit)
+with g clipped to clip_norm sqrt(1 - BIT_SHARE^2), so its total norm is at most
+clip_norm. It is therefore one Gaussian release with the same noise multiplier: the bit
+costs no additional epsilon, but the bound for the gradient is half a percent smaller.
+The next clip_norm is computed from the noisy sum of bits, which is post-processing.
 
-A patient whose gradient is not finite contributes zero, its bit included.
+A patient whose gradient is not finite contributes zero, including its bit.
 
 [Abadi16] Deep Learning with Differential Privacy, CCS 2016.
 [Andrew21] Differentially Private Learning with Adaptive Clipping, NeurIPS 2021.
@@ -26,31 +28,36 @@ import jax
 import jax.numpy as jnp
 
 from ldm_jax.privacy import checks
+from ldm_jax.types import PyTree
 
-RULES, check = checks.CLIPPING, checks.check_clipping  # there, where jax is not needed
+# Defined there, because checking a config must not import jax.
+RULES, check = checks.CLIPPING, checks.check_clipping
 MARGIN = 1e-6  # relative; the float32 norm of 3e7 entries errs by about 1e-7
-SMALLEST = 0.01  # of C: normalised gradients smaller than this count less
-BIT_SHARE = 0.1  # noise of the mean bit is then sigma / (0.1 B) a step
-ADAPTATION = 0.2  # rate of the quantile's descent [Andrew21]
-RANGE = 1e6  # the adaptive C stays within this factor of the first
+SMALLEST = 0.01  # of clip_norm: normalised gradients well below this are scaled down
+BIT_SHARE = 0.1  # the noise of the mean bit is sigma / (BIT_SHARE expected_batch)
+ADAPTATION = 0.2  # learning rate of the quantile estimate [Andrew21]
+RANGE = 1e6  # an adaptive clip_norm stays within this factor of the first
 
 
-def scales(squares, clip_norm, keep, rule='constant'):
-  """The factors of p patients' gradients.
+def scales(
+  squares: PyTree, clip_norm: float | jax.Array, keep: jax.Array, rule: str = 'constant'
+) -> tuple[PyTree, jax.Array, jax.Array]:
+  """The clipping factors of p patients' gradients.
 
   Args:
     squares: tree of squared norms (p,), one leaf for each leaf of the gradient.
-    clip_norm: C > 0.
+    clip_norm: largest L2 norm of a contribution, > 0.
     keep: (p,) bool, False for padded rows.
     rule: one of RULES.
 
   Returns:
-    (tree of factors (p,) like squares, sum of BIT_SHARE C b over those kept, keep (p,)
-    without the patients whose gradient is not finite).
+    (factors, bits, keep): tree of factors (p,) like squares; sum of
+    BIT_SHARE clip_norm bit over the kept patients; keep (p,), False also for patients
+    whose gradient is not finite.
   """
   leaves, structure = jax.tree.flatten(squares)
   norm = jnp.sqrt(sum(leaves))
-  # NaN and infinite entries (and overflow) all end in a norm that is not finite.
+  # NaN, infinite entries and overflow all give a norm that is not finite.
   keep = jnp.isfinite(norm) & keep
   bound = (1 - MARGIN) * clip_norm
   if rule == 'adaptive':
@@ -69,14 +76,16 @@ def scales(squares, clip_norm, keep, rule='constant'):
   )
 
 
-def next_clip_norm(clip_norm, mean_bit, quantile, first):
-  """C of the next step, by one step down the quantile's loss. [Andrew21, Eq. 4]
+def next_clip_norm(
+  clip_norm: jax.Array, mean_bit: jax.Array, quantile: float, first: float
+) -> jax.Array:
+  """clip_norm of the next step, by one step on the quantile loss. [Andrew21, Eq. 4]
 
   Args:
-    clip_norm: C of this step.
-    mean_bit: the sum of BIT_SHARE C b with noise, over the expected batch.
-    quantile: share of patients whose gradients should lie within C.
-    first: C of the first step.
+    clip_norm: of this step.
+    mean_bit: noisy sum of BIT_SHARE clip_norm bit, divided by the expected batch.
+    quantile: share of patients whose gradients should be within the bound.
+    first: clip_norm of the first step.
   """
   share = jnp.clip((mean_bit / (BIT_SHARE * clip_norm) + 1) / 2, 0.0, 1.0)
   moved = clip_norm * jnp.exp(-ADAPTATION * (share - quantile))

@@ -1,56 +1,69 @@
-"""Private numbers from which a drift is chosen: latent means, losses over a grid.
+"""Private quantities from which a drift is chosen: latent means, losses over a grid.
 
-Both are one Gaussian release of `release.private_mean`; the choice that follows from
-them is post-processing. The public scale makes one clip norm fit any latents and
-losses: it divides all parts alike and no private patient enters it.
+Each is one Gaussian release by `release.private_mean`; choosing a drift from it is
+post-processing. All parts are divided by one public scale, which does not depend on any
+private patient, so that the same clip norm suits any latents and losses.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
+import jax
 import numpy as np
 
 from ldm_jax.privacy import release
+from ldm_jax.types import Array
 
-SHARE = 0.9  # of the public patients that stay below the public scale
+SHARE = 0.9  # share of the public patients whose norm is below the public scale
 
 
-def public_scale(parts):
-  """The norm that SHARE of the public patients' parts (n, m) stay below; positive.
+def public_scale(parts: Array) -> float:
+  """The SHARE quantile of the norms of the public patients' parts (n, m); positive.
 
   Raises:
-    ValueError: parts that all vanish, which give no scale.
+    ValueError: the quantile is zero or not finite.
   """
   scale = float(np.quantile(np.linalg.norm(np.asarray(parts, float), axis=1), SHARE))
   if not (np.isfinite(scale) and scale > 0):
     raise ValueError(
-      'the public patients give no scale for the private search for a drift (all '
-      'their parts are zero); set adapt.drift.search and adapt.drift.value yourself.'
+      'expected a positive scale from the public patients for the private drift '
+      f'search, got {scale}; set adapt.drift.search and adapt.drift.value yourself.'
     )
   return scale
 
 
-def loss_parts(losses, grid):
-  """Losses (n, g) over a grid with 0 in it -> (n, g - 1) less the loss of no drift.
+def loss_parts(losses: Array, grid: Sequence[float]) -> np.ndarray:
+  """Losses (n, g) over a grid that contains 0 -> (n, g - 1) differences from drift 0.
 
-  A patient's part is a public function of this patient's losses alone. The column of no
-  drift is zero for everybody and needs neither noise nor budget.
+  A patient's row depends on this patient's losses alone. The column of drift 0 is left
+  out: it would be zero for everybody and needs neither noise nor budget.
   """
   losses, at_zero = np.asarray(losses, float), list(grid).index(0)
   return np.delete(losses - losses[:, at_zero : at_zero + 1], at_zero, axis=1)
 
 
-def private_parts(parts, scale, clip_norm, noise_multiplier, num_patients, key, name):
-  """The mean over patients of a part each, with Gaussian noise, in the parts' units.
+def private_parts(
+  parts: Array,
+  scale: float,
+  clip_norm: float,
+  noise_multiplier: float,
+  num_patients: int,
+  key: jax.Array,
+  name: str,
+) -> tuple[np.ndarray, dict[str, Any]]:
+  """Mean over patients of one row each, with Gaussian noise, in the units of the rows.
 
-  Sensitivity. Patient i enters by v_i = parts_i / scale, where the scale is public; v_i
-  is clipped to L2 norm C = clip_norm as ONE vector over all channels, or over the whole
+  Sensitivity. Patient i contributes v_i = parts_i / scale, where the scale is public.
+  v_i is clipped to L2 norm clip_norm as ONE vector over all channels, or over the whole
   grid. Adding or removing patient j adds or removes clip(v_j) and changes no other
-  term, so the sum moves by at most C in L2: one Gaussian release of noise multiplier
-  sigma, however many coordinates there are (`release.private_mean`). The product with
-  the public scale afterwards is post-processing, and so is what is made of the result:
-  an argmin over the grid, a drift in closed form.
+  term, so the sum changes by at most clip_norm in L2: one Gaussian release of noise
+  multiplier sigma, for any number of coordinates (`release.private_mean`). Multiplying
+  the result by the public scale is post-processing, and so is everything computed from
+  it: the minimum over the grid, or a drift in closed form.
 
   Args:
-    parts: (n, m), see `loss_parts` and `release.latent_moments`.
-    scale: of `public_scale`.
+    parts: (n, m), see `loss_parts` and `release.latent_means`.
+    scale: from `public_scale`.
     clip_norm, noise_multiplier, num_patients, key, name: as in `release.private_mean`.
 
   Returns:
@@ -67,11 +80,11 @@ def private_parts(parts, scale, clip_norm, noise_multiplier, num_patients, key, 
   return scale * np.asarray(mean, float), made
 
 
-def least(differences, grid):
-  """The value of the grid with the least loss, given differences as `loss_parts`.
+def least(differences: Array, grid: Sequence[float]) -> float:
+  """The grid value with the least loss, given mean differences as from `loss_parts`.
 
-  The loss of no drift is exactly zero here: where noise or patients see no gain, the
-  answer is no drift.
+  The difference at drift 0 is exactly zero, so the result is 0 where no other value has
+  a negative (noisy) difference.
   """
   others = [value for value in grid if value != 0]
   best = int(np.argmin(differences))

@@ -1,8 +1,8 @@
-"""Sharper lower bounds on epsilon, which assume that the noise is Gaussian.
+"""Tighter lower bounds on epsilon that assume Gaussian noise.
 
-What the noise's distribution is known to be need not be estimated from rates of rare
-guesses: deviation and mean are enough, and some dozens of canaries show a noise that is
-a few tens of percent too small. `audit.py` has the bounds that assume nothing.
+If the noise is known to be Gaussian, its standard deviation and mean are sufficient,
+and no rates of rare guesses have to be estimated: a few dozen canaries reveal noise
+that is a few tens of percent too small. `audit.py` has the bounds without assumption.
 
 [Nasr23] Nasr et al., Tight Auditing of DP-SGD, USENIX 2023 (Gaussian trade-off).
 """
@@ -13,18 +13,23 @@ import numpy as np
 from scipy import stats
 
 from ldm_jax.privacy import accounting
+from ldm_jax.types import Array
 
 
-def epsilon_from_gaussian_scores(member_scores, other_scores, delta, confidence=0.95):
-  """Lower bound on epsilon of a Gaussian mechanism from scores in and out. [Nasr23]
+def epsilon_from_gaussian_scores(
+  member_scores: Array, other_scores: Array, delta: float, confidence: float = 0.95
+) -> float:
+  """Lower bound on epsilon of a Gaussian mechanism from two sets of scores. [Nasr23]
 
-  Assumes independent Gaussian scores of one deviation: then mu = (difference of
-  means) / deviation is the mechanism's parameter in the sense of Gaussian DP, and is
-  bounded from below by Student's and the chi-squared limits, half of the error each.
+  Assumes independent Gaussian scores of equal standard deviation. Then
+  mu = (difference of means) / deviation is the parameter of the mechanism in the sense
+  of Gaussian DP. It is bounded from below by limits of Student's t and the chi-squared
+  distribution, each with half of the error probability.
 
   Args:
-    member_scores, other_scores: (n,), (m,).
-    delta, confidence: as in `epsilon_from_rates`.
+    member_scores, other_scores: (n,), (m,), with and without the canary.
+    delta: in (0, 1), of the mechanism that is audited.
+    confidence: probability that the bound holds.
 
   Returns:
     epsilon >= 0; inf for scores without any spread.
@@ -47,8 +52,12 @@ def epsilon_from_gaussian_scores(member_scores, other_scores, delta, confidence=
   return accounting.epsilon([accounting.gaussian_event(1 / mu)], delta)['pld']
 
 
-def deviation(values, confidence=0.95):
+def deviation(values: Array, confidence: float = 0.95) -> dict[str, float]:
   """Standard deviation about zero of Gaussian values, with its chi-squared interval.
+
+  Args:
+    values: any shape, at least 2 values.
+    confidence: of the interval.
 
   Returns:
     {'value':, 'low':, 'high':, 'n':}
@@ -66,5 +75,8 @@ def deviation(values, confidence=0.95):
 def _checked(values):
   values = np.asarray(values, np.float64).ravel()
   if values.size < 2 or not np.all(np.isfinite(values)):
-    raise ValueError(f'{values.size} scores came; at least 2 are needed, all finite.')
+    raise ValueError(
+      f'expected at least 2 scores, all finite, got {values.size} scores; check the '
+      'values for NaN and infinity.'
+    )
   return values

@@ -1,20 +1,23 @@
-"""Ghost norms: a layer's per-patient gradient norm without its per-patient gradient.
+"""Ghost norms: per-patient gradient norms of a layer without per-patient gradients.
 
 A linear layer, dense or convolution, maps windows u_t to y_t = u_t W. One patient's
 gradient of W is sum_t u_t^T g_t with g_t the gradient of y_t, so its squared norm is
-sum_{t,s} (u_t . u_s) (g_t . g_s): two small matrices where the positions are few and W
-is large, as on the coarse grids that hold most parameters. The clipped sum over
-patients is then one product over all of them, with g_t scaled by each one's factor.
+sum_{t,s} (u_t . u_s) (g_t . g_s): two small matrices where there are few positions and
+W is large, as on the coarse grids that have most of the parameters. The clipped sum
+over patients is then one product over all of them, with g_t scaled by each patient's
+factor.
 [Li22] Large Language Models Can Be Strong Differentially Private Learners, ICLR 2022.
 
-u and g are read off the layers (`find`, `gradient_and_factors`): each layer found adds
-a zero, the tap, to its output, and the gradient with respect to the tap is g. No layer
-and no loss knows of it. A layer qualifies only if the loss knows its kernel through its
-own calls alone; all other parameters keep their ordinary per-patient gradients.
+u and g are obtained from the layers (`find`, `gradient_and_factors`): each layer found
+adds a zero, the tap, to its output, and the gradient with respect to the tap is g. No
+change to a layer or a loss is needed. A layer qualifies only if the loss depends on its
+kernel through the calls of this layer alone; all other parameters use ordinary
+per-patient gradients.
 """
 
 import dataclasses
 import math
+from collections.abc import Callable, Mapping
 
 import flax.linen as nn
 import jax
@@ -24,24 +27,26 @@ from jax.extend.core import Literal
 from ldm_jax.models.convolution import Conv, padding_pairs, weight_gradient
 from ldm_jax.models.layers import Dense
 from ldm_jax.models.lowering import pad, unfold
+from ldm_jax.types import Array, PyTree
 
 LINEAR = (Conv, Dense)
-# Multiply-adds that cost what one entry of one patient's gradient costs: to write and
-# read it, and for a convolution that its product is a worse one than the batch's. And
-# those that the sum over the taps of one axis costs a pair of positions. (Measured.)
+# Cost, in multiply-adds, of one entry of one patient's gradient: it is written and
+# read, and for a convolution its product is less efficient than that of the batch. And
+# cost of the sum over the taps of one axis, per pair of positions. (Measured.)
 PRODUCTS_PER_ENTRY = {'dense': 60, 'convolution': 120}
 PRODUCTS_PER_PAIR = 80
-# The sum over t, s cancels: its rounding error, relative to (sum_t |u_t| |g_t|)^2, is
-# added to the squared norm, so that a norm is never understated.
+# The sum over t, s has cancellations: its rounding error, relative to
+# (sum_t |u_t| |g_t|)^2, is added to the squared norm, so no norm is underestimated.
 ROUNDING = 2.0**-23
 
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-  """A linear layer whose gradient stays factored.
+  """A linear layer whose gradient is kept in factors.
 
   Attributes:
-    size, strides, pairs: of its kernel, one entry per axis; all () for a dense layer.
+    size, strides, pairs: kernel size, strides and padding, one entry per axis; all ()
+      for a dense layer.
     outputs: shape and type of the output of each of its calls, for one patient.
   """
 
@@ -51,18 +56,21 @@ class Layer:
   outputs: tuple
 
 
-def find(loss_fn, trained, example, key):
-  """The layers for which ghost norms are right and worthwhile: {path: Layer}.
+def find(
+  loss_fn: Callable[..., jax.Array], trained: PyTree, example: PyTree, key: jax.Array
+) -> dict[str, Layer]:
+  """The layers for which ghost norms are correct and faster: {path: Layer}.
 
-  Args are those of the loss of one patient; trained is a flat dict. With the
-  candidates cut out, the loss must not use their kernels at all: whoever shares a
-  weight, recomputes (remat), or adds a penalty on it is left to ordinary gradients.
+  The arguments are those of the loss of one patient; trained is a flat dict. A layer is
+  excluded if the loss, with the candidate layers replaced by zeros, still uses its
+  kernel: shared weights, recomputation (remat) and penalties on a weight thus use
+  ordinary gradients.
   """
   if not isinstance(trained, dict) or not all(
     hasattr(w, 'dtype') for w in trained.values()
   ):
     return {}
-  found = {}
+  found: dict[str, list] = {}
 
   def cut(path, module, call, x):
     if path not in trained:
@@ -87,16 +95,24 @@ def find(loss_fn, trained, example, key):
   }
 
 
-def gradient_and_factors(loss_fn, layers, kernels, others, example, key):
-  """One patient's gradient: of `others` itself, of the layers' kernels in factors.
+def gradient_and_factors(
+  loss_fn: Callable[..., jax.Array],
+  layers: Mapping[str, Layer],
+  kernels: PyTree,
+  others: PyTree,
+  example: PyTree,
+  key: jax.Array,
+) -> tuple[PyTree, dict[str, tuple]]:
+  """One patient's gradient: of `others` as it is, of the layers' kernels in factors.
 
   Args:
     loss_fn: (trained, example, key) -> ().
     layers: from `find`.
     kernels, others: trained = {**kernels, **others}, kernels those of the layers.
+    example, key: of the patient.
 
   Returns:
-    (gradient of others, {path: ((x, g), ...)}), a pair for each call.
+    (gradient of others, {path: ((x, g), ...)}), one pair per call.
   """
 
   def loss(others, taps):
@@ -126,26 +142,28 @@ def gradient_and_factors(loss_fn, layers, kernels, others, example, key):
   return of_others, factors
 
 
-def squared_norms(layer, factors):
-  """Squared norms (p,) of p patients' gradients of one kernel, never understated.
+def squared_norms(layer: Layer, factors: tuple) -> jax.Array:
+  """Squared norms (p,) of p patients' gradients of one kernel, never underestimated.
 
   Args:
     layer: a Layer.
-    factors: ((x (p,b,...,c_in), g (p,b,...,c_out)), ...), a pair for each call.
+    factors: ((x (p,b,...,c_in), g (p,b,...,c_out)), ...), one pair per call.
   """
   of_u, of_g = _products_of_windows(layer, factors), _products(g for _, g in factors)
   sizes = jnp.sqrt(jnp.diagonal(of_u, 0, 1, 2) * jnp.diagonal(of_g, 0, 1, 2))
   rounding = ROUNDING * jnp.sum(sizes, 1) ** 2
-  # Axis by axis: a sum into one number is not vectorised on a CPU.
+  # One axis at a time: a sum to a scalar is not vectorised on a CPU.
   return jnp.maximum((of_u * of_g).sum(1).sum(1), 0.0) + rounding
 
 
-def weighted_sum(layer, factors, scale, keep):
+def weighted_sum(
+  layer: Layer, factors: tuple, scale: jax.Array, keep: jax.Array
+) -> Array:
   """sum_i scale_i (gradient of patient i), float32, over the patients kept.
 
   Args:
     layer, factors: as in `squared_norms`.
-    scale: (p,) float32. keep: (p,) bool; what is not kept may hold anything.
+    scale: (p,) float32. keep: (p,) bool; rows that are not kept may contain anything.
   """
 
   def rows(a, factor=None):
@@ -177,8 +195,8 @@ def _products(parts):
 def _products_of_windows(layer, factors):
   """u_t . u_s (p,t,s) over all windows of all calls.
 
-  A window's product with another is the sum, over the taps, of products of positions:
-  these are taken once, and summed axis by axis, so that no window is written out.
+  The product of two windows is the sum, over the taps, of products of positions. These
+  are computed once and summed axis by axis, so no window is written out.
   """
   inputs = [x for x, _ in factors]
   if not layer.size:
@@ -200,11 +218,11 @@ def _products_of_windows(layer, factors):
       products += jax.lax.slice_in_dim(part, tap, tap + size, axis=both[1])
   p, positions = products.shape[0], b * math.prod(products.shape[2 : 2 + len(space)])
   products = products.reshape(p, positions, positions)
-  return jax.lax.optimization_barrier(products)  # summed once, not at every use
+  return jax.lax.optimization_barrier(products)  # computed once, not at every use
 
 
 def _sums_over_taps(layer, shapes):
-  """Whether products of windows come from those of positions: see there."""
+  """Whether products of windows can be sums of products of positions."""
   return bool(layer.size) and set(layer.strides) == {1} and len(set(shapes)) == 1
 
 
@@ -237,12 +255,12 @@ def _is_worthwhile(calls):
 
 
 def _at_linear_layers(handle):
-  """Interceptor: handle(path of the kernel, module, call, x) at our linear layers."""
-  inside = []  # a layer's call may call its parent class's, which is the same call
+  """Interceptor: handle(path of the kernel, module, call, x) at linear layers."""
+  inside = []  # a layer may call its parent class, which is the same call
 
   def intercept(next_fun, args, kwargs, context):
     module = context.module
-    exact = type(module) in LINEAR  # a subclass may compute anything
+    exact = type(module) in LINEAR  # a subclass may compute something else
     if not exact or context.method_name != '__call__' or module.path in inside:
       return next_fun(*args, **kwargs)
     inside.append(module.path)

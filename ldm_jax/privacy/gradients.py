@@ -1,33 +1,36 @@
-"""Per-patient clipped gradients: (n patients) -> one float32 tree of bounded reach.
+"""Per-patient clipped gradients: n patients -> one float32 tree, bounded sensitivity.
 
-`clipped_sum` is where the sensitivity of private training is decided: whatever the
-model, the loss or the data do, one patient changes its result by at most `clip_norm`
-(L2 over all trained leaves together). The mechanism's noise is scaled to that number.
+`clipped_sum` determines the sensitivity of private training: for any model, loss and
+data, one patient changes its result by at most `clip_norm` (L2 over all trained leaves
+together). The noise of the mechanism is scaled to that number.
 
 Why the bound holds, row by row:
 - row i enters only its own gradient, because the loss sees one patient at a time;
 - a finite gradient is scaled to norm <= clip_norm, in float32, with a margin that
-  outweighs the rounding of the norm (`clipping.py`, which has several rules for it);
-- a gradient with a NaN, an infinity, or a norm beyond float32, counts as zero. That
-  choice depends on the patient's own data only, and zero is within the bound;
-- a padded row (mask False) counts as exactly zero, whatever it holds.
+  exceeds the rounding error of the norm (`clipping.py`, which has several rules);
+- a gradient with a NaN, an infinity, or a norm beyond float32 counts as zero. That
+  decision depends on the patient's own data only, and zero is within the bound;
+- a padded row (mask False) counts as exactly zero, whatever it contains.
 
 Two methods compute the same sum. 'vmap' differentiates each patient; 'ghost' (see
 `ghost.py`) does not form the gradients of layers with few positions and large kernels,
-which on a CPU costs less time and memory; `METHOD` says which is used where.
+which takes less time and memory on a CPU; `METHOD` says which is used where.
 
-More rows than a microbatch run by `scan`, so memory grows with the microbatch, never
-with the batch, and masks of any pattern share one compilation. A microbatch of padding
-only is skipped. (XLA's convolutions are slow inside a loop on a CPU: there a
-microbatch of all rows, 0, is fastest, and fewer rows a call bound the memory.) Under
-`shard_map` every device passes its own rows and the caller adds the results (`psum`);
-the noise comes after that sum, once. Devices skip independently, so the loss itself
-must hold no collective: gather sharded parameters before.
+If there are more rows than a microbatch, `scan` processes one microbatch at a time:
+memory grows with the microbatch, not with the batch, and masks of any pattern share one
+compilation. A microbatch of padding only is skipped. (XLA's convolutions are slow
+inside
+a loop on a CPU: there a microbatch of all rows, 0, is fastest, and fewer rows per call
+limit the memory.) Under `shard_map` every device passes its own rows and the caller
+adds the results (`psum`); the noise is added once, after that sum. Devices skip
+microbatches independently, so the loss must not contain a collective: gather sharded
+parameters before.
 
 [Abadi16] Abadi et al., Deep Learning with Differential Privacy, CCS 2016, Alg. 1.
 """
 
 import numbers
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -36,52 +39,54 @@ import jax_privacy
 from ldm_jax.privacy import clipping as clipping_rules
 from ldm_jax.privacy import ghost
 from ldm_jax.privacy.checks import check_clip_norm
+from ldm_jax.types import Array, PyTree
 
-# Measured on CPU only; elsewhere the method that needs no measurement to be right.
+# Measured on CPU only; other backends use 'vmap'.
 METHOD = {'cpu': 'ghost'}
 METHODS = ('auto', 'vmap', 'ghost')
 
 
 def clipped_sum(
-  loss_fn,
-  trained,
-  batch,
-  mask,
-  keys,
-  clip_norm,
-  microbatch=1,
-  method='auto',
-  clipping='constant',
-  start=None,
-):
+  loss_fn: Callable[..., jax.Array],
+  trained: PyTree,
+  batch: PyTree,
+  mask: Array,
+  keys: jax.Array,
+  clip_norm: float | jax.Array,
+  microbatch: int = 1,
+  method: str = 'auto',
+  clipping: str = 'constant',
+  start: PyTree | None = None,
+) -> PyTree:
   """Sums the clipped gradients of the patients that the mask keeps. [Abadi16]
 
   Args:
-    loss_fn: `loss_fn(trained, example, key)` -> scalar loss of ONE patient, all its
-      volumes included; `example` is `batch` without its leading axis. Several noise
-      draws are averaged inside this function, that is, before the clipping.
-    trained: tree of the parameters to differentiate (the frozen ones are closed over
-      by loss_fn, and no gradient is computed for them).
+    loss_fn: `loss_fn(trained, example, key)` -> scalar loss of ONE patient, including
+      all volumes; `example` is `batch` without its leading axis. Several noise draws
+      are averaged inside this function, that is, before clipping.
+    trained: tree of the parameters to differentiate (loss_fn closes over the frozen
+      ones, for which no gradient is computed).
     batch: tree of arrays (n, ...), one row per patient.
     mask: (n,) bool, False for padded rows.
     keys: (n,) PRNG keys, one per row.
-    clip_norm: C > 0, the largest L2 norm of one patient's contribution.
+    clip_norm: > 0, the largest L2 norm of one patient's contribution.
     microbatch: rows differentiated at once; divides n. 0 for all.
     method: one of METHODS. 'ghost' needs a flat dict {'path/of/parameter': array} for
-      trained, as Flax names them; other trees, and layers that do not qualify, take
+      trained, as Flax names them; other trees, and layers that do not qualify, use
       ordinary gradients.
-    clipping: a rule of `clipping.RULES`; each keeps every contribution within C.
-    start: None, or an earlier result that this one is added to.
+    clipping: a rule of `clipping.RULES`; each limits every contribution to clip_norm.
+    start: None, or an earlier result to which this one is added.
 
   Returns:
-    A tree like `trained` in float32: sum_i mask_i g_i min(1, C / ||g_i||) by the rule
-    'constant'. By 'adaptive' (such a tree, sum of the bits), see `clipping`.
+    A tree like `trained` in float32, with the rule 'constant' it is
+    sum_i mask_i g_i min(1, clip_norm / ||g_i||). With 'adaptive': (such a tree, sum of
+    the bits), see `clipping`.
 
   Raises:
-    ValueError: microbatch does not divide n, rows disagree in number, C is not > 0, or
-      an unknown method.
+    ValueError: microbatch does not divide n, numbers of rows differ, clip_norm is not
+      > 0, or the method is unknown.
   """
-  if isinstance(clip_norm, numbers.Real):  # a traced norm is its maker's to check
+  if isinstance(clip_norm, numbers.Real):  # the caller checks a traced norm
     check_clip_norm(clip_norm)
   clipping_rules.check(clipping)
   if method not in METHODS:
@@ -97,10 +102,11 @@ def clipped_sum(
       'choose adapt.privacy.microbatch among the divisors of the chunk size.'
     )
 
-  # A gradient with respect to a parameter that shard_map holds replicated is summed
-  # over the devices by jax itself: patients would mix before they are clipped. Adding
-  # a zero made from the local mask makes the parameters local. Nothing else changes.
-  zero, local = 0.0, trained
+  # jax sums a gradient with respect to a parameter that shard_map replicates over the
+  # devices, so patients would be added before they are clipped. Adding a zero computed
+  # from the local mask makes the parameters local and changes nothing else.
+  zero: Array = 0.0
+  local = trained
   if jax.sharding.get_abstract_mesh().manual_axes:
     zero = 0.0 * jnp.sum(jnp.asarray(mask, jnp.float32))
     local = jax.tree.map(lambda w: w + zero.astype(w.dtype), trained)
@@ -158,12 +164,19 @@ def clipped_sum(
   return total if clipping == 'adaptive' else total[0]
 
 
-def reference_clipped_sum(loss_fn, trained, batch, mask, keys, clip_norm):
-  """The same sum through `jax_privacy.clipped_grad`, one vmap over all rows.
+def reference_clipped_sum(
+  loss_fn: Callable[..., jax.Array],
+  trained: PyTree,
+  batch: PyTree,
+  mask: Array,
+  keys: jax.Array,
+  clip_norm: float,
+) -> PyTree:
+  """The same sum by `jax_privacy.clipped_grad`, one vmap over all rows.
 
-  Slower and larger than `clipped_sum`, and written by others: the tests compare the
-  two. Arguments and result as there. The rows' numbers differ in one case: for a
-  gradient that holds a NaN, jax_privacy zeroes the entry and keeps the rest.
+  An independent implementation for tests of `clipped_sum`; slower, and needs more
+  memory. Arguments and result as there. The results differ in one case: where a
+  gradient has a NaN, jax_privacy sets that entry to zero and keeps the others.
   """
   check_clip_norm(clip_norm)
   _num_rows(batch, mask, keys)
@@ -183,7 +196,7 @@ def _squares(leaf):
 
 
 def _split(tree, layers):
-  """(what has whole gradients, {path: leaf} of the layers with factored ones)."""
+  """(leaves with whole gradients, {path: leaf} of the layers with factored ones)."""
   if not layers:
     return tree, {}
   whole = {path: leaf for path, leaf in tree.items() if path not in layers}

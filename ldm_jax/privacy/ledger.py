@@ -1,19 +1,20 @@
-"""The ledger: every private release that ever touched one cohort's patients.
+"""The ledger: every private release about the patients of one cohort.
 
-One JSONL file per private cohort, beside its store or wherever several work folders
-share it, so that a second run on the same patients adds to the first. A release is
-recorded before its first private step, with all the steps it plans: a run that is
-killed has spent at most what the ledger says, and a resumed one finds its own id and
-adds nothing.
+One JSONL file per private cohort, beside its store or at a place that several work
+folders share, so that a second run on the same patients adds to the first. A release is
+recorded before its first private step, with all steps it plans: a run that is killed
+has spent at most what the ledger says, and a resumed run finds its own id and adds
+nothing.
 
-A line without a release says whose ledger it is: a random salt, and the SHA-256 of salt
-and all patient identifiers together. A run on other patients is refused, and nobody
-reads an identifier from it: to check a guess one must guess the whole cohort. Ledgers
-from before this line are bound to the cohort by the next release.
+One line without a release identifies the cohort: a random salt, and the SHA-256 of the
+salt and all patient identifiers together. A run on other patients is refused. No
+identifier can be read from the line: checking a guess requires guessing the whole
+cohort. Ledgers that were written before this line existed are bound to the cohort by
+the next release.
 
-Lines are only ever added. Each carries a hash over its content and the line before: an
-edited, reordered or torn file is noticed and refused instead of undercounting. (Lines
-cut off at the end cannot be noticed from the file alone: keep it like the data.)
+Lines are only ever appended. Each carries a hash of its content and of the previous
+line, so an edited, reordered or truncated line is detected and refused. (Whole lines
+missing at the end cannot be detected from the file alone: protect it like the data.)
 """
 
 import contextlib
@@ -23,26 +24,30 @@ import json
 import os
 import pathlib
 import secrets
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import dp_accounting
 
 from ldm_jax.data import atomic
 from ldm_jax.privacy import accounting, statement
 
 
-def release_id(run, release):
-  """Names a release by its run and its content, as 16 hexadecimal digits.
+def release_id(run: str, release: Mapping[str, Any]) -> str:
+  """Id of a release: 16 hexadecimal digits of a hash of its run and its content.
 
   Args:
-    run: a string that one run keeps over its resumes and shares with no other run (a
+    run: a string that a run keeps when it resumes and shares with no other run (a
       random one, written into the workdir when the run begins).
-    release: the release dict. Changing any number of it gives another id, so that
-      a changed run adds up instead of passing for the old one.
+    release: the release dict. Any changed number gives another id, so a changed run is
+      added as a new release.
   """
   content = {key: value for key, value in release.items() if key != 'id'}
   return hashlib.sha256(f'{run}\n{_canonical(content)}'.encode()).hexdigest()[:16]
 
 
-def cohort_mark(salt, patients):
-  """Names a cohort: SHA-256 of a salt and its sorted patient identifiers together."""
+def cohort_mark(salt: str, patients: Iterable[str]) -> str:
+  """SHA-256 of a salt and the sorted patient identifiers: identifies a cohort."""
   words = sorted({str(patient) for patient in patients})
   return hashlib.sha256(f'{salt}\n{_canonical(words)}'.encode()).hexdigest()
 
@@ -52,16 +57,16 @@ class Ledger:
 
   Attributes:
     path: the JSONL file; it need not exist yet.
-    patients: identifiers of the cohort's patients, or None where nothing is to be
-      checked (reading alone).
+    patients: identifiers of the cohort's patients, or None to skip the check of the
+      cohort (for reading only).
   """
 
-  def __init__(self, path, patients=None):
+  def __init__(self, path: str | os.PathLike, patients: Iterable[str] | None = None):
     self.path = pathlib.Path(path).expanduser()
     self.patients = None if patients is None else tuple(patients)
 
-  def releases(self):
-    """All recorded releases, oldest first: list of dicts.
+  def releases(self) -> list[dict[str, Any]]:
+    """All recorded releases, oldest first.
 
     Raises:
       ValueError: the file is damaged (the message names the line), or it is the ledger
@@ -69,39 +74,46 @@ class Ledger:
     """
     return self._read()[0]
 
-  def events(self):
+  def events(self) -> list[dp_accounting.DpEvent]:
     """The accountant's events of all releases, for `accounting.calibrate`."""
     return [accounting.event(release) for release in self.releases()]
 
-  def epsilon(self, delta):
-    """Epsilon of everything recorded: {'pld': the claim, 'rdp': its confirmation}."""
+  def epsilon(self, delta: float) -> dict[str, float]:
+    """Epsilon of all recorded releases: {'pld': the claim, 'rdp': its check}."""
     return accounting.epsilon(self.events(), delta)
 
-  def record(self, release, budget=None):
+  def record(
+    self, release: Mapping[str, Any], budget: tuple[float, float] | None = None
+  ) -> bool:
     """Adds one planned release; see `record_all`.
 
     Returns:
-      True if the release was added, False if its id stood there already.
+      True if the release was added, False if its id was recorded already.
     """
     return self.record_all([release], budget) == 1
 
-  def record_all(self, releases, budget=None):
-    """Adds planned releases, durably, before anything private is computed.
+  def record_all(
+    self,
+    releases: Iterable[Mapping[str, Any]],
+    budget: tuple[float, float] | None = None,
+  ) -> int:
+    """Adds planned releases durably, before anything private is computed.
 
-    All are added or none, so that what was refused as a whole has spent nothing.
+    Either all are added or none, so that a refused list has spent nothing.
 
     Args:
       releases: dicts with 'id' (see `release_id`), 'name' and the fields that
-        `accounting.event` needs; more fields are kept as they are.
-      budget: None or (epsilon, delta), the most that all releases together may spend;
-        checked under the same lock as the writing, so two runs cannot both fit in.
+        `accounting.event` needs; further fields are kept as they are.
+      budget: None or (epsilon, delta), the limit for all releases together. It is
+        checked under the lock that covers the write, so two concurrent runs cannot
+        exceed it.
 
     Returns:
-      How many were added: those whose id did not stand there already.
+      The number of releases added: those whose id was not recorded already.
 
     Raises:
-      ValueError: an impossible or incomplete release, the same id with other numbers,
-        a budget that would be exceeded, or a damaged file. Nothing is written then.
+      ValueError: an invalid or incomplete release, a recorded id with other numbers, an
+        exceeded budget, or a damaged file. Nothing is written then.
       OSError: the file cannot be written; its old content is intact.
     """
     releases = [_checked(release) for release in releases]
@@ -126,14 +138,20 @@ class Ledger:
       _sync_folder(self.path.parent)
     return added
 
-  def statement(self, **details):
+  def statement(self, **details: Any) -> dict[str, Any]:
     """The content of privacy.json for this ledger; see `statement.build`."""
     return statement.build(self.releases(), **details)
 
-  def check_budget(self, name, events, epsilon, delta):
-    """Raises ValueError where events would bring the total above epsilon at delta.
+  def check_budget(
+    self,
+    name: str,
+    events: Iterable[dp_accounting.DpEvent],
+    epsilon: float,
+    delta: float,
+  ) -> None:
+    """Raises ValueError if events would bring the total above epsilon at delta.
 
-    A look ahead; `record_all` checks again, under the lock.
+    For an early error only; `record_all` checks again under the lock.
     """
     self._check_budget(self.events(), name, events, epsilon, delta)
 
@@ -154,13 +172,13 @@ class Ledger:
         if _canonical(other) == _canonical(release):
           return True
         raise ValueError(
-          f'release {release["id"]} stands in {self.path} with other numbers. A '
-          'changed run is a new release: name it with release_id.'
+          f'release {release["id"]} is recorded in {self.path} with other numbers. A '
+          'changed run is a new release: make its id with release_id.'
         )
     return False
 
   def _read(self):
-    """Returns (releases, hash of the last line, text of the file, cohort's line)."""
+    """(releases, hash of the last line, text of the file, line of the cohort)."""
     try:
       text = self.path.read_bytes().decode('utf-8', errors='replace')
     except FileNotFoundError:
@@ -168,7 +186,7 @@ class Ledger:
     except OSError as error:
       raise ValueError(
         f'the privacy ledger {self.path} cannot be read ({error.strerror}); without it '
-        'nothing private may run. Restore the file or its permissions.'
+        'no private run may start. Restore the file or its permissions.'
       ) from error
     releases, chain, cohort = [], '', None
     for number, line in enumerate(text.splitlines(keepends=True), 1):
@@ -189,7 +207,7 @@ class Ledger:
       if damaged:
         raise ValueError(
           f'line {number} of the privacy ledger {self.path} is damaged or was edited; '
-          'what these patients have spent is unknown, so nothing private may run. '
+          'what these patients have spent is unknown, so no private run may start. '
           'Restore the file from a backup.'
         )
     self._check_cohort(cohort)
@@ -203,7 +221,7 @@ class Ledger:
         f'the privacy ledger {self.path} belongs to other patients than the '
         f'{len(self.patients)} of data.private. Set ledger.path to the ledger of these '
         'patients, or to a new file if nothing was ever released about any of them. '
-        'If some are the same people, count on here with ledger.any_cohort=True.'
+        'If some patients are the same, add to this ledger with ledger.any_cohort=True.'
       )
 
   @contextlib.contextmanager
@@ -219,7 +237,10 @@ def _checked(release):
     if not isinstance(release.get(name), str) or not release[name]:
       raise ValueError(f'a release needs a text {name!r}; got {release.get(name)!r}.')
   if 'cohort' in release:
-    raise ValueError("a release has no field 'cohort': that names the ledger's line.")
+    raise ValueError(
+      "a release must not have the field 'cohort', which is reserved for the line "
+      'that identifies the cohort; rename it.'
+    )
   accounting.event(release)
   return json.loads(_canonical({**release, 'steps': int(release['steps'])}))
 

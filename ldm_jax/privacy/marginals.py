@@ -1,36 +1,52 @@
-"""A private prior of the attributes: histograms of each, and of chosen pairs.
+"""A private prior of the attributes: histograms of each attribute and of chosen pairs.
 
 Requests drawn from the prior resemble the private cohort without showing a row of it:
 drawing is post-processing of one Gaussian release (`release.private_histograms`).
 
-Bins are public: a continuous attribute has `num_bins` equal bins over its schema's
-range (values beyond it count in the outermost bin), a categorical one a bin for each
-category, and each a last bin for "missing". A patient's volumes share one vote.
+Bins are public. A continuous attribute has `num_bins` equal bins over the range in its
+schema (values outside count in the outermost bin), a categorical one a bin for each
+category; each has a last bin for "missing". The volumes of a patient share one vote.
 
-Without pairs the attributes are drawn independently, so correlations are lost (a large
+Without pairs, attributes are drawn independently and correlations are lost (a large
 ventricle may come with a small body). A pair (parent, child) releases the joint
-histogram of two attributes, and the child is drawn given its parent; a child has one
+histogram of two attributes, and the child is drawn given its parent. A child has one
 parent, so the pairs form trees.
 
 The prior is a JSON-able dict: num_bins, shares {name: list}, pairs [[parent, child]],
 joint [table of parent x child].
 """
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
 import numpy as np
 
+from ldm_jax.data.attributes import Schema
+from ldm_jax.data.split import Split
 from ldm_jax.privacy import release
 
+Pairs = Sequence[Sequence[str]]
 
-def compute(schema, num_bins, pairs, split, noise_multiplier, key, name):
-  """Releases the prior of a private cohort; record it in the ledger before.
+
+def compute(
+  schema: Schema,
+  num_bins: int,
+  pairs: Pairs,
+  split: Split,
+  noise_multiplier: float,
+  key: jax.Array,
+  name: str,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+  """Releases the prior of a private cohort; record the release in the ledger before.
 
   Sensitivity: sqrt(number of attributes + pairs), see `release.private_histograms`.
 
   Args:
-    schema: data.attributes.Schema of k attributes.
+    schema: of k attributes.
     num_bins: bins of a continuous attribute.
     pairs: ((parent, child), ...) names.
-    split: .attributes (v,k) encoded, .patient_entries, .num_patients (public).
+    split: with attributes (v,k) encoded, patient_entries, num_patients (public).
     noise_multiplier: sigma > 0.
     key: secret key of this release alone.
     name: for the ledger.
@@ -39,7 +55,7 @@ def compute(schema, num_bins, pairs, split, noise_multiplier, key, name):
     (prior, release).
 
   Raises:
-    ValueError: pairs that form no trees, or numbers out of range.
+    ValueError: the pairs do not form trees, or a number is out of range.
   """
   order(schema, pairs)
   sizes = num_shares(schema, num_bins)
@@ -56,11 +72,11 @@ def compute(schema, num_bins, pairs, split, noise_multiplier, key, name):
   return _prior(schema, num_bins, pairs, found), made
 
 
-def uniform(schema, num_bins, pairs=()):
-  """The prior that knows nothing: every bin alike, and no value missing.
+def uniform(schema: Schema, num_bins: int, pairs: Pairs = ()) -> dict[str, Any]:
+  """A prior that is independent of any data: uniform over the bins, no missing values.
 
   Raises:
-    ValueError: pairs that form no trees.
+    ValueError: the pairs do not form trees.
   """
   order(schema, pairs)
   sizes = num_shares(schema, num_bins)
@@ -73,11 +89,13 @@ def uniform(schema, num_bins, pairs=()):
   return _prior(schema, num_bins, pairs, [*single, *joint])
 
 
-def draw(prior, schema, num, generator):
+def draw(
+  prior: Mapping[str, Any], schema: Schema, num: int, generator: np.random.Generator
+) -> np.ndarray:
   """Draws encoded requests, (num, k) float32; a missing value is NaN.
 
   Args:
-    prior: of `compute`.
+    prior: from `compute` or `uniform`.
     schema: the one it was computed with.
     num: number of requests.
     generator: numpy Generator.
@@ -91,7 +109,7 @@ def draw(prior, schema, num, generator):
       continue
     number, parent = parents[name]
     table = np.asarray(prior['joint'][number])
-    # A parent's bin that the noisy table calls empty says nothing about the child.
+    # Where the noisy table has an empty parent bin, use the child's own histogram.
     rows = np.where(table.sum(axis=1, keepdims=True) > 0, table, shares)
     rows = rows / rows.sum(axis=1, keepdims=True)
     below = np.cumsum(rows, axis=1)[bins[parent]][:, :-1]
@@ -108,12 +126,12 @@ def draw(prior, schema, num, generator):
   return codes
 
 
-def num_shares(schema, num_bins):
-  """Name -> number of bins, the one for missing values included."""
+def num_shares(schema: Schema, num_bins: int) -> dict[str, int]:
+  """Name -> number of bins, including the one for missing values."""
   return {a.name: (len(a.categories) or num_bins) + 1 for a in schema}
 
 
-def to_bins(schema, num_bins, codes):
+def to_bins(schema: Schema, num_bins: int, codes: np.ndarray) -> np.ndarray:
   """Encoded attributes (v,k) -> bins (v,k) int."""
   codes = np.asarray(codes, np.float64)
   bins = np.empty(codes.shape, int)
@@ -127,11 +145,11 @@ def to_bins(schema, num_bins, codes):
   return bins
 
 
-def order(schema, pairs):
+def order(schema: Schema, pairs: Pairs) -> list[str]:
   """Names of the schema, parents before children.
 
   Raises:
-    ValueError: an unknown name, a child of two parents, or a circle.
+    ValueError: an unknown name, a child with two parents, or a cycle.
   """
   pairs = [tuple(pair) for pair in pairs]
   children = [pair[-1] for pair in pairs]
@@ -146,9 +164,9 @@ def order(schema, pairs):
     found += ready
   if not sound or len(found) < len(schema):
     raise ValueError(
-      f'adapt.privacy.releases.attributes.pairs is {pairs}; required are pairs '
-      '(parent, child) of different attributes in which each attribute is a child at '
-      f'most once and no circle closes. Attributes are {", ".join(schema.names)}.'
+      'expected adapt.privacy.releases.attributes.pairs (parent, child) of different '
+      'attributes, each a child at most once and without cycles, got '
+      f'{pairs}. Change the pairs; attributes are {", ".join(schema.names)}.'
     )
   return found
 

@@ -1,15 +1,16 @@
-"""Gaussian noise on clipped sums, and the secret it comes from.
+"""Gaussian noise on clipped sums, and the secret key it is drawn from.
 
-What leaves `privatise` is private; nothing before it may be logged or kept. The order
-is the whole argument: clipped sum over all devices, noise once, divide by the expected
-batch. The expected batch is the public q * N, never the number of patients drawn.
+The output of `privatise` is private; nothing before it may be logged or kept. The order
+is the privacy argument: clipped sum over all devices, noise once, division by the
+expected batch. The expected batch is the public q * N, never the number of patients
+drawn.
 
 The secret is one jax key of the generator threefry2x32: 64 bits from the operating
-system. The step is folded into it, so a run that resumes repeats the noise of a
-step instead of releasing that step twice. The draws of the Poisson sampler come from
-the same secret, by SHA-256. Two limits are stated in every privacy statement:
+system. The step number is folded into it, so a resumed run repeats the noise of a step
+and does not release that step twice. The draws of the Poisson sampler are derived from
+the same secret by SHA-256. Two limits are stated in every privacy statement:
 threefry2x32 is not certified as a cryptographic generator, and the noise is float32,
-whose normal draws have a finite grid and end near 5.4 standard deviations.
+whose normal draws lie on a finite grid and end near 5.4 standard deviations.
 """
 
 import hashlib
@@ -24,21 +25,30 @@ import numpy as np
 
 from ldm_jax.privacy import threefry
 from ldm_jax.privacy.checks import check_noise_multiplier
+from ldm_jax.types import PyTree
 
 GENERATOR = 'threefry2x32'
 
 
-def add_noise(clipped_sum, key, step, noise_multiplier, clip_norm, *, clip_only=False):
+def add_noise(
+  clipped_sum: PyTree,
+  key: jax.Array,
+  step: int | jax.Array,
+  noise_multiplier: float,
+  clip_norm: float | jax.Array,
+  *,
+  clip_only: bool = False,
+) -> PyTree:
   """Adds N(0, (noise_multiplier * clip_norm)^2) to every coordinate, in float32.
 
   Args:
     clipped_sum: tree of arrays; one patient changes it by at most clip_norm in L2.
     key: the run's noise key. Step t draws one vector for all coordinates, in the order
-      of the tree's leaves, from fold_in(key, t). (One draw for each leaf would take ten
+      of the tree's leaves, from fold_in(key, t). (One draw per leaf would take ten
       times as long to compile.)
     step: int, may be traced.
-    noise_multiplier: sigma > 0, a Python number.
-    clip_norm: C > 0.
+    noise_multiplier: sigma, a Python number > 0.
+    clip_norm: > 0.
     clip_only: True allows noise_multiplier 0: no noise, and epsilon is infinite.
 
   Returns:
@@ -56,13 +66,13 @@ def add_noise(clipped_sum, key, step, noise_multiplier, clip_norm, *, clip_only=
   )
 
 
-def normals(key, step, size):
-  """The standard normals (size,) of one step; no other step or use draws them."""
+def normals(key: jax.Array, step: int | jax.Array, size: int) -> jax.Array:
+  """Standard normals (size,) of one step; no other step or purpose draws them."""
   return threefry.normals(jax.random.fold_in(key, step), size)
 
 
-def add_vector(tree, vector):
-  """Adds a vector over all coordinates, in the order of the leaves; float32 tree."""
+def add_vector(tree: PyTree, vector: jax.Array) -> PyTree:
+  """Adds a vector (all coordinates, in the order of the leaves); a float32 tree."""
   leaves, structure = jax.tree.flatten(tree)
   ends = np.cumsum([leaf.size for leaf in leaves], dtype=int)
   parts = jnp.split(vector, ends[:-1])
@@ -74,18 +84,20 @@ def add_vector(tree, vector):
 
 
 def privatise(
-  clipped_sum,
-  key,
-  step,
-  noise_multiplier,
-  clip_norm,
-  expected_batch,
+  clipped_sum: PyTree,
+  key: jax.Array,
+  step: int | jax.Array,
+  noise_multiplier: float,
+  clip_norm: float | jax.Array,
+  expected_batch: float,
   *,
-  clip_only=False,
-):
+  clip_only: bool = False,
+) -> PyTree:
   """Turns a clipped sum into the private estimate of the mean gradient.
 
-  Args are those of `add_noise`; expected_batch is q * N > 0, public and constant.
+  Args:
+    expected_batch: q * N > 0, public and constant; the other arguments are those of
+      `add_noise`.
 
   Returns:
     A float32 tree: (clipped_sum + noise) / expected_batch.
@@ -100,7 +112,7 @@ def privatise(
   return jax.tree.map(lambda leaf: leaf / expected_batch, noisy)
 
 
-def check_expected_batch(expected_batch):
+def check_expected_batch(expected_batch: float) -> None:
   """Raises ValueError unless the expected batch is above 0."""
   if not expected_batch > 0:
     raise ValueError(
@@ -109,12 +121,13 @@ def check_expected_batch(expected_batch):
     )
 
 
-def new_noise_key(seed=None):
-  """Makes the secret noise key: 64 bits of OS entropy, or fixed by a seed.
+def new_noise_key(seed: int | None = None) -> jax.Array:
+  """Creates the secret noise key: 64 bits of OS entropy, or fixed by a seed.
 
   Args:
-    seed: None for a real run. An int fixes the noise, so whoever knows it can subtract
-      the noise; only for tests and tiny runs, and `describe_randomness` says so.
+    seed: None for a real run. An int fixes the noise, so anyone who knows it can
+      subtract the noise; for tests and tiny runs only, and `describe_randomness` says
+      so.
 
   Returns:
     A typed jax key of `GENERATOR`.
@@ -127,8 +140,8 @@ def new_noise_key(seed=None):
   return jax.random.wrap_key_data(jnp.asarray(data), impl=GENERATOR)
 
 
-def describe_randomness(seed=None):
-  """One sentence for the privacy statement: where noise and draws come from."""
+def describe_randomness(seed: int | None = None) -> str:
+  """One sentence for the privacy statement: the source of noise and draws."""
   if seed is None:
     return (
       f'operating system entropy (64-bit key, generator {GENERATOR}, one stream per '
@@ -140,14 +153,14 @@ def describe_randomness(seed=None):
   )
 
 
-def sampling_secret(key):
-  """32 secret bytes for the Poisson sampler, derived one way from the noise key."""
+def sampling_secret(key: jax.Array) -> bytes:
+  """32 secret bytes for the Poisson sampler, a one-way hash of the noise key."""
   data = np.asarray(jax.random.key_data(key), '<u4').tobytes()
   return hashlib.sha256(b'ldm_jax sampling ' + data).digest()
 
 
-def save_key(path, key):
-  """Writes the key atomically with file mode 600; an existing file is replaced."""
+def save_key(path: str | os.PathLike, key: jax.Array) -> None:
+  """Writes the key atomically with file mode 600, replacing an existing file."""
   path = pathlib.Path(path)
   data = np.asarray(jax.random.key_data(key), '<u4').tobytes().hex()
   descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
@@ -162,11 +175,11 @@ def save_key(path, key):
     raise
 
 
-def load_key(path):
+def load_key(path: str | os.PathLike) -> jax.Array:
   """Reads a key written by `save_key`.
 
   Raises:
-    ValueError: the file is missing, damaged, or readable by other users.
+    ValueError: the file is missing, damaged, or accessible to other users.
   """
   path = pathlib.Path(path)
   try:
@@ -174,8 +187,8 @@ def load_key(path):
     text = path.read_text(encoding='ascii').split()
   except (OSError, UnicodeDecodeError) as error:
     raise ValueError(
-      f'the noise key {path} cannot be read ({error}). A private run resumes only with '
-      'its own key: restore the file, or start again in an empty workdir.'
+      f'the noise key {path} cannot be read ({error}). A private run can resume only '
+      'with its own key: restore the file, or start again in an empty workdir.'
     ) from None
   if mode & 0o077:
     raise ValueError(
@@ -195,11 +208,11 @@ def load_key(path):
   return jax.random.wrap_key_data(jnp.asarray(words), impl=GENERATOR)
 
 
-def destroy_key(path):
-  """Overwrites and removes the key file; no error if it is gone already.
+def destroy_key(path: str | os.PathLike) -> None:
+  """Overwrites and removes the key file; no error if it does not exist.
 
-  Overwriting reaches the old bytes on ordinary disks only; journals, snapshots and
-  flash storage may keep a copy.
+  Overwriting erases the old bytes on ordinary disks only; journals, snapshots and flash
+  storage may keep a copy.
   """
   path = pathlib.Path(path)
   try:

@@ -1,14 +1,15 @@
 """The noise of a private run, as objects: a clipped sum -> the sum with noise.
 
-`add` is a pure function of (sum, memory, key, step); `memory` holds earlier noise that
-the next step refers to, and is a secret: who knows it can subtract the noise. It lives
-in `Replay`, inside the process, and never in a checkpoint: since every step's normals
-come from (key, step), a resumed run computes it again, bit for bit, from step 0.
+`add` is a pure function of (sum, memory, key, step). `memory` holds earlier noise that
+the next step depends on. It is secret: anyone who knows it can subtract the noise. It
+is kept in `Replay`, inside the process, and never in a checkpoint: since every step's
+normals follow from (key, step), a resumed run recomputes it from step 0, bit for bit.
 
 [Choquette23] (Amplified) Banded Matrix Factorization, arXiv:2306.08153, Algorithm 9.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -16,11 +17,12 @@ import numpy as np
 
 from ldm_jax.privacy import mechanism, strategies
 from ldm_jax.privacy.checks import check_noise_multiplier
+from ldm_jax.types import Array, PyTree
 
 
 @dataclasses.dataclass(frozen=True)
 class Independent:
-  """N(0, (noise_multiplier * clip_norm)^2) on every coordinate, anew in each step.
+  """N(0, (noise_multiplier * clip_norm)^2) on every coordinate, independent per step.
 
   Raises:
     ValueError: a noise multiplier that is not a finite number above 0.
@@ -32,35 +34,43 @@ class Independent:
   def __post_init__(self):
     check_noise_multiplier(self.noise_multiplier)
 
-  def start(self, total):
+  def start(self, total: PyTree) -> tuple:
     """The memory before step 0: none."""
     return ()
 
-  def add(self, total, memory, key, step, clip_norm):
-    """(clipped sum, (), key, step, C) -> (float32 tree with noise, ())."""
+  def add(
+    self,
+    total: PyTree,
+    memory: tuple,
+    key: jax.Array,
+    step: int | jax.Array,
+    clip_norm: float | jax.Array,
+  ) -> tuple[PyTree, tuple]:
+    """(clipped sum, (), key, step, clip_norm) -> (float32 tree with noise, ())."""
     noisy = mechanism.add_noise(total, key, step, self.noise_multiplier, clip_norm)
     return noisy, memory
 
 
 @dataclasses.dataclass(frozen=True)
 class Correlated:
-  """noise_multiplier * clip_norm * C^{-1} z, for the strategy C of `strategies.matrix`.
+  """noise_multiplier * clip_norm * M^{-1} z, for the matrix M of `strategies.matrix`.
 
-  With z_t standard normal, x = T^{-1} z of the unscaled Toeplitz matrix T follows
-  c_0 x_t = z_t - sum_{k=1}^{b-1} c_k x_{t-k}, and C = T D^{-1} with D the column norms,
-  so step t gets D_t x_t. The memory is the last b - 1 of the x: (b-1, coordinates).
+  With z_t standard normal, x = T^{-1} z of the unscaled Toeplitz matrix T satisfies
+  c_0 x_t = z_t - sum_{k=1}^{b-1} c_k x_{t-k}, and M = T D^{-1} with D the diagonal
+  matrix of column norms, so step t gets D_t x_t. The memory holds the last b - 1 of the
+  x: (b-1, coordinates).
 
   Attributes:
     noise_multiplier: sigma.
-    coefficients: tuple (b,), b >= 2.
+    coefficients: (c_0, ..., c_{b-1}), b >= 2.
     steps: of the whole run; the noise of its last steps depends on it.
 
   Raises:
-    ValueError: a bad noise multiplier, or what `strategies.check` refuses.
+    ValueError: an invalid noise multiplier, or as `strategies.check`.
   """
 
   noise_multiplier: float
-  coefficients: tuple
+  coefficients: tuple[float, ...]
   steps: int
   remembers = True
 
@@ -68,17 +78,24 @@ class Correlated:
     check_noise_multiplier(self.noise_multiplier)
     strategies.check(self.coefficients, self.steps)
 
-  def start(self, total):
+  def start(self, total: PyTree) -> jax.Array:
     """The memory before step 0: zeros (b-1, number of coordinates)."""
     size = sum(leaf.size for leaf in jax.tree.leaves(total))
     return jnp.zeros((len(self.coefficients) - 1, size), jnp.float32)
 
-  def add(self, total, memory, key, step, clip_norm):
-    """(clipped sum, memory, key, step, C) -> (float32 tree with noise, memory)."""
+  def add(
+    self,
+    total: PyTree,
+    memory: jax.Array,
+    key: jax.Array,
+    step: int | jax.Array,
+    clip_norm: float | jax.Array,
+  ) -> tuple[PyTree, jax.Array]:
+    """(clipped sum, memory, key, step, clip_norm) -> (float32 noisy tree, memory)."""
     coefficients = jnp.asarray(self.coefficients, jnp.float32)
     slots, size = memory.shape
     x = mechanism.normals(key, step, size)
-    for slot in range(slots):  # x_{t-k} stands in slot (t - k) mod (b - 1)
+    for slot in range(slots):  # x_{t-k} is in slot (t - k) mod (b - 1)
       behind = (step - 1 - slot) % slots + 1
       x -= coefficients[behind] * memory[slot]
     x /= coefficients[0]
@@ -90,26 +107,33 @@ class Correlated:
 
 
 class Replay:
-  """Keeps the memory of a run's noise between steps and computes it where it lacks.
+  """Keeps the noise memory of a run between steps, and recomputes it if missing.
 
-  What it holds is secret and is never written.
+  The memory is secret and is never written to a file.
   """
 
-  def __init__(self):
-    self._known = None
+  def __init__(self) -> None:
+    # (step, bits of the key, memory before that step).
+    self._known: tuple[int, bytes, Array] | None = None
 
   def __repr__(self):
     return 'Replay(secret)'
 
-  def before(self, step, key, start, again):
-    """The memory as it is before a step; to be given back by `keep`.
+  def before(
+    self,
+    step: int,
+    key: jax.Array,
+    start: Callable[[], Array],
+    again: Callable[[Array, int], Array],
+  ) -> Array:
+    """Returns the memory before a step and releases it; hand the next one to `keep`.
 
     Args:
       step: int.
-      key: the run's noise key; another key's memory is not used.
+      key: the run's noise key; the memory of another key is not used.
       start: () -> memory before step 0.
-      again: (memory, step) -> memory after that step. It must run the program that adds
-        the noise of training, or rounding might differ.
+      again: (memory, step) -> memory after that step. It must run the same compiled
+        program that adds the noise in training, because rounding may differ otherwise.
     """
     known, self._known = self._known, None
     done, memory = 0, None
@@ -120,8 +144,8 @@ class Replay:
       memory = again(memory, earlier)
     return memory
 
-  def keep(self, step, key, memory):
-    """Keeps the memory as it is before a step."""
+  def keep(self, step: int, key: jax.Array, memory: Array) -> None:
+    """Keeps the memory as it is before `step`."""
     self._known = step, _bits(key), memory
 
 

@@ -1,70 +1,76 @@
-"""Private releases besides training: means, moments and histograms over patients.
+"""Private releases besides training: means and histograms over patients.
 
-One release touches every patient once (no sampling), and belongs in the ledger like a
-training run: record `planned` there first, then compute. All of them are one sum of
-per-patient vectors clipped to an L2 norm, so `private_mean` alone adds noise; what the
-others do before is a public function of one patient's data, what they do after is
-post-processing. `privacy/marginals.py` builds the prior of the attributes on them.
+One release uses every patient once (no sampling) and is recorded in the ledger like a
+training run: record `planned` first, then compute. All releases are one sum of
+per-patient vectors clipped to an L2 norm, so only `private_mean` adds noise. What the
+other functions compute before it depends on one patient's data at a time by a public
+function; what they compute after it is post-processing. `privacy/marginals.py` builds
+the prior of the attributes on them.
 
 [Wang20] Wang et al., Locally Differentially Private Frequency Estimation with
-Consistency, NDSS 2020 (norm-sub: the nearest histogram that can be).
+Consistency, NDSS 2020 (norm-sub: the nearest valid histogram).
 [Duchi08] Duchi et al., Efficient Projections onto the l1-Ball, ICML 2008, Fig. 1.
 """
 
 import hashlib
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ldm_jax.privacy import accounting, checks, mechanism
+from ldm_jax.types import Array
 
 
 def private_mean(
-  values,
-  clip_norm,
-  noise_multiplier,
-  num_patients,
-  key,
+  values: Array,
+  clip_norm: float,
+  noise_multiplier: float,
+  num_patients: int,
+  key: jax.Array,
   *,
-  name='private mean',
-  centre=None,
-):
-  """Releases the mean over patients of a vector each, with Gaussian noise.
+  name: str = 'private mean',
+  centre: Array | None = None,
+) -> tuple[np.ndarray, dict[str, Any]]:
+  """Releases the mean over patients of one vector each, with Gaussian noise.
 
   Sensitivity. Let f = sum_i clip(v_i - centre), where clip scales its argument to L2
-  norm at most C = clip_norm. Adding or removing patient j adds or removes the one term
-  clip(v_j - centre); no other term, and neither the centre nor the divisor, depends on
-  patient j. So f changes by at most C in L2, and f + N(0, (sigma C)^2 I) is one
-  Gaussian release of noise multiplier sigma. Dividing by the public number of patients
-  and adding the public centre is post-processing. (Dividing by the number of rows would
-  leak it.) A row that is not finite counts as zero after centring, which is within the
-  bound. Sampling probability 1, one step.
+  norm at most clip_norm. Adding or removing patient j adds or removes the one term
+  clip(v_j - centre); no other term depends on patient j, and neither do the centre and
+  the divisor. So f changes by at most clip_norm in L2, and
+  f + N(0, (sigma clip_norm)^2 I) is one Gaussian release of noise multiplier sigma.
+  Dividing by the public number of patients and adding the public centre is
+  post-processing. (Dividing by the number of rows would leak it.) A row that is not
+  finite counts as zero after centring, which is within the bound. Sampling probability
+  1, one step.
 
   Args:
-    values: (n, m), one row per patient: a patient's several volumes are reduced to one
-      row before, for instance by their mean.
-    clip_norm: C > 0, from public data or constants.
+    values: (n, m), one row per patient: several volumes of a patient are first reduced
+      to one row, for instance by their mean.
+    clip_norm: > 0, from public data or constants.
     noise_multiplier: sigma > 0.
     num_patients: public number of patients N, the divisor.
     key: a secret key of this release alone (`mechanism.new_noise_key`); two releases
-      under one key would share their noise.
+      with one key would have the same noise.
     name: what is released, for the ledger.
-    centre: None for the origin, or a public (m,) guess of the mean; a good one lets C
-      be small.
+    centre: None for the origin, or a public (m,) guess of the mean; a good guess allows
+      a small clip_norm.
 
   Returns:
     (mean, release): (m,) float32, and the dict for the ledger (add its 'id').
 
   Raises:
-    ValueError: values are not a matrix, the centre does not fit, or a number is out of
-      range.
+    ValueError: values are not a matrix, the centre has another shape, or a number is
+      out of range.
   """
   values = np.asarray(values, np.float64)
   if values.ndim != 2:
     raise ValueError(
-      f'values have shape {values.shape}; one row per patient is needed: (n, m).'
+      f'expected values (n, m), one row per patient, got shape {values.shape}; '
+      'reduce each patient to one row.'
     )
   checks.check_clip_norm(clip_norm)
   checks.check_noise_multiplier(noise_multiplier)
@@ -72,8 +78,8 @@ def private_mean(
   centre = np.zeros(values.shape[1]) if centre is None else np.asarray(centre)
   if centre.shape != values.shape[1:]:
     raise ValueError(
-      f'the centre has shape {centre.shape}; it must match the rows, '
-      f'{values.shape[1:]}.'
+      f'expected a centre of shape {values.shape[1:]} like the rows, got '
+      f'{centre.shape}; pass one number per column.'
     )
   total = np.sum(clip_rows(values - centre, clip_norm), axis=0)
   mean = mechanism.privatise(
@@ -88,11 +94,11 @@ def private_mean(
   return np.asarray(mean + centre, np.float32), release
 
 
-def clip_rows(values, clip_norm):
-  """Scales each row (n, m) to L2 norm <= clip_norm; a row not finite becomes zero."""
+def clip_rows(values: np.ndarray, clip_norm: float) -> np.ndarray:
+  """Scales each row (n, m) to L2 norm <= clip_norm; a non-finite row becomes zero."""
   finite = np.all(np.isfinite(values), axis=1, keepdims=True)
   values = np.where(finite, values, 0.0)
-  # dividing by the largest entry first keeps the squares from overflowing
+  # Dividing by the largest entry first avoids overflow of the squares.
   largest = np.max(np.abs(values), axis=1, keepdims=True, initial=0.0)
   unit = values / np.where(largest > 0, largest, 1.0)
   norm = np.linalg.norm(unit, axis=1, keepdims=True) * largest
@@ -100,8 +106,8 @@ def clip_rows(values, clip_norm):
     return values * np.minimum(1.0, clip_norm / np.where(norm > 0, norm, 1.0))
 
 
-def planned(name, noise_multiplier, clip_norm):
-  """The ledger's dict of one release over all patients; add its 'id' and record it.
+def planned(name: str, noise_multiplier: float, clip_norm: float) -> dict[str, Any]:
+  """The release dict of one release over all patients; add its 'id' and record it.
 
   Raises:
     ValueError: a number out of range.
@@ -120,114 +126,59 @@ def planned(name, noise_multiplier, clip_norm):
   return release
 
 
-def release_key(secret_key, name):
-  """The secret key of one named release, derived one way from a run's noise key.
+def release_key(secret_key: jax.Array, name: str) -> jax.Array:
+  """The secret key of one named release, hashed from the run's noise key and the name.
 
-  A run that resumes computes the same noise, so a release that was interrupted is not
-  made twice; SHA-256 keeps it apart from the streams of training and of sampling.
+  A resumed run computes the same noise, so an interrupted release is not made a second
+  time with other noise. SHA-256 separates this key from the streams of training and of
+  sampling.
   """
   data = np.asarray(jax.random.key_data(secret_key), '<u4')
   material = b'ldm_jax release ' + name.encode() + b' ' + data.tobytes()
   words = np.frombuffer(hashlib.sha256(material).digest(), '<u4')[: data.size]
-  words = jnp.asarray(words.reshape(data.shape), jnp.uint32)
-  return jax.random.wrap_key_data(words, impl=jax.random.key_impl(secret_key))
+  bits = jnp.asarray(words.reshape(data.shape), jnp.uint32)
+  return jax.random.wrap_key_data(bits, impl=jax.random.key_impl(secret_key))
 
 
-def latent_moments(z, present):
-  """Means of z and of z^2 over each patient's volumes and voxels.
+def latent_means(z: Array, present: Array) -> np.ndarray:
+  """Mean of each patient's latents over volumes and voxels.
 
   Args:
     z: (p,m,...,c), present: (p,m), of `training.private.patient_arrays`.
 
   Returns:
-    (first, second), each (p,c) float64. A patient without volumes has zeros.
+    (p,c) float64; zeros for a patient without volumes.
   """
   z, present = np.asarray(z, np.float64), np.asarray(present, bool)
   z = z.reshape(*present.shape, -1, z.shape[-1])
   share = present / np.maximum(present.sum(axis=1, keepdims=True), 1)
-  sums = [
-    np.einsum('pm,pmc->pc', share, np.mean(np.power(z, power), axis=2))
-    for power in (1, 2)
-  ]
-  return sums[0], sums[1]
-
-
-def private_moments(
-  first,
-  second,
-  clip_norm,
-  noise_multiplier,
-  num_patients,
-  key,
-  *,
-  name='private moments',
-  centre=(0.0, 1.0),
-  smallest_std=1e-3,
-):
-  """Releases mean and standard deviation of a quantity per channel, jointly.
-
-  Sensitivity. Patient i enters by one vector v_i = (first_i, second_i) of 2c numbers,
-  which depends on no other patient. Less the public centre and clipped to L2 norm C as
-  one vector, adding or removing a patient moves the sum by at most C, so both moments
-  together are one Gaussian release of noise multiplier sigma (`private_mean`). Mean and
-  deviation are then post-processing: std^2 = max(second - mean^2, smallest_std^2).
-  (Two releases of c numbers each would cost sqrt(2) times the noise at equal C.)
-
-  Args:
-    first, second: (n,c), mean of the quantity and of its square for each patient, for
-      instance of `latent_moments`.
-    clip_norm: C > 0, for the 2c centred numbers together.
-    noise_multiplier, num_patients, key, name: as in `private_mean`.
-    centre: public guess (mean, std), numbers or (c,); (0, 1) suits latents that were
-      normalised by public statistics.
-    smallest_std: least deviation that is returned.
-
-  Returns:
-    (mean, std, release): (c,) and (c,) float32, and the dict for the ledger.
-
-  Raises:
-    ValueError: as `private_mean`, or first and second of different shapes.
-  """
-  first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
-  if first.ndim != 2 or first.shape != second.shape:
-    raise ValueError(
-      f'first and second moments have shapes {first.shape} and {second.shape}; both '
-      'must be (n, c), one row per patient.'
-    )
-  channels = first.shape[1]
-  middle, width = (np.broadcast_to(np.asarray(v, float), channels) for v in centre)
-  moments, release = private_mean(
-    np.concatenate([first, second], axis=1),
-    clip_norm,
-    noise_multiplier,
-    num_patients,
-    key,
-    name=name,
-    centre=np.concatenate([middle, width**2 + middle**2]),
-  )
-  mean = moments[:channels]
-  variance = np.maximum(moments[channels:] - mean**2, smallest_std**2)
-  return mean, np.sqrt(variance), release
+  return np.einsum('pm,pmc->pc', share, np.mean(z, axis=2))
 
 
 def private_histograms(
-  blocks, noise_multiplier, num_patients, key, *, name='private histograms'
-):
+  blocks: Sequence[np.ndarray],
+  noise_multiplier: float,
+  num_patients: int,
+  key: jax.Array,
+  *,
+  name: str = 'private histograms',
+) -> tuple[list[np.ndarray], dict[str, Any]]:
   """Releases several histograms over the same patients at once.
 
-  Sensitivity. In block b patient i has a row of shares >= 0 that sum to 1 (one record:
-  a single 1; several records: their shares), so its L2 norm is at most its L1 norm, 1,
-  and that of the k rows together at most sqrt(k). Adding or removing a patient changes
-  the concatenated sums by that patient's rows alone, so C = sqrt(k), with equality
-  for one record a patient. The rows are clipped to it nevertheless, so that a mistake
-  before cannot break the bound. The bins must be public.
+  Sensitivity. In each of the k blocks, patient i has a row of shares >= 0 that sum to 1
+  (one record: a single 1; several records: their shares), so the L2 norm of the row is
+  at most its L1 norm, 1, and that of the k rows together at most sqrt(k). Adding or
+  removing a patient changes the concatenated sums by that patient's rows alone, so the
+  sensitivity is sqrt(k), with equality for one record per patient. The rows are clipped
+  to it nevertheless, so that an error in the blocks cannot break the bound. The bins
+  must be public.
 
   Args:
     blocks: list of (n, num_bins of the block); see `shares`.
     noise_multiplier, num_patients, key, name: as in `private_mean`.
 
   Returns:
-    (histograms, release): list of (num_bins,) float64 that are >= 0 and sum to 1 (the
+    (histograms, release): list of (num_bins,) float64, each >= 0 with sum 1 (the
     nearest such point, [Wang20]), and the dict for the ledger.
 
   Raises:
@@ -246,26 +197,28 @@ def private_histograms(
   return [onto_simplex(part) for part in parts], release
 
 
-def histograms_norm(num_blocks):
+def histograms_norm(num_blocks: int) -> float:
   """L2 norm of one patient's rows in `private_histograms`: sqrt(k)."""
   return math.sqrt(num_blocks)
 
 
-def shares(bins, groups, num_bins):
-  """Each patient's share of records in each bin: (v,) int, groups -> (n, num_bins).
+def shares(bins: Array, groups: Sequence[Array], num_bins: int) -> np.ndarray:
+  """Share of each patient's records in each bin, (n, num_bins).
 
   Args:
-    bins: (v,) bin of each record, in 0 ... num_bins - 1.
+    bins: (v,) int, bin of each record, in 0 ... num_bins - 1.
     groups: n index arrays, the records of each patient (`Split.patient_entries`).
+    num_bins: number of bins.
   """
   one_hot = np.eye(num_bins)[np.asarray(bins, int)]
   return np.stack([one_hot[group].mean(axis=0) for group in groups])
 
 
-def onto_simplex(values):
+def onto_simplex(values: Array) -> np.ndarray:
   """The nearest point (L2) that is >= 0 and sums to 1: (n,) -> (n,). [Duchi08]
 
-  Setting negative counts to zero and dividing by the sum would favour rare bins.
+  Setting negative values to zero and dividing by the sum would be biased towards rare
+  bins.
   """
   values = np.asarray(values, np.float64)
   falling = np.sort(values)[::-1]

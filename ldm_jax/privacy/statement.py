@@ -1,14 +1,18 @@
-"""The privacy statement: releases -> the dict that privacy.json holds.
+"""The privacy statement: releases -> the dict that is stored as privacy.json.
 
-Any reader can recompute epsilon from it: each release carries its mechanism, noise
-multiplier (noise deviation over the clip norm), sampling probability, steps and what
-else its mechanism needs; `sampling` says in words which privacy loss they stand for.
+Any reader can recompute epsilon from it: each release has its mechanism, noise
+multiplier (standard deviation of the noise over the clip norm), sampling probability,
+steps, and further fields that its mechanism needs; `sampling` describes in words how
+patients are drawn and what releases this amounts to.
 """
 
 import importlib.metadata
 import math
+import os
 import pathlib
 import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from ldm_jax.data import atomic
 from ldm_jax.privacy import accounting, checks
@@ -42,38 +46,38 @@ RELEASE_FIELDS = (
   'steps',
   'clip_norm',
 )
-# What some mechanisms need beside them.
+# Further fields, of some mechanisms only.
 MORE_FIELDS = ('num_patients', 'max_batch_size', 'num_bands', 'strategy', 'clipping')
 
 
 def build(
-  releases,
+  releases: Sequence[Mapping[str, Any]],
   *,
-  delta,
-  num_patients,
-  randomness,
-  config_sha256,
-  assumptions=(),
-  not_covered=(),
-):
+  delta: float,
+  num_patients: int,
+  randomness: str,
+  config_sha256: str,
+  assumptions: Iterable[str] = (),
+  not_covered: Iterable[str] = (),
+) -> dict[str, Any]:
   """Makes the privacy statement of one private cohort.
 
   Args:
-    releases: list of release dicts, all that ever touched the cohort (the ledger's).
+    releases: list of all release dicts of the cohort (from the ledger).
     delta: delta of the total, below 1 / num_patients.
     num_patients: public number of private patients.
-    randomness: sentence of `mechanism.describe_randomness`.
+    randomness: sentence from `mechanism.describe_randomness`.
     config_sha256: hash of the run's config, hexadecimal.
-    assumptions, not_covered: sentences of this run, added to the standing ones.
+    assumptions, not_covered: sentences of this run, added to the general ones.
 
   Returns:
-    A JSON-able dict with the keys of the contract, and 'relations': epsilon by both
-    accountants for one patient added or removed (the claim), and for one exchanged for
-    another. 'epsilon' is the PLD figure of the claim. An infinite epsilon (clipping
-    without noise) is the text 'inf': JSON has no infinity.
+    A JSON-able dict with the documented keys, and 'relations': epsilon by both
+    accountants for one patient added or removed (the claim), and for one patient
+    substituted by another. 'epsilon' is the PLD figure of the claim. An infinite
+    epsilon (clipping without noise) is the text 'inf', because JSON has no infinity.
 
   Raises:
-    ValueError: releases exist and delta is not in (0, 1 / num_patients).
+    ValueError: there are releases and delta is not in (0, 1 / num_patients).
   """
   if releases:
     checks.check_delta(delta, num_patients)
@@ -112,7 +116,7 @@ def build(
   }
 
 
-def sampling(release):
+def sampling(release: Mapping[str, Any]) -> str:
   """One sentence: who takes part in a step of this release, and what it amounts to."""
   probability, steps = release['sampling_probability'], release['steps']
   gaussian = f'Gaussian releases of noise multiplier {release["noise_multiplier"]:.6g}'
@@ -137,7 +141,7 @@ def sampling(release):
   )
 
 
-def write(path, statement):
+def write(path: str | os.PathLike, statement: Mapping[str, Any]) -> None:
   """Writes the statement atomically as strict JSON.
 
   Raises:
@@ -146,13 +150,13 @@ def write(path, statement):
   atomic.write_json(path, statement)
 
 
-def finite(value):
-  """The number itself, or the text 'inf', which strict JSON can hold."""
+def finite(value: float) -> float | str:
+  """The number, or the text 'inf' where it is infinite (strict JSON has none)."""
   return 'inf' if math.isinf(value) else float(value)
 
 
-def code_version():
-  """The package's version, with the commit where it runs from a git checkout."""
+def code_version() -> str:
+  """The package version, with the commit if it runs from a git checkout."""
   try:
     version = importlib.metadata.version('ldm-jax')
   except importlib.metadata.PackageNotFoundError:

@@ -1,10 +1,10 @@
-"""Normals from the generator threefry2x32: the bits of jax's, in less time and memory.
+"""Normals of the generator threefry2x32: the bits of jax's, in less time and memory.
 
-jax computes the 20 rounds on a CPU in a loop, each pass of which carries the whole
-array through memory. Written out they are one loop over the array that keeps its words
-in registers. A hash makes two words; each becomes its normal before the two halves
-meet, so that XLA stores normals and never words. Keys, counters and words are those of
-`jax.random` with jax_threefry_partitionable off.
+On a CPU, jax computes the 20 rounds in a loop, each pass of which moves the whole array
+through memory. Written out, they are one loop over the array that keeps its words in
+registers. A hash makes two words; each is converted to its normal before the two halves
+are concatenated, so XLA stores normals and never words. Keys, counters and words are
+those of `jax.random` with jax_threefry_partitionable off.
 [Salmon11] Parallel Random Numbers: As Easy as 1, 2, 3, SC 2011.
 """
 
@@ -19,23 +19,23 @@ PARITY = 0x1BD11BDA
 LOWEST = np.nextafter(np.float32(-1), np.float32(0))  # erf_inv(-1) is not finite
 
 
-def normals(key, size):
+def normals(key: jax.Array, size: int) -> jax.Array:
   """Standard normals (size,) float32, bit for bit those of `jax.random.normal`.
 
   Args:
-    key: a typed threefry2x32 key. Both words of a hash are used, where jax's default,
-      the partitionable counter, throws one away.
-    size: below 2**32, the counters of one key.
+    key: a typed threefry2x32 key. Both words of a hash are used; jax's default, the
+      partitionable counter, discards one of them.
+    size: below 2**32, the number of counters of one key.
 
   Raises:
-    ValueError: a larger size.
+    ValueError: size is 2**32 or more.
   """
   halves = _words(jax.random.key_data(key), size)
   return jnp.concatenate([_normals(words) for words in halves])[:size]
 
 
 def _normals(words):
-  """Words (n,) -> normals (n,): 23 bits of each, evenly on [-1, 1), through erf_inv."""
+  """Words (n,) -> normals (n,): 23 bits of each, uniform on [-1, 1), by erf_inv."""
   one = np.float32(1)
   mantissa = words >> np.uint32(9) | one.view(np.uint32)
   even = jax.lax.bitcast_convert_type(mantissa, jnp.float32) - one
@@ -44,16 +44,16 @@ def _normals(words):
 
 
 def _words(key, size):
-  """(2,) uint32 -> both halves of the words, of an odd size one too many."""
+  """(2,) uint32 -> both halves of the words; for an odd size there is one extra."""
   if size >= 2**32:
     raise ValueError(
-      f'{size} normals were asked of one noise key; below 2**32 are possible. Train '
-      'fewer parameters (adapt.method).'
+      f'expected fewer than 2**32 normals per noise key, got {size}; train fewer '
+      'parameters (adapt.method).'
     )
   half = -(-size // 2)
   low = jnp.arange(half, dtype=jnp.uint32)
   high = low + np.uint32(half)
-  if size % 2:  # the last counter fills up the pairs
+  if size % 2:  # the last pair is filled with counter 0
     high = high.at[-1].set(0)
   return _hash(*key, low, high)
 

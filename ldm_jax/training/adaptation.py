@@ -1,29 +1,34 @@
-"""Fine-tuning on another cohort: the private step and its optimiser.
+"""Fine-tuning on the private cohort: the private step and its optimiser.
 
-Which parameters it moves is told in `methods`. Tags: [Abadi16] deep learning with
-differential privacy; [De22] unlocking accuracy of DP image classification, arXiv
-2204.13650.
+`methods` defines which parameters are trained. [Abadi16] Deep Learning with
+Differential Privacy; [De22] Unlocking High-Accuracy Differentially Private Image
+Classification, arXiv:2204.13650.
 """
 
+import dataclasses
 import functools
+from collections.abc import Callable, Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from ldm_jax.privacy import clipping, gradients, mechanism
+from ldm_jax.privacy import clipping, gradients, mechanism, schemes
 from ldm_jax.privacy.noise import Replay
 from ldm_jax.training.mesh import EXAMPLES, state_shardings
-from ldm_jax.training.state import advance, learning_rates
+from ldm_jax.training.state import TrainState, advance, learning_rates
+from ldm_jax.types import Config, PyTree
 
 
-def optimizer(section):
-  """The optimiser of `config.adapt`, of gradients in units of the clip norm. [De22]
+def optimizer(section: Config) -> optax.GradientTransformation:
+  """The optimiser of `config.adapt`, for gradients in units of the clip norm. [De22]
 
-  The division comes after the noise: it is post-processing, and it takes the clip norm
-  out of the step's size. Adam, which takes out any scale by itself, hardly notices.
+  The division by the clip norm comes after the noise, so it is post-processing. It
+  makes the size of a step independent of the clip norm. Adam, which is nearly invariant
+  to the scale of the gradient, hardly changes.
   """
   chosen = {'adam': optax.adam, 'sgd': optax.sgd}[section.optimizer]
   rate = section.learning_rate
@@ -35,45 +40,68 @@ def optimizer(section):
   return optax.chain(optax.scale(1 / section.privacy.clip_norm), moving)
 
 
-def begin(state, scheme):
-  """The state with what a private run by this scheme keeps beside the parameters."""
+def begin(state: TrainState, scheme: schemes.Poisson) -> TrainState:
+  """The state with what a private run by this scheme needs besides the parameters."""
   if scheme.clipping != 'adaptive':
     return state
   return state.replace(clip_norm=jnp.float32(scheme.clip_norm))
 
 
+@dataclasses.dataclass(frozen=True)
+class PrivateStep:
+  """A compiled private step, together with the scheme that it was built for.
+
+  Attributes:
+    take: (state, frozen, chunks, key, noise_key) -> state.
+    scheme: of `privacy.schemes`; `private.take_steps` draws the patients from it, so
+      that sampling and noise cannot come from different schemes.
+  """
+
+  take: Callable[..., TrainState]
+  scheme: schemes.Poisson
+
+  def __call__(
+    self,
+    state: TrainState,
+    frozen: PyTree,
+    chunks: Iterable[tuple],
+    key: jax.Array,
+    noise_key: jax.Array,
+  ) -> TrainState:
+    return self.take(state, frozen, chunks, key, noise_key)
+
+
 def private_step(
-  patient_loss,
-  optimizer,
-  mesh,
-  ema_decay,
-  scheme,
+  patient_loss: Callable[..., jax.Array],
+  optimizer: optax.GradientTransformation,
+  mesh: Mesh,
+  ema_decay: float | Sequence[float],
+  scheme: schemes.Poisson,
   *,
-  microbatch=1,
-  method='auto',
-):
+  microbatch: int = 1,
+  method: str = 'auto',
+) -> PrivateStep:
   """Builds the DP-SGD step [Abadi16, Algorithm 1] with the patient as the unit.
 
-  The order is the privacy argument: per-patient gradients, each clipped to
-  `clip_norm`; their sum over all chunks and devices; Gaussian noise once; division by
-  the expected batch; optimiser. Nothing rescales a gradient before the noise, and
-  nothing but the noised sum reaches the state.
+  The order is the privacy argument: per-patient gradients, each clipped to `clip_norm`;
+  their sum over all chunks and devices; Gaussian noise once; division by the expected
+  batch; optimiser. Gradients are not rescaled before the noise, and only the noisy sum
+  reaches the state.
 
   Args:
     patient_loss: (trained, frozen, example, key) -> () for one patient.
     optimizer: optax transformation.
-    mesh: devices; a chunk's patients are split over all of them.
-    ema_decay: decay of the parameter average, or a tuple of several
-      (post-processing).
-    scheme: of `privacy.schemes`: clip norm, noise, expected batch. The step carries it
-      as its attribute `scheme`, so that the loop draws what this noise is for.
-    microbatch: patients whose gradients are alive at once on a device; 0 for a chunk's.
+    mesh: devices; the patients of a chunk are split over all of them.
+    ema_decay: decay of the parameter average, or a tuple of several (post-processing).
+    scheme: of `privacy.schemes`: clip norm, noise, expected batch.
+    microbatch: patients whose gradients are in memory at once on a device; 0 for all of
+      a chunk.
     method: of `gradients.clipped_sum`.
 
   Returns:
-    (state, frozen, chunks, key, noise_key) -> state, where chunks yields
-    (examples, mask (n,), numbers (n,)) with a fixed n: three compilations serve every
-    batch, the empty one too. A patient's draws follow from his or her number.
+    A PrivateStep. Its chunks yield (examples, mask (n,), numbers (n,)) with a fixed n,
+    so that three compilations serve every batch, including an empty one. The random
+    draws of a patient's loss follow from the patient's number.
   """
   expected_batch, rule = scheme.expected_batch, scheme.clipping
   mechanism.check_expected_batch(expected_batch)
@@ -85,7 +113,7 @@ def private_step(
       gradients.clipped_sum,
       *(loss, trained, examples, mask, keys, clip_norm, microbatch, method, rule),
     )
-    if mesh.size == 1:  # in place, where there is nothing to gather
+    if mesh.size == 1:  # in place: there is nothing to gather
       return add(start=total)
     return jax.tree.map(jnp.add, total, jax.lax.psum(add(), ('data', 'fsdp')))
 
@@ -137,7 +165,7 @@ def private_step(
   replay = Replay()
 
   def earlier_noise(state, noise_key):
-    """The memory of the noise before this step; nothing is computed where none is."""
+    """The noise memory before this step, () where the noise has none."""
     if not noise.remembers:
       return ()
 
@@ -156,7 +184,7 @@ def private_step(
   def step(state, frozen, chunks, key, noise_key):
     total, clip_norm = zeros(state.trained), clip_norm_of(state)
     for chunk in chunks:
-      # Two chunks at most lie on the device, however many a draw has.
+      # Wait, so that at most two chunks are on the device at a time.
       jax.block_until_ready(total)
       total = accumulate(
         total, state.trained, frozen, chunk, state.step, key, clip_norm
@@ -167,5 +195,4 @@ def private_step(
       replay.keep(int(state.step) + 1, noise_key, memory)
     return update(state, gradient)
 
-  step.scheme = scheme
-  return step
+  return PrivateStep(step, scheme)

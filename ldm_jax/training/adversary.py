@@ -1,9 +1,12 @@
-"""A discriminator beside a reconstruction: the gradients of both players in one step.
+"""A discriminator trained with a reconstruction: the gradients of both in one step.
 
 [Lim17] Lim and Ye, Geometric GAN, 1705.02894: hinge loss. [Esser21] Esser et al.,
 Taming transformers, CVPR 2021, Eq. 7: adaptive weight.
 """
 
+from collections.abc import Callable
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -11,24 +14,34 @@ from jax import lax
 from ldm_jax.models.discriminator import hinge_of_fake, hinge_of_real
 from ldm_jax.models.planes import per_example
 from ldm_jax.models.quantizer import send
+from ldm_jax.types import Array, PyTree
 
 PREFIX = 'discriminator/'
 LARGEST_WEIGHT = 1e4
 
 
-def losses(module, params, x, x_hat, reconstruction, weight, adaptive):
-  """Loss of the reconstructing network with its adversary, an example at a time.
+def losses(
+  module: nn.Module,
+  params: PyTree,
+  x: Array,
+  x_hat: Array,
+  reconstruction: Callable[[Array], jax.Array],
+  weight: float,
+  adaptive: bool,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+  """Loss of a reconstructing network and its discriminator, for each example.
 
-  Both players move at once: the gradients with respect to x_hat and to params are those
-  of their own losses. With `adaptive`, the adversarial gradient of an example is scaled
-  to its reconstruction's, both with respect to x_hat ([Esser21] take the last layer's
-  weights, which couples the examples of a device).
+  Both are updated in the same step: the gradients with respect to x_hat and to params
+  are those of their own losses. With `adaptive`, the adversarial gradient of an example
+  is scaled to the norm of its reconstruction gradient, both with respect to x_hat
+  ([Esser21] use the weights of the last layer, which couples the examples of a device).
 
   Args:
-    module, params: the discriminator.
+    module, params: the discriminator and its parameters.
     x, x_hat: (b,*space,c).
     reconstruction: x_hat -> (b,), the rest of the loss that depends on x_hat.
     weight: of the adversarial loss.
+    adaptive: whether to scale the adversarial gradient.
 
   Returns:
     ((b,) loss, dict of (b,): adversarial, discriminator).
@@ -49,7 +62,7 @@ def losses(module, params, x, x_hat, reconstruction, weight, adaptive):
   fixed = lax.stop_gradient(x_hat)
   g_reconstruction, value = jax.grad(reconstruct, has_aux=True)(fixed)
   g_adversarial, adversarial = jax.grad(persuade, has_aux=True)(fixed)
-  scale = weight
+  scale: Array = weight
   if adaptive:
     ratio = _norm(g_reconstruction) / (_norm(g_adversarial) + 1e-8)
     scale = weight * jnp.clip(ratio, 0, LARGEST_WEIGHT)

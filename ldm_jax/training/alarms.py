@@ -1,15 +1,19 @@
-"""What looks wrong in an autoencoder while it trains, in words that name the tensor."""
+"""Warnings about an autoencoder in training, each naming the tensor concerned."""
+
+from collections.abc import Mapping
 
 import numpy as np
 
+from ldm_jax.types import Array
+
 CONSTANT = 1e-3
 LARGE = 1e3
-# Nats per latent element below which a channel tells nothing.
+# Nats per latent element below which a channel carries no information.
 EMPTY = 1e-3
 
 
-def of_latents(mean, std=None):
-  """Alarms about posterior means (n,*space,c) and, of a Gaussian, its deviations."""
+def of_latents(mean: Array, std: Array | None = None) -> list[str]:
+  """Alarms about posterior means (n,*space,c) and, unless None, deviations."""
   mean = np.asarray(mean, np.float64)
   found = []
   for channel in range(mean.shape[-1]):
@@ -28,7 +32,7 @@ def of_latents(mean, std=None):
   return found
 
 
-def of_reconstruction(x, x_hat):
+def of_reconstruction(x: Array, x_hat: Array) -> list[str]:
   """Alarms about reconstructions (n,*space,c) of volumes."""
   x, x_hat = np.asarray(x, np.float64), np.asarray(x_hat, np.float64)
   if not np.isfinite(x_hat).all():
@@ -40,7 +44,7 @@ def of_reconstruction(x, x_hat):
   return []
 
 
-def of_parameters(parameters):
+def of_parameters(parameters: Mapping[str, Array]) -> list[str]:
   """Alarms about a flat dict path -> array."""
   found = []
   for path, leaf in parameters.items():
@@ -50,7 +54,7 @@ def of_parameters(parameters):
   return found
 
 
-def of_codebook(statistics):
+def of_codebook(statistics: Mapping[str, float]) -> list[str]:
   """Alarms about `training.codebook.usage_statistics`."""
   used, codes = statistics['used'], statistics['codes']
   if used > max(1, 0.05 * codes):
@@ -58,8 +62,8 @@ def of_codebook(statistics):
   return [f'quantizer/codebook collapsed: {used} of {codes} codes are used']
 
 
-def of_discriminator(hinge):
-  """Alarm about a discriminator that has won (hinge loss near 0)."""
+def of_discriminator(hinge: float) -> list[str]:
+  """Alarms about a discriminator that always wins (hinge loss near 0)."""
   if hinge < 0.02:
-    return [f'discriminator has won: its hinge loss is {hinge:.2g}, it teaches nothing']
+    return [f'discriminator has won: its hinge loss of {hinge:.2g} gives no gradient']
   return []

@@ -1,9 +1,12 @@
-"""Learning the autoencoder: (b,d,h,w,1) volumes of public patients -> latents.
+"""Training of the autoencoder: (b,d,h,w,1) volumes of public patients -> latents.
 
-Tags: [Kingma14] auto-encoding variational Bayes; [Kingma16] inverse autoregressive
-flow, 1606.04934, App. C.8: free bits; [Rombach22] latent diffusion.
+[Kingma14] Auto-encoding variational Bayes; [Kingma16] Inverse autoregressive flow,
+1606.04934, App. C.8: free bits; [Rombach22] Latent diffusion.
 """
 
+from collections.abc import Callable
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,20 +20,27 @@ from ldm_jax.training.state import (
   learning_rates,
   unflatten,
 )
+from ldm_jax.training.step import ExampleLosses
+from ldm_jax.types import Config
 
 
-def example_losses(module, section, perceptual=None, discriminator=None):
-  """Builds the loss of `training.step`: reconstruction and latent, an example.
+def example_losses(
+  module: nn.Module,
+  section: Config,
+  perceptual: Callable[..., jax.Array] | None = None,
+  discriminator: nn.Module | None = None,
+) -> ExampleLosses:
+  """Builds the loss for `training.step`: reconstruction and latent loss per example.
 
-  The KL divergence to N(0, I) is per latent element ([Kingma14] Eq. 10, divided by the
-  element count), so that its weight means the same at every size; it grows linearly
-  over `kl_warmup` steps, which keeps the posterior from collapsing.
+  The KL divergence to N(0, I) is averaged over latent elements ([Kingma14] Eq. 10
+  divided by their number), so that its weight has the same meaning at every size. The
+  weight increases linearly over `kl_warmup` steps, which prevents posterior collapse.
 
   Args:
     module: models.autoencoder.Autoencoder.
     section: config.autoencoder.
     perceptual: (x, x_hat, keys) -> (b,), or None.
-    discriminator: module whose parameters lie under 'discriminator', or None.
+    discriminator: module whose parameters are under 'discriminator', or None.
   """
   latent = _discrete if module.num_codes else _gaussian
 
@@ -66,7 +76,7 @@ def example_losses(module, section, perceptual=None, discriminator=None):
 
 
 def _gaussian(module, params, section, batch, keys, step):
-  """Latent drawn from the posterior, weighted divergence (b,), metrics."""
+  """Latent sampled from the posterior, weighted KL divergence (b,), metrics."""
   mean, std = module.apply({'params': params}, batch['x'], method='encode')
   eps = jax.vmap(lambda key: jax.random.normal(key, mean.shape[1:]))(keys)
   elements = 0.5 * (mean**2 + std**2 - 1) - jnp.log(std)
@@ -78,7 +88,7 @@ def _gaussian(module, params, section, batch, keys, step):
 
 
 def _discrete(module, params, section, batch, keys, step):
-  """Latent before its codebook (`decode` quantises), its losses (b,), metrics."""
+  """Latent before the codebook (`decode` quantises), its losses (b,), metrics."""
   del step
   z, _ = module.apply({'params': params}, batch['x'], method='encode')
   found = module.apply(
@@ -93,13 +103,13 @@ def _discrete(module, params, section, batch, keys, step):
   return z, rate, {name: found[name] for name in ('commitment', 'perplexity')}
 
 
-def optimizer(section):
-  """Adam; a codebook and a discriminator have transformations of their own."""
+def optimizer(section: Config) -> optax.GradientTransformation:
+  """Adam, with separate transformations for the codebook and the discriminator."""
   schedule = learning_rates(section.learning_rate, section.steps, warm_up=50)
   network = clipped_adam(schedule)
-  special = {}
+  special: dict[str, optax.GradientTransformation] = {}
   if section.adversarial.weight:
-    # Little momentum: the other player moves. [Esser21]
+    # Low momentum, because the other network changes too. [Esser21]
     rate = section.adversarial.learning_rate
     special[adversary.PREFIX] = clipped_adam(rate, b1=0.5, b2=0.9)
   if section.model.num_codes:
@@ -111,24 +121,27 @@ def optimizer(section):
   return by_prefix(network, special) if special else network
 
 
-def latent_statistics(latents, std='channel'):
+def latent_statistics(
+  latents: np.ndarray, std: str = 'channel'
+) -> dict[str, list[float]]:
   """Per-channel mean and standard deviation of public latents (n,...,c).
 
   Args:
-    std: 'latent' gives all channels one deviation, the largest, so that they keep their
-      sizes beside each other and none exceeds the noise.
+    latents: (n,...,c).
+    std: 'channel', or 'latent': all channels get the largest standard deviation, which
+      keeps their relative sizes while none exceeds the noise.
 
   Returns:
-    Dict of lists of c floats, to be stored with the model and applied in one place.
+    Dict of lists of c floats, 'mean' and 'std', to be stored with the model.
 
   Raises:
-    ValueError: if a channel is constant, huge or not finite: the autoencoder collapsed
-      or blew up.
+    ValueError: a channel is constant, very large or not finite, because the autoencoder
+      collapsed or diverged.
   """
   found = alarms.of_latents(latents)
   if found:
     raise ValueError(
-      f'Over the public cohort, {"; ".join(found)}. Nothing can be learned from such '
+      f'Over the public cohort, {"; ".join(found)}. A denoiser cannot learn from such '
       'latents: lower autoencoder.kl_weight or autoencoder.learning_rate, or train '
       'longer (autoencoder.steps), and run again.'
     )

@@ -1,4 +1,4 @@
-"""Checkpoints with orbax: atomic, complete, and free of the device topology."""
+"""Checkpoints with orbax: written atomically, independent of the device topology."""
 
 import contextlib
 import errno
@@ -8,20 +8,23 @@ import os
 import pathlib
 import re
 import shutil
+from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
 from ldm_jax.training.mesh import on_host
+from ldm_jax.training.state import TrainState
+from ldm_jax.types import PyTree
 
-OVERHEAD = 2**16  # bytes of names and shapes beside the arrays
+OVERHEAD = 2**16  # bytes for names and shapes, in addition to the arrays
 
 
 class Checkpoints:
-  """The latest train state of one stage; a kill leaves the one before."""
+  """The latest train state of one stage; a killed write leaves the one before."""
 
-  def __init__(self, folder):
+  def __init__(self, folder: pathlib.Path):
     options = ocp.CheckpointManagerOptions(
       max_to_keep=1, enable_async_checkpointing=False, cleanup_tmp_directories=True
     )
@@ -29,17 +32,17 @@ class Checkpoints:
     with _writing(self._folder):
       self._manager = ocp.CheckpointManager(self._folder, options=options)
 
-  def save(self, step, state):
-    """Writes the state of this step and then drops the one before.
+  def save(self, step: int, state: TrainState) -> None:
+    """Writes the state of this step and then removes the previous one.
 
     Raises:
-      OSError: the disk is full or not writable; the checkpoint before is intact.
+      OSError: the disk is full or not writable; the previous checkpoint is intact.
     """
     with _writing(self._folder, state):
       self._manager.save(step, args=ocp.args.StandardSave(state), force=True)
 
-  def restore(self, state, shardings):
-    """The saved state placed as `shardings`, or `state` where nothing was saved."""
+  def restore(self, state: TrainState, shardings: PyTree) -> TrainState:
+    """The saved state, placed by `shardings`, or `state` if nothing was saved."""
     step = self._manager.latest_step()
     if step is None:
       return state
@@ -52,12 +55,13 @@ class Checkpoints:
     )
     return self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
 
-  def close(self):
+  def close(self) -> None:
+    """Closes the checkpoint manager."""
     self._manager.close()
 
 
-def save_params(folder, params):
-  """Writes nested parameters for the stages that follow (no optimiser, no key).
+def save_params(folder: pathlib.Path, params: PyTree) -> None:
+  """Writes nested parameters for later stages (without optimiser state and keys).
 
   Raises:
     OSError: the disk is full or not writable.
@@ -68,11 +72,11 @@ def save_params(folder, params):
     checkpointer.save(path, host, force=True)
 
 
-def load_params(folder):
+def load_params(folder: pathlib.Path) -> PyTree:
   """Nested parameters of a finished stage, on the default device.
 
   Raises:
-    ValueError: if the stage has not been run.
+    ValueError: the stage has not been run.
   """
   path = (folder / 'params').absolute()
   if not path.is_dir():
@@ -91,16 +95,16 @@ def load_params(folder):
     return checkpointer.restore(path, abstract)
 
 
-def described(folder, kind, key):
-  """Options of the module in a checkpoint of ldm-jax-convert, None if it has none.
+def described(folder: str | os.PathLike, kind: str, key: str) -> dict[str, Any] | None:
+  """Options of the module in a checkpoint of ldm-jax-convert, or None if it has none.
 
   Args:
     folder: the checkpoint, or ''.
-    kind: class that the module must have.
-    key: of the config, for the error.
+    kind: required class of the module.
+    key: config key, for the error.
 
   Raises:
-    ValueError: if it is another module.
+    ValueError: the checkpoint has a module of another class.
   """
   path = pathlib.Path(folder) / 'module.json'
   if not folder or not path.is_file():
@@ -114,16 +118,17 @@ def described(folder, kind, key):
   return module['options']
 
 
-def load_into(folder, params, key):
-  """Parameters of another run or of a converted file, of the shapes of params.
+def load_into(folder: str | os.PathLike, params: PyTree, key: str) -> PyTree:
+  """Parameters from another run or a converted file, with the shapes of `params`.
 
   Args:
-    folder: holds `params`, as checkpoints/<stage> and CHECKPOINT of ldm-jax-convert do.
-    params: nested parameters that they are to replace.
-    key: of the config, for the error.
+    folder: contains `params`, as checkpoints/<stage> and CHECKPOINT of ldm-jax-convert
+      do.
+    params: nested parameters that are to be replaced.
+    key: config key, for the error.
 
   Raises:
-    ValueError: if there are none, or if they do not fit, naming where.
+    ValueError: there are no parameters, or they do not fit; the message says where.
   """
   folder = pathlib.Path(folder)
   if not (folder / 'params').is_dir():
@@ -152,9 +157,10 @@ def load_into(folder, params, key):
 
 @contextlib.contextmanager
 def _writing(path, tree=()):
-  """Says in one OSError, for the user, that a tree cannot be written.
+  """Turns errors of writing a tree into one OSError with a message for the user.
 
-  Room is asked for before, since orbax tells of a full disk in many words.
+  The free space is checked first, because orbax reports a full disk in a long
+  traceback.
   """
   size = sum(
     np.dtype(leaf.dtype).itemsize * leaf.size for leaf in jax.tree.leaves(tree)

@@ -1,28 +1,33 @@
-"""How a codebook learns: moving averages or a gradient, and the revival of dead codes.
+"""Updates of a codebook: moving averages or a gradient, and revival of dead codes.
 
 [Oord17] 1711.00937, Appendix A.1: averages. [Zeghidour21] SoundStream, 2107.03312,
-Sec. III.C: codes that are hardly used are replaced by encoder outputs.
+Sec. III.C: rarely used codes are replaced by encoder outputs.
 """
 
 import jax.numpy as jnp
 import numpy as np
 import optax
 
+from ldm_jax.types import Array
+
 PREFIX = 'quantizer/'
 LEARNED_BY = ('averages', 'gradient')
 
 
-def optimizer(learner, decay, revive_below):
-  """Transformation of the parameters of `models.quantizer.Quantizer`.
+def optimizer(
+  learner: optax.GradientTransformation | None, decay: float, revive_below: float
+) -> optax.GradientTransformation:
+  """Optax transformation for the parameters of `models.quantizer.Quantizer`.
 
-  Their gradients are statistics, see `Quantizer.losses`: with m and n the averages of a
-  code's voxels' sum and number, e = m / n. [Oord17] Eq. 6 to 8
+  Their gradients are statistics, see `Quantizer.losses`: with m and n the moving
+  averages of the sum and the number of a code's voxels, the code is m / n. [Oord17] Eq.
+  6 to 8
 
   Args:
-    learner: optax transformation of the codebook, or None for the averages.
+    learner: optax transformation of the codebook, or None for moving averages.
     decay: of the averages.
-    revive_below: a code whose average usage falls below this share of the uniform one
-      becomes an encoder output of the step.
+    revive_below: a code whose average usage is below this share of the uniform usage is
+      replaced by an encoder output of the step.
   """
   book, usage, candidates = (
     PREFIX + name for name in ('codebook', 'usage', 'candidates')
@@ -50,19 +55,23 @@ def optimizer(learner, decay, revive_below):
   return optax.GradientTransformation(init, update)
 
 
-def picks(num_examples, num_codes, *draw):
-  """Which example of a global batch offers a candidate to which code.
+def picks(num_examples: int, num_codes: int, *draw: int) -> np.ndarray:
+  """Chooses for every code the example of a global batch that offers a replacement.
+
+  Args:
+    num_examples, num_codes: sizes of the batch and the codebook.
+    *draw: seed of the choice.
 
   Returns:
     (num_examples, num_codes) float32: num_examples once in each column, else 0, so that
-    the mean over the batch is the one candidate.
+    the mean over the batch is the chosen candidate.
   """
   chosen = np.random.default_rng(draw).integers(num_examples, size=num_codes)
   return np.float32(num_examples) * np.eye(num_examples, dtype=np.float32)[:, chosen]
 
 
-def usage_statistics(indices, num_codes):
-  """Of code indices (n,...): dict codes, used (number), perplexity (of all of them)."""
+def usage_statistics(indices: Array, num_codes: int) -> dict[str, float]:
+  """Of code indices (n,...): dict of codes, used (both numbers) and perplexity."""
   counts = np.bincount(np.asarray(indices).ravel(), minlength=num_codes)
   shares = counts[counts > 0] / counts.sum()
   return {

@@ -1,55 +1,62 @@
 """The denoising loss on latents (b,...,c) with attributes (b,k).
 
-Tags: [Ho20] denoising diffusion; [Salimans22] v-prediction; [Ho22] classifier-free
-guidance; [Yeganeh25] latent drifting; [Hang23] min-SNR weights.
+[Ho20] Denoising diffusion; [Salimans22] v-prediction; [Ho22] Classifier-free guidance;
+[Yeganeh25] Latent drifting; [Hang23] Min-SNR weights.
 """
 
+from collections.abc import Callable
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from ldm_jax.diffusion import drift as drifting
 from ldm_jax.diffusion import process, weighting
+from ldm_jax.diffusion.schedules import Schedule
 from ldm_jax.models import paired as reading
 from ldm_jax.training import paired
 from ldm_jax.training.state import clipped_adam, learning_rates, unflatten
+from ldm_jax.training.step import ExampleLosses
+from ldm_jax.types import Array, Config
 
 
 def denoising_losses(
-  module,
-  schedule,
-  prediction,
-  drop_probability,
-  drift=None,
+  module: nn.Module | None,
+  schedule: Schedule,
+  prediction: str,
+  drop_probability: float,
+  drift: drifting.Drift | Array | None = None,
   *,
-  times=None,
-  importance=False,
-  min_snr_gamma=None,
-  hide_from=None,
-  hide_probability=0.0,
-  pair_drops=None,
-):
-  """Builds (params, z_0, attributes, keys) -> (b,) mean squared errors, weighted.
+  times: Array | None = None,
+  importance: bool = False,
+  min_snr_gamma: float | None = None,
+  hide_from: int | None = None,
+  hide_probability: float = 0.0,
+  pair_drops: paired.Drops | None = None,
+) -> Callable[..., jax.Array]:
+  """Builds (params, z_0, attributes, keys) -> (b,) weighted mean squared errors.
 
-  Each example draws its own time, noise and whether its condition is dropped, from its
-  own key, and has its own weight: nothing depends on the rest of the batch, and all of
-  it lies before the gradient that private training clips.
+  Each example draws its time, its noise and whether its condition is dropped from its
+  own key, and has its own weight. Nothing depends on the rest of the batch, and all of
+  it comes before the gradient that private training clips.
 
   Args:
-    module: network with apply({'params'}, z_t, t, attributes, drop, **more), where more
-      are the named arguments that the losses were given beside theirs.
+    module: network with apply({'params'}, z_t, t, attributes, drop, **more), where
+      `more` are further named arguments passed to the losses.
     schedule, prediction: of `diffusion.schedules` and `diffusion.process`.
     drop_probability: share of examples without condition [Ho22].
-    drift: a `diffusion.drift.Drift`, its value, or None: shifts the noise, and with
-      it what the network learns to predict [Yeganeh25].
+    drift: a `diffusion.drift.Drift`, its value, or None: shifts the noise, and with it
+      the prediction target [Yeganeh25].
     times: probabilities (T,) of the times, see `weighting.density`; None is uniform.
-    importance: False lets `times` change the objective, to E over these times; True
-      divides each loss by T p(t), which keeps the uniform objective and changes only
-      the variance of its estimate (in private training also what clipping cuts).
-    hide_from, hide_probability: conditions from this column on (a text's) are missing
-      in this share of examples; None for never.
-    min_snr_gamma: weights of [Hang23] (5 there); None weighs all times alike.
-    pair_drops: paired.Drops, in place of `drop_probability`, where examples are pairs.
+    importance: False lets `times` change the objective, to the mean over these times;
+      True divides each loss by T p(t), which keeps the uniform objective and changes
+      only the variance of its estimate (and, in private training, what is clipped).
+    min_snr_gamma: gamma of [Hang23] (5 there); None gives all times equal weight.
+    hide_from, hide_probability: conditions from this column on (those of a text) are
+      missing in this share of examples; None for never.
+    pair_drops: paired.Drops, replaces `drop_probability` where examples are pairs.
 
   Raises:
     ValueError: a prediction that the schedule does not define, or importance with a
@@ -59,8 +66,8 @@ def denoising_losses(
   num_timesteps = schedule.num_timesteps
   if importance and times is not None and not np.all(np.asarray(times) > 0):
     raise ValueError(
-      'diffusion.times.importance=True needs every time to be drawn, but the density '
-      'leaves some out; set it to False or widen diffusion.times.pieces.'
+      'expected a positive density at every time for diffusion.times.importance=True, '
+      'got zeros; set it to False or widen diffusion.times.pieces.'
     )
 
   def draw_time(key):
@@ -97,11 +104,17 @@ def denoising_losses(
   return losses
 
 
-def configured_losses(config, module, schedule, drift=None, adapting=False):
-  """`denoising_losses` of `config.diffusion`, times of `adapt.times` when adapting.
+def configured_losses(
+  config: Config,
+  module: nn.Module | None,
+  schedule: Schedule,
+  drift: drifting.Drift | None = None,
+  adapting: bool = False,
+) -> Callable[..., jax.Array]:
+  """`denoising_losses` of `config.diffusion`, with `adapt.times` if set and adapting.
 
   Raises:
-    ValueError: naming the key of a density, a weight or a prediction that cannot be.
+    ValueError: an invalid density, weight or prediction; the message names its key.
   """
   section, times = config.diffusion, config.diffusion.times
   if adapting and config.adapt.times.density:
@@ -109,8 +122,8 @@ def configured_losses(config, module, schedule, drift=None, adapting=False):
   gamma = section.min_snr_gamma
   if gamma is not None and not (isinstance(gamma, int | float) and gamma > 0):
     raise ValueError(
-      f'config.diffusion.min_snr_gamma is {gamma!r}, but must be a positive number, '
-      'or None for no weights. Set --config.diffusion.min_snr_gamma=...'
+      'expected config.diffusion.min_snr_gamma to be a positive number, or None for '
+      f'no weights, got {gamma!r}; set --config.diffusion.min_snr_gamma=...'
     )
   probabilities = None
   if times.density != 'uniform':
@@ -144,16 +157,22 @@ def _pair_drops(section, module):
   return paired.Drops(*shares, module.num_conditions, section.change_scale)
 
 
-def hide(conditions, column, probability, keys, end=None):
-  """Conditions (b,k) with NaN from `column` to `end` in this share of the rows."""
+def hide(
+  conditions: Array,
+  column: int,
+  probability: float,
+  keys: jax.Array,
+  end: int | None = None,
+) -> jax.Array:
+  """Conditions (b,k) with NaN from `column` to `end` in a share of the rows."""
   draw = lambda key: jax.random.bernoulli(jax.random.fold_in(key, 1), probability)
   chosen = np.zeros(conditions.shape[1], bool)
   chosen[column:end] = True
   return jnp.where(jax.vmap(draw)(keys)[:, None] & chosen, jnp.nan, conditions)
 
 
-def example_losses(losses):
-  """The loss of `training.step` over batches {'z', 'attributes'}."""
+def example_losses(losses: Callable[..., jax.Array]) -> ExampleLosses:
+  """The loss for `training.step` over batches {'z', 'attributes'}."""
 
   def wrapped(trained, frozen, batch, keys, step):
     del step
@@ -163,13 +182,13 @@ def example_losses(losses):
   return wrapped
 
 
-def optimizer(learning_rate, num_steps):
+def optimizer(learning_rate: float, num_steps: int) -> optax.GradientTransformation:
   """Adam with a short warm-up and a cosine decay; gradients clipped to norm 1."""
   return clipped_adam(learning_rates(learning_rate, num_steps))
 
 
-def patient_example_losses(loss):
-  """The loss of `training.step` over patients instead of volumes, without privacy."""
+def patient_example_losses(loss: Callable[..., jax.Array]) -> ExampleLosses:
+  """The loss for `training.step` with patients as examples, without privacy."""
 
   def wrapped(trained, frozen, batch, keys, step):
     del step
@@ -181,17 +200,19 @@ def patient_example_losses(loss):
   return wrapped
 
 
-def patient_loss(losses, noise_multiplicity, num_examples=0):
+def patient_loss(
+  losses: Callable[..., jax.Array], noise_multiplicity: int, num_examples: int = 0
+) -> Callable[..., jax.Array]:
   """The loss of one patient, for `privacy.gradients`.
 
   Builds (trained, frozen, example, key) -> (), the mean over the patient's volumes and
-  over `noise_multiplicity` draws of (t, noise) for each: all of it is averaged before
-  the gradient is clipped, so the patient stays the unit.
+  over `noise_multiplicity` draws of (t, noise) for each. All of it is averaged before
+  the gradient is clipped, so the patient is the unit.
 
-  The example holds 'z' (m,...,c), 'attributes' (m,k), 'present' (m,) bool; volumes
-  that are not present (patients may have fewer than m) count nothing. With
-  `num_examples` > 0 the mean is over as many of the volumes, drawn anew by each key
-  (all, where the patient has no more): its expectation is the mean over all of them.
+  The example has 'z' (m,...,c), 'attributes' (m,k), 'present' (m,) bool; rows that are
+  not present (patients may have fewer than m volumes) do not count. With
+  `num_examples` > 0 the mean is over that many randomly drawn volumes, or all if the
+  patient has no more; its expectation is the mean over all of them.
   """
 
   def wrapped(trained, frozen, example, key):
@@ -209,7 +230,7 @@ def patient_loss(losses, noise_multiplicity, num_examples=0):
 
 
 def _drawn(example, key, num):
-  """At most `num` of a patient's examples, those present before all others."""
+  """`num` random examples of a patient, those that are present first."""
   present = example['present']
   order = jnp.where(present, jax.random.uniform(key, present.shape), 2.0)
   chosen = jnp.argsort(order)[:num]

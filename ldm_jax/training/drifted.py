@@ -1,21 +1,32 @@
-"""The drift that a config asks for: in training, in sampling, given or found.
+"""The drift that a config sets, for training and for sampling, given or searched for.
 
-`adapt.drift.search` finds the value at the start of the stage `adapt` and keeps it in
-FOUND, so that resumed runs and everything that samples take the same one.
+With `adapt.drift.search`, the stage `adapt` searches for the value at its start and
+stores it in FOUND, so that resumed runs and sampling use the same value.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from ldm_jax.diffusion import drift as drifting
+from ldm_jax.diffusion.schedules import Schedule
+from ldm_jax.types import Array, Config
+
+if TYPE_CHECKING:
+  from ldm_jax.workfolder import WorkFolder
 
 FOUND = ('checkpoints', 'adapt', 'drift.json')
 
 
-def in_training(config, work, searched=True):
+def in_training(
+  config: Config, work: WorkFolder, searched: bool = True
+) -> drifting.Drift | None:
   """The `diffusion.drift.Drift` that `adapt` trains with, or None.
 
-  With searched=False it is the config's own value where none has been found.
+  With searched=False, the value of the config is used where no search has been made.
 
   Raises:
-    ValueError: a drift that was to be searched for, and was not.
+    ValueError: the config asks for a search that has not been made.
   """
   section = config.adapt.drift
   if not section.training:
@@ -23,11 +34,11 @@ def in_training(config, work, searched=True):
   return drifting.of(at(section, _value(section, work, searched)))
 
 
-def in_sampling(config, work):
+def in_sampling(config: Config, work: WorkFolder) -> drifting.Drift | None:
   """The Drift that the adapted model is sampled with, or None.
 
-  A model that was trained without it has no raw target to undo: `target` describes
-  training alone. Random offsets have mean zero, so sampling knows `value` alone.
+  If training used no drift, there is no raw target to undo: `target` applies to
+  training only. Random offsets have mean zero, so sampling uses `value` alone.
   """
   section = config.adapt.drift
   if not section.sampling:
@@ -35,17 +46,18 @@ def in_sampling(config, work):
   return drifting.of(at(section, _value(section, work), sampling=True))
 
 
-def at(section, value, sampling=False):
+def at(section: Config, value: Array, sampling: bool = False) -> drifting.Drift:
   """The Drift of `config.adapt.drift` with another value, which may be traced."""
   target = section.target if section.training or not sampling else 'shifted'
   random_std = 0.0 if sampling else section.random_std
   return drifting.Drift(value, section.variant, target, random_std)
 
 
-def unread(config):
-  """Keys of `adapt` that its training does not read, as `workfolder.fingerprint` takes.
+def unread(config: Config) -> tuple[str, ...]:
+  """Keys of `adapt` that training does not read, as `workfolder.fingerprint` takes.
 
-  A drift of sampling alone trains nothing anew: a private run would be spent again.
+  A drift of sampling alone does not change training, so changing it must not repeat a
+  private run.
   """
   section = config.adapt.drift
   if section.search:
@@ -53,11 +65,11 @@ def unread(config):
   return ('-adapt.drift.sampling' if section.training else '-adapt.drift',)
 
 
-def check(config, schedule):
-  """Finds what the config's drift cannot do, before any stage runs.
+def check(config: Config, schedule: Schedule) -> None:
+  """Checks that the config's drift is possible, before any stage runs.
 
   Raises:
-    ValueError: of `diffusion.drift`, for a drift, schedule or solver.
+    ValueError: from `diffusion.drift`, for the drift, schedule or solver.
   """
   section = config.adapt.drift
   drift = at(section, 1.0)
@@ -67,13 +79,13 @@ def check(config, schedule):
 
 
 def _value(section, work, searched=True):
-  """The value that was searched for, or the config's."""
+  """The value that was found by the search, or the config's."""
   found = work.read_json(*FOUND) if section.search else None
   if not section.search or (found is None and not searched):
     return section.value
   if found is None:
     raise ValueError(
       f'adapt.drift.search is {section.search!r}, but {work.root} holds no drift yet. '
-      'Run the stage that looks for it: --stages=adapt,...'
+      'Run the stage that searches for it: --stages=adapt,...'
     )
   return found['value']

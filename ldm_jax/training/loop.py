@@ -1,50 +1,54 @@
-"""The one training loop: resume, progress, log, guard, checkpoint."""
+"""The training loop: resume, progress bar, logging, checks and checkpoints."""
 
+import pathlib
 import time
+from collections.abc import Callable, Iterable
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from tqdm import tqdm
 
 from ldm_jax.training import checkpoint
 from ldm_jax.training.mesh import on_host, state_shardings
+from ldm_jax.training.state import TrainState
 
 
 def train(
-  take_step,
-  state,
-  num_steps,
+  take_step: Callable[[TrainState, int], tuple[TrainState, dict]],
+  state: TrainState,
+  num_steps: int,
   *,
-  mesh,
-  folder,
-  log,
-  title,
-  log_every=20,
-  checkpoint_every=100,
-  inspect=None,
-):
+  mesh: Mesh,
+  folder: pathlib.Path,
+  log: Callable[..., None],
+  title: str,
+  log_every: int = 20,
+  checkpoint_every: int = 100,
+  inspect: Callable[[TrainState, dict], Iterable[str]] | None = None,
+) -> TrainState:
   """Trains to `num_steps`, from the last checkpoint in `folder` if there is one.
 
   Args:
-    take_step: (state, step) -> (state, metrics). It must depend on its arguments
-      alone: that is what makes a resumed run bitwise equal to an unbroken one.
+    take_step: (state, step) -> (state, metrics). It must depend on its arguments alone,
+      so that a resumed run is bitwise equal to an uninterrupted one.
     state: the TrainState at step 0.
     num_steps: total number of steps.
     mesh: devices to place the state on.
     folder: the stage's folder for checkpoints.
     log: callable(step=..., **metrics), called every `log_every` steps.
-    title: what the progress bar says.
+    title: label of the progress bar.
     log_every: steps between log lines.
     checkpoint_every: steps between checkpoints.
-    inspect: (state, metrics) -> alarms, a list of words that are shown and logged with
-      each checkpoint; None for none.
+    inspect: (state, metrics) -> alarms, texts that are shown and logged with each
+      checkpoint; None for no inspection.
 
   Returns:
     The state after `num_steps`.
 
   Raises:
-    ValueError: when a metric or a parameter is not finite, naming it and the step;
-      the last good checkpoint stays.
+    ValueError: a metric or a parameter is not finite; the message names it and the
+      step, and the last good checkpoint is kept.
   """
   shardings = state_shardings(mesh, state)
   checkpoints = checkpoint.Checkpoints(folder)

@@ -1,10 +1,12 @@
 """Devices as a mesh with the axes `data` and `fsdp`.
 
-Both axes split the examples of a batch. Parameters, optimiser state and averages rest
-sharded over `fsdp` (their largest divisible axis) and are gathered where they are used.
-The same train step runs on one CPU, on N virtual devices, on a pod and over several
-processes, each of which passes the whole batch and places its part of it.
+Both axes split the examples of a batch. Parameters, optimiser state and averages are
+stored sharded over `fsdp` (along their largest divisible axis) and are gathered where
+they are used. The same train step runs on one CPU, on N virtual devices, on a pod and
+on several processes, each of which passes the whole batch and places its part of it.
 """
+
+from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
@@ -12,14 +14,18 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from ldm_jax.types import PyTree
+
 EXAMPLES = P(('data', 'fsdp'))
 
 
-def make_mesh(data=-1, fsdp=1, devices=None):
-  """Mesh of (data, fsdp) devices; data = -1 takes all that fsdp leaves.
+def make_mesh(
+  data: int = -1, fsdp: int = 1, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
+  """Mesh of (data, fsdp) devices; data = -1 takes all devices that fsdp leaves.
 
   Raises:
-    ValueError: if the device count does not match.
+    ValueError: data x fsdp is not positive or exceeds the number of devices.
   """
   devices = jax.devices() if devices is None else devices
   if data == -1:
@@ -33,8 +39,8 @@ def make_mesh(data=-1, fsdp=1, devices=None):
   return Mesh(grid, ('data', 'fsdp'))
 
 
-def state_shardings(mesh, tree):
-  """Shardings at rest: leaves split over `fsdp` where an axis divides, else whole."""
+def state_shardings(mesh: Mesh, tree: PyTree) -> PyTree:
+  """Shardings of stored state: split over `fsdp` where an axis divides, else whole."""
   size = mesh.shape['fsdp']
 
   def sharding(leaf):
@@ -48,15 +54,15 @@ def state_shardings(mesh, tree):
   return jax.tree.map(sharding, tree)
 
 
-def check_divides(mesh, sizes):
+def check_divides(mesh: Mesh, sizes: Mapping[str, int]) -> None:
   """Checks batch sizes before anything is trained.
 
   Args:
     mesh: devices.
-    sizes: config key -> examples a step.
+    sizes: config key -> examples per step.
 
   Raises:
-    ValueError: for a size that does not divide by the number of devices.
+    ValueError: a size is not a multiple of the number of devices.
   """
   for key, size in sizes.items():
     if size % mesh.size:
@@ -66,11 +72,11 @@ def check_divides(mesh, sizes):
       )
 
 
-def put_examples(mesh, tree):
+def put_examples(mesh: Mesh, tree: PyTree) -> PyTree:
   """Places arrays with a leading example axis, split over all devices.
 
   Raises:
-    ValueError: if the leading axis does not divide by the number of devices.
+    ValueError: the leading axis is not a multiple of the number of devices.
   """
   count = mesh.size
   for leaf in jax.tree.leaves(tree):
@@ -83,8 +89,8 @@ def put_examples(mesh, tree):
   return jax.device_put(tree, NamedSharding(mesh, EXAMPLES))
 
 
-def on_host(tree):
-  """NumPy arrays of a tree, whole, also where other processes hold parts of them."""
+def on_host(tree: PyTree) -> PyTree:
+  """A tree of whole NumPy arrays, also where other processes hold parts of them."""
 
   def whole(leaf):
     is_here = not isinstance(leaf, jax.Array) or leaf.is_fully_addressable
@@ -95,6 +101,6 @@ def on_host(tree):
   return jax.tree.map(whole, tree)
 
 
-def put_state(mesh, tree):
-  """Places parameters or optimiser state as they rest."""
+def put_state(mesh: Mesh, tree: PyTree) -> PyTree:
+  """Places parameters or optimiser state by `state_shardings`."""
   return jax.device_put(tree, state_shardings(mesh, tree))

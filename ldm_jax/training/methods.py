@@ -1,7 +1,7 @@
-"""The methods of fine-tuning: what trains, what is new, which loss is added.
+"""The fine-tuning methods: which parameters are trained or added, and which loss.
 
-Tags: [Lyu24] DP-LDM, which trains attention and condition embedding only; [Hu21] LoRA;
-[Gal22] textual inversion, arXiv 2208.01618; [Ruiz23] DreamBooth, arXiv 2208.12242;
+[Lyu24] DP-LDM, which trains attention and condition embedding only; [Hu21] LoRA;
+[Gal22] Textual inversion, arXiv 2208.01618; [Ruiz23] DreamBooth, arXiv 2208.12242;
 [Kumari23] Custom Diffusion, arXiv 2212.04488.
 """
 
@@ -14,28 +14,30 @@ import jax
 
 from ldm_jax.models import adapters, concept
 from ldm_jax.training import diffusion, preservation, state
+from ldm_jax.types import Array, Config, PyTree
 
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-  """A way to fine-tune: what trains, what is new, which loss is added.
+  """A fine-tuning method.
 
   Attributes:
-    parts: of what trains, (regular expression over paths, words); each must be there.
+    parts: the trained parameters, as pairs (regular expression over paths,
+      description); each expression must match some parameter.
     adds: (section, params, key, like) -> flat dict of new parameters.
-    starts_at_class: whether `like` of `adds` is wanted: the mean token of the public
-      conditions, the class to which the new one belongs.
-    prior_weight: of the loss on samples of the pre-trained model, where
+    starts_at_class: whether `adds` uses `like`, the mean token of the public
+      conditions, that is, of the class to which the new token belongs.
+    prior_weight: weight of the loss on samples of the pre-trained model, where
       adapt.prior.weight is None.
   """
 
-  parts: tuple
+  parts: tuple[tuple[str, str], ...]
   adds: Callable = lambda section, params, key, like: {}
   starts_at_class: bool = False
   prior_weight: float = 0.0
 
-  def trains(self, path):
-    """Whether the parameter of this path moves."""
+  def trains(self, path: str) -> bool:
+    """Whether the parameter with this path is trained."""
     return any(re.search(pattern, path) for pattern, _ in self.parts)
 
 
@@ -79,23 +81,25 @@ METHODS = {
 }
 
 
-def added(section, params, key, like=None):
-  """Flat parameters that the method of `config.adapt` adds to a network's.
+def added(
+  section: Config, params: PyTree, key: jax.Array, like: Array | None = None
+) -> PyTree:
+  """Flat parameters that the method of `config.adapt` adds to a network.
 
   Args:
     section: config.adapt.
     params: flat dict of the network's own parameters.
-    key: PRNG key of their first values.
+    key: PRNG key of their initial values.
     like: (width,) token of the class, see `Method`.
   """
   return METHODS[section.method].adds(section, params, key, like)
 
 
-def partition(name, params):
+def partition(name: str, params: PyTree) -> tuple[PyTree, PyTree]:
   """Flat parameters -> flat (trained, frozen), by the method of this name.
 
   Raises:
-    ValueError: if the network has not all that the method trains.
+    ValueError: the network lacks a part that the method trains.
   """
   method = METHODS[name]
   for pattern, words in method.parts:
@@ -108,11 +112,11 @@ def partition(name, params):
   return state.partition(params, method.trains)
 
 
-def num_trained(section, shapes):
-  """Number of parameters that train, of a network of these flat shapes.
+def num_trained(section: Config, shapes: PyTree) -> int:
+  """Number of trained parameters in a network with these flat shapes.
 
   Raises:
-    ValueError: of `added` and `partition`.
+    ValueError: from `added` and `partition`.
   """
   key = jax.eval_shape(lambda: jax.random.key(0))
   new = jax.eval_shape(lambda p, k: added(section, p, k), shapes, key)
@@ -120,18 +124,18 @@ def num_trained(section, shapes):
   return sum(math.prod(leaf.shape) for leaf in trained.values())
 
 
-def prior_weight(section):
+def prior_weight(section: Config) -> float:
   """Weight of the loss on samples of the pre-trained model, 0 for none.
 
   Raises:
-    ValueError: where it could change nothing, or there is no pre-trained model.
+    ValueError: the loss could have no effect, or there is no pre-trained model.
   """
   method, weight = METHODS[section.method], section.prior.weight
   weight = method.prior_weight if weight is None else weight
   if weight and method.parts == (WORD,):
     raise ValueError(
-      f'config.adapt.prior.weight is {weight}, but {section.method!r} moves the new '
-      'token alone, which samples of the class do not have. Set '
+      f'config.adapt.prior.weight is {weight}, but {section.method!r} trains only the '
+      'new token, which samples of the class do not have. Set '
       '--config.adapt.prior.weight=0.'
     )
   if weight and section.init != 'diffusion':
@@ -143,17 +147,19 @@ def prior_weight(section):
   return weight
 
 
-def patient_loss(section, losses, num_draws):
-  """The loss of one patient by the method of `config.adapt`.
+def patient_loss(
+  section: Config, losses: Callable[..., jax.Array], num_draws: int
+) -> Callable[..., jax.Array]:
+  """The loss of one patient, by the method of `config.adapt`.
 
   Args:
     section: config.adapt.
     losses: of `diffusion.denoising_losses`.
-    num_draws: of (t, noise) for each volume.
+    num_draws: draws of (t, noise) for each volume.
 
   Returns:
-    (trained, frozen, example, key) -> (); where the method preserves the prior,
-    `frozen` holds the class samples (`readying.class_samples`).
+    (trained, frozen, example, key) -> (). Where the method preserves the prior,
+    `frozen` includes the class samples (`readying.class_samples`).
   """
   weight = prior_weight(section)
   if weight:

@@ -1,9 +1,11 @@
-"""From config sections to modules and schedules: the one place that builds networks."""
+"""Builds all networks and schedules from sections of the config."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from ldm_jax.config import to_plain
+from ldm_jax.data.attributes import Schema
 from ldm_jax.diffusion import schedules
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.conditional import ConditionalDenoiser
@@ -12,10 +14,11 @@ from ldm_jax.models.features import Segmenter
 from ldm_jax.models.sliceunet import SliceUNet
 from ldm_jax.models.wavelet import Wavelet
 from ldm_jax.training import checkpoint
+from ldm_jax.types import Array, Config, PyTree, Shape
 
 
-def autoencoder(section):
-  """The autoencoder of `config.autoencoder`, or the wavelet in its place."""
+def autoencoder(section: Config) -> Autoencoder | Wavelet:
+  """The autoencoder of `config.autoencoder`; a wavelet transform by `model.kind`."""
   described = checkpoint.described(section.init, 'Autoencoder', 'autoencoder.init')
   if described is not None:
     return Autoencoder(**described)
@@ -28,8 +31,8 @@ def autoencoder(section):
   return Autoencoder(**options)
 
 
-def discriminator(section):
-  """The adversary of `config.autoencoder.adversarial`."""
+def discriminator(section: Config) -> PatchDiscriminator:
+  """The discriminator of `config.autoencoder.adversarial`."""
   options = _frozen(section.adversarial)
   names = ('channels', 'strides', 'planes', 'num_scales')
   return PatchDiscriminator(
@@ -37,8 +40,8 @@ def discriminator(section):
   )
 
 
-def feature_network(section):
-  """The network of `config.autoencoder.perceptual`, if it is 'public'."""
+def feature_network(section: Config) -> Segmenter:
+  """The network of `config.autoencoder.perceptual` where that is 'public'."""
   options = _frozen(section.perceptual)
   return Segmenter(
     num_classes=1,
@@ -48,8 +51,8 @@ def feature_network(section):
   )
 
 
-def denoiser(config, schema):
-  """The conditional denoiser of `config.diffusion` over the schema's attributes."""
+def denoiser(config: Config, schema: Schema) -> ConditionalDenoiser:
+  """The conditional denoiser of `config.diffusion` for the schema's attributes."""
   latent_channels = autoencoder(config.autoencoder).latent_channels
   conditioner = _frozen(config.diffusion.conditioner)
   by, text = conditioner.pop('by'), config.diffusion.text
@@ -69,10 +72,10 @@ def denoiser(config, schema):
 
 
 def _denoiser_options(section):
-  """Options of the network that `config.diffusion` names."""
+  """Options of the denoiser network of `config.diffusion`."""
   described = checkpoint.described(section.init, 'UNet', 'diffusion.init')
   if described is not None:
-    # These follow from the latent and from the conditioner.
+    # These are set by the latent and by the conditioner.
     owned = ('in_channels', 'out_channels', 'context_dim')
     return {name: v for name, v in described.items() if name not in owned}
   options = _frozen(section.model)
@@ -82,14 +85,14 @@ def _denoiser_options(section):
     transformer = {name: _tuples(value) for name, value in transformer.items()}
     return {**transformer, 'remat': options['remat'], 'dtype': dtype}
   if kind == 'daum24':
-    # It has no other attention and no other resampling.
+    # These options do not apply to it: attention and resampling are fixed.
     del options['attention'], options['resblock_updown']
     options['num_heads'] = options['num_heads'] or SliceUNet.num_heads
   return {**options, 'dtype': dtype}
 
 
-def segmenter(config):
-  """The measuring network of `config.evaluate`, one class a label value."""
+def segmenter(config: Config) -> Segmenter:
+  """The segmentation network of `config.evaluate`, one class per label value."""
   section = _frozen(config.evaluate.segmenter)
   names = ('channels', 'kernels', 'strides', 'norm_groups')
   return Segmenter(
@@ -97,20 +100,24 @@ def segmenter(config):
   )
 
 
-def schedule(config):
+def schedule(config: Config) -> schedules.Schedule:
   """The noise schedule of `config.diffusion.schedule`."""
   section = config.diffusion.schedule
   return schedules.schedule(**_frozen(section))
 
 
-def initialise(module, key, *examples, method=None):
-  """Parameters of a module for example arguments, made in one compiled call."""
+def initialise(
+  module: nn.Module, key: jax.Array, *examples: Array, method: str | None = None
+) -> PyTree:
+  """Initial parameters of a module for example arguments, in one compiled call."""
   init = jax.jit(lambda key: module.init(key, *examples, method=method))
   return init(key)['params']
 
 
-def initial_denoiser(module, key, latent_shape, num_attributes):
-  """Parameters of a denoiser for latents (d,h,w,c)."""
+def initial_denoiser(
+  module: nn.Module, key: jax.Array, latent_shape: Shape, num_attributes: int
+) -> PyTree:
+  """Initial parameters of a denoiser for latents (d,h,w,c)."""
   return initialise(
     module,
     key,
@@ -121,8 +128,12 @@ def initial_denoiser(module, key, latent_shape, num_attributes):
   )
 
 
-def denoiser_shapes(config, schema):
-  """Nested shapes of the denoiser's parameters, and (...,c) of a latent; no weights."""
+def denoiser_shapes(config: Config, schema: Schema) -> tuple[PyTree, Shape]:
+  """Shapes of the denoiser without allocating weights.
+
+  Returns:
+    (nested shapes of the parameters, shape (...,c) of one latent).
+  """
   encoder, module = autoencoder(config.autoencoder), denoiser(config, schema)
   x = jax.ShapeDtypeStruct((1, *config.data.preprocess.shape, 1), jnp.float32)
   key = jax.eval_shape(lambda: jax.random.key(0))

@@ -1,10 +1,10 @@
-"""Training on pairs of scans: which examples there are, what of each is withheld.
+"""Training on pairs of scans: the examples, and which parts of them are dropped.
 
-[Brooks23] InstructPix2Pix, arXiv 2211.09800; [Yeganeh25] arXiv 2412.20651 does so for
-ageing. An example is the later scan's latent under the later visit's attributes, with
-the earlier latent and the years between as the pair's part of its condition
+[Brooks23] InstructPix2Pix, arXiv 2211.09800; [Yeganeh25] arXiv 2412.20651 applies it to
+ageing. An example is the latent of the later scan with the attributes of the later
+visit; the earlier latent and the years between are the pair's part of its condition
 (`models.paired`). All pairs of a patient are one row of `private.patient_arrays`: they
-enter one loss, whose gradient is clipped once, so the patient stays the unit.
+enter one loss, whose gradient is clipped once, so the patient is the unit.
 """
 
 from typing import NamedTuple
@@ -13,32 +13,42 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ldm_jax.data.longitudinal import EntryPairs
+from ldm_jax.data.split import Split
 from ldm_jax.models import paired
+from ldm_jax.types import Array
 
 
 class Examples(NamedTuple):
-  """In place of a split for `private.patient_arrays`, with latents in this order.
+  """Replaces a split in `private.patient_arrays`, with latents in the same order.
 
   Attributes:
-    patient_entries: per patient the indices of his examples.
-    attributes: (e,k) conditions, the pair's part behind all else.
+    patient_entries: for each patient, the indices of his or her examples.
+    attributes: (e,k) conditions, with the pair's part at the end.
   """
 
   patient_entries: list
   attributes: np.ndarray
 
 
-def examples(split, latents, conditions, pairs, both_directions=False, singles=True):
-  """Makes an example of every pair, in every version of its scans.
+def examples(
+  split: Split,
+  latents: np.ndarray,
+  conditions: np.ndarray,
+  pairs: EntryPairs,
+  both_directions: bool = False,
+  singles: bool = True,
+) -> tuple[Examples, np.ndarray]:
+  """Makes an example of every pair, for every version of its scans.
 
   Args:
     split: with `patient_entries`.
-    latents: (v n,...,c), v versions of the entries one after the other; version i of a
-      target goes with version i of its source.
+    latents: (v n,...,c), v versions of the n entries one after the other; version i of
+      a target is paired with version i of its source.
     conditions: (n,k) of the entries.
     pairs: `data.longitudinal.EntryPairs` of the split.
-    both_directions: also from the later scan to the earlier, with years below zero.
-    singles: a patient without any pair gives his scans, each without a source.
+    both_directions: also from the later scan to the earlier, with negative years.
+    singles: whether a patient without any pair contributes single scans without source.
 
   Returns:
     (Examples, latents (e,...,c)).
@@ -48,10 +58,10 @@ def examples(split, latents, conditions, pairs, both_directions=False, singles=T
   """
   if not len(pairs.years):
     raise ValueError(
-      f'adapt.pairs.use is set, but the {len(split.patient_entries)} patients of the '
-      'private cohort have no pair of scans within adapt.pairs.min_years and '
-      'max_years. Required are several visits of some patients, with an age or a time; '
-      'widen the limits, or set --config.adapt.pairs.use=False.'
+      'expected pairs of scans within adapt.pairs.min_years and max_years, got none '
+      f'among the {len(split.patient_entries)} patients of the private cohort. Pairs '
+      'need several visits of a patient, with an age or a time: widen the limits, or '
+      'set --config.adapt.pairs.use=False.'
     )
   ways = [(pairs.earlier, pairs.later, pairs.years)]
   if both_directions:
@@ -59,7 +69,8 @@ def examples(split, latents, conditions, pairs, both_directions=False, singles=T
   sources, targets, years = map(np.concatenate, zip(*ways, strict=True))
   count = len(conditions)
   first = np.arange(0, len(latents), count)[:, None]
-  groups, rows = [], []
+  groups: list[np.ndarray] = []
+  rows: list[tuple] = []
   for entries in split.patient_entries:
     own = np.flatnonzero(np.isin(targets, entries))
     found = [
@@ -80,15 +91,15 @@ def examples(split, latents, conditions, pairs, both_directions=False, singles=T
 
 
 class Drops(NamedTuple):
-  """Shares of examples from which something is withheld, and where a pair begins.
+  """Shares of examples from which a part of the condition is dropped.
 
   Attributes:
-    condition: without attributes and years, but with the source.
-    source: without source and years.
-    both: without either.
-    column: of a condition, from which on it is the pair's part.
-    change_scale: what the network learns where there is a source: None, the later scan;
-      a number, the change to it in this unit.
+    condition: attributes and years are dropped, the source is kept.
+    source: source and years are dropped.
+    both: everything is dropped.
+    column: first column of the pair's part in a condition.
+    change_scale: what the network learns where there is a source: None for the later
+      scan; a number for the change to it, in this unit.
   """
 
   condition: float
@@ -98,16 +109,18 @@ class Drops(NamedTuple):
   change_scale: float | None = None
 
 
-def withheld(drops, conditions, keys):
-  """Draws for each example what it must do without.
+def withheld(
+  drops: Drops, conditions: Array, keys: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Draws for each example which parts of its condition are dropped.
 
   Args:
     drops: Drops.
     conditions: (b,k). keys: (b,).
 
   Returns:
-    (drop (b,), conditions with NaN where there is no source); one draw for both, so
-    that the three shares are disjoint.
+    (drop (b,), conditions with NaN where the source is dropped); one draw decides both,
+    so the three shares are disjoint.
   """
   u = jax.vmap(jax.random.uniform)(keys)
   drop = u < drops.condition + drops.both

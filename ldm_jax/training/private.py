@@ -1,32 +1,47 @@
 """A private fine-tuning run: plan, record, train, destroy the key.
 
-The ledger learns of the release before the first step is taken, so a run that is
-killed has spent what it planned to spend and never less. The noise key lives in one
-file beside the checkpoints (mode 600) from the first step to the last.
+The release is recorded in the ledger before the first step, so a run that is killed has
+spent at most what is recorded. The noise key is stored in one file beside the
+checkpoints (mode 600) from the first step to the last.
 """
 
 import dataclasses
 import hashlib
+import pathlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh
 
 from ldm_jax.data import batching
+from ldm_jax.data.split import Split
 from ldm_jax.privacy import mechanism, schemes
 from ldm_jax.training import adaptation, loop
 from ldm_jax.training.mesh import put_examples
+from ldm_jax.training.paired import Examples
+from ldm_jax.training.state import TrainState
+from ldm_jax.types import Config, PyTree
 
 KEY_FILE = 'noise_key'
 
 
-def patient_arrays(split, latents, conditions=None):
+def patient_arrays(
+  split: Split | Examples, latents: np.ndarray, conditions: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
   """Entries -> patients: {'z' (p,m,...,c), 'attributes' (p,m,k), 'present' (p,m)}.
 
-  Conditions (n,k) of the entries are the split's attributes unless given. Latents
-  (v n,...,c) are v versions of the entries, one after the other, and all of a patient's
-  stand together. m is the largest number of volumes of a patient; the rest is zero and
-  not present.
+  Args:
+    split: with `patient_entries` and `attributes` (n,k).
+    latents: (v n,...,c), v versions of the n entries, one after the other. All versions
+      of a patient's entries become rows of this patient.
+    conditions: (n,k) of the entries; None for the attributes of the split.
+
+  Returns:
+    Arrays in which m is the largest number of volumes of a patient. Missing rows have z
+    zero, attributes NaN and present False.
   """
   groups = split.patient_entries
   conditions = split.attributes if conditions is None else conditions
@@ -48,25 +63,27 @@ def patient_arrays(split, latents, conditions=None):
   return arrays
 
 
-def numbers(names):
-  """A number (p,) uint32 for each patient, from the name alone.
+def numbers(names: Iterable[str]) -> np.ndarray:
+  """A number (p,) uint32 for each patient, computed from the name alone.
 
-  What a patient's loss draws (times, noise, drops) follows from this number, a step and
-  a public key. By the place in the cohort instead, a patient more or less would give
-  all later ones other draws, and the sum would move by more than one contribution.
+  The random draws of a patient's loss (times, noise, drops) follow from this number,
+  the step and a public key. If they followed from the position in the cohort, adding or
+  removing a patient would change the draws of all later ones, and the sum would change
+  by more than one contribution.
   """
   words = [hashlib.sha256(str(name).encode()).digest() for name in names]
   return np.array([int.from_bytes(word[:4]) for word in words], np.uint32)
 
 
-def noise_key(folder, privacy, resuming):
-  """The run's secret: from its file when resuming, else new and written first.
+def noise_key(folder: pathlib.Path, privacy: Config, resuming: bool) -> jax.Array:
+  """The secret key of the run: read from its file, or created and saved.
 
-  Of several processes the first has it and gives it to the others: with keys of their
-  own they would draw other patients and add other noise to what they hold together.
+  With several processes, the first one has the key and sends it to the others. With
+  different keys they would draw different patients and add different noise to the sum
+  that they compute together.
 
   Raises:
-    ValueError: if the run has begun but its key is not there.
+    ValueError: the run has begun, but its key is missing.
   """
   if jax.process_count() == 1:
     return _own_noise_key(folder, privacy, resuming)
@@ -92,8 +109,8 @@ def _own_noise_key(folder, privacy, resuming):
   return key
 
 
-def configured(privacy, num_patients, steps):
-  """The run that config.adapt.privacy asks for, its noise not yet calibrated.
+def configured(privacy: Config, num_patients: int, steps: int) -> schemes.Poisson:
+  """The run that config.adapt.privacy describes, with the noise not yet calibrated.
 
   Args:
     privacy: config.adapt.privacy.
@@ -103,28 +120,19 @@ def configured(privacy, num_patients, steps):
   Raises:
     ValueError: numbers that do not fit the cohort or each other.
   """
-  common = {
-    'num_patients': num_patients,
-    'steps': steps,
-    'clip_norm': privacy.clip_norm,
-    'clipping': privacy.clipping,
-    'quantile': privacy.quantile,
-  }
-  if privacy.mechanism == 'full_batch':
-    return schemes.FullBatch(**common)
-  common['batch_size'] = privacy.batch_size
-  if privacy.mechanism == 'truncated_poisson':
-    return schemes.TruncatedPoisson(**common, max_batch_size=privacy.max_batch_size)
-  if privacy.mechanism == 'banded':
-    return schemes.Banded(**common, num_bands=privacy.num_bands)
-  return schemes.Poisson(**common)
+  scheme = schemes.MECHANISMS[privacy.mechanism]
+  names = {field.name for field in dataclasses.fields(scheme)} & {*privacy}
+  if scheme is schemes.FullBatch:
+    names.remove('batch_size')  # it is num_patients
+  settings = {name: privacy[name] for name in names}
+  return scheme(num_patients=num_patients, steps=steps, **settings)
 
 
-def as_recorded(scheme, release):
-  """The scheme with the noise and strategy that its release in the ledger holds.
+def as_recorded(scheme: schemes.Poisson, release: Mapping[str, Any]) -> schemes.Poisson:
+  """The scheme with the noise multiplier and strategy of its release in the ledger.
 
   Raises:
-    ValueError: where the two describe different runs.
+    ValueError: scheme and release describe different runs.
   """
   fields = {'noise_multiplier': release['noise_multiplier']}
   if release.get('strategy'):
@@ -133,41 +141,42 @@ def as_recorded(scheme, release):
   mine = result.release(release['name'])
   if any(release.get(key) != value for key, value in mine.items()):
     raise ValueError(
-      f'the ledger holds this run as {release}, but the config now asks for {mine}. '
-      'Put the config back, or start again in another --workdir: that is a new '
-      'release and adds up.'
+      f'the ledger records this run as {release}, but the config now asks for {mine}. '
+      'Restore the config, or start in another --workdir, which is a new release and '
+      'adds to the total.'
     )
   return result
 
 
 def take_steps(
-  private_step,
-  examples,
-  names,
-  chunk_size,
-  state,
-  frozen,
+  private_step: adaptation.PrivateStep,
+  examples: Mapping[str, np.ndarray],
+  names: Sequence[str],
+  chunk_size: int,
+  state: TrainState,
+  frozen: PyTree,
   *,
-  mesh,
-  key,
-  secret_key,
-  observe=None,
-  **run,
-):
-  """Takes all steps of the step's scheme; nothing about the private data is logged.
+  mesh: Mesh,
+  key: jax.Array,
+  secret_key: jax.Array,
+  observe: Callable[..., dict] | None = None,
+  **run: Any,
+) -> TrainState:
+  """Takes all steps of a private run; nothing about the private data is logged.
 
-  Who is drawn, how often and with what noise come from `private_step.scheme` alone.
+  Which patients are drawn, how often and with what noise follows from
+  `private_step.scheme` alone.
 
   Args:
     private_step: from `adaptation.private_step`.
     examples: from `patient_arrays`.
-    names: (p,) identifiers of the patients, each the seed of that patient's draws.
-    chunk_size: patients a compiled call.
+    names: (p,) identifiers of the patients, the seeds of their random draws.
+    chunk_size: patients per compiled call.
     state: TrainState at step 0.
-    frozen: flat dict of the parameters that do not move.
+    frozen: flat dict of the parameters that are not trained.
     mesh: devices.
     key: PRNG key of times, training noise and drops (not secret).
-    secret_key: PRNG key of the protecting noise and of the draws.
+    secret_key: PRNG key of the privacy noise and of the sampling.
     observe: None, or (state, frozen, key) -> figures of the private data to log, which
       the caller marks as internal.
     **run: arguments of `loop.train`, except the number of steps.
@@ -176,15 +185,15 @@ def take_steps(
     The final TrainState.
 
   Raises:
-    ValueError: other patients than the scheme counts.
+    ValueError: the number of patients differs from that of the scheme.
   """
   scheme = private_step.scheme
   found = len(next(iter(examples.values())))
   if found != scheme.num_patients or found != len(names):
     raise ValueError(
-      f'{found} patients with {len(names)} names came, but the plan that the ledger '
-      f'holds counts {scheme.num_patients}. Prepare the cohort again and start in a '
-      'new --workdir.'
+      f'expected the {scheme.num_patients} patients of the release in the ledger, got '
+      f'{found} patients with {len(names)} names; prepare the cohort again and start '
+      'in a new --workdir.'
     )
   sampler = scheme.sampler(mechanism.sampling_secret(secret_key))
   own = numbers(names)
@@ -205,11 +214,13 @@ def _chunks(examples, own, drawn, chunk_size, mesh):
     yield put_examples(mesh, (chosen, mask, own[patients]))
 
 
-def internal_loss(loss, examples):
-  """Builds the observer of a private run that asked for `log_internal`.
+def internal_loss(
+  loss: Callable[..., jax.Array], examples: Mapping[str, np.ndarray]
+) -> Callable[..., dict[str, jax.Array]]:
+  """Builds the observer of a private run with `log_internal`.
 
-  Its figure passed no mechanism and no budget covers it: for the eyes of those who
-  may see the scans.
+  Its figure is computed from private data without noise, and is covered by no budget:
+  it is for those who may see the scans.
 
   Args:
     loss: (trained, frozen, example, key) -> () of one patient.

@@ -1,35 +1,53 @@
-"""The public feature network of the perceptual loss: learns to restore hidden voxels.
+"""The public feature network of the perceptual loss, trained to restore hidden voxels.
 
-It needs no labels, and it is not the network that evaluates the samples: a model must
-not be trained on the features that it is judged by.
+It needs no labels. It is not the network that evaluates the samples: a model must not
+be trained on the features that it is evaluated with.
 
 [Pathak16] Pathak et al., Context encoders, CVPR 2016.
 """
 
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from ldm_jax.data.batching import epoch_batch
 from ldm_jax.models.planes import per_example, views
 from ldm_jax.training import loop, state
 from ldm_jax.training.step import plain_step
+from ldm_jax.types import Array, Config, PyTree
 
-HIDDEN = 0.4  # share of the blocks that are hidden
+HIDDEN = 0.4  # share of hidden blocks
 BLOCK = 4  # voxels along each axis
-NOISE = 0.05
+NOISE = 0.05  # standard deviation
 
 
-def fit(module, params, volumes, section, planes, *, mesh, key, seed, num, run):
+def fit(
+  module: nn.Module,
+  params: PyTree,
+  volumes: Callable[[np.ndarray], np.ndarray],
+  section: Config,
+  planes: Sequence[int],
+  *,
+  mesh: Mesh,
+  key: jax.Array,
+  seed: int,
+  num: int,
+  run: Mapping[str, Any],
+) -> PyTree:
   """Trains the network on public volumes; resumes like every stage.
 
   Args:
-    module: models.features.Segmenter with one output channel a channel of the volumes.
+    module: models.features.Segmenter with one output per channel of the volumes.
     params: its initial parameters.
     volumes: indices -> (b,*space,c).
     section: config.autoencoder.perceptual (steps, batch_size, learning_rate).
-    planes: axes along which volumes are cut into slices, () for a network of 3D.
+    planes: axes along which volumes are cut into slices, () for a 3D network.
     mesh: devices. key, seed: randomness. num: number of volumes.
     run: keyword arguments of training.loop.train.
 
@@ -58,10 +76,10 @@ def fit(module, params, volumes, section, planes, *, mesh, key, seed, num, run):
 
   initial = state.create(state.flatten(params), optimizer)
   final = loop.train(take_step, initial, section.steps, mesh=mesh, **run)
-  return state.unflatten(final.ema)
+  return state.unflatten(dict(final.ema))
 
 
-def hide(key, x):
+def hide(key: jax.Array, x: jax.Array) -> jax.Array:
   """One volume (*space,c) with noise and with blocks of voxels set to zero."""
   key_blocks, key_noise = jax.random.split(key)
   size = [-(-n // BLOCK) for n in x.shape[:-1]]
@@ -73,11 +91,11 @@ def hide(key, x):
   return noisy * kept[..., None]
 
 
-def feature_maps(module, params):
+def feature_maps(module: nn.Module, params: PyTree) -> Callable[[Array], Any]:
   """x (n,*space,c) -> list of maps (n,*,f) of all levels, for models.perceptual."""
   return lambda x: module.apply({'params': params}, x, method='maps')
 
 
-def example(volume, planes):
-  """What the network sees of one volume (1,*space,c), to initialise it with."""
+def example(volume: Array, planes: Sequence[int]) -> Array:
+  """The input of the network for one volume (1,*space,c), for initialisation."""
   return views(np.asarray(volume), planes)[0][:1]

@@ -1,4 +1,7 @@
-"""What a training run must remember, as one pytree."""
+"""The state of a training run as one pytree, and its optimiser update."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import flax
 import jax
@@ -6,18 +9,19 @@ import jax.numpy as jnp
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from ldm_jax.types import Array, PyTree
 
-@flax.struct.dataclass
-class TrainState:
-  """Everything a step reads and writes.
+
+class TrainState(flax.struct.PyTreeNode):
+  """Everything that a step reads and writes.
 
   Attributes:
-    step: int32 (), steps taken.
-    trained: flat dict 'path/of/parameter' -> array that the optimiser moves.
-    opt_state: the optimiser's state over `trained`.
-    ema: exponential moving average of `trained`, what is used after training; a tuple
-      of them where there are several decays.
-    clip_norm: float32 (), where private training adapts it, else None.
+    step: int32 (), number of steps taken.
+    trained: flat dict 'path/of/parameter' -> array that the optimiser updates.
+    opt_state: the optimiser's state for `trained`.
+    ema: exponential moving average of `trained`, used after training; a tuple of them
+      if there are several decays.
+    clip_norm: float32 () where private training adapts it, else None.
   """
 
   step: jax.Array
@@ -27,11 +31,15 @@ class TrainState:
   clip_norm: jax.Array | None = None
 
 
-def create(trained, optimizer, ema_decay=None):
-  """State at step 0 for a flat dict of parameters, averaged as `advance` will."""
+def create(
+  trained: PyTree,
+  optimizer: optax.GradientTransformation,
+  ema_decay: float | Sequence[float] | None = None,
+) -> TrainState:
+  """State at step 0 for a flat dict of parameters; `ema_decay` as in `advance`."""
   several = isinstance(ema_decay, tuple | list)
 
-  @jax.jit  # one program, where leaf by leaf each shape would be compiled alone
+  @jax.jit  # one program; leaf by leaf, each shape would be compiled separately
   def begin(trained):
     copy = lambda: jax.tree.map(jnp.copy, trained)
     ema = tuple(copy() for _ in ema_decay) if several else copy()
@@ -41,11 +49,17 @@ def create(trained, optimizer, ema_decay=None):
   return TrainState(jnp.zeros((), jnp.int32), trained, opt_state, ema)
 
 
-def advance(state, gradient, optimizer, ema_decay):
-  """One optimiser update, then the average, bias-free from the first steps.
+def advance(
+  state: TrainState,
+  gradient: PyTree,
+  optimizer: optax.GradientTransformation,
+  ema_decay: float | Sequence[float],
+) -> TrainState:
+  """One optimiser update, and the update of the parameter averages.
 
-  The average's effective decay is min(decay, (1 + step) / (10 + step)). Several decays
-  keep as many averages, in their order.
+  The effective decay of an average is min(decay, (1 + step) / (10 + step)), so that
+  early averages are not biased towards the initial values. Several decays keep as many
+  averages, in the same order.
   """
   updates, opt_state = optimizer.update(gradient, state.opt_state, state.trained)
   trained = jax.tree.map(
@@ -68,22 +82,27 @@ def advance(state, gradient, optimizer, ema_decay):
   )
 
 
-def learning_rates(peak, num_steps, warm_up=100):
-  """Schedule: linear over a short warm-up, then a cosine down to a twentieth."""
+def learning_rates(peak: float, num_steps: int, warm_up: int = 100) -> optax.Schedule:
+  """Schedule: short linear warm-up to `peak`, then cosine decay to 5 % of it."""
   num_steps = max(num_steps, 2)
   warm_up = min(warm_up, num_steps // 10 + 1)
   return optax.warmup_cosine_decay_schedule(0.0, peak, warm_up, num_steps, 0.05 * peak)
 
 
-def clipped_adam(learning_rate, **options):
+def clipped_adam(
+  learning_rate: float | optax.Schedule, **options: Any
+) -> optax.GradientTransformation:
   """Adam whose gradients are clipped to norm 1."""
   return optax.chain(
     optax.clip_by_global_norm(1.0), optax.adam(learning_rate, **options)
   )
 
 
-def by_prefix(default, special):
-  """Optax transformation of a flat dict of parameters, one a prefix of their paths.
+def by_prefix(
+  default: optax.GradientTransformation,
+  special: Mapping[str, optax.GradientTransformation],
+) -> optax.GradientTransformation:
+  """Optax transformation that treats flat parameters by the prefix of their path.
 
   Args:
     default: for paths that start with no prefix of `special`.
@@ -113,21 +132,23 @@ def by_prefix(default, special):
   return optax.GradientTransformation(init, update)
 
 
-def flatten(params):
+def flatten(params: PyTree) -> dict[str, Array]:
   """Nested parameters -> {'path/of/parameter': array}."""
   return flatten_dict(params, sep='/')
 
 
-def unflatten(flat):
+def unflatten(flat: Mapping[str, Array]) -> dict[str, Any]:
   """{'path/of/parameter': array} -> nested parameters."""
   return unflatten_dict(flat, sep='/')
 
 
-def partition(params, is_trained):
-  """Parameters, nested or flat -> flat (trained, frozen), by a predicate over paths.
+def partition(
+  params: PyTree, is_trained: Callable[[str], bool]
+) -> tuple[dict[str, Array], dict[str, Array]]:
+  """Parameters, nested or flat -> flat (trained, frozen), by a predicate on paths.
 
   Raises:
-    ValueError: if nothing would be trained.
+    ValueError: no parameter would be trained.
   """
   flat = flatten(params)
   trained = {path: leaf for path, leaf in flat.items() if is_trained(path)}

@@ -1,28 +1,39 @@
-"""The plain train step: mean gradient over a global batch, on any mesh."""
+"""The train step without privacy: mean gradient over a global batch, on any mesh."""
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from ldm_jax.training.mesh import EXAMPLES, state_shardings
-from ldm_jax.training.state import advance
+from ldm_jax.training.state import TrainState, advance
+
+# (trained, frozen, batch, keys (b,), step) -> (losses (b,), dict of metrics (b,)).
+ExampleLosses = Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
 
 
-def plain_step(example_losses, optimizer, mesh, ema_decay):
-  """Builds the jitted step for losses that treat every example by itself.
+def plain_step(
+  example_losses: ExampleLosses,
+  optimizer: optax.GradientTransformation,
+  mesh: Mesh,
+  ema_decay: float,
+) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
+  """Builds the jitted step for losses that treat every example independently.
 
   Args:
     example_losses: (trained, frozen, batch, keys, step) -> (losses (b,), metrics: dict
-      of (b,)), with one PRNG key an example.
-    optimizer: an optax transformation over the flat dict of trained parameters.
+      of (b,)), with one PRNG key per example.
+    optimizer: an optax transformation for the flat dict of trained parameters.
     mesh: the devices; the batch's leading axis is split over all of them.
     ema_decay: decay of the parameter average.
 
   Returns:
-    (state, frozen, batch, key) -> (state, metrics). The example at position i of the
-    global batch draws from fold_in(fold_in(key, step), i), whatever the devices.
+    (state, frozen, batch, key) -> (state, metrics). The key of the example at position
+    i of the global batch is fold_in(fold_in(key, step), i), on any number of devices.
   """
 
   def local_gradient(trained, frozen, batch, keys, step):
@@ -56,7 +67,7 @@ def plain_step(example_losses, optimizer, mesh, ema_decay):
   return step
 
 
-def example_keys(key, step, count):
-  """Keys (count,) of the examples at positions 0..count-1 of one step."""
+def example_keys(key: jax.Array, step: int | jax.Array, count: int) -> jax.Array:
+  """Keys (count,) of the examples at positions 0 ... count-1 of one step."""
   key = jax.random.fold_in(key, step)
   return jax.vmap(lambda position: jax.random.fold_in(key, position))(jnp.arange(count))

@@ -110,7 +110,7 @@ def test_a_strategy_that_is_none_is_refused(coefficients, words):
 def test_the_check_finds_columns_that_are_too_long(monkeypatch):
   longer = strategies.matrix
   monkeypatch.setattr(strategies, 'matrix', lambda *a: 1.001 * longer(*a))
-  with pytest.raises(ValueError, match=r'norm 1\.001'):
+  with pytest.raises(ValueError, match=r'norms 1\.001'):
     strategies.check(STRATEGY, 8)
 
 

@@ -10,11 +10,10 @@ from ldm_jax.privacy import accounting, mechanism
 from ldm_jax.privacy.release import (
   clip_rows,
   histograms_norm,
-  latent_moments,
+  latent_means,
   onto_simplex,
   private_histograms,
   private_mean,
-  private_moments,
   release_key,
   shares,
 )
@@ -86,47 +85,19 @@ def test_bad_arguments_are_refused():
     private_mean(np.zeros((3, 2)), 1.0, 1.0, 3, key, centre=np.zeros(3))
 
 
-# Moments
+# Latent means
 
 
-def test_private_moments_approach_mean_and_deviation_of_a_large_cohort():
+def test_latent_means_average_the_volumes_that_are_present():
   rng = np.random.default_rng(0)
-  truth = np.array([0.2, -0.1, 0.0]), np.array([0.9, 1.1, 1.0])
-  z = truth[0] + truth[1] * rng.normal(size=(4000, 2, 2, 3, 3))
-  present = rng.random((4000, 2)) < 0.7
-  present[:, 0] = True
-  z[~present] = 1e9  # what is not present does not count
-  moments = latent_moments(z, present)
-  mean, std, made = private_moments(
-    *moments, 2.0, 1.0, 4000, mechanism.new_noise_key(0)
-  )
-  np.testing.assert_allclose(mean, truth[0], atol=0.02)
-  np.testing.assert_allclose(std, truth[1], atol=0.03)
-  assert (made['steps'], made['clip_norm']) == (1, 2.0)
-
-
-def test_one_patient_moves_both_moments_together_by_at_most_the_clip_norm():
-  rng = np.random.default_rng(1)
-  first, second = rng.normal(size=(6, 2)), 1e3 * rng.random((6, 2))
-  key = mechanism.new_noise_key(3)
-  released = lambda rows: private_mean(
-    np.concatenate([first, second], 1)[rows], 0.5, 1e-6, 1, key, centre=[0, 0, 1, 1]
-  )[0]
-  moved = np.linalg.norm(released(slice(6)) - released(slice(5)))
-  assert moved == pytest.approx(0.5, rel=1e-4)
-
-
-def test_a_deviation_is_returned_even_where_the_noise_makes_the_variance_negative():
-  first, second = np.zeros((3, 40)), np.zeros((3, 40))
-  _, std, _ = private_moments(first, second, 1.0, 9.0, 3, mechanism.new_noise_key(0))
-  assert np.all(std >= 1e-3) and np.any(std == np.float32(1e-3))
-
-
-def test_moments_of_different_shapes_are_refused():
-  with pytest.raises(ValueError, match='moments have shapes'):
-    private_moments(
-      np.zeros((3, 2)), np.zeros((3, 1)), 1.0, 1.0, 3, mechanism.new_noise_key(0)
-    )
+  z = rng.normal(size=(5, 3, 2, 2, 4))
+  present = np.array([[1, 1, 1], [1, 0, 1], [1, 0, 0], [0, 1, 0], [0, 0, 0]], bool)
+  expected = [
+    own[kept].reshape(-1, 4).mean(0) if kept.any() else np.zeros(4)
+    for own, kept in zip(z, present, strict=True)
+  ]
+  z[~present] = 1e9
+  np.testing.assert_allclose(latent_means(z, present), expected, atol=1e-12)
 
 
 # Histograms

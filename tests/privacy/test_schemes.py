@@ -110,7 +110,7 @@ def test_one_band_is_plain_poisson_in_draws_noise_and_cost():
       '2 coefficients',
     ),
     (lambda: schemes.TruncatedPoisson(**COMMON, max_batch_size=0), 'max_batch_size'),
-    (lambda: schemes.FullBatch(**COMMON), 'full batch holds all 120'),
+    (lambda: schemes.FullBatch(**COMMON), 'num_patients = 120 for a full batch'),
     (lambda: schemes.Poisson(**{**COMMON, 'batch_size': 121}), 'cannot exceed'),
     (lambda: schemes.Poisson(**COMMON, noise_multiplier=0.0), 'noise multiplier'),
     (lambda: MADE['poisson'].noise(), 'calibrated'),

@@ -152,7 +152,7 @@ def test_the_memory_of_the_noise_is_no_part_of_the_state(toy, start, params, pat
 def test_a_step_draws_the_patients_it_counts_and_no_others(toy, patients, tmp_path):
   step = build(toy[0], make_mesh(1), optax.sgd(1.0))
   fewer = {name: leaf[:11] for name, leaf in patients.items()}
-  with pytest.raises(ValueError, match=r'11 patients with 11 names.*counts 12'):
+  with pytest.raises(ValueError, match=r'the 12 patients.*11 patients with 11 names'):
     private.take_steps(
       step, fewer, range(11), CHUNK, None, {}, mesh=None, key=KEY, secret_key=NOISE_KEY
     )

@@ -74,17 +74,17 @@ def test_the_choices_of_a_config_are_those_that_the_code_has():
 
 
 def test_each_mechanism_of_a_config_is_a_scheme_of_its_own():
-  made = set()
-  for name in checks.MECHANISMS:
+  assert set(checks.MECHANISMS) == set(schemes.MECHANISMS)
+  for name, scheme in schemes.MECHANISMS.items():
     words = {'adapt.privacy.mechanism': name, 'adapt.privacy.max_batch_size': 40}
     privacy = override(defaults(), words).adapt.privacy
-    made.add(type(private.configured(privacy, 50, 10)))
+    assert type(private.configured(privacy, 50, 10)) is scheme
   known = {
     found
     for found in vars(schemes).values()
     if isinstance(found, type) and issubclass(found, schemes.Poisson)
   }
-  assert len(made) == len(checks.MECHANISMS) and made == known
+  assert set(schemes.MECHANISMS.values()) == known
 
 
 # What moves
@@ -121,7 +121,10 @@ def test_keys_and_values_are_refused_where_nothing_attends_to_conditions(module)
 @pytest.mark.parametrize(
   ('words', 'message'),
   [
-    ({'adapt.method': 'textual_inversion', 'adapt.prior.weight': 1}, 'token alone'),
+    (
+      {'adapt.method': 'textual_inversion', 'adapt.prior.weight': 1},
+      'only the new token',
+    ),
     ({'adapt.method': 'dreambooth', 'adapt.init': 'scratch'}, 'adapt.init'),
   ],
 )
