@@ -14,7 +14,8 @@ Why the bound holds, row by row:
 
 Two methods compute the same sum. 'vmap' differentiates each patient; 'ghost' (see
 `ghost.py`) does not form the gradients of layers with few positions and large kernels,
-which on a CPU costs less time and memory; `METHOD` says which is used where.
+which on a CPU costs less time and memory. 'auto' takes 'ghost' on a CPU unless the fast
+paths are turned off (`convolution.fast_paths_are_on`), 'vmap' elsewhere.
 
 More rows than a microbatch run by `scan`, so memory grows with the microbatch, never
 with the batch, and masks of any pattern share one compilation. A microbatch of padding
@@ -33,12 +34,11 @@ import jax
 import jax.numpy as jnp
 import jax_privacy
 
+from ldm_jax.models import convolution
 from ldm_jax.privacy import clipping as clipping_rules
 from ldm_jax.privacy import ghost
 from ldm_jax.privacy.checks import check_clip_norm
 
-# Measured on CPU only; elsewhere the method that needs no measurement to be right.
-METHOD = {'cpu': 'ghost'}
 METHODS = ('auto', 'vmap', 'ghost')
 
 
@@ -106,7 +106,9 @@ def clipped_sum(
     local = jax.tree.map(lambda w: w + zero.astype(w.dtype), trained)
 
   if method == 'auto':
-    method = METHOD.get(jax.default_backend(), 'vmap')
+    # 'ghost' was measured on CPUs only.
+    is_fast = jax.default_backend() == 'cpu' and convolution.fast_paths_are_on()
+    method = 'ghost' if is_fast else 'vmap'
   layers = {}
   if method == 'ghost':
     layers = ghost.find(loss_fn, trained, *jax.tree.map(lambda x: x[0], (batch, keys)))

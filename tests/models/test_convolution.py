@@ -194,6 +194,7 @@ def test_onednn_is_refused_where_it_is_not_known_to_run(monkeypatch):
   x, kernel = example((5, 4), (3, 3), (3, 4))
   with pytest.raises(ValueError, match="'onednn', which needs"):
     convolve(x, kernel, lowering='onednn')
+  assert choose_lowering('cpu', (8, 8, 8), (3, 3, 3)) == 'planar'
 
 
 @NEEDS_ONEDNN
@@ -213,6 +214,13 @@ def test_the_lowering_follows_platform_and_shape(monkeypatch):
   assert choose_lowering('cpu', (8, 2), (3, 3)) == 'shifted'
   assert choose_lowering('cpu', (8, 8, 8), (3, 3, 3)) == 'planar'
   assert choose_lowering('cpu', (8, 8, 2), (3, 3, 3)) == 'shifted'
+
+
+def test_switched_off_every_convolution_is_xlas(monkeypatch):
+  monkeypatch.setenv('LDM_JAX_ONEDNN', '1')
+  monkeypatch.setenv('LDM_JAX_FAST_CONV', '0')
+  assert choose_lowering('cpu', (8, 8, 2), (3, 3, 3)) == 'lax'
+  assert choose_lowering('cpu', (8, 8), (3, 3)) == 'lax'
 
 
 def test_a_layer_keeps_float32_parameters_and_names():
