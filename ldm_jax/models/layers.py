@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from flax.core import FrozenDict
 
 from ldm_jax.models import adapters
-from ldm_jax.models.convolution import Conv
+from ldm_jax.models.convolution import Conv, LinearMap
 from ldm_jax.models.initial import fan_in
 from ldm_jax.models.norms import GroupNorm
 from ldm_jax.models.repeated import RepeatedConv, nearest
@@ -102,6 +102,10 @@ class Dense(nn.Dense):
   def __call__(self, x):
     y = super().__call__(x)
     return adapters.beside(self, y, lambda kernel: x.astype(y.dtype) @ kernel)
+
+  def linear_map(self) -> LinearMap:
+    """Says that the layer is linear in its kernel, see `convolution.LinearMap`."""
+    return LinearMap()
 
 
 class ResidualBlock(nn.Module):
