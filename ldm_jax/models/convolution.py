@@ -47,11 +47,13 @@ import jax.numpy as jnp
 from ldm_jax.models import adapters, onednn
 from ldm_jax.models.initial import fan_in
 from ldm_jax.models.lowering import correlate, input_gradient, pad, subsample, unfold
-from ldm_jax.models.weight_gradients import batch_weight_gradient, weight_gradients
+from ldm_jax.models.weight_gradients import (
+  Pairs,
+  batch_weight_gradient,
+  weight_gradients,
+)
 from ldm_jax.types import Array, Shape
 
-# Zeros (before, after) along each axis; negative numbers crop.
-Pairs = tuple[tuple[int, int], ...]
 LOWERINGS = ('auto', 'onednn', 'shifted', 'planar', 'lax')
 # 0 turns off all fast paths.
 SWITCH = 'LDM_JAX_FAST_CONV'
@@ -177,7 +179,7 @@ def _check(x, kernel, strides, pairs, lowering):
       f'kernel {kernel.shape[:-2]}'
     )
   if lowering not in LOWERINGS:
-    raise ValueError(f'lowering is {lowering!r}; choose one of {LOWERINGS}')
+    raise ValueError(f'lowering is {lowering!r}, expected one of {LOWERINGS}')
   if lowering == 'onednn' and not onednn.is_available():
     raise ValueError(
       "lowering is 'onednn', which needs a CPU of x86-64 under Linux and jaxlib "
