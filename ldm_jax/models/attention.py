@@ -6,6 +6,7 @@ CrossAttentionBlock and SpatialTransformer.
 """
 
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -113,7 +114,7 @@ class Attention(nn.Module):
   projects: bool = True
 
   @nn.compact
-  def __call__(self, x, context=None):
+  def __call__(self, x: jax.Array, context: Array | None = None) -> jax.Array:
     context, mask = context if isinstance(context, tuple) else (context, None)
     reads_context = context is not None
     context = x if context is None else context
@@ -131,7 +132,7 @@ class Attention(nn.Module):
     y = attend(query, key, value, mask=mask).reshape(*x.shape[:-1], width)
     if not self.projects:
       return y
-    last = {'kernel_init': ZEROS} if self.zero_init else {}
+    last: dict[str, Any] = {'kernel_init': ZEROS} if self.zero_init else {}
     return Dense(x.shape[-1], dtype=self.dtype, name='out_proj', **last)(y)
 
 
@@ -141,7 +142,7 @@ class FeedForward(nn.Module):
   dtype: jnp.dtype | None = None
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
     channels = x.shape[-1]
     y = Dense(8 * channels, dtype=self.dtype, name='linear1')(x)
     y, gate = jnp.split(y, 2, axis=-1)
@@ -161,7 +162,7 @@ class TransformerBlock(nn.Module):
   projects: bool = True
 
   @nn.compact
-  def __call__(self, x, context=None):
+  def __call__(self, x: jax.Array, context: Array | None = None) -> jax.Array:
     attention = functools.partial(
       Attention, self.num_heads, self.head_dim, dtype=self.dtype
     )
@@ -190,7 +191,7 @@ class SpatialTransformer(nn.Module):
   projects: bool = True
 
   @nn.compact
-  def __call__(self, x, context=None):
+  def __call__(self, x: jax.Array, context: Array | None = None) -> jax.Array:
     one = (1,) * (x.ndim - 2)
     width = self.num_heads * self.head_dim
     norm = GroupNorm(self.norm_groups, self.norm_eps, dtype=self.dtype, name='norm')
@@ -222,7 +223,7 @@ class AttentionBlock(nn.Module):
   projects: bool = True
 
   @nn.compact
-  def __call__(self, x, context=None):
+  def __call__(self, x: jax.Array, context: Array | None = None) -> jax.Array:
     del context  # same signature as SpatialTransformer
     channels = x.shape[-1]
     head_dim = self.head_dim or channels

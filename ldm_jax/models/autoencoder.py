@@ -40,7 +40,7 @@ class Chain(nn.Module):
   makers: tuple
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
     for i, make in enumerate(self.makers):
       x = make(name=f'blocks_{i}')(x)
     return x
@@ -50,7 +50,7 @@ class Silu(nn.Module):
   """The activation as a module, for `Chain`."""
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
     return nn.silu(x)
 
 
@@ -153,7 +153,9 @@ class Autoencoder(Network):
     x_hat = self.decoder(self.post_quant_conv(z))
     return ACTIVATIONS[self.out_activation](x_hat)
 
-  def __call__(self, x, key=None):
+  def __call__(
+    self, x: jax.Array, key: jax.Array | None = None
+  ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Reconstruction, mean and standard deviation; without a key, z is the mean."""
     self.latent_size(x.shape[1:-1])
     mean, std = self.encode(x)

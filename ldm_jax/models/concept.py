@@ -31,7 +31,9 @@ SPREAD = 0.02
 class Concept(nn.Module):
   """Adds the new token to a condition, if the parameters contain one."""
 
-  def __call__(self, context, embedding, drop=None):
+  def __call__(
+    self, context: Array | None, embedding: Array | None, drop: Array | None = None
+  ) -> tuple[Array | None, Array | None]:
     """(context, embedding) with the new token; unchanged if there is none.
 
     Args:
@@ -44,7 +46,7 @@ class Concept(nn.Module):
     """
     if context is not None and self.has_variable('params', TOKENS):
       tokens, mask = context if isinstance(context, tuple) else (context, None)
-      new = self.get_variable('params', TOKENS).astype(tokens.dtype)
+      new: jax.Array = self.get_variable('params', TOKENS).astype(tokens.dtype)
       mask = jnp.ones(tokens.shape[:2], bool) if mask is None else mask
       is_used = jnp.ones(len(tokens), bool) if drop is None else ~drop
       context = (
@@ -52,7 +54,7 @@ class Concept(nn.Module):
         jnp.concatenate([mask, jnp.repeat(is_used[:, None], len(new), 1)], 1),
       )
     if embedding is not None and self.has_variable('params', EMBEDDING):
-      share = self.get_variable('params', EMBEDDING).astype(embedding.dtype)
+      share: jax.Array = self.get_variable('params', EMBEDDING).astype(embedding.dtype)
       share = jnp.broadcast_to(share, embedding.shape)
       share = share if drop is None else jnp.where(drop[:, None], 0, share)
       embedding = embedding + share

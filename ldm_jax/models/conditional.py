@@ -83,7 +83,14 @@ class ConditionalDenoiser(Network):
       self.source_gap = Dense(network.embedding_dim, **options)
     self.concept = Concept()
 
-  def __call__(self, z_t, t, attributes, drop=None, untold=None):
+  def __call__(
+    self,
+    z_t: jax.Array,
+    t: Array,
+    attributes: jax.Array,
+    drop: Array | None = None,
+    untold: Array | None = None,
+  ) -> jax.Array:
     """Output (b,*space,out_channels).
 
     Args:

@@ -9,11 +9,13 @@ further features, and an embedding pooled from the tokens, which every block get
 import math
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from ldm_jax.models.attention import Attention
 from ldm_jax.models.initial import uniform
 from ldm_jax.models.layers import Dense
+from ldm_jax.types import Array
 
 
 class AttributeEncoder(nn.Module):
@@ -39,7 +41,9 @@ class AttributeEncoder(nn.Module):
   dtype: jnp.dtype | None = None
 
   @nn.compact
-  def __call__(self, attributes, drop=None):
+  def __call__(
+    self, attributes: jax.Array, drop: Array | None = None
+  ) -> tuple[jax.Array, jax.Array | None]:
     """Tokens (b,k,width) and embedding (b,embedding_dim) or None.
 
     Args:

@@ -103,23 +103,6 @@ def convolve(
   return y.reshape(*leading, *y.shape[1:])
 
 
-def weight_gradient(
-  x: jax.Array, g: jax.Array, size: Shape, strides: Shape, pairs: Pairs
-) -> jax.Array:
-  """Gradient (*size, c_in, c_out) in float32 of a kernel, summed over the batch.
-
-  Args:
-    x: (b, *space, c_in), the input. g: (b, *space_out, c_out), the output's gradient.
-    size, strides, pairs: of the kernel, one entry per axis.
-  """
-  folded = _num_untouched_axes(size, strides, pairs)
-  x, g = (a.reshape(-1, *a.shape[1 + folded :]) for a in (x, g))
-  rest = size[folded:]
-  lowering = _chosen('auto', x, rest)
-  total = batch_weight_gradient(x, g, rest, strides[folded:], pairs[folded:], lowering)
-  return total.reshape(*size, *total.shape[-2:])
-
-
 def choose_lowering(platform: str, space: Shape, size: Shape) -> str:
   """The lowering for 'auto', by the table in the module's docstring.
 
@@ -252,14 +235,21 @@ class LinearMap:
     return unfold(pad(x, self.pairs), self.size, self.strides) if self.size else x
 
   def weight_gradient(self, x: jax.Array, g: jax.Array) -> jax.Array:
-    """Gradient of the kernel, in its shape and summed over the batch.
+    """Gradient of the kernel, in its shape and summed over the batch, float32.
 
     Args:
       x: (b,*space,c_in), the input. g: (b,*out,c_out), the output's gradient.
     """
-    if self.size:
-      return weight_gradient(x, g, self.size, self.strides, self.pairs)
-    return x.reshape(-1, x.shape[-1]).T @ g.reshape(-1, g.shape[-1])
+    if not self.size:
+      return x.reshape(-1, x.shape[-1]).T @ g.reshape(-1, g.shape[-1])
+    folded = _num_untouched_axes(self.size, self.strides, self.pairs)
+    x, g = (a.reshape(-1, *a.shape[1 + folded :]) for a in (x, g))
+    size, strides, pairs = (
+      values[folded:] for values in (self.size, self.strides, self.pairs)
+    )
+    lowering = _chosen('auto', x, size)
+    total = batch_weight_gradient(x, g, size, strides, pairs, lowering)
+    return total.reshape(*self.size, *total.shape[-2:])
 
 
 class Conv(nn.Module):
@@ -280,7 +270,7 @@ class Conv(nn.Module):
   lowering: str = 'auto'
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
     shape = (*self.kernel_size, x.shape[-1], self.features)
     kernel = self.param('kernel', self.kernel_init, shape, jnp.float32)
     dtype = self.dtype or x.dtype

@@ -8,6 +8,7 @@ the size of the skip connection.
 import functools
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from ldm_jax.models.attention import AttentionBlock, SpatialTransformer
@@ -25,6 +26,7 @@ from ldm_jax.models.layers import (
 from ldm_jax.models.levels import Level, Middle, timestep_embedding
 from ldm_jax.models.norms import GroupNorm
 from ldm_jax.models.transformer import DepthTransformer
+from ldm_jax.types import Array
 
 # Width of the embedding of t, in multiples of the finest level's channels. [MONAI]
 EMBEDDING_FACTOR = 4
@@ -82,8 +84,14 @@ class UNet(Network):
 
   @nn.compact
   def __call__(
-    self, x, t, context=None, class_labels=None, embedding=None, source=None
-  ):
+    self,
+    x: jax.Array,
+    t: Array,
+    context: Array | None = None,
+    class_labels: Array | None = None,
+    embedding: Array | None = None,
+    source: Array | None = None,
+  ) -> jax.Array:
     """Output (b,*space,out_channels).
 
     Args:
@@ -112,8 +120,10 @@ class UNet(Network):
     conv = functools.partial(Conv, kernel_size=kernels[0], dtype=self.dtype)
     x = conv(self.channels[0], name='conv_in')(x)
     if source is not None:
-      options = {'use_bias': False, 'kernel_init': ZEROS}
-      x = x + conv(self.channels[0], name='source_in', **options)(source)
+      source_in = conv(
+        self.channels[0], use_bias=False, kernel_init=ZEROS, name='source_in'
+      )
+      x = x + source_in(source)
     states = [x]
     num_levels = len(self.channels)
     for i in range(num_levels):

@@ -38,7 +38,7 @@ class PatchDiscriminator(Network):
       _Scale(self.channels, self.kernels, self.strides) for _ in range(self.num_scales)
     ]
 
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> list[jax.Array]:
     """Logits, one array (b * slices,*patches,1) for each plane and scale."""
     found = []
     for view in views(x, self.planes):
@@ -54,7 +54,7 @@ class _Scale(nn.Module):
   strides: tuple | None
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
     kernels, strides = kernels_and_strides(
       self.kernels, self.strides, len(self.channels)
     )

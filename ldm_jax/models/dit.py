@@ -9,6 +9,7 @@ block.
 
 import functools
 import math
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -18,7 +19,7 @@ from ldm_jax.models.attention import Attention
 from ldm_jax.models.layers import ZEROS, Dense, Network
 from ldm_jax.models.levels import recomputed, timestep_embedding
 from ldm_jax.models.norms import LayerNorm
-from ldm_jax.types import Shape
+from ldm_jax.types import Array, Shape
 
 # Number of sines and cosines of t. [Peebles23]
 TIME_FEATURES = 256
@@ -53,8 +54,14 @@ class DiT(Network):
 
   @nn.compact
   def __call__(
-    self, x, t, context=None, class_labels=None, embedding=None, source=None
-  ):
+    self,
+    x: jax.Array,
+    t: Array,
+    context: Array | None = None,
+    class_labels: Array | None = None,
+    embedding: Array | None = None,
+    source: Array | None = None,
+  ) -> jax.Array:
     """Output (b,*space,out_channels).
 
     Args:
@@ -81,9 +88,9 @@ class DiT(Network):
     patches, grid = to_patches(x, self.patch)
     h = dense(self.width, name='patch_embed')(patches)
     if source is not None:
-      options = {'use_bias': False, 'kernel_init': ZEROS}
       of_source, _ = to_patches(source, self.patch)
-      h = h + dense(self.width, name='source_in', **options)(of_source)
+      source_in = dense(self.width, use_bias=False, kernel_init=ZEROS, name='source_in')
+      h = h + source_in(of_source)
     h = h + positions(grid, self.width).astype(h.dtype)
     make = functools.partial(
       DiTBlock,
@@ -146,7 +153,9 @@ class DiTBlock(nn.Module):
   dtype: jnp.dtype | None = None
 
   @nn.compact
-  def __call__(self, h, embedding, context=None):
+  def __call__(
+    self, h: jax.Array, embedding: Array, context: Array | None = None
+  ) -> jax.Array:
     channels = h.shape[-1]
     dense = functools.partial(Dense, dtype=self.dtype)
     attention = functools.partial(
@@ -157,7 +166,7 @@ class DiTBlock(nn.Module):
       h = dense(self.mlp_factor * channels, name='linear1')(h)
       return dense(channels, name='linear2')(nn.gelu(h))
 
-    branches = [attention(name='attention')]
+    branches: list[Callable[[jax.Array], jax.Array]] = [attention(name='attention')]
     if context is not None:
       cross = attention(name='cross_attention')
       branches.append(lambda h: cross(h, context))

@@ -64,7 +64,7 @@ class Segmenter(Network):
     self.norm_out = GroupNorm(self.norm_groups, dtype=jnp.float32)
     self.conv_out = Conv(self.num_classes, (1,) * len(kernels[0]))
 
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
     """Logits (b,*space,num_classes) in float32, of any spatial size."""
     states = self.maps(x)
     h = states.pop()

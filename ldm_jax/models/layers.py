@@ -23,7 +23,7 @@ from ldm_jax.models.convolution import Conv, LinearMap
 from ldm_jax.models.initial import fan_in
 from ldm_jax.models.norms import GroupNorm
 from ldm_jax.models.repeated import RepeatedConv, nearest
-from ldm_jax.types import Shape
+from ldm_jax.types import Array, Shape
 
 ZEROS = nn.initializers.zeros
 
@@ -107,7 +107,7 @@ class Dense(nn.Dense):
   kernel_init: nn.initializers.Initializer = fan_in
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
     y = super().__call__(x)
     return adapters.beside(self, y, lambda kernel: x.astype(y.dtype) @ kernel)
 
@@ -135,7 +135,9 @@ class ResidualBlock(nn.Module):
   dtype: jnp.dtype | None = None
 
   @nn.compact
-  def __call__(self, x, embedding=None, size=None):
+  def __call__(
+    self, x: jax.Array, embedding: Array | None = None, size: Shape | None = None
+  ) -> jax.Array:
     norm = functools.partial(
       GroupNorm, self.norm_groups, self.norm_eps, dtype=self.dtype
     )
@@ -149,11 +151,11 @@ class ResidualBlock(nn.Module):
       x, h = nearest(x, self.strides, size), nearest(h, self.strides, size)
     h = conv(name='conv1')(h)
     if embedding is not None:
-      shift = Dense(self.features, dtype=self.dtype, name='time_emb_proj')
-      shift = shift(nn.silu(embedding))
+      time_emb_proj = Dense(self.features, dtype=self.dtype, name='time_emb_proj')
+      shift = time_emb_proj(nn.silu(embedding))
       h = h + jnp.expand_dims(shift, range(1, x.ndim - 1))
     h = nn.silu(norm(name='norm2')(h))
-    last = {'kernel_init': ZEROS} if self.zero_init else {}
+    last: dict[str, Any] = {'kernel_init': ZEROS} if self.zero_init else {}
     one = (1,) * len(self.kernel_size)
     last |= {'kernel_size': one} if self.pointwise else {}
     h = conv(name='conv2', **last)(h)
@@ -176,9 +178,11 @@ class Downsample(nn.Module):
   dtype: jnp.dtype | None = None
 
   @nn.compact
-  def __call__(self, x, embedding=None, size=None):
+  def __call__(
+    self, x: jax.Array, embedding: Array | None = None, size: Shape | None = None
+  ) -> jax.Array:
     del embedding, size  # same signature as ResidualBlock
-    padding = 'same'
+    padding: str | tuple = 'same'
     if self.trailing_padding:
       padding = tuple(
         (max(k - s, 0) // 2, -(-max(k - s, 0) // 2))
@@ -206,15 +210,17 @@ class Upsample(nn.Module):
   dtype: jnp.dtype | None = None
 
   @nn.compact
-  def __call__(self, x, embedding=None, size=None):
+  def __call__(
+    self, x: jax.Array, embedding: Array | None = None, size: Shape | None = None
+  ) -> jax.Array:
     del embedding  # same signature as ResidualBlock
-    options = {'dtype': self.dtype, 'name': 'conv'}
+    options: dict[str, Any] = {'dtype': self.dtype, 'name': 'conv'}
     whole = tuple(n * s for n, s in zip(x.shape[1:-1], self.strides, strict=True))
     if size is None or tuple(size) == whole:
-      conv = RepeatedConv(
+      repeated = RepeatedConv(
         self.features, self.kernel_size, repeats=self.strides, **options
       )
-      return conv(x)
+      return repeated(x)
     # Cropped before the convolution, which must not read the cropped voxels.
     conv = Conv(self.features, self.kernel_size, **options)
     return conv(nearest(x, self.strides, size))

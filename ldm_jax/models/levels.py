@@ -82,7 +82,7 @@ class Middle(nn.Module):
   remat: bool = False
 
   @nn.compact
-  def __call__(self, x, embedding, context):
+  def __call__(self, x: jax.Array, embedding: Array, context: Array) -> jax.Array:
     residual, attention = _blocks(self)
     x = residual(name='resnet_1')(x, embedding)
     if attention is not None:

@@ -20,7 +20,7 @@ class GroupNorm(nn.Module):
   dtype: jnp.dtype | None = None
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
     channels = x.shape[-1]
     if channels % self.num_groups:
       raise ValueError(
@@ -45,7 +45,7 @@ class LayerNorm(nn.Module):
   dtype: jnp.dtype | None = None
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
     y = x.astype(jnp.float32)
     y = y - y.mean(-1, keepdims=True)
     y = y * lax.rsqrt((y * y).mean(-1, keepdims=True) + self.epsilon)

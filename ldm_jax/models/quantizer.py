@@ -39,7 +39,7 @@ class Quantizer(nn.Module):
     distances = (self.codebook**2).sum(-1) - 2 * z @ self.codebook.T
     return jnp.argmin(distances, -1)
 
-  def __call__(self, z):
+  def __call__(self, z: jax.Array) -> jax.Array:
     """Nearest codes, with a straight-through gradient to z. [Oord17] Sec. 3.2"""
     codes = self.codebook[self.indices(z)].astype(z.dtype)
     return z + lax.stop_gradient(codes - z)

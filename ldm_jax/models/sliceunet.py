@@ -13,6 +13,7 @@ neighbour with a 3x3 convolution to the finer level's channels on the way up giv
 import functools
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from ldm_jax.models.convolution import Conv
@@ -28,6 +29,7 @@ from ldm_jax.models.layers import (
 from ldm_jax.models.levels import Level, timestep_embedding
 from ldm_jax.models.norms import GroupNorm
 from ldm_jax.models.transformer import DepthTransformer
+from ldm_jax.types import Array
 
 
 class SliceUNet(Network):
@@ -58,8 +60,14 @@ class SliceUNet(Network):
 
   @nn.compact
   def __call__(
-    self, x, t, context=None, class_labels=None, embedding=None, source=None
-  ):
+    self,
+    x: jax.Array,
+    t: Array,
+    context: Array | None = None,
+    class_labels: Array | None = None,
+    embedding: Array | None = None,
+    source: Array | None = None,
+  ) -> jax.Array:
     """Output (b,*space,out_channels); arguments as those of `denoiser.UNet`."""
     if class_labels is not None:
       raise ValueError(
@@ -73,8 +81,8 @@ class SliceUNet(Network):
     conv = functools.partial(Conv, kernel_size=kernels[0], dtype=self.dtype)
     x = conv(channels[0], name='conv_in')(x)
     if source is not None:
-      options = {'use_bias': False, 'kernel_init': ZEROS}
-      x = x + conv(channels[0], name='source_in', **options)(source)
+      source_in = conv(channels[0], use_bias=False, kernel_init=ZEROS, name='source_in')
+      x = x + source_in(source)
     skips = []
     for i in range(num):
       down = self._level(i, channels[i], f'down_blocks_{i}')

@@ -5,10 +5,12 @@ stored with the patients. [CFG] Ho and Salimans 2022, arXiv 2207.12598.
 """
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from ldm_jax.models.initial import uniform
 from ldm_jax.models.layers import Dense
+from ldm_jax.types import Array
 
 
 class TextEncoder(nn.Module):
@@ -24,7 +26,9 @@ class TextEncoder(nn.Module):
   dtype: jnp.dtype | None = None
 
   @nn.compact
-  def __call__(self, text, mask=None, drop=None):
+  def __call__(
+    self, text: jax.Array, mask: Array | None = None, drop: Array | None = None
+  ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
     """Tokens (b,m,width), their mask (b,m) and embedding (b,embedding_dim) or None.
 
     Args:

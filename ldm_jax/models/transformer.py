@@ -9,12 +9,14 @@ to the tokens of the condition. The number of scores is d (hw)^2 + hw d^2 instea
 import functools
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from ldm_jax.models.attention import Attention
 from ldm_jax.models.layers import ZEROS, Dense
 from ldm_jax.models.levels import timestep_embedding
 from ldm_jax.models.norms import LayerNorm
+from ldm_jax.types import Array
 
 
 class DepthTransformer(nn.Module):
@@ -30,7 +32,7 @@ class DepthTransformer(nn.Module):
   dtype: jnp.dtype | None = None
 
   @nn.compact
-  def __call__(self, x, context=None):
+  def __call__(self, x: jax.Array, context: Array | None = None) -> jax.Array:
     if x.ndim != 5:
       raise ValueError(
         f'depth attention: expected (b,d,h,w,c), got {x.shape}; set '

@@ -23,7 +23,7 @@ class Deconv(nn.Module):
   dtype: jnp.dtype | None = None
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
     num = len(self.strides)
     shape = (*self.strides, x.shape[-1], self.features)
     kernel = self.param('kernel', fan_in, shape)
@@ -47,7 +47,7 @@ class TransposedUpsample(nn.Module):
   dtype: jnp.dtype | None = None
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
     return Deconv(self.features, self.strides, self.dtype, name='deconv')(x)
 
 
@@ -60,7 +60,7 @@ class LinearUpsample(nn.Module):
   dtype: jnp.dtype | None = None
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
     size = [n * s for n, s in zip(x.shape[1:-1], self.strides, strict=True)]
     x = jax.image.resize(x, (x.shape[0], *size, x.shape[-1]), 'linear')
     return Conv(self.features, self.kernel_size, dtype=self.dtype, name='conv')(x)

@@ -54,7 +54,9 @@ class Wavelet(nn.Module):
     """Volumes (b,*space,1) in [0, 1] of coefficients (b,*space/s,latent_channels)."""
     return jnp.clip(_from_blocks(z @ self.filters.T, self._block()), 0, 1)
 
-  def __call__(self, x, key=None):
+  def __call__(
+    self, x: jax.Array, key: jax.Array | None = None
+  ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Reconstruction, coefficients and zeros; the key is not used."""
     z, std = self.encode(x)
     return self.decode(z), z, std

@@ -29,7 +29,7 @@ SMALLEST_PLANE = 128
 Pairs = tuple[tuple[int, int], ...]
 
 
-def weight_gradient(
+def taps_weight_gradient(
   x: jax.Array, g: jax.Array, size: Shape, strides: Shape
 ) -> jax.Array:
   """Gradient (*size, c_in, c_out) from the padded input: one product per tap."""
@@ -66,14 +66,14 @@ def weight_gradient(
 def planes_weight_gradient(
   x: jax.Array, g: jax.Array, size: Shape, strides: Shape
 ) -> jax.Array:
-  """`weight_gradient` with all taps of one plane in one product, which stays in cache.
+  """`taps_weight_gradient` with one product per plane, which stays in the cache.
 
   Each plane of the padded input contributes through k_0 planes of g, one per leading
   tap: a product (k_1 k_2 c_in, voxels) (voxels, k_0 c_out).
   """
   out = g.shape[1:-1]
   if not _has_planes(out, size, strides):
-    return weight_gradient(x, g, size, strides)
+    return taps_weight_gradient(x, g, size, strides)
   b, depth, c_in = x.shape[0], x.shape[1], x.shape[-1]
   c_out = g.shape[-1]
   k = size[0]
@@ -127,7 +127,7 @@ def weight_gradients(
     if by_library or by_planes:
       one = lambda a: batch_weight_gradient(*a, size, strides, pairs, lowering)
       return lax.map(one, (x, g)), True
-    products = lambda x, g: weight_gradient(pad(x, pairs), g, size, strides)
+    products = lambda x, g: taps_weight_gradient(pad(x, pairs), g, size, strides)
     return jax.vmap(products)(x, g), True
 
   return gradient(x, g)

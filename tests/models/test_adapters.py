@@ -140,7 +140,7 @@ def test_targets_choose_layers_by_their_paths():
 
 
 @pytest.mark.parametrize(
-  ('target', 'words'), [('to_x', 'names no layer.*a/to_q'), ('(', 'no regular')]
+  ('target', 'words'), [('to_x', 'matches no layer.*a/to_q'), ('(', 'no regular')]
 )
 def test_a_target_that_means_nothing_is_refused(target, words):
   params = {'a/to_q/kernel': jnp.zeros((4, 6))}

@@ -9,8 +9,14 @@ import pytest
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
-from ldm_jax.models import convolution, onednn, weight_gradients
-from ldm_jax.models.convolution import Conv, choose_lowering, convolve, padding_pairs
+from ldm_jax.models import onednn, weight_gradients
+from ldm_jax.models.convolution import (
+  Conv,
+  LinearMap,
+  choose_lowering,
+  convolve,
+  padding_pairs,
+)
 
 CASES = [
   # space, kernel, channels in and out, strides, padding
@@ -186,7 +192,7 @@ def test_a_weight_gradient_of_planes_is_a_convolution_itself():
     for name in ('shifted', 'onednn')
   )
   close(actual, expected)
-  close(convolution.weight_gradient(x, g, *arguments), expected)
+  close(LinearMap(*arguments).weight_gradient(x, g), expected)
 
 
 def test_onednn_is_refused_where_it_is_not_known_to_run(monkeypatch):
