@@ -78,9 +78,9 @@ def test_nothing_that_exists_is_written_over(files, capsys):
     ('a.safetensors', b'', 'could not be read'),
     ('b.safetensors', struct.pack('<Q', 2**60) + b'{}', 'could not be read'),
     ('c.npz', b'PK\x03\x04', 'could not be read'),
-    ('d.txt', b'1', "ends in '.txt'"),
+    ('d.txt', b'1', "the suffix '.txt'"),
     ('e.pt', b'no torch file', r'could not be read|torch is not installed'),
-    (None, b'', 'There is no file'),
+    (None, b'', 'does not exist'),
   ],
 )
 def test_a_broken_file_of_weights_is_one_paragraph(files, capsys, name, content, says):

@@ -73,7 +73,7 @@ def settings(work):
 def test_only_keys_values_and_the_token_move_all_else_is_bit_identical(work, base):
   """This is what samples are drawn from: the network with its word."""
   found = flatten(trained.denoiser_params(*settings(work), is_adapted=True))
-  word = {path for path in found if concept.is_new(path)}
+  word = {path for path in found if path.startswith(concept.PREFIX)}
   assert word == {'concept/tokens', 'concept/embedding'} == set(found) - set(base)
   reads = r'/attn2/to_[kv]/kernel$'
   for path, leaf in base.items():

@@ -1,1 +1,1 @@
-"""Pure functions of the diffusion process: arrays in, arrays out."""
+"""The diffusion process as pure functions of arrays."""

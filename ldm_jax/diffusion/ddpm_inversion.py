@@ -1,41 +1,50 @@
-"""Edit-friendly inversion of the ancestral sampler: noise maps that hold the source.
+"""Edit-friendly inversion of the ancestral sampler: noise maps that encode the source.
 
-[Huberman24] arXiv 2304.06140. Each z_t is drawn from z_0 with a noise of its own, not
-along one chain, so that the noise maps between neighbours are larger than a sampler's
-and carry the source's layout into whatever the denoiser is asked for. Kept are the maps
-times their standard deviation, what each step misses: this is defined at the last step
-too, whose variance is 0, and makes the way back exact for any denoiser.
+[Huberman24] arXiv 2304.06140. Each z_t is drawn from z_0 with its own independent
+noise, not along one chain. The noise maps between neighbouring times are therefore
+larger than those of a sampler and carry the source's layout over to any other
+condition. What is stored is each map times its standard deviation, that is, the
+difference between where a step arrives and its mean: it is defined at the last step
+too, whose variance is 0, and makes the round trip exact for any denoiser.
 """
 
 import jax
 import jax.numpy as jnp
 
 from ldm_jax.diffusion import grid, process, solvers
+from ldm_jax.diffusion.process import AfterStep, Denoiser
+from ldm_jax.diffusion.schedules import AnySchedule
+from ldm_jax.types import Array
 
 
 def ddpm_invert(
-  denoise,
-  z_0,
-  schedule,
-  num_steps,
-  key,
+  denoise: Denoiser,
+  z_0: Array,
+  schedule: AnySchedule,
+  num_steps: int,
+  key: jax.Array,
   *,
-  prediction='epsilon',
-  spacing='linspace',
-  first_step=0,
-):
+  prediction: str = 'epsilon',
+  spacing: str = 'linspace',
+  first_step: int = 0,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
   """Returns z_t, path and residuals, such that `ddpm_replay` gives z_0.
 
   Args:
-    denoise: (z_t, t) -> output, called once a step.
+    denoise: (z_t, t) -> output, called once per step.
     z_0: (b, ..., c).
-    key: one key, of which every row gets its own, or keys (b,).
-    first_step: steps of the grid that are left out, the noisiest.
+    schedule, num_steps, prediction, spacing: as in `solvers.sample`.
+    key: one key, from which each row gets its own, or keys (b,).
+    first_step: number of steps skipped at the noisy end of the grid.
 
   Returns:
-    z_t (b, ..., c) where the first step begins; path and residuals (n, b, ..., c) in
-    the order of sampling: path[i] is where step i arrives, residuals[i] what its mean
-    misses. path[-1] is z_0.
+    z_t (b, ..., c) at the time where the first step begins; path and residuals
+    (n, b, ..., c) in the order of sampling: path[i] is where step i arrives,
+    residuals[i] is path[i] minus the step's mean. path[-1] is z_0.
+
+  Raises:
+    ValueError: the spacing 'monai', a prediction that the schedule does not define, or
+      no step left.
   """
   t, s = _times(schedule, num_steps, prediction, spacing, first_step)
   keys = solvers.example_keys(key, z_0.shape[0])
@@ -56,20 +65,20 @@ def ddpm_invert(
 
 
 def ddpm_replay(
-  denoise,
-  z_t,
-  residuals,
-  schedule,
-  num_steps,
+  denoise: Denoiser,
+  z_t: Array,
+  residuals: Array,
+  schedule: AnySchedule,
+  num_steps: int,
   *,
-  prediction='epsilon',
-  spacing='linspace',
-  first_step=0,
-  after_step=None,
-):
+  prediction: str = 'epsilon',
+  spacing: str = 'linspace',
+  first_step: int = 0,
+  after_step: AfterStep | None = None,
+) -> jax.Array:
   """Runs the ancestral sampler from z_t with given residuals in place of its noise.
 
-  Arguments as `ddpm_invert`; after_step (z_s, i) -> z_s as in `solvers.sample`.
+  Arguments as in `ddpm_invert`; after_step (z_s, i) -> z_s as in `solvers.sample`.
 
   Returns:
     z_0 (b, ..., c).
@@ -86,7 +95,7 @@ def ddpm_replay(
 def _times(schedule, num_steps, prediction, spacing, first_step):
   process.check_prediction(prediction, schedule)
   if spacing == 'monai':
-    raise ValueError("The 'monai' spacing skips times and has no inverse; use another.")
+    raise ValueError(grid.NO_INVERSE)
   pairs = grid.time_pairs(schedule.num_timesteps, num_steps, spacing)
   return tuple(jnp.asarray(times) for times in grid.leave_out(pairs, first_step))
 

@@ -1,32 +1,37 @@
-"""Latent drifting: a signed shift (delta) of the noise the process starts from.
+"""Latent drifting: a signed shift (delta) of the noise that the process starts from.
 
-[Yeganeh25] arXiv 2412.20651. Its Eq. 4 adds delta to the mean of every reverse step;
-what its figures show is a shifted Gaussian prior. Every reading is a `Drift.variant`:
+[Yeganeh25] arXiv 2412.20651. Its Eq. 4 adds delta to the mean of every reverse step,
+while its figures show a shifted Gaussian prior. Each interpretation is one of
+`Drift.variant`:
 
   prior               train: eps = normal + delta at every time, z_t as usual;
                       sample: z_T = normal + delta, then any solver in the centred
                       coordinates y_t = z_t - noise_t delta (noise_t = sqrt(1 -
                       alpha_bar_t), in a flow t). The default.
   posterior_constant  trained as `prior`; z_T = normal + delta, and delta is added to
-                      where every step arrives: Eq. 4 to the letter. How far a sample
+                      the result of every step: Eq. 4 taken literally. How far a sample
                       drifts then grows with the number of steps.
-  init_only           trained with shifted noise at the last time alone; z_T = normal +
+  init_only           trained with shifted noise at the last time only; z_T = normal +
                       delta, then the plain solver. With a deterministic solver it
-                      samples what `prior` samples.
+                      gives the same samples as `prior`.
 
-Latents are (b, ..., c), levels as in `process`. Three functions drift a run, inside its
-loop: `centred` wraps the denoiser, `start` makes z_T, `step_shift` is what a step adds.
-In the coordinates y `prior` is ordinary diffusion: what a drift changes is where
-fine-tuning starts.
+Latents are (b, ..., c), levels as in `process`. Three functions apply a drift to a
+sampling run: `centred` wraps the denoiser, `start` makes z_T, `step_shift` is what each
+step adds. In the coordinates y `prior` is ordinary diffusion: what a drift changes is
+the model from which fine-tuning starts.
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ldm_jax.diffusion import process
+from ldm_jax.diffusion.process import AfterStep, AnyLevel, Denoiser
+from ldm_jax.diffusion.schedules import AnySchedule
+from ldm_jax.types import Array
 
 VARIANTS = ('prior', 'posterior_constant', 'init_only')
 TARGETS = ('shifted', 'raw')
@@ -34,22 +39,23 @@ TARGETS = ('shifted', 'raw')
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Drift:
-  """A drift and how it is read; functions here take one, a bare value, or None.
+  """A drift and its interpretation; functions here take one, a bare value, or None.
 
   Attributes:
-    value: delta, a scalar or (c,); traced in a search over many.
+    value: delta, a scalar or (c,); may be traced, as in a search over many values.
     variant: one of VARIANTS, see the module.
     target: what the network learns where noise is shifted: the 'shifted' noise, or
-      the 'raw' noise before the shift, which sampling then shifts by itself.
-    random_std: in training each example adds an offset of its own, N(0, random_std^2)
-      per channel: offset noise, the baseline of drifting. Sampling has none.
+      the 'raw' noise before the shift; then sampling adds the shift itself.
+    random_std: in training each example adds its own random offset, N(0, random_std^2)
+      per channel: offset noise, the baseline that drifting is compared with. Sampling
+      adds none.
 
   Raises:
-    ValueError: an unknown variant or target, a negative deviation, or offsets that a
-      raw target would hide from the sampler.
+    ValueError: an unknown variant or target, a negative deviation, or random_std > 0
+      with target 'raw', because the sampler cannot know those offsets.
   """
 
-  value: object = 0.0
+  value: Any = 0.0
   variant: str = 'prior'
   target: str = 'shifted'
   random_std: float = 0.0
@@ -58,21 +64,23 @@ class Drift:
     for name, choices in (('variant', VARIANTS), ('target', TARGETS)):
       if getattr(self, name) not in choices:
         raise ValueError(
-          f'adapt.drift.{name} is {getattr(self, name)!r}; it must be one of '
+          f'adapt.drift.{name} is {getattr(self, name)!r}, expected one of '
           f'{", ".join(choices)}. Set --config.adapt.drift.{name}=...'
         )
     if not 0 <= self.random_std < np.inf:
       raise ValueError(
-        f'adapt.drift.random_std is {self.random_std}; it must be a number from 0 up.'
+        f'adapt.drift.random_std is {self.random_std}, expected a finite number >= 0. '
+        'Set --config.adapt.drift.random_std=...'
       )
     if self.random_std and self.target == 'raw':
       raise ValueError(
-        "adapt.drift.random_std > 0 came with adapt.drift.target='raw': no sampler "
-        "knows an offset that the network was told to hide. Set target='shifted'."
+        "adapt.drift.random_std > 0 does not work with adapt.drift.target='raw': the "
+        'network would not predict the offsets and the sampler does not know them. Set '
+        "adapt.drift.target='shifted' or adapt.drift.random_std=0."
       )
 
 
-def of(drift):
+def of(drift: Any) -> Drift | None:
   """A Drift from a Drift, a scalar or (c,) value; None where it changes nothing."""
   if drift is None:
     return None
@@ -80,12 +88,17 @@ def of(drift):
   return None if _is_zero(drift.value) and not drift.random_std else drift
 
 
-def check_drift(drift, num_channels, schedule=None, solver=None):
-  """Refuses a drift that does not fit the latents, the schedule or the solver.
+def check_drift(
+  drift: Any,
+  num_channels: int,
+  schedule: AnySchedule | None = None,
+  solver: str | None = None,
+) -> None:
+  """Raises an error if a drift does not fit the latents, the schedule or the solver.
 
   Raises:
-    ValueError: a value that is neither finite scalar nor (num_channels,), or
-      `posterior_constant` where no step has a mean to shift.
+    ValueError: a value that is neither a finite scalar nor a finite (num_channels,),
+      or `posterior_constant` with a schedule or solver that cannot add it.
   """
   if drift is None:
     return
@@ -93,19 +106,24 @@ def check_drift(drift, num_channels, schedule=None, solver=None):
   shape = np.shape(drift.value)
   if shape not in ((), (num_channels,)):
     raise ValueError(
-      f'A drift of shape {shape} does not fit latents of {num_channels} channels; '
+      f'The drift has shape {shape}, but the latents have {num_channels} channels; '
       f'set adapt.drift.value to a number or to {num_channels} numbers.'
     )
   if not isinstance(drift.value, jax.core.Tracer) and not np.all(
     np.isfinite(drift.value)
   ):
-    raise ValueError(f'Drift {drift.value} is not finite; change adapt.drift.value.')
+    raise ValueError(
+      f'The drift is {drift.value}, expected finite numbers; change adapt.drift.value.'
+    )
   check_variant(drift, schedule, solver)
 
 
-def check_variant(drift, schedule=None, solver=None):
+def check_variant(
+  drift: Any, schedule: AnySchedule | None = None, solver: str | None = None
+) -> None:
   """The part of `check_drift` that needs no latents."""
-  if of(drift) is None or of(drift).variant != 'posterior_constant':
+  drift = of(drift)
+  if drift is None or drift.variant != 'posterior_constant':
     return
   if schedule is not None and not schedule.keeps_variance:
     raise ValueError(
@@ -114,13 +132,19 @@ def check_variant(drift, schedule=None, solver=None):
     )
   if solver == 'unipc':
     raise ValueError(
-      "adapt.drift.variant='posterior_constant' came with the solver 'unipc', which "
-      'corrects each step after the next call and would undo the shift; set '
+      "adapt.drift.variant='posterior_constant' does not work with the solver 'unipc', "
+      'which corrects each step after the next call and would undo the shift; set '
       "sample.solver='dpmpp_2m' or adapt.drift.variant='prior'."
     )
 
 
-def training_noise(eps, t, num_timesteps, drift, keys=None):
+def training_noise(
+  eps: jax.Array,
+  t: Array,
+  num_timesteps: int,
+  drift: Any,
+  keys: jax.Array | None = None,
+) -> tuple[jax.Array, jax.Array]:
   """Shifts the noise of training examples.
 
   Args:
@@ -128,10 +152,11 @@ def training_noise(eps, t, num_timesteps, drift, keys=None):
     t: (b,) times.
     num_timesteps: T of the schedule.
     drift: Drift, value or None.
-    keys: (b,) of the examples, for `random_std`: nothing depends on the other rows.
+    keys: (b,) of the examples, needed if `random_std` > 0. A row depends on its own
+      key only.
 
   Returns:
-    (noise that makes z_t, noise that is to be predicted), both eps without drift.
+    (noise that z_t is made with, noise that is the target); both eps without drift.
   """
   drift = of(drift)
   if drift is None:
@@ -147,10 +172,10 @@ def training_noise(eps, t, num_timesteps, drift, keys=None):
   return shifted, shifted if drift.target == 'shifted' else eps
 
 
-def start(noise, drift):
-  """Where a run starts from standard noise (b, ..., c), in the run's coordinates.
+def start(noise: jax.Array, drift: Any) -> jax.Array:
+  """Start of a run from standard noise (b, ..., c), in the coordinates of the run.
 
-  In centred coordinates the drifted start is plain noise.
+  These are centred for the variant `prior`, where the start is the noise itself.
   """
   drift = of(drift)
   if drift is None or _is_prior(drift):
@@ -158,18 +183,19 @@ def start(noise, drift):
   return noise + jnp.asarray(drift.value, noise.dtype)
 
 
-def step_shift(drift):
-  """What every step adds where it arrives: delta, or None. [Yeganeh25] Eq. 4.
+def step_shift(drift: Any) -> Array | None:
+  """What is added to the result of every step: delta, or None. [Yeganeh25] Eq. 4.
 
   `solvers.sample` takes it in `after_step`, `inversion` as `shift`.
   """
   drift = of(drift)
-  constant = drift is not None and drift.variant == 'posterior_constant'
-  return drift.value if constant else None
+  if drift is None or drift.variant != 'posterior_constant':
+    return None
+  return drift.value
 
 
-def after_step(drift, then=None):
-  """The argument `after_step` of `solvers.sample`: the drift's shift, `then` yours."""
+def after_step(drift: Any, then: AfterStep | None = None) -> AfterStep | None:
+  """The argument `after_step` of `solvers.sample`: the drift's shift, then `then`."""
   shift = step_shift(drift)
   if shift is None:
     return then
@@ -181,23 +207,24 @@ def after_step(drift, then=None):
   return shifted
 
 
-def to_centred(z_t, level_t, drift):
-  """Returns y_t = z_t - noise_t delta; z_t itself unless the variant is `prior`."""
-  return z_t if not _moves(drift) else z_t - _offset(z_t, level_t, of(drift))
+def from_centred(y_t: jax.Array, level_t: AnyLevel, drift: Any) -> jax.Array:
+  """Returns z_t = y_t + noise_t delta; y_t itself unless the variant is `prior`."""
+  drift = of(drift)
+  if drift is None or not _is_prior(drift) or _is_zero(drift.value):
+    return y_t
+  _, noise = process.signal_and_noise(level_t, y_t)
+  return y_t + noise * jnp.asarray(drift.value, y_t.dtype)
 
 
-def from_centred(y_t, level_t, drift):
-  """Returns z_t = y_t + noise_t delta, the inverse of `to_centred`."""
-  return y_t if not _moves(drift) else y_t + _offset(y_t, level_t, of(drift))
-
-
-def centred(denoise, schedule, drift, prediction='epsilon'):
+def centred(
+  denoise: Denoiser, schedule: AnySchedule, drift: Any, prediction: str = 'epsilon'
+) -> Denoiser:
   """Wraps denoise (z_t, t) -> output for the coordinates that the solver runs in.
 
   prior: eps_c(y, t) = eps(y + noise_t delta, t) - delta; the clean latent is the same
   in both coordinates, so v changes by signal_t delta and the flow's velocity by delta.
   A `raw` network returns centred noise already. The other variants run on z_t itself:
-  there a raw output gets back what its target left out.
+  there delta is added to the output of a raw network.
   """
   process.check_prediction(prediction)
   drift = of(drift)
@@ -228,16 +255,6 @@ def _is_prior(drift):
   return drift.variant == 'prior'
 
 
-def _moves(drift):
-  drift = of(drift)
-  return drift is not None and _is_prior(drift) and not _is_zero(drift.value)
-
-
-def _offset(z, level_t, drift):
-  _, noise = process.signal_and_noise(level_t, z)
-  return noise * jnp.asarray(drift.value, z.dtype)
-
-
 def _is_zero(value):
-  """True for concrete zeros: then every function here is the identity."""
+  """True for zeros that are not traced; then every function here is the identity."""
   return not isinstance(value, jax.core.Tracer) and not np.any(np.asarray(value))

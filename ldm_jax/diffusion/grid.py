@@ -1,4 +1,4 @@
-"""The times that a sampling run visits, and the denoiser calls it makes there.
+"""The times that a sampling run visits, and the denoiser calls made there.
 
 [Lin24] arXiv 2305.08891 (spacings), [Karras22] arXiv 2206.00364 (Heun's calls).
 """
@@ -10,14 +10,20 @@ import jax.numpy as jnp
 import numpy as np
 
 SPACINGS = ('linspace', 'leading', 'trailing', 'monai')
+# The message of inversions for this spacing.
+NO_INVERSE = (
+  "The spacing 'monai' skips times between two steps, so it has no inverse; use "
+  f'one of {list(SPACINGS[:3])}.'
+)
+TimePairs = tuple[np.ndarray, ...]
 
 
 class Calls(NamedTuple):
-  """One entry per denoiser call of a run, arrays (n,): what `lax.scan` runs over.
+  """The denoiser calls of a run, arrays (n,) with one entry per call, for `lax.scan`.
 
   Step i goes from time t to s < t (-1 is clean); the two steps before it began at
-  `before` and `before_2`. The call is made at time `at`: t, or s where it `corrects`
-  the step. With it the step `arrives`, or one more call will correct it.
+  `before` and `before_2`. The call is made at time `at`: t, or s if it `corrects`
+  the step. `arrives` is False if one more call will correct the step, else True.
   """
 
   i: jax.Array
@@ -30,12 +36,14 @@ class Calls(NamedTuple):
   arrives: jax.Array
 
 
-def time_grid(num_timesteps, num_steps, spacing='linspace', offset=0):
+def time_grid(
+  num_timesteps: int, num_steps: int, spacing: str = 'linspace', offset: int = 0
+) -> np.ndarray:
   """Returns the num_steps decreasing integer times a run visits, int32 (num_steps,).
 
   `linspace` runs from T-1 to `offset`, `leading` in strides of T // num_steps down to
   `offset`, `trailing` from T-1 in strides of T / num_steps ([Lin24] Table 2); `monai`
-  is `linspace`. Offset 1 is what Stable Diffusion was sampled with.
+  is `linspace`. Stable Diffusion was sampled with an offset of 1.
 
   Raises:
     ValueError: fewer than 1 or more than num_timesteps steps, an unknown spacing, or
@@ -43,17 +51,18 @@ def time_grid(num_timesteps, num_steps, spacing='linspace', offset=0):
   """
   if not 1 <= num_steps <= num_timesteps:
     raise ValueError(
-      f'{num_steps} sampling steps do not fit a schedule of {num_timesteps} times; '
-      f'set num_steps between 1 and {num_timesteps}.'
+      f'The number of sampling steps is {num_steps}, but the schedule has '
+      f'{num_timesteps} times; set num_steps between 1 and {num_timesteps}.'
     )
   if spacing not in SPACINGS:
-    raise ValueError(f'Unknown spacing {spacing!r}; use one of {list(SPACINGS)}.')
+    raise ValueError(f'The spacing is {spacing!r}, expected one of {list(SPACINGS)}.')
+  times: np.ndarray
   stride = num_timesteps // num_steps
   largest = stride - 1 if spacing == 'leading' else num_timesteps - num_steps
   if not 0 <= offset <= largest or (offset and spacing == 'trailing'):
     raise ValueError(
       f'An offset of {offset} does not fit {num_steps} steps of {num_timesteps} times '
-      f'with the spacing {spacing!r}; use 0.'
+      f'with the spacing {spacing!r}; set the offset to 0.'
     )
   if spacing == 'leading':
     times = np.arange(num_steps) * stride + offset
@@ -67,7 +76,9 @@ def time_grid(num_timesteps, num_steps, spacing='linspace', offset=0):
   return times[::-1].astype(np.int32)
 
 
-def time_pairs(num_timesteps, num_steps, spacing='linspace', offset=0):
+def time_pairs(
+  num_timesteps: int, num_steps: int, spacing: str = 'linspace', offset: int = 0
+) -> TimePairs:
   """Returns (t, s), each int32 (num_steps,): step i goes from t[i] to s[i] < t[i].
 
   s is the next time of the grid and -1 (clean) at the end. `monai` reproduces
@@ -79,25 +90,26 @@ def time_pairs(num_timesteps, num_steps, spacing='linspace', offset=0):
   return t, np.append(t[1:], -1).astype(np.int32)
 
 
-def leave_out(pairs, first_step):
-  """The pairs (t, s) without the first, noisiest steps: a run from partly noised data.
+def leave_out(pairs: TimePairs, first_step: int) -> TimePairs:
+  """(t, s) without the first, noisiest steps: for a run from partly noised data.
 
   Raises:
-    ValueError: where no step would be left.
+    ValueError: if no step would be left.
   """
   if not 0 <= first_step < len(pairs[0]):
     raise ValueError(
-      f'{first_step} of {len(pairs[0])} steps were to be left out; at least one must '
-      'stay. Change counterfactual.ddpm.skip or counterfactual.sdedit.strength.'
+      f'{first_step} of {len(pairs[0])} steps would be skipped, but at least one must '
+      'remain. Change counterfactual.ddpm.skip or counterfactual.sdedit.strength.'
     )
   return tuple(times[first_step:] for times in pairs)
 
 
-def calls(t, s, twice=False):
-  """The `Calls` of a run over the pairs (t, s): one a step, or two.
+def calls(t: np.ndarray, s: np.ndarray, twice: bool = False) -> Calls:
+  """The `Calls` of a run over steps from t (n,) to s (n,): one per step, or two.
 
-  With `twice` every step but the last is called at both its ends (2 num_steps - 1
-  calls): the last ends clean, where no network was trained.
+  With `twice` the denoiser is called at both ends of every step but the last
+  (2 num_steps - 1 calls): the last step ends at the clean time, for which no network is
+  trained.
   """
   steps = np.arange(len(t))
   number = np.repeat(steps, 2)[:-1] if twice else steps

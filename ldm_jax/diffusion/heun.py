@@ -1,4 +1,4 @@
-"""Heun's method: the trapezoidal rule along the curve of levels, of second order.
+"""Heun's method, of second order: the trapezoidal rule along the curve of levels.
 
 [Karras22] arXiv 2206.00364 Algorithm 1 with gamma = 0. In the coordinates (signal,
 noise) the probability flow of every schedule is dz = z_0_hat dsignal + eps_hat dnoise,
@@ -12,27 +12,37 @@ import jax
 import jax.numpy as jnp
 
 from ldm_jax.diffusion import process
+from ldm_jax.diffusion.process import AnyLevel
+from ldm_jax.types import Array
 
 
 class Memory(NamedTuple):
-  """Where the step began, and the pair predicted there, each (b, ..., c)."""
+  """Latents at the beginning of the step and the pair predicted there, (b, ..., c)."""
 
   z_t: jax.Array
   z_0_hat: jax.Array
   eps_hat: jax.Array
 
 
-def start(z_T):
+def start(z_T: jax.Array) -> Memory:
   """The memory before the first call."""
   return Memory(z_T, jnp.zeros_like(z_T), jnp.zeros_like(z_T))
 
 
-def move(memory, z, z_0_hat, eps_hat, level_t, level_s, corrects):
-  """One call: Euler's step to s or, where it corrects, the step with both ends' mean.
+def move(
+  memory: Memory,
+  z: Array,
+  z_0_hat: Array,
+  eps_hat: Array,
+  level_t: AnyLevel,
+  level_s: AnyLevel,
+  corrects: Array,
+) -> tuple[jax.Array, Memory]:
+  """One call: Euler's step to s; if it corrects, the step with the mean of both ends.
 
   Args:
-    memory: of the call before.
-    z: where the pair was predicted: z_t, or Euler's z_s.
+    memory: returned by the call before.
+    z: latents at which the pair was predicted: z_t, or Euler's z_s.
     z_0_hat, eps_hat: the predicted pair.
     level_t, level_s: of the step.
     corrects: () bool, whether this is the step's second call.

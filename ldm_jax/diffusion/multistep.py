@@ -1,11 +1,11 @@
-"""Multistep solvers: second order and more at one denoiser call a step.
+"""Multistep solvers: second order or higher with one denoiser call per step.
 
 [Lu22] arXiv 2211.01095 (DPM-Solver++), [Zhao23] arXiv 2302.04867 (UniPC). Both solve
   z_s = noise_s / noise_t z_t + signal_s int_0^1 h exp(-h (1 - x)) z_0_hat(x) dx,
-x the share of the step in the log signal-to-noise ratio log(signal / noise) and h the
-step's length in it, with a polynomial through the latents z_0_hat predicted so far.
-Where a step begins without signal or ends without noise, h is infinite and the step
-is of first order. Latents are (b, ..., c), levels as in `process`.
+where h is the length of the step in log(signal / noise) and x the fraction of it, with
+a polynomial through the latents z_0_hat predicted so far. If a step begins without
+signal or ends without noise, h is infinite and the step is of first order. Latents are
+(b, ..., c), levels as in `process`.
 """
 
 from typing import NamedTuple
@@ -14,28 +14,35 @@ import jax
 import jax.numpy as jnp
 
 from ldm_jax.diffusion import process
+from ldm_jax.diffusion.process import AnyLevel
+from ldm_jax.types import Array
+
+# Of the beginnings of the two steps before, of t and of s.
+FourLevels = tuple[AnyLevel, AnyLevel, AnyLevel, AnyLevel]
 
 
 class Memory(NamedTuple):
-  """What was predicted one and two calls ago, and where UniPC stood one call ago."""
+  """Predictions one and two calls ago, UniPC's latents one call ago: (b, ..., c)."""
 
   z_0_hat: jax.Array
   z_0_hat_before: jax.Array
   z_t: jax.Array
 
 
-def start(z_T):
+def start(z_T: jax.Array) -> Memory:
   """The memory before the first call."""
   return Memory(jnp.zeros_like(z_T), jnp.zeros_like(z_T), z_T)
 
 
-def dpmpp_2m(memory, z_t, z_0_hat, levels, i):
+def dpmpp_2m(
+  memory: Memory, z_t: Array, z_0_hat: Array, levels: FourLevels, i: Array
+) -> tuple[jax.Array, Memory]:
   """Moves from t to s by DPM-Solver++(2M). [Lu22] Algorithm 2.
 
   It is the step of DDIM towards a clean latent extrapolated to the middle of the step.
 
   Args:
-    memory: of the step before.
+    memory: returned by the step before.
     z_t: latents at time t.
     z_0_hat: the clean latent predicted there.
     levels: of the beginnings of the two steps before, of t and of s.
@@ -54,16 +61,18 @@ def dpmpp_2m(memory, z_t, z_0_hat, levels, i):
   return z_s, memory._replace(z_0_hat=z_0_hat)
 
 
-def unipc(memory, z_t, z_0_hat, levels, i):
-  """Corrects the arrival at t, then moves on to s: UniPC-2, of third order inside.
+def unipc(
+  memory: Memory, z_t: Array, z_0_hat: Array, levels: FourLevels, i: Array
+) -> tuple[jax.Array, Memory]:
+  """Corrects the latents at t, then moves on to s: UniPC-2, of third order inside.
 
-  [Zhao23] Algorithms 5 and 6: the call at t, which the next step needs anyway, first
-  repeats the step that led to t with a parabola through three predictions (UniC-2);
-  the move to s is `dpmpp_2m` (UniP-2).
+  [Zhao23] Algorithms 5 and 6: the prediction at t, which the next step needs anyway, is
+  first used to repeat the step that led to t with a parabola through three predictions
+  (UniC-2); the move to s is `dpmpp_2m` (UniP-2).
 
   Args:
-    memory: of the call before.
-    z_t: latents at t as the step before left them.
+    memory: returned by the call before.
+    z_t: latents at t that the step before returned.
     z_0_hat, levels, i: as in `dpmpp_2m`.
 
   Returns:

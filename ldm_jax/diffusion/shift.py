@@ -1,32 +1,38 @@
-"""How far samples lie from a target, and the drift that brings them there.
+"""Distance of samples from a target distribution, and the drift that reduces it.
 
-Pure mathematics of the search for a drift (`ldm_jax/choosing.py`); latents are
-(n, ..., c). [Szekely13] Szekely and Rizzo, Energy statistics, J. Stat. Plan. Inference
-143 (energy distance); [Yeganeh25] arXiv 2412.20651 (L1 by Monte Carlo).
+The mathematics of the search for a drift; latents are (n, ..., c). [Szekely13] Szekely
+and Rizzo, Energy statistics, J. Stat. Plan. Inference 143 (energy distance);
+[Yeganeh25] arXiv 2412.20651 (L1 by Monte Carlo).
 """
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-LEAST_GAIN = 1e-2  # below it a drift does not move the mean, whatever its size
+from ldm_jax.types import Array
+
+# Smaller gains count as none: such a drift does not move the mean.
+LEAST_GAIN = 1e-2
 
 
-def l1_distance(generated, target):
+def l1_distance(generated: jax.Array, target: jax.Array) -> jax.Array:
   """Energy distance under L1 of two sets of latents (n, ..., c) and (m, ..., c).
 
-  The mean over cells of E|x - y| - E|x - x'| / 2 - E|y - y'| / 2, each without bias
-  [Szekely13]. E|x - y| alone, the L1 distance of [Yeganeh25] read literally, is least
-  for samples that all lie at the target's median; what the spread of either side
-  contributes is therefore taken off. Zero is met where all cells have the target's
-  distribution, and small negative numbers by chance. By sorting: n log n, not n m.
+  The mean over cells of E|x - y| - E|x - x'| / 2 - E|y - y'| / 2, each estimated
+  without bias [Szekely13]. E|x - y| alone, the L1 distance of [Yeganeh25] taken
+  literally, is smallest for samples that all lie at the target's median, so the
+  contribution of the spread of either side is subtracted. It is zero if all cells have
+  the target's distribution; small negative numbers occur by chance. Computed by
+  sorting, in n log n instead of n m.
 
   Returns:
     Scalar, in units of the latents.
   """
   n, m = len(generated), len(target)
   target = target.astype(generated.dtype)
-  # Differences matter, not places: around zero float32 keeps more digits.
+  # Only differences matter, and float32 is more accurate around zero.
   middle = jnp.mean(target, axis=0)
   x, y = generated - middle, target - middle
   within_x, within_y = _pair_sum(x), _pair_sum(y)
@@ -36,35 +42,37 @@ def l1_distance(generated, target):
   return jnp.mean(between - spread) / 2
 
 
-def channel_mean(z):
+def channel_mean(z: Array) -> Array:
   """The mean (c,) over samples and cells of latents (n, ..., c)."""
   return z.reshape(-1, z.shape[-1]).mean(0)
 
 
-def probes(num_channels, size):
-  """Drifts (1 + c, c) that tell how each channel's drift moves all means.
+def probes(num_channels: int, size: float) -> np.ndarray:
+  """Drifts (1 + c, c) to measure how each channel's drift moves all means.
 
-  No drift, and `size` in one channel after the other.
+  The first row is zero, row 1 + i has `size` in channel i.
   """
   return np.concatenate([np.zeros((1, num_channels)), size * np.eye(num_channels)])
 
 
-def gains(means, size):
+def gains(means: Array, size: float) -> tuple[Array, Array]:
   """Means (1 + c, c) of the samples under `probes` -> (mean (c,), gain (c, c)).
 
-  gain[i, j] is how far a drift of 1 in channel j moves the mean of channel i. Of a
-  Gaussian model, of deviation s along the constant image, it is
+  gain[i, j] is how far a drift of 1 in channel j moves the mean of channel i. For a
+  Gaussian model with deviation s along the constant image it is
   s / sqrt((signal_T s)^2 + noise_T^2): near 10 in Stable Diffusion.
   """
   return means[0], (means[1:] - means[0]).T / size
 
 
-def closed_form(target_mean, model_mean, gain, largest):
+def closed_form(
+  target_mean: Array, model_mean: Array, gain: Array, largest: float
+) -> np.ndarray:
   """The drift per channel (c,) that moves the model's mean to the target's.
 
-  Solves gain delta = target_mean - model_mean in the least-squares sense, leaving
-  alone what no drift moves (singular values below LEAST_GAIN), and keeps every channel
-  within [-largest, largest]: the gain was measured near zero.
+  Solves gain delta = target_mean - model_mean in the least-squares sense, ignoring
+  directions that no drift moves (singular values below LEAST_GAIN), and clips every
+  channel to [-largest, largest], because the gain was measured near zero.
   """
   wanted = np.asarray(target_mean, float) - np.asarray(model_mean, float)
   left, values, right = np.linalg.svd(np.asarray(gain, float))
@@ -73,11 +81,13 @@ def closed_form(target_mean, model_mean, gain, largest):
   return np.clip(right.T @ (inverse * (left.T @ wanted)), -largest, largest)
 
 
-def over(function, values, at_once=1):
+def over(
+  function: Callable[[Array], Array], values: Array, at_once: int = 1
+) -> jax.Array:
   """Stacked function(value) of values (g,) or (g, c), `at_once` of them as one batch.
 
-  One loop in one program, whatever the length of the grid; what is batched also lies
-  in memory at once. A grid that does not divide is filled up with its last value.
+  One loop in one program for any number of values; a batch is in memory at once. If g
+  is no multiple of `at_once`, the last value is repeated to fill the last batch.
   """
   values = jnp.asarray(values)
   count = len(values)

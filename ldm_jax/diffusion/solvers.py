@@ -1,37 +1,47 @@
 """Reverse-time solvers: one step each, and one compiled scan over a grid of times.
 
-A denoiser is `denoise(z_t, t) -> output`, z_t (b, ..., c), t int32 (b,), output the
-noise unless `prediction` says otherwise. [Ho20] arXiv 2006.11239, [Song21] arXiv
-2010.02502; `heun` and `multistep` hold the solvers of higher order.
+A denoiser is `denoise(z_t, t) -> output`, z_t (b, ..., c), t int32 (b,); the output is
+the noise or what `prediction` names. [Ho20] arXiv 2006.11239, [Song21] arXiv
+2010.02502; the solvers of higher order are in `heun` and `multistep`.
 
-Which one: `ddim` (= `euler`) is of first order and the one that inverts; `dpmpp_2m`
-and `unipc` reach second order at one call a step and are made for networks that lose
-accuracy where little noise is left; `heun` takes two calls a step and is the plain
-choice for `flow`. `ddpm` is the only one that draws noise without being asked.
+Choosing one: `ddim` (= `euler`) is of first order and the only one with an inversion;
+`dpmpp_2m` and `unipc` are of second order with one call per step, made for networks
+that lose accuracy where little noise is left; `heun` needs two calls per step and is
+the usual choice for `flow`. `ddpm` draws noise at every step, `ddim` only if eta > 0.
 """
 
 import jax
 import jax.numpy as jnp
 
 from ldm_jax.diffusion import grid, heun, multistep, process
+from ldm_jax.diffusion.process import AfterStep, AnyLevel, Denoiser
+from ldm_jax.diffusion.schedules import AnySchedule
+from ldm_jax.types import Array, Shape
 
 SOLVERS = ('ddim', 'ddpm', 'euler', 'heun', 'dpmpp_2m', 'unipc')
 
 
-def ddim_step(z_t, eps_hat, level_t, level_s, eta=0.0, noise=None, added=None):
+def ddim_move(
+  z_0_hat: Array,
+  eps_hat: Array,
+  level_t: AnyLevel,
+  level_s: AnyLevel,
+  eta: float = 0.0,
+  noise: Array | None = None,
+  added: Array | None = None,
+) -> jax.Array:
   """Moves latents (b, ..., c) from time t to s < t. [Song21] Eq. 12.
 
-  eta scales the fresh noise: 0 is deterministic, 1 is the ancestral DDPM step.
-  """
-  z_0_hat = process.to_z_0(eps_hat, z_t, level_t)
-  return ddim_move(z_0_hat, eps_hat, level_t, level_s, eta, noise, added)
+  Computed from the predicted pair, so it is defined also where no signal is left. With
+  eta 0 it is Euler's step of the probability flow in the coordinates (signal, noise):
+  on the straight line of `flow`, z_t + (s - t) velocity.
 
-
-def ddim_move(z_0_hat, eps_hat, level_t, level_s, eta=0.0, noise=None, added=None):
-  """`ddim_step` from the predicted pair; defined also where no signal is left.
-
-  With eta 0 it is Euler's step of the probability flow in the coordinates (signal,
-  noise): on the straight line of `flow`, z_t + (s - t) velocity.
+  Args:
+    z_0_hat, eps_hat: the predicted clean latent and noise.
+    level_t, level_s: at both times.
+    eta: scale of the fresh noise: 0 is deterministic, 1 the ancestral DDPM step.
+    noise: standard noise (b, ..., c), None for eta 0.
+    added: as in `process.posterior`.
   """
   if noise is None:
     return process.add_noise(z_0_hat, eps_hat, level_s)
@@ -41,40 +51,41 @@ def ddim_move(z_0_hat, eps_hat, level_t, level_s, eta=0.0, noise=None, added=Non
   return signal_s * z_0_hat + along * eps_hat + jnp.sqrt(variance) * noise
 
 
-def ddpm_step(z_t, eps_hat, level_t, level_s, noise, added=None):
+def ddpm_move(
+  z_0_hat: Array,
+  z_t: Array,
+  level_t: AnyLevel,
+  level_s: AnyLevel,
+  noise: Array,
+  added: Array | None = None,
+) -> jax.Array:
   """Draws z_s from the posterior of any s < t. [Ho20] Algorithm 2, respaced.
 
-  `added` as in `process.posterior`.
+  Arguments as in `ddim_move`.
   """
-  z_0_hat = process.to_z_0(eps_hat, z_t, level_t)
-  return ddpm_move(z_0_hat, z_t, level_t, level_s, noise, added)
-
-
-def ddpm_move(z_0_hat, z_t, level_t, level_s, noise, added=None):
-  """`ddpm_step` from the predicted clean latent."""
   mean, variance = process.posterior(z_0_hat, z_t, level_t, level_s, added)
   return mean + jnp.sqrt(variance) * noise
 
 
 def sample(
-  denoise,
-  z_T,
-  schedule,
-  num_steps,
-  key=None,
+  denoise: Denoiser,
+  z_T: jax.Array,
+  schedule: AnySchedule,
+  num_steps: int,
+  key: jax.Array | None = None,
   *,
-  solver='ddim',
-  eta=0.0,
-  prediction='epsilon',
-  spacing='linspace',
-  clip_z_0=None,
-  clip_noise=True,
-  after_step=None,
-  first_step=0,
-):
+  solver: str = 'ddim',
+  eta: float = 0.0,
+  prediction: str = 'epsilon',
+  spacing: str = 'linspace',
+  clip_z_0: float | None = None,
+  clip_noise: bool = True,
+  after_step: AfterStep | None = None,
+  first_step: int = 0,
+) -> jax.Array:
   """Runs the reverse process from z_T (b, ..., c) to z_0 in one `lax.scan`.
 
-  The loop works in place: its latents and memory are carried, never stacked.
+  Intermediate latents are not stored.
 
   Args:
     denoise: (z_t, t) -> output of the kind `prediction`.
@@ -83,34 +94,41 @@ def sample(
     num_steps: static number of steps, each one denoiser call; `heun` makes two calls
       in all steps but the last.
     key: one key, from which each row of the batch gets its own, or keys (b,). Needed
-      by `ddpm` and by `ddim` with eta > 0. A row's noise depends on its key and the
-      step alone, so neither batch nor devices change a sample.
+      by `ddpm` and by `ddim` with eta > 0. A row's noise depends only on its key and
+      the step, so a sample does not depend on the batch or the devices.
     solver: one of SOLVERS, see the module.
-    eta: static share of fresh noise in `ddim`, which alone has one.
+    eta: static scale of the fresh noise, of `ddim` only.
     prediction: what the denoiser returns, one of `process.PREDICTIONS`.
     spacing: see `grid.time_grid`.
-    clip_z_0: bound on the predicted clean latent; None (default) leaves it alone.
-    clip_noise: whether the predicted noise follows a clipped latent, so that both
-      still make z_t; False is what MONAI and diffusers do.
+    clip_z_0: bound on the predicted clean latent; None (default) for no bound.
+    clip_noise: whether the predicted noise is computed again from the clipped latent,
+      so that the pair is consistent with z_t; MONAI and diffusers do not (False).
     after_step: (z_s, i) -> z_s, applied after step i (masks, corrections, shifts).
-    first_step: noisiest steps that are left out; z_T is where the next one begins, and
-      i counts from there.
+    first_step: number of steps skipped at the noisy end; z_T is then at the time where
+      the first remaining step begins, which has i = 0.
+
+  Returns:
+    z_0 (b, ..., c).
 
   Raises:
     ValueError: unknown solver, prediction or spacing; a prediction that the schedule
       does not define; a stochastic run without key; eta or after_step with a solver
-      that has no place for it.
+      that does not support it.
   """
   process.check_prediction(prediction, schedule)
   stochastic = check_solver(solver, eta)
   if stochastic and key is None:
-    raise ValueError(f'Solver {solver!r} with eta {eta} draws noise; pass a key.')
+    raise ValueError(
+      f'The solver {solver!r} with eta={eta} draws noise, but key is None; pass a key.'
+    )
   if after_step is not None and solver == 'unipc':
     raise ValueError(
-      "The solver 'unipc' corrects each step after the next call and would undo what "
-      "after_step did; use 'dpmpp_2m'."
+      "The solver 'unipc' corrects each step after the next call and would undo "
+      "after_step; use 'dpmpp_2m'."
     )
-  keys = example_keys(key, z_T.shape[0]) if stochastic else None
+  keys = None
+  if stochastic and key is not None:
+    keys = example_keys(key, z_T.shape[0])
   pairs = grid.time_pairs(schedule.num_timesteps, num_steps, spacing)
   t, s = grid.leave_out(pairs, first_step)
   calls = grid.calls(t, s, twice=solver == 'heun')
@@ -152,40 +170,52 @@ def sample(
   return z_0
 
 
-def check_solver(solver, eta=0.0):
-  """Returns whether a run draws noise; refuses unknown solvers and a misplaced eta.
+def check_solver(solver: str, eta: float = 0.0) -> bool:
+  """Returns whether a run draws noise.
 
   Raises:
-    ValueError: a solver not in SOLVERS, a negative eta, eta > 0 where nothing is drawn.
+    ValueError: a solver not in SOLVERS, a negative eta, or eta > 0 with another solver
+      than 'ddim' and 'ddpm'.
   """
   if solver not in SOLVERS:
-    raise ValueError(f'Unknown solver {solver!r}; use one of {list(SOLVERS)}.')
+    raise ValueError(
+      f'The solver is {solver!r}, expected one of {list(SOLVERS)}; set sample.solver.'
+    )
   if eta < 0 or (eta > 0 and solver not in ('ddim', 'ddpm')):
     raise ValueError(
-      f"eta = {eta} came with the solver {solver!r}; only 'ddim' takes one, and none "
-      "below 0. Set sample.eta=0 or sample.solver='ddim'."
+      f"eta is {eta} with the solver {solver!r}; expected eta >= 0 for 'ddim' and "
+      "eta = 0 for all others. Set sample.eta=0 or sample.solver='ddim'."
     )
   return solver == 'ddpm' or eta > 0
 
 
-def example_keys(key, num_examples):
-  """Returns keys (b,): one key folded with each row's number, or keys passed on."""
+def example_keys(key: jax.Array, num_examples: int) -> jax.Array:
+  """Returns keys (b,): one key folded with each row's number; keys (b,) as they are.
+
+  Raises:
+    ValueError: keys of another number than num_examples.
+  """
   if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
     key = jax.random.wrap_key_data(key)
   if key.ndim:
     if key.shape != (num_examples,):
-      raise ValueError(f'{key.shape} keys for {num_examples} examples; pass one each.')
+      raise ValueError(
+        f'Expected one key, or keys ({num_examples},) for {num_examples} examples, got '
+        f'keys {key.shape}; pass one per example.'
+      )
     return key
   return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(num_examples))
 
 
-def initial_noise(key, shape, dtype=jnp.float32):
+def initial_noise(
+  key: jax.Array, shape: Shape, dtype: jnp.dtype = jnp.float32
+) -> jax.Array:
   """Draws z_T of shape (b, ..., c), each row from its own key (see `sample`)."""
   keys = jax.vmap(lambda k: jax.random.fold_in(k, 0))(example_keys(key, shape[0]))
   return jax.vmap(lambda k: jax.random.normal(k, shape[1:], dtype))(keys)
 
 
-def step_noise(keys, i, z):
+def step_noise(keys: jax.Array, i: Array, z: jax.Array) -> jax.Array:
   """Draws the noise of step i for z (b, ..., c); stream 0 is `initial_noise`."""
   keys = jax.vmap(lambda k: jax.random.fold_in(k, i + 1))(keys)
   return jax.vmap(lambda k: jax.random.normal(k, z.shape[1:], z.dtype))(keys)

@@ -1,28 +1,30 @@
-"""What keeps inverted noise white: little correlation, mean 0 and variance 1.
+"""Keeps inverted noise white: little correlation, mean 0 and variance 1.
 
-[Parmar23] Pix2Pix-Zero, arXiv 2302.03027, Sec. 3.1: noise predicted along an inversion
-is moved down the gradient of two losses, the correlation of neighbours on a pyramid of
-coarser copies, and the divergence from N(0, 1). Latents are (b, ..., c); all is said of
-one example. With a drift the noise that is white is the centred one: whiten what
-`drift.centred` returns, or the mean of N(0, 1) would cancel the drift.
+[Parmar23] Pix2Pix-Zero, arXiv 2302.03027, Sec. 3.1: gradient descent on the noise
+predicted along an inversion, with two losses: the correlation of neighbours on a
+pyramid of coarser copies, and the divergence from N(0, 1). Latents are (b, ..., c), and
+each example has its own losses. With a drift it is the centred noise that should be
+white: whiten what `drift.centred` returns, otherwise the drift would be removed.
 """
 
 import jax
 import jax.numpy as jnp
 
 from ldm_jax.diffusion import process
+from ldm_jax.diffusion.process import Denoiser
+from ldm_jax.diffusion.schedules import AnySchedule
 
-# Of the pyramid, the finest level aside.
+# Levels of the pyramid besides the finest.
 NUM_POOLINGS = 3
-# Axes of fewer voxels are not pooled: their means say nothing about neighbours.
+# Axes with fewer voxels are not pooled: too few neighbours would remain.
 SMALLEST_AXIS = 4
 
 
-def correlation(eps):
+def correlation(eps: jax.Array) -> jax.Array:
   """Squared correlation of neighbours: (b, ..., c) -> (b,).
 
-  Of every level of the pyramid and every axis the mean over space of the product with
-  the next voxel (the last meets the first), squared, averaged over channels, summed.
+  The mean over space of the product with the next voxel (cyclically), squared and
+  averaged over channels, summed over the axes and the levels of the pyramid.
   """
   total, level = jnp.zeros(eps.shape[0]), eps
   for _ in range(1 + NUM_POOLINGS):
@@ -38,21 +40,25 @@ def correlation(eps):
   return total
 
 
-def divergence(eps):
+def divergence(eps: jax.Array) -> jax.Array:
   """Twice the divergence of N(mean, variance of eps) from N(0, 1): -> (b,)."""
   axes = tuple(range(1, eps.ndim))
   mean, variance = eps.mean(axes), eps.var(axes)
   return mean**2 + variance - 1 - jnp.log(variance + 1e-7)
 
 
-def whiten(eps, auto_correlation, kl, num_rounds=5):
-  """Moves eps (b, ..., c) down both gradients, `num_rounds` times.
+def whiten(
+  eps: jax.Array, auto_correlation: float, kl: float, num_rounds: int = 5
+) -> jax.Array:
+  """`num_rounds` steps of gradient descent on eps (b, ..., c).
 
   Args:
-    auto_correlation, kl: rates. Gradients are taken per number, times the numbers of an
-      example, so that a rate means the same for a small and for a large latent.
-      [Parmar23] use weights 20 and 20 on 64 x 64 x 4 numbers, 5 rounds: rates of 0.005
-      and 0.0012.
+    eps: noise.
+    auto_correlation, kl: rates for `correlation` and `divergence`. Gradients are
+      multiplied by the number of entries of an example, so that a rate has the same
+      effect on small and large latents. [Parmar23] use weights 20 and 20 on
+      64 x 64 x 4 entries, 5 rounds: rates of 0.005 and 0.0012.
+    num_rounds: number of steps.
   """
 
   def loss(eps):
@@ -65,11 +71,18 @@ def whiten(eps, auto_correlation, kl, num_rounds=5):
   return jax.lax.fori_loop(0, num_rounds, move, eps)
 
 
-def whitened(denoise, schedule, prediction, auto_correlation, kl, num_rounds=5):
+def whitened(
+  denoise: Denoiser,
+  schedule: AnySchedule,
+  prediction: str,
+  auto_correlation: float,
+  kl: float,
+  num_rounds: int = 5,
+) -> Denoiser:
   """Wraps denoise (z_t, t) -> output so that the noise it predicts is whitened.
 
-  The clean latent follows, so that both still make z_t; where no signal is left the
-  output stays as it is.
+  The clean latent is changed to match, so that the pair is consistent with z_t; where
+  no signal is left the output is unchanged.
   """
   process.check_prediction(prediction)
   if not (auto_correlation or kl):
@@ -88,7 +101,7 @@ def whitened(denoise, schedule, prediction, auto_correlation, kl, num_rounds=5):
 
 
 def _pool(level):
-  """Means of pairs along every axis long enough; the same object where none is."""
+  """Means of pairs along every axis long enough; `level` itself if none is."""
   for axis in range(1, level.ndim - 1):
     half = level.shape[axis] // 2
     if half >= SMALLEST_AXIS // 2:

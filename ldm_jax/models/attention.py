@@ -1,11 +1,12 @@
 """Attention over tokens and over the voxels of a volume: (b,n,c) -> (b,n,c).
 
-Channels of head i are the i-th contiguous block of features / num_heads, tokens are
-never mixed between examples, and softmax computes in float32. Layouts follow MONAI's
-SABlock, CrossAttentionBlock and SpatialTransformer.
+Head i has the i-th contiguous block of features / num_heads channels, examples are
+never mixed, and softmax is computed in float32. Layouts follow MONAI's SABlock,
+CrossAttentionBlock and SpatialTransformer.
 """
 
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -15,29 +16,36 @@ from jax import lax
 from ldm_jax.models.convolution import Conv
 from ldm_jax.models.layers import ZEROS, Dense
 from ldm_jax.models.norms import GroupNorm, LayerNorm
+from ldm_jax.types import Array
 
-# Scores kept at once; above, they are computed again in the backward pass. A CPU is
-# two to three times faster when they stay in its cache (measured on two cores); 2**25
-# float32 scores are 128 MiB.
+# Scores in memory at once; more are computed in parts, again in the backward pass. A
+# CPU is two to three times faster when they stay in its cache (measured on two cores);
+# 2**25 float32 scores are 128 MiB.
 MAX_SCORES = {'cpu': 2**20}
 MAX_SCORES_ELSEWHERE = 2**25
-# The score of a key that does not exist: its weight underflows to exactly zero.
+# The score of a masked key: its weight underflows to exactly zero.
 MASKED = -1e30
-# Where cross-attention leaves its weights for a caller who makes `intermediates`
-# mutable; nothing is computed for others.
+# Name under which cross-attention stores its weights if the caller makes the collection
+# `intermediates` mutable; otherwise they are not computed for it.
 WEIGHTS = 'cross_attention_weights'
 
 
-def attend(query, key, value, max_scores=None, mask=None):
+def attend(
+  query: jax.Array,
+  key: jax.Array,
+  value: jax.Array,
+  max_scores: int | None = None,
+  mask: Array | None = None,
+) -> jax.Array:
   """softmax(query key^T / sqrt(d)) value with bounded memory.
 
   Args:
     query: (b, n, heads, d). key, value: (b, m, heads, d).
-    mask: (b, m) bool, False for keys that do not exist (padding); at least one key of
-      each example must. None for all.
-    max_scores: largest number of scores kept at once; None takes the platform's. More
-      are taken some examples at a time, and those of one example some queries at a
-      time.
+    max_scores: largest number of scores in memory at once; None for the platform's
+      default. If there are more, a few examples are computed at a time, or a few
+      queries if one example has more.
+    mask: (b, m) bool, False for padding; every example needs one True. None for no
+      padding.
 
   Returns: (b, n, heads, d) in the type of value.
   """
@@ -63,7 +71,9 @@ def _attend_whole(query, key, value, mask):
   return jnp.einsum('bhnm,bmhd->bnhd', weights, value)
 
 
-def attention_weights(query, key, mask=None):
+def attention_weights(
+  query: jax.Array, key: jax.Array, mask: Array | None = None
+) -> jax.Array:
   """softmax(query key^T / sqrt(d)): (b, heads, n, m) float32; arguments of `attend`."""
   scores = jnp.einsum(
     'bnhd,bmhd->bhnm',
@@ -91,9 +101,9 @@ def _attend_queries(query, key, value, mask, length):
 class Attention(nn.Module):
   """Multi-head attention of x to context, or to itself: (b,n,c), (b,m,e) -> (b,n,c).
 
-  A context may come as (tokens, mask): tokens whose mask (b,m) is False are padding.
-  Parameters to_q, to_k, to_v (with biases if qkv_bias) and out_proj (zero at the start
-  if zero_init; none if not projects).
+  A context may be (tokens, mask): tokens whose mask (b,m) is False are padding.
+  Parameters to_q, to_k, to_v (with biases if qkv_bias) and, if projects, out_proj (zero
+  before training if zero_init).
   """
 
   num_heads: int
@@ -104,7 +114,7 @@ class Attention(nn.Module):
   projects: bool = True
 
   @nn.compact
-  def __call__(self, x, context=None):
+  def __call__(self, x: jax.Array, context: Array | None = None) -> jax.Array:
     context, mask = context if isinstance(context, tuple) else (context, None)
     reads_context = context is not None
     context = x if context is None else context
@@ -122,17 +132,17 @@ class Attention(nn.Module):
     y = attend(query, key, value, mask=mask).reshape(*x.shape[:-1], width)
     if not self.projects:
       return y
-    last = {'kernel_init': ZEROS} if self.zero_init else {}
+    last: dict[str, Any] = {'kernel_init': ZEROS} if self.zero_init else {}
     return Dense(x.shape[-1], dtype=self.dtype, name='out_proj', **last)(y)
 
 
 class FeedForward(nn.Module):
-  """Gated layer linear1, gelu, linear2, four times as wide inside: (b,n,c)."""
+  """Gated feed-forward layer linear1, gelu, linear2 with 4 c hidden units: (b,n,c)."""
 
   dtype: jnp.dtype | None = None
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
     channels = x.shape[-1]
     y = Dense(8 * channels, dtype=self.dtype, name='linear1')(x)
     y, gate = jnp.split(y, 2, axis=-1)
@@ -152,7 +162,7 @@ class TransformerBlock(nn.Module):
   projects: bool = True
 
   @nn.compact
-  def __call__(self, x, context=None):
+  def __call__(self, x: jax.Array, context: Array | None = None) -> jax.Array:
     attention = functools.partial(
       Attention, self.num_heads, self.head_dim, dtype=self.dtype
     )
@@ -167,9 +177,9 @@ class TransformerBlock(nn.Module):
 
 
 class SpatialTransformer(nn.Module):
-  """Transformer over all voxels, reading a context: (b,*space,c), (b,m,e) -> same.
+  """Transformer over all voxels with a context: x (b,*space,c), (b,m,e) -> like x.
 
-  norm, proj_in, transformer_blocks_i, proj_out (zero at the start) beside a skip.
+  norm, proj_in, transformer_blocks_i, proj_out (zero before training), plus a skip.
   """
 
   num_heads: int
@@ -181,7 +191,7 @@ class SpatialTransformer(nn.Module):
   projects: bool = True
 
   @nn.compact
-  def __call__(self, x, context=None):
+  def __call__(self, x: jax.Array, context: Array | None = None) -> jax.Array:
     one = (1,) * (x.ndim - 2)
     width = self.num_heads * self.head_dim
     norm = GroupNorm(self.norm_groups, self.norm_eps, dtype=self.dtype, name='norm')
@@ -201,7 +211,7 @@ class SpatialTransformer(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-  """Self-attention over all voxels after a norm, beside a skip: (b,*space,c) -> same.
+  """Self-attention over all voxels after a norm, plus a skip: (b,*space,c) -> same.
 
   One head unless head_dim is given. Parameters norm, attn.
   """
@@ -213,8 +223,8 @@ class AttentionBlock(nn.Module):
   projects: bool = True
 
   @nn.compact
-  def __call__(self, x, context=None):
-    del context  # so that it can stand where a SpatialTransformer attends
+  def __call__(self, x: jax.Array, context: Array | None = None) -> jax.Array:
+    del context  # same signature as SpatialTransformer
     channels = x.shape[-1]
     head_dim = self.head_dim or channels
     norm = GroupNorm(self.norm_groups, self.norm_eps, dtype=self.dtype, name='norm')

@@ -1,12 +1,13 @@
 """Autoencoder, Gaussian or with a codebook: x (b,*space,c) <-> z (b,*space/s,latent).
 
-[KL] Rombach et al. 2022, arXiv 2112.10752; the order of blocks is that of MONAI's
+[KL] Rombach et al. 2022, arXiv 2112.10752; blocks in the order of MONAI's
 AutoencoderKL. Kernels and strides are per level and axis: (1, 3, 3) with (1, 2, 2)
-never mixes slices, two axes make it an autoencoder of images.
+never mixes slices; with two axes it is an autoencoder of images.
 """
 
 import functools
 import math
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
@@ -25,30 +26,31 @@ from ldm_jax.models.layers import (
 from ldm_jax.models.norms import GroupNorm
 from ldm_jax.models.quantizer import Quantizer
 from ldm_jax.models.upsampling import LinearUpsample, TransposedUpsample
+from ldm_jax.types import Array
 
 UPSAMPLING = ('nearest', 'linear', 'transposed')
 ACTIVATIONS = {None: lambda x: x, 'sigmoid': nn.sigmoid, 'tanh': jnp.tanh}
-# exp(-15) .. exp(10): standard deviations outside are numerical accidents. [KL]
+# Standard deviations from exp(-15) to exp(10); others are numerical errors. [KL]
 LOG_VARIANCE_RANGE = (-30.0, 20.0)
 
 
 class Chain(nn.Module):
-  """Modules one after the other, under the names blocks_0, blocks_1, ..."""
+  """Modules applied one after the other, named blocks_0, blocks_1, ..."""
 
   makers: tuple
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
     for i, make in enumerate(self.makers):
       x = make(name=f'blocks_{i}')(x)
     return x
 
 
 class Silu(nn.Module):
-  """The activation as a link of a chain."""
+  """The activation as a module, for `Chain`."""
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
     return nn.silu(x)
 
 
@@ -56,27 +58,28 @@ class Autoencoder(Network):
   """Encoder, latent and decoder.
 
   Attributes:
-    in_channels: of the volume; out_channels: of the reconstruction, default the same.
+    in_channels: of the volume. out_channels: of the reconstruction, default the same.
     channels: per level, finest first.
     latent_channels: of the latent.
-    num_codes: of a codebook that the decoder looks the latent up in; 0: a Gaussian.
+    num_codes: size of the codebook with which the decoder quantises the latent; 0 for a
+      Gaussian latent.
     num_res_blocks: per level, or one number.
     kernels: per level, or one kernel; two or three axes.
     strides: between two levels, or one for all; None halves every axis.
-    attention_levels: per level, or one truth value: self-attention after each block.
-    nonlocal_attention: residual block, attention, residual block around the latent; one
-      truth value, or one for the encoder and one for the decoder.
+    attention_levels: bool per level, or one: self-attention after each block.
+    nonlocal_attention: residual block, attention, residual block next to the latent;
+      one bool, or one for the encoder and one for the decoder.
     attention_projects: whether attention ends in an out_proj.
     norm_groups, norm_eps: of every group norm.
     pointwise_blocks: the second convolution of each residual block has kernel 1.
-    down_kernel: of the strided convolutions; None takes the levels'.
-    resample_to_next: the convolution between two levels changes the channels already,
-      instead of the next level's first residual block.
+    down_kernel: of the strided convolutions; None for the kernels of the levels.
+    resample_to_next: the convolution between two levels changes the number of channels,
+      not the next level's first residual block.
     head_channels: between the encoder or decoder and the latent, one number or two;
-      None: as the latent.
-    decoder_extra_blocks: residual blocks per level that the decoder has more.
+      None for latent_channels.
+    decoder_extra_blocks: residual blocks per level that only the decoder has.
     last_activation: silu between the last norm and the last convolution of both.
-    upsampling: 'nearest' repeats voxels, 'linear' interpolates, both before a
+    upsampling: 'nearest' repeats voxels and 'linear' interpolates, each before a
       convolution; 'transposed' is a transposed convolution.
     out_activation: None, 'sigmoid' or 'tanh' on the reconstruction.
     dtype: type of the products; parameters and norms stay float32.
@@ -108,10 +111,14 @@ class Autoencoder(Network):
   def setup(self):
     if self.out_activation not in ACTIVATIONS:
       raise ValueError(
-        f'out_activation is {self.out_activation!r}; choose one of {tuple(ACTIVATIONS)}'
+        f'out_activation is {self.out_activation!r}, expected one of '
+        f'{tuple(ACTIVATIONS)}; change autoencoder.model.out_activation'
       )
     if self.upsampling not in UPSAMPLING:
-      raise ValueError(f'upsampling is {self.upsampling!r}; choose one of {UPSAMPLING}')
+      raise ValueError(
+        f'upsampling is {self.upsampling!r}, expected one of {UPSAMPLING}; change '
+        'autoencoder.model.upsampling'
+      )
     kernels, _ = self._plan()
     one = (1,) * len(kernels[0])
     self.encoder = Chain(self._encoder())
@@ -124,14 +131,14 @@ class Autoencoder(Network):
     self.post_quant_conv = self._conv(self._head(1), one)()
 
   @property
-  def is_gaussian(self):
-    """Whether the latent has a deviation."""
+  def is_gaussian(self) -> bool:
+    """Whether the latent has a standard deviation."""
     return not self.num_codes
 
-  def encode(self, x):
+  def encode(self, x: Array) -> tuple[jax.Array, jax.Array]:
     """Mean and standard deviation (b,*space/s,latent_channels) of z given x.
 
-    With a codebook: what comes before it, without deviation.
+    With a codebook: the latent before quantisation, and zeros.
     """
     h = self.encoder(x)
     if self.num_codes:
@@ -140,13 +147,15 @@ class Autoencoder(Network):
     log_variance = jnp.clip(self.quant_conv_log_sigma(h), *LOG_VARIANCE_RANGE)
     return self.quant_conv_mu(h), jnp.exp(log_variance / 2)
 
-  def decode(self, z):
+  def decode(self, z: Array) -> jax.Array:
     """Reconstruction (b,*space,out_channels) of latents (b,*space/s,latent)."""
     z = self.quantizer(z) if self.num_codes else z
     x_hat = self.decoder(self.post_quant_conv(z))
     return ACTIVATIONS[self.out_activation](x_hat)
 
-  def __call__(self, x, key=None):
+  def __call__(
+    self, x: jax.Array, key: jax.Array | None = None
+  ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Reconstruction, mean and standard deviation; without a key, z is the mean."""
     self.latent_size(x.shape[1:-1])
     mean, std = self.encode(x)
@@ -155,19 +164,21 @@ class Autoencoder(Network):
       z = mean + std * jax.random.normal(key, mean.shape, mean.dtype)
     return self.decode(z), mean, std
 
-  def codes(self, x):
+  def codes(self, x: Array) -> jax.Array:
     """Index (b,*space/s) of each voxel's code."""
     return self.quantizer.indices(self.encode(x)[0])
 
-  def codebook_losses(self, z, picked, keys, learned_by):
-    """`Quantizer.losses` of latents."""
+  def codebook_losses(
+    self, z: jax.Array, picked: Array, keys: jax.Array, learned_by: str
+  ) -> dict[str, jax.Array]:
+    """`Quantizer.losses` of latents (b,*space/s,latent_channels)."""
     return self.quantizer.losses(z, picked, keys, learned_by)
 
-  def latent_size(self, size):
+  def latent_size(self, size: Sequence[int]) -> tuple[int, ...]:
     """Spatial size of the latent of volumes of this size.
 
-    Raises: ValueError when the strides do not divide it, for then the reconstruction
-      would have another size.
+    Raises: ValueError if the strides do not divide it, because the reconstruction would
+      have another size.
     """
     _, strides = self._plan()
     factors = tuple(math.prod(s) for s in zip(*strides, strict=True)) or (1,) * len(
@@ -177,9 +188,8 @@ class Autoencoder(Network):
       n % f for n, f in zip(size, factors, strict=False)
     ):
       raise ValueError(
-        f'volumes of size {tuple(size)} do not fit an autoencoder that divides the '
-        f'axes by {factors}; choose a shape of multiples in the preprocessing, or '
-        'other strides'
+        f'volumes have the size {tuple(size)}, expected multiples of {factors}; change '
+        'data.preprocess.shape or autoencoder.model.strides'
       )
     return tuple(n // f for n, f in zip(size, factors, strict=True))
 
@@ -187,7 +197,7 @@ class Autoencoder(Network):
     return kernels_and_strides(self.kernels, self.strides, len(self.channels))
 
   def _levels(self, order, resample, extra=0):
-    """Makers of the levels' blocks in this order, resample(i, j) between two levels."""
+    """Makers of the levels' blocks in this order, with resample(i, j) in between."""
     kernels, _ = self._plan()
     num = len(self.channels)
     num_res_blocks = per_level(self.num_res_blocks, num, 'num_res_blocks')

@@ -1,79 +1,83 @@
-"""A word for a cohort: new tokens (n,width) beside the network's own parameters.
+"""A learned token for a cohort: (n,width) beside the network's own parameters.
 
-[Gal22] Textual inversion, arXiv 2208.01618, gives a text-to-image network a word that
-stands for what it is fine-tuned on. Here conditions reach a network as context that
-attention reads and as an embedding that joins the embedding of t, so the word has a
-share in each: `concept/tokens` stand behind the context, `concept/embedding` is added.
-As with adapters a network needs no option: it has the word if its parameters hold it.
-Without these parameters the same network speaks of the class it was pre-trained on.
+[Gal22] Textual inversion, arXiv 2208.01618, adds a word to a text-to-image network that
+stands for what the network is fine-tuned on. Here conditions reach a network in two
+ways, as context for attention and as an embedding added to the embedding of t, so the
+new token has two parts: `concept/tokens` are appended to the context,
+`concept/embedding` is added to the embedding. As with adapters there is no option for
+it: a network has a new token if its parameters contain one. Without these parameters
+the network generates the class that it was pre-trained on.
 """
 
 import re
+from collections.abc import Mapping
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+from ldm_jax.types import Array
 
 TOKENS, EMBEDDING = 'tokens', 'embedding'
 PREFIX = 'concept/'
 # Layers that read the context: keys and values of cross-attention.
 READERS = r'/(attn2|cross_attention)/to_[kv]/'
 POOLED = 'conditioner/embed_2/kernel'
-# Standard deviation of a new token about where it starts, as word embeddings have it:
-# small beside the tokens of attributes (about 1), and no two tokens are alike.
+# Standard deviation of the initial values about `like`, as is usual for word
+# embeddings: small compared with the tokens of attributes (about 1), and no two equal.
 SPREAD = 0.02
 
 
 class Concept(nn.Module):
-  """Lets the word join a condition, where the parameters hold one."""
+  """Adds the new token to a condition, if the parameters contain one."""
 
-  def __call__(self, context, embedding, drop=None):
-    """(context, embedding) with the word, or as they came where there is none.
+  def __call__(
+    self, context: Array | None, embedding: Array | None, drop: Array | None = None
+  ) -> tuple[Array | None, Array | None]:
+    """(context, embedding) with the new token; unchanged if there is none.
 
     Args:
-      context: (b,m,width) or (tokens, mask (b,m)); None where nothing reads it.
+      context: (b,m,width) or (tokens, mask (b,m)); None if the network has no
+        cross-attention.
       embedding: (b,e) or None.
-      drop: (b,) bool, True where there is no word: where the condition is withheld, as
-        an empty prompt has none, and where the class is meant. None for nowhere.
+      drop: (b,) bool, True for examples without the new token: those without a
+        condition (an empty prompt has no words either), and those of the class that the
+        network was pre-trained on. None for no such example.
     """
     if context is not None and self.has_variable('params', TOKENS):
       tokens, mask = context if isinstance(context, tuple) else (context, None)
-      new = self.get_variable('params', TOKENS).astype(tokens.dtype)
+      new: jax.Array = self.get_variable('params', TOKENS).astype(tokens.dtype)
       mask = jnp.ones(tokens.shape[:2], bool) if mask is None else mask
-      said = jnp.ones(len(tokens), bool) if drop is None else ~drop
+      is_used = jnp.ones(len(tokens), bool) if drop is None else ~drop
       context = (
         jnp.concatenate([tokens, jnp.broadcast_to(new, (len(tokens), *new.shape))], 1),
-        jnp.concatenate([mask, jnp.repeat(said[:, None], len(new), 1)], 1),
+        jnp.concatenate([mask, jnp.repeat(is_used[:, None], len(new), 1)], 1),
       )
     if embedding is not None and self.has_variable('params', EMBEDDING):
-      share = self.get_variable('params', EMBEDDING).astype(embedding.dtype)
+      share: jax.Array = self.get_variable('params', EMBEDDING).astype(embedding.dtype)
       share = jnp.broadcast_to(share, embedding.shape)
       share = share if drop is None else jnp.where(drop[:, None], 0, share)
       embedding = embedding + share
     return context, embedding
 
 
-def is_new(path):
-  """Whether a parameter belongs to the word."""
-  return path.startswith(PREFIX)
-
-
-def create(params, key, num, like=None):
-  """The word's parameters, for the ways in which conditions reach this network.
+def create(
+  params: Mapping[str, Array], key: jax.Array, num: int, like: Array | None = None
+) -> dict[str, jax.Array]:
+  """Initial parameters of a new token, one for each way in which conditions are read.
 
   Args:
     params: flat dict of the network's parameters, or of their shapes.
     key: PRNG key.
-    num: tokens.
-    like: (width,) that the tokens start about; None is zero, a token that weighs next
-      to nothing beside others. The share of the embedding starts at zero: what the
-      attributes say in it is as before.
+    num: number of tokens.
+    like: (width,) mean of the initial tokens; None for zero, which has little effect
+      beside other tokens. The embedding starts at zero, so that it is unchanged.
 
   Returns:
-    Flat dict, of one entry or two.
+    Flat dict with one entry or two.
 
   Raises:
-    ValueError: if conditions reach the network by neither way.
+    ValueError: if the network reads neither a context nor an embedding.
   """
   new = {}
   readers = [path for path in params if re.search(f'{READERS}kernel$', path)]
@@ -85,8 +89,8 @@ def create(params, key, num, like=None):
     new[PREFIX + EMBEDDING] = jnp.zeros(params[POOLED].shape[-1])
   if not new:
     raise ValueError(
-      'config.adapt.method has a new token, but nothing in this network would read it: '
-      "diffusion.conditioner.by needs 'embedding', or 'attention' and a network that "
-      'attends somewhere (diffusion.model.attention_levels or middle_attention).'
+      'config.adapt.method has a new token, but this network does not read tokens: '
+      "diffusion.conditioner.by must contain 'embedding', or 'attention' for a network "
+      'with attention (diffusion.model.attention_levels or middle_attention).'
     )
   return new

@@ -1,15 +1,16 @@
-"""Denoisers steered by conditions: z_t (b,*space,c), t (b,), condition -> (b,*space,c).
+"""Conditional denoisers: z_t (b,*space,c), t (b,), condition -> (b,*space,c).
 
-A condition is one vector: the encoded attributes (k) and, where text is used, its
-embedded tokens (m e) behind them, and behind these, if there is an earlier scan, what
-`paired` says of it; NaN for whatever is missing. It reaches the network in any of three
-ways: as tokens that attention reads, as an embedding that joins the embedding of t, as
-channels beside z_t [Pinaya22, arXiv 2209.07162].
+A condition is one vector: the encoded attributes (k), followed by the embedded tokens
+(m e) if text is used, followed by the columns of an earlier scan (`paired`) if there is
+one; NaN for whatever is missing. It is given to the network in any of three ways: as
+tokens for attention, as an embedding added to the embedding of t, as channels beside
+z_t [Pinaya22, arXiv 2209.07162].
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import jax
 import jax.numpy as jnp
 from flax.core import FrozenDict
 
@@ -21,26 +22,27 @@ from ldm_jax.models.dit import DiT
 from ldm_jax.models.layers import ZEROS, Dense, Network
 from ldm_jax.models.sliceunet import SliceUNet
 from ldm_jax.models.text import TextEncoder
+from ldm_jax.types import Array
 
 NETWORKS = {'unet': UNet, 'dit': DiT, 'daum24': SliceUNet}
 WAYS = ('attention', 'embedding', 'channels')
 
 
 class ConditionalDenoiser(Network):
-  """Network `unet` (or `dit`) steered through `conditioner` and `text_conditioner`.
+  """Network `unet` or `dit` with the encoders `conditioner` and `text_conditioner`.
 
   Attributes:
     num_categories: per attribute, 0 if continuous (Schema.num_categories).
     in_channels, out_channels: of z_t and of the output.
-    conditioner_kwargs: options of AttributeEncoder; unet_kwargs: of the network. The
-      widths in which the two meet (embedding_dim, context_dim) follow from them.
-    kind: of NETWORKS.
-    by: how conditions reach the network, some of WAYS.
-    text_shape: (m,e) of embedded text behind the attributes, None without.
-    gap: how the years since an earlier scan are told, of `paired.GAPS`; None for a
-      network that knows no pairs.
-    of_changes: where there is a source, z_t is a noised change to it: then the source
-      is read in the place of z_t, and z_t in that of the source.
+    conditioner_kwargs: options of AttributeEncoder. unet_kwargs: of the network. The
+      widths that both share (embedding_dim, context_dim) follow from them.
+    kind: a key of NETWORKS.
+    by: how conditions are given to the network, some of WAYS.
+    text_shape: (m,e) of the embedded text behind the attributes, None for no text.
+    gap: how the years since an earlier scan are encoded, of `paired.GAPS`; None for a
+      network without pairs.
+    of_changes: if there is a source, z_t is a noised change to it; then the source is
+      the input of the network's first layer, and z_t that of `source_in`.
   """
 
   num_categories: tuple
@@ -81,20 +83,26 @@ class ConditionalDenoiser(Network):
       self.source_gap = Dense(network.embedding_dim, **options)
     self.concept = Concept()
 
-  def __call__(self, z_t, t, attributes, drop=None, untold=None):
+  def __call__(
+    self,
+    z_t: jax.Array,
+    t: Array,
+    attributes: jax.Array,
+    drop: Array | None = None,
+    untold: Array | None = None,
+  ) -> jax.Array:
     """Output (b,*space,out_channels).
 
     Args:
       z_t: (b,*space,in_channels). t: (b,) time steps.
       attributes: (b,k) encoded, NaN where missing; or (b,k + m e) with text, NaN where
-        no token is. Without the text's part there is no text. Of a network with a
-        `gap` also with the part of a pair behind all that, else there is no pair.
-      drop: (b,) bool, True where the output must not depend on the condition; None for
-        nowhere.
-      untold: (b,) bool, True where the output must not depend on a new token
-        (`concept`); None for nowhere.
+        there is no token. Without the text's columns there is no text. For a network
+        with a `gap` the columns of a pair may follow; without them there is no pair.
+      drop: (b,) bool, True for examples without condition; None for none.
+      untold: (b,) bool, True for examples without the new token (`concept`); None for
+        none.
 
-    Raises: ValueError when the condition has another length.
+    Raises: ValueError if the condition has another length.
     """
     attributes, source, of_gap = self._pair(attributes, z_t.shape[1:], drop)
     if source is not None:
@@ -111,17 +119,19 @@ class ConditionalDenoiser(Network):
       z_t, t, context=context, embedding=embedding, source=source
     )
 
-  def describe(self, attributes, drop=None):
-    """What conditions alone say: context and embedding (b,e), None where there is none.
+  def describe(
+    self, attributes: Array, drop: Array | None = None
+  ) -> tuple[jax.Array | tuple[jax.Array, jax.Array] | None, jax.Array | None]:
+    """Context and embedding (b,e) of a condition, None if there is none.
 
-    Arguments as above; the context is (b,k,width), or with text (tokens, mask). Of a
-    new token it knows nothing.
+    Arguments as above; the context is (b,k,width), or with text (tokens, mask). A new
+    token is not included.
     """
     attributes, text, mask = self._split(attributes)
     context = embedding = None
     if self._has_tokens:
       context, embedding = self.conditioner(attributes, drop)
-    if text is not None:
+    if text is not None and context is not None:
       tokens, mask, of_text = self.text_conditioner(text, mask, drop)
       known = jnp.ones(context.shape[:2], bool)
       context = (
@@ -132,8 +142,8 @@ class ConditionalDenoiser(Network):
     return context, embedding
 
   @property
-  def num_conditions(self):
-    """Columns of a condition without a pair's part."""
+  def num_conditions(self) -> int:
+    """Columns of a condition without those of a pair."""
     return len(self.num_categories) + math.prod(self.text_shape or (0,))
 
   @property
@@ -145,27 +155,27 @@ class ConditionalDenoiser(Network):
     return bool({'attention', 'embedding'} & set(self.by))
 
   def _pair(self, condition, latent_shape, drop):
-    """The condition without a pair's part; the source, if any; the years' embedding."""
+    """Condition without a pair's columns; source and embedding of the gap or None."""
     own, sizes = self.num_conditions, condition.shape[1:]
     if self.gap is None or sizes != (own + paired.size(latent_shape),):
       return condition, None, None
     years, source = paired.read(condition[:, own:], latent_shape)
     if self.gap == 'none':
       return condition[:, :own], source, None
-    # The years belong to the condition: dropped with it, the source is not.
+    # The years are part of the condition and dropped with it, the source is not.
     years = years if drop is None else jnp.where(drop, jnp.nan, years)
     features = paired.gap_features(years, self.gap)
     return condition[:, :own], source, self.source_gap(features)
 
   def _split(self, condition):
-    """Attributes (b,k), text (b,m,e) and which of its tokens are there (b,m)."""
+    """Attributes (b,k), text (b,m,e) and the mask of its tokens (b,m)."""
     k, shape = len(self.num_categories), self.text_shape
     length = math.prod(shape) if shape else 0
     if condition.ndim != 2 or condition.shape[1] not in (k, k + length):
       raise ValueError(
-        f'conditions have shape {condition.shape}, (b, {k}) is required'
+        f'expected conditions (b, {k})'
         + (f' or, with text {shape}, (b, {k + length})' if shape else '')
-        + '; encode them with the schema this network was made for'
+        + f', got {condition.shape}; encode them with the schema of this network'
         + (' and diffusion.text' if shape else '')
       )
     if not shape:
@@ -179,17 +189,18 @@ class ConditionalDenoiser(Network):
   def _check(self):
     if self.kind not in NETWORKS:
       raise ValueError(
-        f'kind is {self.kind!r}; choose one of {tuple(NETWORKS)} in '
+        f'kind is {self.kind!r}, expected one of {tuple(NETWORKS)}; change '
         'diffusion.model.kind'
       )
     if not self.by or not set(self.by) <= set(WAYS):
       raise ValueError(
-        f'by is {self.by}; choose at least one of {WAYS} in diffusion.conditioner.by'
+        f'by is {self.by}, expected at least one of {WAYS}; change '
+        'diffusion.conditioner.by'
       )
     if self.text_shape and not self._has_tokens:
       raise ValueError(
-        f'text cannot become channels, but by is {self.by}; add attention or embedding '
-        'to diffusion.conditioner.by'
+        f'by is {self.by}, but text cannot be given as channels; add attention or '
+        'embedding to diffusion.conditioner.by'
       )
 
 
@@ -198,11 +209,13 @@ def _either(one, other):
   return other if one is None else one if other is None else one | other
 
 
-def as_channels(attributes, num_categories, drop=None):
-  """Values scaled to [0, 1], then whether each is known: (b,k) -> (b,2k).
+def as_channels(
+  attributes: Array, num_categories: Sequence[int], drop: Array | None = None
+) -> jax.Array:
+  """Values scaled to [0, 1], then 1 for each that is known: (b,k) -> (b,2k).
 
-  A continuous attribute's range [-1, 1] and a category's index are scaled alike
-  [Pinaya22]; a missing or dropped one is 0, not known.
+  Continuous attributes are scaled from [-1, 1], categories by their number
+  [Pinaya22]; missing and dropped ones are 0 in both halves.
   """
   known = ~jnp.isnan(attributes)
   if drop is not None:
@@ -214,7 +227,7 @@ def as_channels(attributes, num_categories, drop=None):
   return jnp.concatenate([values, known.astype(values.dtype)], -1)
 
 
-def beside(z, channels):
+def beside(z: jax.Array, channels: jax.Array) -> jax.Array:
   """z (b,*space,c) with channels (b,n) at every voxel: (b,*space,c+n)."""
   channels = jnp.expand_dims(channels.astype(z.dtype), range(1, z.ndim - 1))
   channels = jnp.broadcast_to(channels, (*z.shape[:-1], channels.shape[-1]))

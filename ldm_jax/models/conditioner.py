@@ -1,19 +1,21 @@
-"""Attributes become tokens and one embedding: (b,k) -> (b,k,width), (b,embedding_dim).
+"""Attributes as tokens and an embedding: (b,k) -> (b,k,width), (b,embedding_dim).
 
 [Daum24] arXiv 2407.16405: one linear map per attribute, SELU, one layer of
-self-attention over the tokens. Ours knows missing attributes (NaN) and the absence of
-all of them (classifier-free guidance), adds a few sines of each value, which a linear
-map resolves poorly, and pools the tokens into an embedding that reaches every block.
+self-attention over the tokens. Added here: learned tokens for missing attributes (NaN)
+and for dropped conditions (classifier-free guidance), a few sines of each value as
+further features, and an embedding pooled from the tokens, which every block gets.
 """
 
 import math
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from ldm_jax.models.attention import Attention
 from ldm_jax.models.initial import uniform
 from ldm_jax.models.layers import Dense
+from ldm_jax.types import Array
 
 
 class AttributeEncoder(nn.Module):
@@ -24,8 +26,8 @@ class AttributeEncoder(nn.Module):
     width: of a token.
     num_heads, head_dim: of the self-attention; head_dim defaults to width / num_heads.
     num_frequencies: f adds sin and cos of pi 2^i value / 2 for i < f.
-    shared_absent: one learned token stands for every missing attribute and one for
-      every dropped one, instead of one each.
+    shared_absent: all attributes share one learned token for missing and one for
+      dropped ones, instead of one each.
     embedding_dim: of the pooled embedding, None for none.
   """
 
@@ -39,22 +41,27 @@ class AttributeEncoder(nn.Module):
   dtype: jnp.dtype | None = None
 
   @nn.compact
-  def __call__(self, attributes, drop=None):
+  def __call__(
+    self, attributes: jax.Array, drop: Array | None = None
+  ) -> tuple[jax.Array, jax.Array | None]:
     """Tokens (b,k,width) and embedding (b,embedding_dim) or None.
 
     Args:
       attributes: (b,k) float, continuous ones near [-1, 1], categories by their index,
         NaN where missing.
-      drop: (b,) bool, True where all attributes are to be forgotten.
+      drop: (b,) bool, True for examples without condition.
+
+    Raises: ValueError if the attributes have another shape.
     """
     k = len(self.num_categories)
     if attributes.ndim != 2 or attributes.shape[1] != k:
       raise ValueError(
-        f'attributes have shape {attributes.shape}, (b, {k}) is required; encode them '
-        'with the schema this network was made for'
+        f'expected attributes (b, {k}), got {attributes.shape}; encode them with the '
+        'schema of this network'
       )
     absent = jnp.isnan(attributes)
-    # A NaN that is only selected away later would still poison the gradient.
+    # Replaced before any computation: `where` on the result would not keep the NaN out
+    # of the gradient.
     values = jnp.where(absent, 0.0, attributes)
     tokens = jnp.zeros((*attributes.shape, self.width), jnp.float32)
     continuous = [i for i, n in enumerate(self.num_categories) if not n]
@@ -88,14 +95,14 @@ class AttributeEncoder(nn.Module):
     features = [values[..., None], jnp.sin(angles), jnp.cos(angles)]
     features = jnp.concatenate(features, -1)
     shape = (values.shape[1], features.shape[-1], self.width)
-    # Each attribute has a fan-in of its own.
+    # The fan-in is that of one attribute.
     bound = math.sqrt(3 / shape[1])
     kernel = self.param('continuous_kernel', uniform, shape, bound)
     bias = self._token('continuous_bias', shape[0])
     return jnp.einsum('bnf,nfw->bnw', features, kernel) + bias
 
   def _categorical(self, values, which):
-    """A row of a table per category, nearest index: (b,n) -> (b,n,width)."""
+    """The row of a table for each category, index rounded: (b,n) -> (b,n,width)."""
     counts = [self.num_categories[i] for i in which]
     table = self._token('categories', sum(counts))
     rows, first = [], 0

@@ -1,21 +1,24 @@
-"""Weights of reference networks in our modules and back, every tensor bit for bit.
+"""Converts weights of reference networks to our modules and back, bit for bit.
 
-A reference (`reference_monai`, `reference_diffusers`) gives two things: from a config
-our module, and `name(path, kernel_axes)`, its name of the tensor that is one of our
-parameters. What is needed and in which shape then follows from our module alone: no
-list of tensors is kept, and none that came is left over. Several of our parameters may
-share one tensor, one after the other along its first axis.
+A reference (`reference_monai`, `reference_diffusers`) consists of our module for a
+config, and of `name(path, kernel_axes)`, the reference's tensor name for each of our
+parameters. The expected tensors and their shapes follow from our module; missing and
+unknown tensors are errors. Several of our parameters may be parts of one tensor, in
+order along its first axis.
 """
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
+
+from ldm_jax.types import Array, PyTree, Shape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,9 +27,10 @@ class Reference:
 
   Attributes:
     module: ours.
-    inputs: of shapes that initialise it.
+    inputs: abstract inputs with which it can be initialised.
     name: (path (str, ...), number of axes of the kernel beside it) -> tensor name.
-    matrices: tensor names whose 1x1 convolution the reference keeps as a matrix.
+    matrices: tensor name -> whether the reference stores this 1x1 convolution as a
+      matrix.
   """
 
   module: nn.Module
@@ -34,7 +38,7 @@ class Reference:
   name: Callable
   matrices: Callable = lambda name: False
 
-  def shapes(self):
+  def shapes(self) -> dict[tuple[str, ...], Shape]:
     """{path: shape} of our parameters; nothing is computed."""
     return self._shapes
 
@@ -45,7 +49,7 @@ class Reference:
     return {path: leaf.shape for path, leaf in flat.items()}
 
 
-def to_ours(reference, tensors):
+def to_ours(reference: Reference, tensors: Mapping[str, Array]) -> PyTree:
   """Nested parameters of reference.module from {name: array}.
 
   Raises:
@@ -57,7 +61,7 @@ def to_ours(reference, tensors):
     expected = _their_shape(reference, name, plan[name], shapes)
     if tuple(tensors[name].shape) != expected:
       problems.append(
-        f'{name} has the shape {tuple(tensors[name].shape)}, {expected} is required'
+        f'{name} has the shape {tuple(tensors[name].shape)}, expected {expected}'
       )
   if problems:
     raise ValueError(
@@ -76,7 +80,7 @@ def to_ours(reference, tensors):
   return unflatten_dict(params)
 
 
-def to_theirs(reference, params):
+def to_theirs(reference: Reference, params: PyTree) -> dict[str, np.ndarray]:
   """{name: array} of the reference from our nested parameters.
 
   Raises:
@@ -88,13 +92,15 @@ def to_theirs(reference, params):
     {'/'.join(path) for path in shapes}, {'/'.join(path) for path in flat}
   )
   problems += [
-    f'{"/".join(path)} has the shape {np.shape(flat[path])}, {shape} is required'
+    f'{"/".join(path)} has the shape {np.shape(flat[path])}, expected {shape}'
     for path, shape in shapes.items()
     if path in flat and np.shape(flat[path]) != shape
   ]
   if problems:
     raise ValueError(
-      'These parameters do not belong to this config: ' + '; '.join(problems) + '.'
+      'These parameters do not belong to this config: '
+      + '; '.join(problems)
+      + '. Give the config that they were trained with.'
     )
   tensors = {}
   for name, paths in plan.items():
@@ -106,7 +112,7 @@ def to_theirs(reference, params):
 
 
 def _plan(reference):
-  """{tensor name: our paths that share it, in order}."""
+  """{tensor name: our paths that are parts of it, in order}."""
   plan, shapes = {}, reference.shapes()
   for path in shapes:
     kernel = shapes.get((*path[:-1], 'kernel'), ())
@@ -129,7 +135,7 @@ def _differences(expected, given):
 
 
 def _their_shape(reference, name, paths, shapes):
-  """Shape of the reference's tensor, all our parts joined along the first axis."""
+  """Shape of the reference's tensor: our parts concatenated along the first axis."""
   parts = [
     _theirs(path, np.broadcast_to(np.float32(0), shapes[path])).shape for path in paths
   ]
@@ -158,24 +164,28 @@ def _ours(path, array, shape):
   return np.moveaxis(array, (0, 1), last)
 
 
-def examples(*shapes):
+def examples(*shapes: Shape) -> tuple[jax.ShapeDtypeStruct, ...]:
   """Abstract float32 inputs of these shapes."""
   return tuple(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
 
 
-def read_options(config, known, refused):
+def read_options(
+  config: Mapping[str, Any],
+  known: Mapping[str, Any],
+  refused: Mapping[str, tuple[tuple, str]],
+) -> dict[str, Any]:
   """Checks a reference's config.
 
   Args:
-    config: dict of constructor arguments; keys with a leading underscore are notes.
-    known: {option: default} that the caller understands.
-    refused: {option: (allowed values, reason)} of options that must keep a value.
+    config: constructor arguments; keys with a leading underscore are ignored.
+    known: {option: default} that the caller supports; `...` for no default.
+    refused: {option: (allowed values, reason)} of options with a restricted value.
 
   Returns:
     {option: value} for all of `known`.
 
   Raises:
-    ValueError: listing options that are unknown or refused, with the reason.
+    ValueError: listing options that are unknown, missing or refused, with the reason.
   """
   given = {key: value for key, value in config.items() if not key.startswith('_')}
   problems = [

@@ -1,13 +1,14 @@
-"""Denoising networks: z_t (b,*space,c), t (b,) -> (b,*space,out).
+"""The denoising UNet: z_t (b,*space,c), t (b,) -> (b,*space,out).
 
-[MONAI] The UNet has the blocks, names and order of DiffusionModelUNet. Kernels and
-strides are per level and axis, any spatial size works: up-sampling is cropped to the
-skip it meets.
+[MONAI] It has the blocks, names and order of DiffusionModelUNet. Kernels and strides
+are per level and axis. Any spatial size works: the result of up-sampling is cropped to
+the size of the skip connection.
 """
 
 import functools
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from ldm_jax.models.attention import AttentionBlock, SpatialTransformer
@@ -25,8 +26,9 @@ from ldm_jax.models.layers import (
 from ldm_jax.models.levels import Level, Middle, timestep_embedding
 from ldm_jax.models.norms import GroupNorm
 from ldm_jax.models.transformer import DepthTransformer
+from ldm_jax.types import Array
 
-# Width of the embedding of t, in units of the finest level's channels. [MONAI]
+# Width of the embedding of t, in multiples of the finest level's channels. [MONAI]
 EMBEDDING_FACTOR = 4
 ATTENTIONS = ('volume', 'depth')
 
@@ -42,19 +44,19 @@ class UNet(Network):
     strides: between two levels, or one for all; None halves every axis.
     attention: 'volume' attends over all voxels at once, 'depth' within slices, then
       along depth (`transformer.DepthTransformer`).
-    attention_levels: per level, or one truth value.
+    attention_levels: bool per level, or one.
     middle_attention: attention between the two blocks of the coarsest grid.
     num_head_channels: per level, or one number; features of one attention head.
-    num_heads: of every attention; None takes channels / num_head_channels.
+    num_heads: of every attention; None for channels / num_head_channels.
     norm_groups, norm_eps: of every group norm.
-    attention_norm_eps: of those before attention; None takes norm_eps.
+    attention_norm_eps: epsilon of those before attention; None for norm_eps.
     attention_projects: whether self-attention ends in an out_proj.
     context_dim: channels of the context that attention reads; None for
       self-attention only.
     num_transformer_layers: per attention over a context.
-    num_class_embeds: number of class labels, None without.
+    num_class_embeds: number of class labels, None for none.
     resblock_updown: resample inside residual blocks instead of by convolutions.
-    remat: keep the inputs of each block only and compute the rest again backwards.
+    remat: store only the inputs of each block for the backward pass, see `levels`.
     dtype: type of the products; parameters and norms stay float32.
   """
 
@@ -82,18 +84,25 @@ class UNet(Network):
 
   @nn.compact
   def __call__(
-    self, x, t, context=None, class_labels=None, embedding=None, source=None
-  ):
+    self,
+    x: jax.Array,
+    t: Array,
+    context: Array | None = None,
+    class_labels: Array | None = None,
+    embedding: Array | None = None,
+    source: Array | None = None,
+  ) -> jax.Array:
     """Output (b,*space,out_channels).
 
     Args:
       x: (b,*space,in_channels). t: (b,) time steps.
       context: (b,m,context_dim) tokens, or (tokens, mask (b,m)) with False for
-        padding; class_labels: (b,) int.
+        padding.
+      class_labels: (b,) int.
       embedding: (b,4*channels[0]) added to the embedding of t.
       source: (b,*space,c) further input channels, see `paired`.
 
-    Raises: ValueError when context, labels or options do not fit.
+    Raises: ValueError if context, labels or options do not fit.
     """
     self._check(x, context, class_labels)
     kernels, _ = kernels_and_strides(self.kernels, self.strides, len(self.channels))
@@ -111,8 +120,10 @@ class UNet(Network):
     conv = functools.partial(Conv, kernel_size=kernels[0], dtype=self.dtype)
     x = conv(self.channels[0], name='conv_in')(x)
     if source is not None:
-      options = {'use_bias': False, 'kernel_init': ZEROS}
-      x = x + conv(self.channels[0], name='source_in', **options)(source)
+      source_in = conv(
+        self.channels[0], use_bias=False, kernel_init=ZEROS, name='source_in'
+      )
+      x = x + source_in(source)
     states = [x]
     num_levels = len(self.channels)
     for i in range(num_levels):
@@ -132,8 +143,8 @@ class UNet(Network):
     return conv(self.out_channels, kernel_init=ZEROS, name='out_2')(nn.silu(norm(x)))
 
   @property
-  def embedding_dim(self):
-    """Width of the embedding of t, and of what is added to it."""
+  def embedding_dim(self) -> int:
+    """Width of the embedding of t, and of `embedding`."""
     return EMBEDDING_FACTOR * self.channels[0]
 
   def _down(self, i):
@@ -163,7 +174,7 @@ class UNet(Network):
     )
 
   def _resampler(self, direction, i, finer):
-    """Maker of what leads from level i to its neighbour; finer: the finer of both."""
+    """Maker of the resampler from level i to a neighbour; `finer`: the finer one."""
     kernels, strides = kernels_and_strides(
       self.kernels, self.strides, len(self.channels)
     )
@@ -208,7 +219,7 @@ class UNet(Network):
     plain = self.context_dim is None and self.attention == 'volume'
     if not num_heads or (plain and channels != num_heads * head_dim):
       raise ValueError(
-        f'{channels} channels hold no whole number of heads of {head_dim} channels; '
+        f'{channels} channels cannot be split into heads of {head_dim} channels; '
         'change channels, num_head_channels or num_heads'
       )
     if self.attention == 'depth':
@@ -226,19 +237,19 @@ class UNet(Network):
   def _check(self, x, context, class_labels):
     if x.shape[-1] != self.in_channels:
       raise ValueError(
-        f'input has {x.shape[-1]} channels, in_channels is {self.in_channels}; change '
+        f'expected an input of {self.in_channels} channels, got {x.shape[-1]}; change '
         'in_channels or the latent'
       )
     if self.attention not in ATTENTIONS:
       raise ValueError(
-        f'attention is {self.attention!r}; choose one of {ATTENTIONS} in '
+        f'attention is {self.attention!r}, expected one of {ATTENTIONS}; change '
         'diffusion.model.attention'
       )
     context = context[0] if isinstance(context, tuple) else context
     given = None if context is None else context.shape[-1]
     if given is not None and given != self.context_dim:
       raise ValueError(
-        f'context has {given} channels, context_dim is {self.context_dim}; set '
+        f'context has {given} channels, but context_dim is {self.context_dim}; set '
         'context_dim to the width of the tokens'
       )
     if (class_labels is None) != (self.num_class_embeds is None):

@@ -1,23 +1,27 @@
 """Transformer over patches: z_t (b,*space,c), t (b,) -> (b,*space,out).
 
 [Peebles23] Scalable diffusion models with transformers, arXiv 2212.09748: patches
-become tokens, blocks are steered by adaLN-zero. Two or three axes by the patch's
-length. Any size works: the volume is filled up with zeros to whole patches, the output
-is cropped again. A context, if any, is read by cross-attention in each block.
+become tokens, the embedding of t modulates the blocks by adaLN-zero. Two or three axes,
+by the length of the patch. Any size works: the volume is padded with zeros to whole
+patches and the output is cropped. A context, if any, is read by cross-attention in each
+block.
 """
 
 import functools
 import math
+from collections.abc import Callable
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from ldm_jax.models.attention import Attention
 from ldm_jax.models.layers import ZEROS, Dense, Network
 from ldm_jax.models.levels import recomputed, timestep_embedding
 from ldm_jax.models.norms import LayerNorm
+from ldm_jax.types import Array, Shape
 
-# Sines and cosines that t is told by. [Peebles23]
+# Number of sines and cosines of t. [Peebles23]
 TIME_FEATURES = 256
 
 
@@ -29,10 +33,10 @@ class DiT(Network):
     patch: voxels of a token per axis; two or three axes.
     width: of a token. num_blocks: of the transformer.
     num_head_channels: features of one attention head, divides width.
-    mlp_factor: width inside the feed-forward layers over width.
-    context_dim: channels of the context, None without.
-    num_class_embeds: number of class labels, None without.
-    remat: keep the inputs of each block only and compute the rest again backwards.
+    mlp_factor: hidden units of the feed-forward layers as a multiple of width.
+    context_dim: channels of the context, None for no context.
+    num_class_embeds: number of class labels, None for none.
+    remat: store only the inputs of each block for the backward pass, see `levels`.
     dtype: type of the products; parameters and norms stay float32.
   """
 
@@ -50,18 +54,24 @@ class DiT(Network):
 
   @nn.compact
   def __call__(
-    self, x, t, context=None, class_labels=None, embedding=None, source=None
-  ):
+    self,
+    x: jax.Array,
+    t: Array,
+    context: Array | None = None,
+    class_labels: Array | None = None,
+    embedding: Array | None = None,
+    source: Array | None = None,
+  ) -> jax.Array:
     """Output (b,*space,out_channels).
 
     Args:
       x: (b,*space,in_channels). t: (b,) time steps.
-      context: (b,m,context_dim) tokens, or (tokens, mask (b,m)) with False for padding;
-        class_labels: (b,) int.
+      context: (b,m,context_dim) tokens, or (tokens, mask (b,m)) with False for padding.
+      class_labels: (b,) int.
       embedding: (b,width) added to the embedding of t.
       source: (b,*space,c) further input channels, see `paired`.
 
-    Raises: ValueError when the patch, the heads or the labels do not fit.
+    Raises: ValueError if the patch, the heads or the labels do not fit.
     """
     self._check(x, class_labels)
     dense = functools.partial(Dense, dtype=self.dtype)
@@ -78,9 +88,9 @@ class DiT(Network):
     patches, grid = to_patches(x, self.patch)
     h = dense(self.width, name='patch_embed')(patches)
     if source is not None:
-      options = {'use_bias': False, 'kernel_init': ZEROS}
       of_source, _ = to_patches(source, self.patch)
-      h = h + dense(self.width, name='source_in', **options)(of_source)
+      source_in = dense(self.width, use_bias=False, kernel_init=ZEROS, name='source_in')
+      h = h + source_in(of_source)
     h = h + positions(grid, self.width).astype(h.dtype)
     make = functools.partial(
       DiTBlock,
@@ -101,25 +111,25 @@ class DiT(Network):
     return from_patches(h, self.patch, grid, x.shape[1:-1])
 
   @property
-  def embedding_dim(self):
-    """Width of the embedding of t, and of what is added to it."""
+  def embedding_dim(self) -> int:
+    """Width of the embedding of t, and of `embedding`."""
     return self.width
 
   def _check(self, x, class_labels):
     if len(self.patch) != x.ndim - 2 or min(self.patch) < 1:
       raise ValueError(
-        f'patch {self.patch} does not fit latents {x.shape[1:-1]}: one positive number '
-        'per axis is required; change diffusion.model.dit.patch'
+        f'patch is {self.patch} for latents {x.shape[1:-1]}, expected one positive '
+        'number per axis; change diffusion.model.dit.patch'
       )
     if x.shape[-1] != self.in_channels:
       raise ValueError(
-        f'input has {x.shape[-1]} channels, in_channels is {self.in_channels}; change '
+        f'expected an input of {self.in_channels} channels, got {x.shape[-1]}; change '
         'in_channels or the latent'
       )
     if self.width % self.num_head_channels:
       raise ValueError(
-        f'width {self.width} holds no whole number of heads of '
-        f'{self.num_head_channels} channels; change diffusion.model.dit.width or '
+        f'width is {self.width}, expected a multiple of num_head_channels = '
+        f'{self.num_head_channels}; change diffusion.model.dit.width or '
         'diffusion.model.dit.num_head_channels'
       )
     if (class_labels is None) != (self.num_class_embeds is None):
@@ -130,10 +140,11 @@ class DiT(Network):
 
 
 class DiTBlock(nn.Module):
-  """Self-attention, cross-attention, feed-forward, each within adaLN-zero: (b,n,c).
+  """Self-attention, cross-attention, feed-forward, each with adaLN-zero: (b,n,c).
 
-  A linear map `modulation` of the embedding (b,e) shifts and scales the norm before
-  each branch and gates what comes out; zero at the start, so the block is the identity.
+  A linear map `modulation` of the embedding (b,e) gives the shift and scale of the norm
+  before each branch and the factor of its output. It is zero before training, so the
+  block is then the identity.
   """
 
   num_heads: int
@@ -142,7 +153,9 @@ class DiTBlock(nn.Module):
   dtype: jnp.dtype | None = None
 
   @nn.compact
-  def __call__(self, h, embedding, context=None):
+  def __call__(
+    self, h: jax.Array, embedding: Array, context: Array | None = None
+  ) -> jax.Array:
     channels = h.shape[-1]
     dense = functools.partial(Dense, dtype=self.dtype)
     attention = functools.partial(
@@ -153,7 +166,7 @@ class DiTBlock(nn.Module):
       h = dense(self.mlp_factor * channels, name='linear1')(h)
       return dense(channels, name='linear2')(nn.gelu(h))
 
-    branches = [attention(name='attention')]
+    branches: list[Callable[[jax.Array], jax.Array]] = [attention(name='attention')]
     if context is not None:
       cross = attention(name='cross_attention')
       branches.append(lambda h: cross(h, context))
@@ -168,8 +181,8 @@ class DiTBlock(nn.Module):
     return h
 
 
-def to_patches(x, patch):
-  """(b,*space,c) -> tokens (b,n,prod(patch) c) and their grid, zeros filled up."""
+def to_patches(x: jax.Array, patch: Shape) -> tuple[jax.Array, Shape]:
+  """(b,*space,c), padded with zeros -> tokens (b,n,prod(patch) c) and their grid."""
   margins = [(0, -n % p) for n, p in zip(x.shape[1:-1], patch, strict=True)]
   x = jnp.pad(x, [(0, 0), *margins, (0, 0)])
   grid = tuple(n // p for n, p in zip(x.shape[1:-1], patch, strict=True))
@@ -180,7 +193,7 @@ def to_patches(x, patch):
   return x.transpose(order).reshape(x.shape[0], math.prod(grid), -1), grid
 
 
-def from_patches(h, patch, grid, size):
+def from_patches(h: jax.Array, patch: Shape, grid: Shape, size: Shape) -> jax.Array:
   """Inverse of `to_patches`, cropped to the spatial size: (b,n,f) -> (b,*size,c)."""
   axes = len(patch)
   x = h.reshape(h.shape[0], *grid, *patch, -1)
@@ -193,8 +206,8 @@ def from_patches(h, patch, grid, size):
   return x[(slice(None), *(slice(n) for n in size))]
 
 
-def positions(grid, width):
-  """Sines and cosines of each axis' index, side by side: (prod(grid), width)."""
+def positions(grid: Shape, width: int) -> jax.Array:
+  """Cosines and sines of the index along each axis: (prod(grid), width)."""
   share = 2 * (width // (2 * len(grid)))
   parts = []
   for axis, n in enumerate(grid):

@@ -1,7 +1,8 @@
-"""Measuring network: labels of every voxel, and features to compare volumes by.
+"""Measuring network: labels of every voxel, and features for comparing volumes.
 
-x (b,*space,c) -> logits (b,*space,num_classes) and features (b,f). Trained on public
-labelled volumes; the features replace those of networks trained on photographs.
+x (b,*space,c) -> logits (b,*space,num_classes) and features (b,f). It is trained on
+public labelled volumes; its features are used instead of those of networks trained on
+photographs.
 """
 
 import functools
@@ -19,6 +20,7 @@ from ldm_jax.models.layers import (
   kernels_and_strides,
 )
 from ldm_jax.models.norms import GroupNorm
+from ldm_jax.types import Array
 
 
 class Segmenter(Network):
@@ -62,7 +64,7 @@ class Segmenter(Network):
     self.norm_out = GroupNorm(self.norm_groups, dtype=jnp.float32)
     self.conv_out = Conv(self.num_classes, (1,) * len(kernels[0]))
 
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
     """Logits (b,*space,num_classes) in float32, of any spatial size."""
     states = self.maps(x)
     h = states.pop()
@@ -71,13 +73,14 @@ class Segmenter(Network):
       h = self.up_blocks[i](jnp.concatenate([h, states[i]], -1))
     return self.conv_out(nn.silu(self.norm_out(h)))
 
-  def features(self, x, mask=None):
+  def features(self, x: jax.Array, mask: Array | None = None) -> jax.Array:
     """Mean and deviation over space of the two coarsest levels: (b,f) in float32.
 
     f = 2 * sum of the last two channels.
 
     Args:
-      mask: (b,*space) bool, the voxels that count; default all.
+      x: (b,*space,c).
+      mask: (b,*space) bool, the voxels to include; default all.
     """
     pooled = []
     for h in self.maps(x)[-2:]:
@@ -95,7 +98,7 @@ class Segmenter(Network):
       pooled += [mean, jnp.sqrt(variance + 1e-6)]
     return jnp.concatenate(pooled, -1)
 
-  def maps(self, x):
+  def maps(self, x: jax.Array) -> list[jax.Array]:
     """Output (b,*,f) of the blocks of every level, finest first."""
     h, states = self.conv_in(x), []
     for i, block in enumerate(self.down_blocks):

@@ -1,7 +1,7 @@
-"""Starting values of kernels: uniform, variance 1 / fan_in, from hashed counters.
+"""Initial values of kernels: uniform, variance 1 / fan_in, from hashed counters.
 
-The usual draws compile one Threefry cipher per parameter, which takes longer than the
-first training steps of a small network. A key is still folded for each parameter; the
+jax.random compiles one Threefry cipher per parameter, which takes longer than the first
+training steps of a small network. Each parameter still has its own folded key; the
 values are a 32-bit hash of (key, position), the same on every platform. [Wellons18]
 "Prospecting for hash functions", lowbias32.
 """
@@ -12,14 +12,18 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ldm_jax.types import Shape
 
-def fan_in(key, shape, dtype=jnp.float32):
+
+def fan_in(key: jax.Array, shape: Shape, dtype: jnp.dtype = jnp.float32) -> jax.Array:
   """Kernel (*k,c_in,c_out), uniform within sqrt(3 / (prod(k) c_in)) of zero."""
   return uniform(key, shape, math.sqrt(3 / math.prod(shape[:-1])), dtype)
 
 
-def uniform(key, shape, bound, dtype=jnp.float32):
-  """Values between -bound and bound, for at most 2**32 of them."""
+def uniform(
+  key: jax.Array, shape: Shape, bound: float, dtype: jnp.dtype = jnp.float32
+) -> jax.Array:
+  """At most 2**32 values between -bound and bound."""
   words = jax.random.key_data(key) if _is_typed(key) else key
   bits = lax.iota(jnp.uint32, math.prod(shape))
   for word in words.ravel():

@@ -1,8 +1,8 @@
-"""The blocks every network is built of: (b,*space,c) -> (b,*space,features).
+"""The building blocks of every network: (b,*space,c) -> (b,*space,features).
 
-Two and three spatial dimensions alike: the kernel's length decides. Parameters are
-float32 under stable names; `dtype` is the type of the products (default: the input's),
-norms and softmax always compute in float32. No layer mixes examples.
+In two or three spatial dimensions, by the length of the kernel. Parameters are float32
+under stable names; `dtype` is the type of the products (default: the input's); norms
+and softmax are always computed in float32. No layer mixes examples.
 
 Layouts follow MONAI's networks ([MONAI] monai.networks.nets.diffusion_model_unet and
 autoencoderkl, 1.6), so that their weights map one to one.
@@ -10,41 +10,49 @@ autoencoderkl, 1.6), so that their weights map one to one.
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from flax.core import FrozenDict
 
 from ldm_jax.models import adapters
-from ldm_jax.models.convolution import Conv
+from ldm_jax.models.convolution import Conv, LinearMap
 from ldm_jax.models.initial import fan_in
 from ldm_jax.models.norms import GroupNorm
 from ldm_jax.models.repeated import RepeatedConv, nearest
+from ldm_jax.types import Array, Shape
 
 ZEROS = nn.initializers.zeros
 
 
-def per_level(value, num_levels, name):
-  """One entry per level: a plain value, or one kernel such as (1, 3, 3), is repeated.
+def per_level(value: Any, num_levels: int, name: str) -> tuple:
+  """One entry per level: an int, a bool or None is repeated.
 
-  Raises: ValueError when a sequence of entries has another length.
+  Raises: ValueError if a sequence has another length; it names `name`.
   """
   if isinstance(value, int) or value is None:
     return (value,) * num_levels
   value = tuple(tuple(v) if isinstance(v, list | tuple) else v for v in value)
   if len(value) != num_levels:
     raise ValueError(
-      f'{name} has {len(value)} entries, {num_levels} are required (one per level; '
-      f'between levels, one fewer than channels); change {name} or channels'
+      f'{name} has {len(value)} entries, expected {num_levels} (one per level; for '
+      f'strides one fewer than channels); change {name} or channels'
     )
   return value
 
 
-def kernels_and_strides(kernels, strides, num_levels):
+def kernels_and_strides(
+  kernels: Sequence, strides: Sequence | None, num_levels: int
+) -> tuple[tuple[Shape, ...], tuple[Shape, ...]]:
   """Kernels, one tuple per level, and strides, one tuple between two levels.
 
-  One kernel as (3, 3, 3) serves every level; strides None means 2 along every axis.
+  One kernel such as (3, 3, 3) is used for every level; strides None is 2 along every
+  axis.
+
+  Raises: ValueError if their numbers of entries or of axes do not fit.
   """
   if all(isinstance(k, int) for k in kernels):
     kernels = (tuple(kernels),) * num_levels
@@ -70,8 +78,8 @@ def _hashable(value):
   return value
 
 
-def average(x, strides):
-  """Mean over blocks of strides voxels; a last partial block repeats its border."""
+def average(x: jax.Array, strides: Sequence[int]) -> jax.Array:
+  """Means over blocks of strides voxels; a partial last block is padded by its edge."""
   sizes = x.shape[1:-1]
   margins = [(0, -n % s) for n, s in zip(sizes, strides, strict=True)]
   x = jnp.pad(x, [(0, 0), *margins, (0, 0)], mode='edge')
@@ -83,7 +91,7 @@ def average(x, strides):
 
 
 class Network(nn.Module):
-  """A module whose options may come as JSON has them: lists become tuples."""
+  """A module whose options may be lists and dicts, as read from JSON."""
 
   def __post_init__(self):
     for field in dataclasses.fields(self):
@@ -94,22 +102,26 @@ class Network(nn.Module):
 
 
 class Dense(nn.Dense):
-  """A linear layer; its kernel starts as a convolution's does, and may be adapted."""
+  """A linear layer, initialised like a convolution, which may have an adapter."""
 
   kernel_init: nn.initializers.Initializer = fan_in
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
     y = super().__call__(x)
     return adapters.beside(self, y, lambda kernel: x.astype(y.dtype) @ kernel)
 
+  def linear_map(self) -> LinearMap:
+    """Says that the layer is linear in its kernel, see `convolution.LinearMap`."""
+    return LinearMap()
+
 
 class ResidualBlock(nn.Module):
-  """Two convolutions beside a skip, steered by an embedding: x, (b,e) -> features.
+  """Two convolutions plus a skip: x (b,*space,c), embedding (b,e) -> features.
 
   norm1, silu, conv1, + time_emb_proj(silu(embedding)), norm2, silu, conv2; a 1x1
-  skip_connection where the number of channels changes. `resample` 'down' averages
-  blocks of `strides` voxels, 'up' repeats them, before conv1 and on the skip.
+  skip_connection if the number of channels changes. `resample` 'down' averages blocks
+  of `strides` voxels, 'up' repeats voxels, before conv1 and on the skip.
   """
 
   features: int
@@ -123,7 +135,9 @@ class ResidualBlock(nn.Module):
   dtype: jnp.dtype | None = None
 
   @nn.compact
-  def __call__(self, x, embedding=None, size=None):
+  def __call__(
+    self, x: jax.Array, embedding: Array | None = None, size: Shape | None = None
+  ) -> jax.Array:
     norm = functools.partial(
       GroupNorm, self.norm_groups, self.norm_eps, dtype=self.dtype
     )
@@ -137,11 +151,11 @@ class ResidualBlock(nn.Module):
       x, h = nearest(x, self.strides, size), nearest(h, self.strides, size)
     h = conv(name='conv1')(h)
     if embedding is not None:
-      shift = Dense(self.features, dtype=self.dtype, name='time_emb_proj')
-      shift = shift(nn.silu(embedding))
+      time_emb_proj = Dense(self.features, dtype=self.dtype, name='time_emb_proj')
+      shift = time_emb_proj(nn.silu(embedding))
       h = h + jnp.expand_dims(shift, range(1, x.ndim - 1))
     h = nn.silu(norm(name='norm2')(h))
-    last = {'kernel_init': ZEROS} if self.zero_init else {}
+    last: dict[str, Any] = {'kernel_init': ZEROS} if self.zero_init else {}
     one = (1,) * len(self.kernel_size)
     last |= {'kernel_size': one} if self.pointwise else {}
     h = conv(name='conv2', **last)(h)
@@ -151,10 +165,10 @@ class ResidualBlock(nn.Module):
 
 
 class Downsample(nn.Module):
-  """Strided convolution `conv`: space n -> ceil(n / s), or floor as in autoencoders.
+  """Strided convolution `conv`: space n -> ceil(n / s), floor with trailing_padding.
 
-  trailing_padding: k - s zeros about each strided axis, the odd one behind, as
-    [MONAI]'s autoencoder.
+  trailing_padding: k - s zeros around each strided axis, one more behind if that is
+    odd, as in [MONAI]'s autoencoder.
   """
 
   features: int
@@ -164,9 +178,11 @@ class Downsample(nn.Module):
   dtype: jnp.dtype | None = None
 
   @nn.compact
-  def __call__(self, x, embedding=None, size=None):
-    del embedding, size  # so that it can stand where a ResidualBlock resamples
-    padding = 'same'
+  def __call__(
+    self, x: jax.Array, embedding: Array | None = None, size: Shape | None = None
+  ) -> jax.Array:
+    del embedding, size  # same signature as ResidualBlock
+    padding: str | tuple = 'same'
     if self.trailing_padding:
       padding = tuple(
         (max(k - s, 0) // 2, -(-max(k - s, 0) // 2))
@@ -186,7 +202,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-  """Nearest neighbour by the strides, cropped to size, then the convolution `conv`."""
+  """Repeats voxels by the strides, crops to size, then the convolution `conv`."""
 
   features: int
   kernel_size: tuple
@@ -194,15 +210,17 @@ class Upsample(nn.Module):
   dtype: jnp.dtype | None = None
 
   @nn.compact
-  def __call__(self, x, embedding=None, size=None):
-    del embedding  # so that it can stand where a ResidualBlock resamples
-    options = {'dtype': self.dtype, 'name': 'conv'}
+  def __call__(
+    self, x: jax.Array, embedding: Array | None = None, size: Shape | None = None
+  ) -> jax.Array:
+    del embedding  # same signature as ResidualBlock
+    options: dict[str, Any] = {'dtype': self.dtype, 'name': 'conv'}
     whole = tuple(n * s for n, s in zip(x.shape[1:-1], self.strides, strict=True))
     if size is None or tuple(size) == whole:
-      conv = RepeatedConv(
+      repeated = RepeatedConv(
         self.features, self.kernel_size, repeats=self.strides, **options
       )
-      return conv(x)
-    # Cropped voxels must not be seen.
+      return repeated(x)
+    # Cropped before the convolution, which must not read the cropped voxels.
     conv = Conv(self.features, self.kernel_size, **options)
     return conv(nearest(x, self.strides, size))

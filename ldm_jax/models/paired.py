@@ -1,55 +1,62 @@
-"""What a denoiser is told of a pair: an earlier scan's latent and the years since.
+"""The condition of a pair: the latent of an earlier scan and the years since.
 
-[Brooks23] InstructPix2Pix, arXiv 2211.09800: the source latent joins z_t as further
-input channels, whose weights start at zero. Here they are a layer `source_in` of their
-own beside the network's first one (a convolution of both side by side is the sum of one
-each), so that the pre-trained weights stay as they are and a method that trains few
-parameters trains these few more. The years join the embedding of the time through
-`source_gap`, zero at the start too: one more token, even of zeros, would change the
-softmax of attention, an embedding of zeros changes nothing, not a bit. (A network of
-changes has the two inputs the other way round: `inputs`.)
+[Brooks23] InstructPix2Pix, arXiv 2211.09800: the source latent is given as further
+input channels beside z_t, whose weights are zero before training. Here they have their
+own layer `source_in` beside the network's first one (a convolution of concatenated
+channels is the sum of two convolutions), so that the pre-trained weights are unchanged
+and methods that train few parameters can train this layer in addition. The years are
+added to the embedding of t through `source_gap`, also zero before training: one more
+token, even of zeros, would change the softmax of attention, but adding zeros to an
+embedding leaves the output bit-identical. (A network of changes swaps the two inputs,
+see `inputs`.)
 
-A pair's part stands behind all else in a condition: (b, 1 + n), the years, then the n
-numbers of the source latent; NaN in either means that it is not there. Both layers have
-no bias: without a source and without years the network is the ordinary one.
+The columns of a pair are the last ones of a condition: (b, 1 + n), the years, then the
+n entries of the source latent; NaN in either means missing. Neither layer has a bias:
+without source and years the network is the ordinary one.
 """
 
 import math
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ldm_jax.data.prompts import SPAN_WORDS
+from ldm_jax.types import Array, Shape
 
 GAPS = ('none', 'number', 'bin')
 SOURCE, GAP = 'source_in', 'source_gap'
+# Absolute years of the kind 'bin': below the first, up to the second, above. They are
+# the spans of `data.prompts.SPAN_WORDS`.
+SPAN_LIMITS = (5, 10)
 YEARS_SCALE = 10.0
-# Sines of the years, quarter periods of 20 and of 10 years.
+# Of sines of years / YEARS_SCALE, with quarter periods of 20 and 10 years.
 FREQUENCIES = (math.pi / 4, math.pi / 2)
 
 
-def size(latent_shape):
-  """Columns of a pair's part for latents (...,c)."""
+def size(latent_shape: Shape) -> int:
+  """Number of a pair's columns for latents (...,c)."""
   return 1 + math.prod(latent_shape)
 
 
-def join(years, sources):
-  """A pair's part (b,1 + n) of years (b,) and source latents (b,...,c)."""
+def join(years: Array, sources: Array) -> jax.Array:
+  """A pair's columns (b,1 + n) of years (b,) and source latents (b,...,c)."""
   years, sources = jnp.asarray(years, jnp.float32), jnp.asarray(sources, jnp.float32)
   return jnp.concatenate([years[:, None], sources.reshape(len(sources), -1)], 1)
 
 
-def read(columns, latent_shape):
-  """Years (b,) and source (b,...,c) of a pair's part, NaN where there is none."""
+def read(columns: Array, latent_shape: Shape) -> tuple[Array, Array]:
+  """Years (b,) and source (b,...,c) of a pair's columns, NaN where missing."""
   return columns[:, 0], columns[:, 1:].reshape(-1, *latent_shape)
 
 
-def inputs(z_t, source, of_changes):
-  """What the network's first layer and `source_in` read; without a source z_t and 0.
+def inputs(
+  z_t: jax.Array, source: jax.Array, of_changes: bool
+) -> tuple[jax.Array, jax.Array]:
+  """Inputs of the network's first layer and of `source_in`; without source z_t and 0.
 
-  A network of scans reads z_t and the source. One of changes reads the source and the
-  noised change: its pre-trained layers go on reading a scan, and what their first steps
-  see is not noise alone.
+  For a network of scans: z_t and the source. For a network of changes: the source and
+  the noised change, so that the input of its pre-trained layers is still a scan, and
+  not only noise at the first steps.
   """
   unknown = _unknown(source)
   if not of_changes:
@@ -57,10 +64,10 @@ def inputs(z_t, source, of_changes):
   return jnp.where(unknown, z_t, source), jnp.where(unknown, 0.0, z_t)
 
 
-def change(z, columns, scale):
-  """Latents (b,...,c) as changes from their sources in units of `scale`.
+def change(z: jax.Array, columns: jax.Array, scale: Array) -> jax.Array:
+  """Latents (b,...,c) as changes from their sources, divided by `scale`.
 
-  What has no source stays as it is.
+  Latents without a source are returned as they are.
   """
   source = columns[:, 1:].reshape(z.shape)
   return jnp.where(_unknown(source), z, (z - source) / scale)
@@ -70,14 +77,15 @@ def _unknown(source):
   return jnp.isnan(source).any(tuple(range(1, source.ndim)), keepdims=True)
 
 
-def gap_features(years, kind):
-  """Years (b,) as features (b,f), zero for no years and for years that are unknown.
+def gap_features(years: jax.Array, kind: str) -> jax.Array:
+  """Years (b,) as features (b,f), zero for zero years and for unknown (NaN) years.
 
-  They are odd functions: the way back is the opposite of the way there.
+  They are odd functions: going back in time has the opposite features.
 
   Args:
-    kind: 'number', years and two sines of them; 'bin', which of the three spans of
-      `prompts.ageing` (slightly, moderately, significantly older) it is.
+    years: between the source and the scan.
+    kind: 'number', the years and two sines of them; 'bin', one-hot for the three spans
+      of SPAN_LIMITS, with the sign of the years.
 
   Raises:
     ValueError: an unknown kind.
@@ -88,22 +96,22 @@ def gap_features(years, kind):
     sines = [jnp.sin(frequency * scaled) for frequency in FREQUENCIES]
     return jnp.stack([scaled, *sines], -1)
   if kind == 'bin':
-    (low, _), (high, _), _ = SPAN_WORDS
+    low, high = SPAN_LIMITS
     span = (jnp.abs(years) >= low).astype(int) + (jnp.abs(years) > high)
-    return jax.nn.one_hot(span, len(SPAN_WORDS)) * jnp.sign(years)[:, None]
+    return jax.nn.one_hot(span, 1 + len(SPAN_LIMITS)) * jnp.sign(years)[:, None]
   raise ValueError(
-    f"the gap of a pair is {kind!r}; required is 'number' or 'bin', or 'none' for a "
-    'network that is not told. Change adapt.pairs.gap.'
+    f"the gap of a pair is {kind!r}, expected 'number' or 'bin', or 'none' for a "
+    'network that does not get the years. Change adapt.pairs.gap.'
   )
 
 
-def is_paired(path):
-  """Whether a parameter's path names what reads a pair."""
+def is_paired(path: str) -> bool:
+  """Whether a parameter belongs to the layers that read a pair."""
   return path.endswith((f'/{SOURCE}/kernel', f'{GAP}/kernel'))
 
 
-def added(module, latent_shape):
-  """Flat parameters that a network needs beside its own to read pairs: all zero.
+def added(module: nn.Module, latent_shape: Shape) -> dict[str, jax.Array]:
+  """Flat parameters that a network needs in addition to read pairs: all zero.
 
   Args:
     module: models.conditional.ConditionalDenoiser with a `gap`.

@@ -1,13 +1,15 @@
 """Frozen feature networks from files: VGG-16, RadImageNet's and MedicalNet's ResNets.
 
-Each is a function (n,*space,c) -> list of maps (n,*,f) over the tensors of its
-published PyTorch file, under the names of torchvision, RadImageNet or MedicalNet. Only
-their forward pass and its gradient with respect to the input are needed.
+Each is a function (n,*space,c) -> list of maps (n,*,f), computed with the tensors of
+its published PyTorch file, under the names of torchvision, RadImageNet or MedicalNet.
+Only the forward pass and the gradient with respect to the input are needed.
 
 [Simonyan15] VGG. [He16] ResNet. [Mei22] RadImageNet. [Chen19] MedicalNet (Med3D).
 """
 
+import os
 import re
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -15,37 +17,42 @@ import numpy as np
 from jax import lax
 
 from ldm_jax.models import weights
+from ldm_jax.types import Array
 
-# Convolutions of torchvision's vgg16.features, by stage; each stage ends in a pool.
+# Convolutions of torchvision's vgg16.features by stage; each stage ends with a pool.
 VGG16 = ((0, 2), (5, 7), (10, 12, 14), (17, 19, 21), (24, 26, 28))
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BATCH_NORM_EPSILON = 1e-5
-# RadImageNet's file numbers the children of torchvision's ResNet.
+# RadImageNet's file has numbers in place of the names of torchvision's ResNet.
 _NUMBERED = {'0': 'conv1', '1': 'bn1'} | {str(i + 3): f'layer{i}' for i in range(1, 5)}
 NETWORKS = ('vgg16', 'radimagenet', 'medicalnet')
 
 
-def load(network, path):
+def load(network: str, path: str | os.PathLike) -> Callable[[Array], list[jax.Array]]:
   """Feature function of a published file of weights.
 
   Args:
-    network: 'vgg16' and 'radimagenet' see 2D images (n,h,w,c) in [0, 1], 'medicalnet'
-      volumes (n,d,h,w,1); one channel is repeated where three are wanted.
+    network: 'vgg16' and 'radimagenet' take 2D images (n,h,w,c) in [0, 1], 'medicalnet'
+      volumes (n,d,h,w,1); one channel is repeated if three are expected.
     path: .pt, .pth (with torch installed), .safetensors or .npz.
 
   Raises:
     ValueError: an unknown network, a file that cannot be read, or tensors missing.
   """
   if network not in NETWORKS:
-    raise ValueError(f'network is {network!r}; choose one of {", ".join(NETWORKS)}')
+    raise ValueError(
+      f'network is {network!r}, expected one of {", ".join(NETWORKS)}; change '
+      'autoencoder.perceptual.network'
+    )
   tensors = {_plain(name): np.asarray(v) for name, v in weights.read(path).items()}
   required = _required(network, tensors)
   missing = sorted(name for name in required if name not in tensors)
   if missing:
     raise ValueError(
-      f'{path} is no file of {network}: it lacks {", ".join(missing[:5])}'
-      f'{" and others" if len(missing) > 5 else ""}; give the published file of '
-      'autoencoder.perceptual.network in autoencoder.perceptual.weights'
+      f'{path} is not a file of {network}: it lacks {", ".join(missing[:5])}'
+      f'{" and others" if len(missing) > 5 else ""}; set '
+      'autoencoder.perceptual.weights to the published file of '
+      'autoencoder.perceptual.network'
     )
   tensors = {name: _ours(tensors[name]) for name in required}
   build = {'vgg16': _vgg, 'radimagenet': _radimagenet, 'medicalnet': _medicalnet}
@@ -105,7 +112,7 @@ def _radimagenet(tensors, x):
 def _medicalnet(tensors, x):
   axes = tuple(range(1, x.ndim))
   x = (x - x.mean(axes, keepdims=True)) / (x.std(axes, keepdims=True) + 1e-6)
-  # It keeps its resolution from the third stage on, by dilated kernels. [Chen19]
+  # From the third stage on, kernels are dilated instead of strided. [Chen19]
   return _resnet(tensors, x, strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4))
 
 
@@ -125,7 +132,7 @@ def _resnet(tensors, x, strides, dilations):
 
 
 def _residual(tensors, name, x, stride, dilation):
-  """A basic block (3, 3) or a bottleneck (1, 3, 1), which strides in its middle."""
+  """A basic block (3, 3), or a bottleneck (1, 3, 1) with its stride in the middle."""
   h, bottleneck = x, f'{name}.conv3.weight' in tensors
   for i in (1, 2, 3) if bottleneck else (1, 2):
     kernel = tensors[f'{name}.conv{i}.weight']
@@ -144,7 +151,7 @@ def _residual(tensors, name, x, stride, dilation):
 
 
 def _conv(x, kernel, stride, padding, dilation=1):
-  """Frozen, so XLA's convolution will do."""
+  """XLA's convolution: with frozen kernels there is no weight gradient to speed up."""
   axes = 'DHW'[-(kernel.ndim - 2) :]
   return lax.conv_general_dilated(
     x,
@@ -157,7 +164,7 @@ def _conv(x, kernel, stride, padding, dilation=1):
 
 
 def _norm(tensors, name, x):
-  """Batch norm with its stored statistics: an affine map, which mixes nothing."""
+  """Batch norm with its stored statistics: an affine map that mixes no examples."""
   scale, shift, mean, variance = (tensors[n] for n in _norm_names(name))
   return (x - mean) * (scale * lax.rsqrt(variance + BATCH_NORM_EPSILON)) + shift
 

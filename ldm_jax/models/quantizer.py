@@ -1,7 +1,7 @@
 """Codebook of a discrete latent: z (b,*space,c) -> its nearest codes (b,*space,c).
 
-The denoiser works on what comes before the codebook, and the decoder quantises, so that
-a discrete latent is used as a Gaussian one is.
+The denoiser works on latents before quantisation and the decoder quantises them, so
+that discrete latents are used in the same way as Gaussian ones.
 
 [Oord17] van den Oord et al., Neural discrete representation learning, 1711.00937.
 [Rombach22] Rombach et al., High-resolution image synthesis with latent diffusion.
@@ -12,13 +12,15 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ldm_jax.types import Array
+
 
 class Quantizer(nn.Module):
   """Codebook (num_codes, features).
 
-  Parameters, moved by `training.codebook`: `codebook`; `usage` (num_codes,), the
-  average share of voxels that chose each code; `candidates` (num_codes, features),
-  encoder outputs that may replace dead codes.
+  Parameters, updated by `training.codebook`: `codebook`; `usage` (num_codes,), the
+  average fraction of voxels with each code; `candidates` (num_codes, features), encoder
+  outputs that may replace unused codes.
   """
 
   num_codes: int
@@ -27,33 +29,36 @@ class Quantizer(nn.Module):
   def setup(self):
     shape = (self.num_codes, self.features)
     self.codebook = self.param('codebook', nn.initializers.normal(1.0), shape)
-    # No code has been used yet: the first step puts encoder outputs into the codebook.
+    # No code is in use yet: the first step replaces all by encoder outputs.
     self.usage = self.param('usage', nn.initializers.zeros, shape[:1])
     self.candidates = self.param('candidates', nn.initializers.zeros, shape)
 
-  def indices(self, z):
+  def indices(self, z: jax.Array) -> jax.Array:
     """Index (b,*space) of the nearest code, by Euclidean distance in float32."""
     z = z.astype(jnp.float32)
     distances = (self.codebook**2).sum(-1) - 2 * z @ self.codebook.T
     return jnp.argmin(distances, -1)
 
-  def __call__(self, z):
-    """Nearest codes; the gradient passes straight through to z. [Oord17] Sec. 3.2"""
+  def __call__(self, z: jax.Array) -> jax.Array:
+    """Nearest codes, with a straight-through gradient to z. [Oord17] Sec. 3.2"""
     codes = self.codebook[self.indices(z)].astype(z.dtype)
     return z + lax.stop_gradient(codes - z)
 
-  def losses(self, z, picked, keys, learned_by):
-    """Terms of a training step, an example at a time.
+  def losses(
+    self, z: jax.Array, picked: Array, keys: jax.Array, learned_by: str
+  ) -> dict[str, jax.Array]:
+    """Loss terms of a training step, per example.
 
-    Statistics travel as gradients, so that the step's average over examples and devices
-    is theirs too: of `usage` the share of voxels a code won, of `candidates` a voxel,
-    and of `codebook` the sum of the voxels it won if `learned_by` is 'averages'.
+    Statistics are passed on as gradients, so that they are averaged over examples and
+    devices like gradients: for `usage` the fraction of voxels with a code, for
+    `candidates` a voxel, and for `codebook` the sum of the voxels with a code if
+    `learned_by` is 'averages'.
 
     Args:
       z: (b,*space,c) encoder outputs.
-      picked: (b, num_codes) number of global examples for the one example that offers a
-        candidate to a code, 0 for the others.
-      keys: (b,) PRNG keys, which voxel is offered.
+      picked: (b, num_codes) for each code the global number of examples at the one
+        example that supplies its candidate, 0 at the others.
+      keys: (b,) PRNG keys, which choose the voxels of the candidates.
       learned_by: 'averages' or 'gradient' ([Oord17] Eq. 3, second term).
 
     Returns:
@@ -84,15 +89,15 @@ class Quantizer(nn.Module):
     return voxels[chosen]
 
 
-def send(parameter, statistics):
-  """Zeros (b,) whose gradients with respect to the parameter are these (b,*shape)."""
+def send(parameter: jax.Array, statistics: jax.Array) -> jax.Array:
+  """Zeros (b,) whose gradients by the parameter are the statistics (b,*shape)."""
   product = parameter[None] * lax.stop_gradient(statistics)
   value = product.reshape(len(product), -1).sum(1)
   return value - lax.stop_gradient(value)
 
 
-def perplexity(usage):
-  """exp(entropy) of shares (k,): k if all codes are used alike, 1 if one is."""
+def perplexity(usage: jax.Array) -> jax.Array:
+  """exp(entropy) of usage (k,): k if all codes are used equally, 1 if one is used."""
   return jnp.exp(jax.scipy.special.entr(usage / usage.sum()).sum())
 
 

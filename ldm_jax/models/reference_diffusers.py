@@ -1,10 +1,12 @@
 """diffusers' AutoencoderKL and UNet2DConditionModel as our modules: config, names.
 
 The layout of Stable Diffusion 1.x, at any width; options that change the function and
-have no counterpart here are refused with a reason.
+have no counterpart here are errors that give the reason.
 """
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +15,7 @@ from ldm_jax.models import convert
 from ldm_jax.models.autoencoder import Autoencoder
 from ldm_jax.models.denoiser import UNet
 
-_NOT_HERE = 'it has no counterpart in our UNet'
+_NOT_HERE = 'it has no counterpart in ldm_jax'
 _NOTES = ('sample_size', 'scaling_factor', 'force_upcast')
 _UNET_FIXED = {
   'center_input_sample': (False,),
@@ -51,7 +53,7 @@ _UNET_FIXED = {
 }
 
 
-def autoencoder(config):
+def autoencoder(config: Mapping[str, Any]) -> convert.Reference:
   """Reference of an `AutoencoderKL` config.json."""
   options = convert.read_options(
     {key: value for key, value in config.items() if key not in _NOTES},
@@ -67,9 +69,9 @@ def autoencoder(config):
       'mid_block_add_attention': True,
     },
     {
-      'act_fn': (('silu', 'swish'), 'blocks here use silu'),
-      'use_quant_conv': ((True,), 'ours always has the convolution'),
-      'use_post_quant_conv': ((True,), 'ours always has the convolution'),
+      'act_fn': (('silu', 'swish'), 'ldm_jax uses silu'),
+      'use_quant_conv': ((True,), 'ldm_jax always has the convolution'),
+      'use_post_quant_conv': ((True,), 'ldm_jax always has the convolution'),
       'shift_factor': ((None,), 'normalise latents by their statistics instead'),
       'latents_mean': ((None,), 'normalise latents by their statistics instead'),
       'latents_std': ((None,), 'normalise latents by their statistics instead'),
@@ -102,7 +104,7 @@ def autoencoder(config):
     del kernel_axes
     *path, leaf = path
     if path[0].startswith('quant_conv'):
-      path = ['quant_conv']  # mean, then logarithm of the variance
+      path = ['quant_conv']  # the mean, then the logarithm of the variance
     elif path[0] in sequence:
       path = [path[0], sequence[path[0]][path[1]], *path[2:]]
     text = '.'.join(path).replace('skip_connection', 'conv_shortcut')
@@ -114,7 +116,7 @@ def autoencoder(config):
   return convert.Reference(module, inputs, name, lambda name: 'attentions' in name)
 
 
-def unet(config):
+def unet(config: Mapping[str, Any]) -> convert.Reference:
   """Reference of a `UNet2DConditionModel` config.json."""
   options = convert.read_options(
     {key: value for key, value in config.items() if key not in _NOTES},
@@ -142,7 +144,7 @@ def unet(config):
   for key in ('cross_attention_dim', 'transformer_layers_per_block'):
     if not isinstance(options[key], int):
       raise ValueError(
-        f'{key} = {options[key]!r} is not supported: one number for all.'
+        f'{key} = {options[key]!r} is not supported: expected one int for all levels.'
       )
   channels = options['block_out_channels']
   attends = [kind == 'CrossAttnDownBlock2D' for kind in options['down_block_types']]
@@ -152,9 +154,11 @@ def unet(config):
     kind == 'CrossAttnUpBlock2D' for kind in options['up_block_types']
   ]:
     raise ValueError(
-      'Attention stands at other levels upwards than downwards: refused.'
+      f'down_block_types {list(options["down_block_types"])} and up_block_types '
+      f'{list(options["up_block_types"])} are not supported: expected attention at the '
+      'same levels in both.'
     )
-  # diffusers' attention_head_dim counts heads unless num_attention_heads is given.
+  # diffusers' attention_head_dim is the number of heads without num_attention_heads.
   heads = options['num_attention_heads'] or options['attention_head_dim']
   heads = (heads,) * len(channels) if isinstance(heads, int) else tuple(heads)
   module = UNet(
@@ -163,7 +167,7 @@ def unet(config):
     channels=channels,
     num_res_blocks=options['layers_per_block'],
     kernels=(3, 3),
-    attention_levels=attends,
+    attention_levels=tuple(attends),
     num_head_channels=tuple(c // h for c, h in zip(channels, heads, strict=True)),
     norm_groups=options['norm_num_groups'],
     norm_eps=options['norm_eps'],
@@ -216,9 +220,9 @@ def _unet_name(path, kernel_axes):
 
 
 def _chain_names(levels, layers):
-  """Names of the links of our encoder's and decoder's chains."""
+  """diffusers' names of the modules in our encoder's and decoder's `Chain`."""
   middle = ['mid_block.resnets.0', 'mid_block.attentions.0', 'mid_block.resnets.1']
-  # The activation is a link without parameters.
+  # The activation has no parameters but a number in the chain.
   last = ['conv_norm_out', 'conv_act', 'conv_out']
 
   def blocks(direction, number):
@@ -246,6 +250,6 @@ def _require_types(kinds, *known):
   other = sorted(set(kinds) - set(known))
   if other:
     raise ValueError(
-      f'Blocks of the type {", ".join(other)} are not supported; known are '
-      f'{", ".join(known)}.'
+      f'Blocks of the type {", ".join(other)} are not supported, expected '
+      f'{" or ".join(known)}.'
     )

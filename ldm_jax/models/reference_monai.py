@@ -1,12 +1,13 @@
 """MONAI 1.6 AutoencoderKL and DiffusionModelUNet as our modules: config, tensor names.
 
-[MONAI] monai.networks.nets. A network of 2D or 3D; MAISI's networks are these with
-other wrappers around their convolutions, interpolation in the decoder and, in the UNet,
-further inputs.
+[MONAI] monai.networks.nets, in 2D or 3D. MAISI's networks differ in the wrappers around
+their convolutions, in interpolating in the decoder and in further inputs of the UNet.
 """
 
 import functools
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ _LISTS = (
   'resnets|attentions|blocks|down_blocks|up_blocks|transformer_blocks|time_embed|out'
 )
 _ANY = (True, False)
-# Memory or precision of the same function.
+# Options for memory or precision, not for the function.
 _SAME_FUNCTION = {'use_flash_attention': (_ANY, ''), 'upcast_attention': (_ANY, '')}
 _CHECKPOINTS = {
   'use_checkpoint': (_ANY, ''),
@@ -28,11 +29,11 @@ _CHECKPOINTS = {
   'dim_split': ((0, 1, 2), ''),
   'print_info': (_ANY, ''),
   'save_mem': (_ANY, ''),
-  # Theirs are rounded to half precision, to save memory.
+  # Norms in half precision, to save memory; ours are in float32.
   'norm_float16': (_ANY, ''),
 }
 _MAISI_INPUTS = {
-  key: ((False,), 'the extra inputs of MAISI have no place in our UNet')
+  key: ((False,), 'the UNet of ldm_jax does not have the extra inputs of MAISI')
   for key in (
     'include_top_region_index_input',
     'include_bottom_region_index_input',
@@ -41,7 +42,7 @@ _MAISI_INPUTS = {
 }
 
 
-def autoencoder(config, maisi=False):
+def autoencoder(config: Mapping[str, Any], maisi: bool = False) -> convert.Reference:
   """Reference of an `AutoencoderKL` config (constructor arguments as a dict)."""
   options = convert.read_options(
     config,
@@ -97,14 +98,14 @@ def autoencoder(config, maisi=False):
 
 
 def _maisi_wraps(options):
-  """Whether MAISI's own convolution, which wraps MONAI's, stands at one of our paths.
+  """path -> whether MAISI has its own convolution there, a wrapper around MONAI's.
 
-  Those around the latent and in the non-local blocks are MONAI's.
+  The convolutions next to the latent and in the non-local blocks are MONAI's.
   """
   num, levels = options['num_res_blocks'], len(options['channels'])
   num = (num,) * levels if isinstance(num, int) else num
   pairs = zip(num, options['attention_levels'], strict=True)
-  # The first convolution, blocks with attention, what lies between two levels.
+  # The first convolution, blocks with their attention, resamplers between the levels.
   length = levels + sum(n * (1 + bool(attends)) for n, attends in pairs)
   plain = [('decoder', f'blocks_{i}') for i in (1, 3)]
   if not options['with_decoder_nonlocal_attn']:
@@ -114,12 +115,12 @@ def _maisi_wraps(options):
   return lambda path: path[0] in ('encoder', 'decoder') and tuple(path[:2]) not in plain
 
 
-def maisi_autoencoder(config):
-  """Reference of an `AutoencoderKlMaisi` config; its splitting needs no counterpart."""
+def maisi_autoencoder(config: Mapping[str, Any]) -> convert.Reference:
+  """Reference of an `AutoencoderKlMaisi` config; options to save memory are ignored."""
   if config.get('use_convtranspose'):
     raise ValueError(
       'use_convtranspose = True is not supported for MAISI: its transposed '
-      'convolutions overlap, ours do not.'
+      'convolutions overlap, those of ldm_jax do not.'
     )
   changed = {
     'include_fc': False,
@@ -129,12 +130,12 @@ def maisi_autoencoder(config):
   return autoencoder({**changed, **_channels(config)}, maisi=True)
 
 
-def maisi_unet(config):
+def maisi_unet(config: Mapping[str, Any]) -> convert.Reference:
   """Reference of a `DiffusionModelUNetMaisi` config without MAISI's extra inputs."""
   return unet({'include_fc': False, **_channels(config)})
 
 
-def unet(config):
+def unet(config: Mapping[str, Any]) -> convert.Reference:
   """Reference of a `DiffusionModelUNet` config."""
   options = convert.read_options(
     config,
@@ -159,7 +160,7 @@ def unet(config):
     {
       **_SAME_FUNCTION,
       **_MAISI_INPUTS,
-      'dropout_cattn': ((0.0, 0), 'our transformers have no dropout'),
+      'dropout_cattn': ((0.0, 0), 'the transformers of ldm_jax have no dropout'),
     },
   )
   if options['with_conditioning'] != (options['cross_attention_dim'] is not None):
@@ -201,14 +202,14 @@ def _name(
   """MONAI's name of one of our parameters."""
   *path, leaf = path
   words = [re.sub(rf'^({_LISTS})_(\d+)$', r'\1.\2', word) for word in path]
-  # Convolutions stand in a wrapper, MAISI's in two.
+  # Convolutions are inside a wrapper, MAISI's inside two.
   if kernel_axes > 2 and words[-1] != 'deconv':
     words += ['conv'] * (1 + double(path))
   if autoencoder:
     words = ['nin_shortcut' if word == 'skip_connection' else word for word in words]
     if words[0] == 'decoder' and words[2:] == ['conv', 'conv'] and not double(path):
       words[2] = 'postconv'
-  # The convolution of a resampler: `op` when down, `postconv` when up.
+  # The convolution of a downsampler is `op`, of an upsampler `postconv`.
   if 'downsampler' in words and words[words.index('downsampler') + 1] == 'conv':
     words[words.index('downsampler') + 1] = 'op'
   if 'upsampler' in words and words[words.index('upsampler') + 1] == 'conv':
@@ -220,11 +221,11 @@ def _name(
 
 
 def _channels(config):
-  """MAISI's num_channels are MONAI's channels."""
+  """The config with MAISI's num_channels renamed to MONAI's channels."""
   return {'channels' if k == 'num_channels' else k: v for k, v in config.items()}
 
 
 def _axes(spatial_dims):
   if spatial_dims not in (2, 3):
-    raise ValueError(f'spatial_dims is {spatial_dims}; networks here have 2 or 3 axes.')
+    raise ValueError(f'spatial_dims is {spatial_dims}, expected 2 or 3.')
   return spatial_dims

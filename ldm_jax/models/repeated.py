@@ -1,22 +1,30 @@
 """Convolution of repeated voxels: (b,*space,c_in) -> (b,*space*repeats,c_out).
 
-Where every voxel stands twice along an axis, the three taps of a kernel meet two voxels
-only: its first half sees (k0 | k1 + k2), its second half (k0 + k1 | k2). So the product
-is taken on the coarse grid, for both halves at once, with 2 taps in place of 3 along
-each axis: less than a third of the arithmetic in 3D, and the same function.
+Where every voxel is repeated twice along an axis, the three taps k0, k1, k2 of a kernel
+cover only two distinct voxels: for the first copy of a voxel with the taps
+(k0 | k1 + k2), for the second copy with (k0 + k1 | k2). So the product is computed on
+the coarse grid, for both copies at once, with 2 taps in place of 3 along each axis:
+less than a third of the arithmetic in 3D, and the same function up to rounding.
 """
 
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
-from ldm_jax.models.convolution import Conv, convolve, padding_pairs
+from ldm_jax.models.convolution import (
+  Conv,
+  convolve,
+  fast_paths_are_on,
+  padding_pairs,
+)
+from ldm_jax.types import Array, Shape
 
 
-def nearest(x, repeats, size=None):
-  """Repeats every voxel along each axis, then crops to size."""
+def nearest(x: Array, repeats: Sequence[int], size: Shape | None = None) -> jax.Array:
+  """Repeats the voxels of x (b,*space,c) along each axis, then crops to size."""
   for axis, r in enumerate(repeats, start=1):
     if r > 1:
       x = jnp.repeat(x, r, axis, total_repeat_length=r * x.shape[axis])
@@ -25,16 +33,25 @@ def nearest(x, repeats, size=None):
   return x[(slice(None), *(slice(n) for n in size))]
 
 
-def convolve_repeated(x, kernel, repeats, lowering='auto'):
-  """`convolve(nearest(x, repeats), kernel)` without the repeated voxels.
+def convolve_repeated(
+  x: Array, kernel: Array, repeats: Sequence[int], lowering: str = 'auto'
+) -> jax.Array:
+  """`convolve(nearest(x, repeats), kernel)` without computing the repeated voxels.
+
+  Kernels and repeats other than 3 and 2 are computed literally, and so is everything
+  where the fast paths are off (`convolution.fast_paths_are_on`).
 
   Args:
     x: (b,*space,c_in).
     kernel: (*k,c_in,c_out); padding is 'same'.
     repeats: one per axis.
+    lowering: one of `convolution.LOWERINGS`.
+
+  Returns: (b,*space*repeats,c_out).
   """
   twice = [kernel.shape[axis] for axis, r in enumerate(repeats) if r > 1]
-  if not twice or set(repeats) - {1, 2} or set(twice) != {3}:
+  fits = twice and set(repeats) <= {1, 2} and set(twice) == {3}
+  if not fits or not fast_paths_are_on():
     return convolve(nearest(x, repeats), kernel, lowering=lowering)
   return _convolve_repeated(x, kernel, tuple(repeats), lowering)
 
@@ -60,10 +77,10 @@ _convolve_repeated.defvjp(_forward, _backward)
 
 
 def _kernel_gradient(x, g, size, repeats, lowering):
-  """Gradient of the kernel, from the coarse grid; one per patient, from the fine one.
+  """Gradient of the kernel: on the coarse grid, under `vmap` on the fine grid.
 
-  The coarse grid's kernel holds several times the entries, which one patient's few
-  voxels do not repay.
+  The coarse grid's kernel has several times as many entries, which costs more than it
+  saves where one patient has few voxels.
   """
 
   @custom_vmap
@@ -101,8 +118,9 @@ def _on_coarse_grid(x, kernel, repeats, lowering):
 def _halves(kernel, axis):
   """(...,3 taps,...,c_out) -> (...,2 taps,...,2 halves,c_out).
 
-  A window of two voxels holds the second half of the one and the first half of the
-  other. Sums of slices: a matrix product over three taps is slow on a CPU.
+  A window of two voxels gives the second copy of its first voxel and the first copy of
+  its second. Computed as sums of slices: a matrix product over three taps is slow on a
+  CPU.
   """
   k0, k1, k2 = jnp.split(kernel, 3, axis)
   second = jnp.concatenate([k0 + k1, k2], axis)
@@ -111,7 +129,7 @@ def _halves(kernel, axis):
 
 
 def _interleave(y, axes):
-  """(b,*windows,*halves,c): the halves of each axis behind it, outer ones cropped."""
+  """(b,*windows,*halves,c) -> (b,*fine,c): halves alternate, both ends are cropped."""
   dims = y.ndim - 2 - len(axes)
   order, size = [0], []
   for axis in range(dims):
@@ -124,9 +142,10 @@ def _interleave(y, axes):
 
 
 class RepeatedConv(Conv):
-  """`Conv` of repeated voxels; the same parameters."""
+  """`Conv` of repeated voxels; parameters as those of `Conv`."""
 
   repeats: tuple = ()
 
-  def convolve(self, x, kernel):
+  def convolve(self, x: Array, kernel: Array) -> jax.Array:
+    """As `Conv.convolve`, of the repeated voxels."""
     return convolve_repeated(x, kernel, self.repeats, self.lowering)

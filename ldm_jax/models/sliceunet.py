@@ -1,18 +1,19 @@
 """The UNet of the paper: z_t (b,d,h,w,c), t (b,) -> (b,d,h,w,out).
 
-[Daum24] arXiv 2407.16405: kernels (1,k,k), so that slices talk through depth attention
-only; every level is followed by a coarser grid in plane, the coarsest one holds one
-block; the embedding of t (cosines and sines) reaches each residual block through a
-linear map of its own.
+[Daum24] arXiv 2407.16405: kernels (1,k,k), so that slices interact through depth
+attention only; every level is followed by a grid that is coarser in plane, the coarsest
+grid has one block; the embedding of t (cosines and sines) enters each residual block
+through its own linear map.
 
-The publication leaves the resampling open. Averages on the way down and nearest
+The publication does not specify the resampling. Averages on the way down and nearest
 neighbour with a 3x3 convolution to the finer level's channels on the way up give its
-27.9 M parameters, of which 9.1 M in attention.
+27.9 M parameters, 9.1 M of them in attention.
 """
 
 import functools
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from ldm_jax.models.convolution import Conv
@@ -28,6 +29,7 @@ from ldm_jax.models.layers import (
 from ldm_jax.models.levels import Level, timestep_embedding
 from ldm_jax.models.norms import GroupNorm
 from ldm_jax.models.transformer import DepthTransformer
+from ldm_jax.types import Array
 
 
 class SliceUNet(Network):
@@ -36,8 +38,9 @@ class SliceUNet(Network):
   Attributes:
     in_channels, out_channels, channels, num_res_blocks, kernels, attention_levels,
       norm_groups, norm_eps, context_dim, dtype, remat: as in `denoiser.UNet`.
-    strides: between two levels, or one for all; the last one leads to the middle too.
-    num_heads, num_head_channels: of every attention, whatever the level's width.
+    strides: between two levels, or one for all; the last one is also the stride from
+      the coarsest level to the middle.
+    num_heads, num_head_channels: of every attention, at every level.
   """
 
   in_channels: int = 1
@@ -57,11 +60,19 @@ class SliceUNet(Network):
 
   @nn.compact
   def __call__(
-    self, x, t, context=None, class_labels=None, embedding=None, source=None
-  ):
+    self,
+    x: jax.Array,
+    t: Array,
+    context: Array | None = None,
+    class_labels: Array | None = None,
+    embedding: Array | None = None,
+    source: Array | None = None,
+  ) -> jax.Array:
     """Output (b,*space,out_channels); arguments as those of `denoiser.UNet`."""
     if class_labels is not None:
-      raise ValueError("the UNet of Daum 2024 has no classes; use kind='unet'")
+      raise ValueError(
+        "the UNet of Daum 2024 takes no class_labels; set diffusion.model.kind='unet'"
+      )
     num, channels = len(self.channels), self.channels
     kernels, strides = kernels_and_strides(self.kernels, self.strides, num)
     strides = (*strides, strides[-1] if strides else (1, 2, 2))
@@ -70,8 +81,8 @@ class SliceUNet(Network):
     conv = functools.partial(Conv, kernel_size=kernels[0], dtype=self.dtype)
     x = conv(channels[0], name='conv_in')(x)
     if source is not None:
-      options = {'use_bias': False, 'kernel_init': ZEROS}
-      x = x + conv(channels[0], name='source_in', **options)(source)
+      source_in = conv(channels[0], use_bias=False, kernel_init=ZEROS, name='source_in')
+      x = x + source_in(source)
     skips = []
     for i in range(num):
       down = self._level(i, channels[i], f'down_blocks_{i}')
@@ -92,12 +103,12 @@ class SliceUNet(Network):
     return conv(self.out_channels, kernel_init=ZEROS, name='out_2')(nn.silu(norm(x)))
 
   @property
-  def embedding_dim(self):
-    """Width of the embedding of t, and of what is added to it."""
+  def embedding_dim(self) -> int:
+    """Width of the embedding of t, and of `embedding`."""
     return self.channels[0]
 
   @property
-  def attends(self):
+  def attends(self) -> tuple[bool, ...]:
     """Per level, whether attention follows each residual block."""
     return per_level(self.attention_levels, len(self.channels), 'attention_levels')
 

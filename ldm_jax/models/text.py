@@ -1,18 +1,20 @@
-"""Embedded text becomes tokens and one embedding: (b,m,e) -> (b,m,width), (b,k).
+"""Embedded text as tokens and an embedding: (b,m,e) -> (b,m,width), (b,k).
 
-The text encoder itself is not ours: its token embeddings are computed once, by any
-model, and stored with the patients. [CFG] Ho and Salimans 2022, arXiv 2207.12598.
+There is no text encoder here: token embeddings are computed once, by any model, and
+stored with the patients. [CFG] Ho and Salimans 2022, arXiv 2207.12598.
 """
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from ldm_jax.models.initial import uniform
 from ldm_jax.models.layers import Dense
+from ldm_jax.types import Array
 
 
 class TextEncoder(nn.Module):
-  """Projects token embeddings to the width that attention reads.
+  """Projects token embeddings to the width of the context.
 
   Attributes:
     width: of a token.
@@ -24,26 +26,30 @@ class TextEncoder(nn.Module):
   dtype: jnp.dtype | None = None
 
   @nn.compact
-  def __call__(self, text, mask=None, drop=None):
+  def __call__(
+    self, text: jax.Array, mask: Array | None = None, drop: Array | None = None
+  ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
     """Tokens (b,m,width), their mask (b,m) and embedding (b,embedding_dim) or None.
 
     Args:
       text: (b,m,e) token embeddings.
       mask: (b,m) bool, False for padding, which is never read; None for no padding. An
-        example without any token is one whose text is missing, and has a learned token.
-      drop: (b,) bool, True where the text is to be forgotten [CFG]: one learned token
-        is all that is left.
+        example without any token has no text and gets one learned token instead.
+      drop: (b,) bool, True for examples whose text is dropped [CFG]: they get another
+        learned token.
+
+    Raises: ValueError if the text has another number of axes.
     """
     if text.ndim != 3:
       raise ValueError(
-        f'text has shape {text.shape}, (b,m,e) is required; give token embeddings, one '
-        'row per token, and a mask for padding'
+        f'expected text (b,m,e), got {text.shape}; give token embeddings, one row per '
+        'token, and a mask for padding'
       )
     mask = jnp.ones(text.shape[:2], bool) if mask is None else mask.astype(bool)
     if drop is None:
       drop = jnp.zeros(text.shape[0], bool)
     dense = Dense(self.width, dtype=self.dtype, name='proj')
-    # Whatever lies in the padding, a NaN too, must not reach the gradient.
+    # Values in the padding, NaN included, must not enter the gradient.
     tokens = dense(jnp.where(mask[..., None], text, 0.0))
     missing = self.param('missing', uniform, (self.width,), 1.0)
     null = self.param('null', uniform, (self.width,), 1.0)

@@ -1,4 +1,4 @@
-"""Other ways to a finer grid than repeated voxels: (b,*space,c) -> (b,*space*s,f).
+"""Alternatives to `layers.Upsample`: (b,*space,c) -> (b,*space*s,f).
 
 [MONAI] `use_convtranspose` of its autoencoder, and MAISI's interpolation.
 """
@@ -12,10 +12,10 @@ from ldm_jax.models.initial import fan_in
 
 
 class Deconv(nn.Module):
-  """Transposed convolution whose kernel is its stride: a voxel becomes a block.
+  """Transposed convolution with a kernel as large as its stride: one block per voxel.
 
-  Blocks do not overlap, so it is one matrix product, with no loop over taps. Parameters
-  kernel (*strides,c_in,features), bias (features,).
+  Blocks do not overlap, so it is one matrix product without a loop over taps.
+  Parameters kernel (*strides,c_in,features), bias (features,).
   """
 
   features: int
@@ -23,14 +23,14 @@ class Deconv(nn.Module):
   dtype: jnp.dtype | None = None
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
     num = len(self.strides)
     shape = (*self.strides, x.shape[-1], self.features)
     kernel = self.param('kernel', fan_in, shape)
     bias = self.param('bias', nn.initializers.zeros, (self.features,))
     dtype = self.dtype or x.dtype
     y = jnp.tensordot(x.astype(dtype), kernel.astype(dtype), [[-1], [num]])
-    # (b, *space, *strides, features): every axis beside its own stride.
+    # (b, *space, *strides, features) -> each spatial axis followed by its stride.
     order = [0]
     for axis in range(num):
       order += [1 + axis, 1 + num + axis]
@@ -40,14 +40,14 @@ class Deconv(nn.Module):
 
 
 class TransposedUpsample(nn.Module):
-  """`Deconv` under the name `deconv`, where otherwise a `layers.Upsample` stands."""
+  """`Deconv` under the name `deconv`, in place of a `layers.Upsample`."""
 
   features: int
   strides: tuple
   dtype: jnp.dtype | None = None
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
     return Deconv(self.features, self.strides, self.dtype, name='deconv')(x)
 
 
@@ -60,7 +60,7 @@ class LinearUpsample(nn.Module):
   dtype: jnp.dtype | None = None
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
     size = [n * s for n, s in zip(x.shape[1:-1], self.strides, strict=True)]
     x = jax.image.resize(x, (x.shape[0], *size, x.shape[-1]), 'linear')
     return Conv(self.features, self.kernel_size, dtype=self.dtype, name='conv')(x)

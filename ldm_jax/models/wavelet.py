@@ -1,31 +1,35 @@
 """Wavelet coefficients as latents: x (b,*space,1) <-> z (b,*space/s,latent).
 
 The Haar transform of each block of s voxels in place of an autoencoder, as in WDM
-[Friedrich24, arXiv 2402.19043]: nothing is learned, and with all bands nothing is lost.
-A change that an autoencoder's own error would hide is there.
+[Friedrich24, arXiv 2402.19043]: nothing is learned, and with all bands it is lossless.
+It preserves small changes that the reconstruction error of an autoencoder would hide.
 """
 
 import itertools
 import math
+from collections.abc import Sequence
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
+
+from ldm_jax.types import Array
 
 
 class Wavelet(nn.Module):
   """Encoder and decoder with the methods of `autoencoder.Autoencoder`.
 
   Attributes:
-    strides: per level, each axis 1 or 2: what a block of voxels is.
-    latent_channels: bands that are kept, the coarsest first; at most the voxels of a
-      block. Fewer drop the finest detail.
+    strides: per level, 1 or 2 along each axis; their product is the size of a block.
+    latent_channels: number of bands, the coarsest first; at most the voxels of a block.
+      With fewer the finest detail is lost.
   """
 
   latent_channels: int = 8
   strides: tuple = ((2, 2, 2),)
 
-  # As `Autoencoder` has them: no codebook; and a latent without deviation.
+  # As in `Autoencoder`: no codebook, and no standard deviation.
   num_codes = 0
   is_gaussian = False
 
@@ -33,40 +37,43 @@ class Wavelet(nn.Module):
     bands = haar_bands(self._block())
     if not 0 < self.latent_channels <= len(bands):
       raise ValueError(
-        f'latent_channels is {self.latent_channels}, but blocks of {self._block()} '
-        f'voxels have {len(bands)} bands. Change autoencoder.model.latent_channels.'
+        f'latent_channels is {self.latent_channels}, expected 1 to {len(bands)}, the '
+        f'number of bands of blocks of {self._block()} voxels. Change '
+        'autoencoder.model.latent_channels.'
       )
-    # A parameter, so that this is saved, hashed and loaded as every autoencoder is.
+    # A parameter, so that it is saved, hashed and loaded like any autoencoder.
     kept = bands[: self.latent_channels].T
     self.filters = self.param('filters', lambda key: jnp.asarray(kept, jnp.float32))
 
-  def encode(self, x):
-    """Coefficients (b,*space/s,latent_channels) of x, and zeros: their deviation."""
+  def encode(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Coefficients (b,*space/s,latent_channels) of x and their deviation, zero."""
     z = _to_blocks(x, self._block()) @ self.filters
     return z, jnp.zeros_like(z)
 
-  def decode(self, z):
+  def decode(self, z: Array) -> jax.Array:
     """Volumes (b,*space,1) in [0, 1] of coefficients (b,*space/s,latent_channels)."""
     return jnp.clip(_from_blocks(z @ self.filters.T, self._block()), 0, 1)
 
-  def __call__(self, x, key=None):
-    """Reconstruction, coefficients and zeros; nothing is drawn, whatever the key."""
+  def __call__(
+    self, x: jax.Array, key: jax.Array | None = None
+  ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Reconstruction, coefficients and zeros; the key is not used."""
     z, std = self.encode(x)
     return self.decode(z), z, std
 
   def _block(self):
     if not self.strides or not {n for level in self.strides for n in level} <= {1, 2}:
       raise ValueError(
-        f'autoencoder.model.strides is {self.strides}; wavelets need at least one '
-        'level and strides of 1 or 2.'
+        f'autoencoder.model.strides is {self.strides}, expected strides of 1 or 2 for '
+        'at least one level.'
       )
     return tuple(math.prod(axis) for axis in zip(*self.strides, strict=True))
 
 
-def haar_bands(block) -> np.ndarray:
+def haar_bands(block: Sequence[int]) -> np.ndarray:
   """Orthonormal Haar basis of blocks of n_1 x n_2 x ... voxels, (prod n, prod n).
 
-  One row a band, the mean first, then by the sum over axes of how fine each is.
+  One row per band, the mean first, then ordered by fineness, summed over the axes.
 
   Args:
     block: voxels per axis, powers of 2.
@@ -95,10 +102,13 @@ def _to_blocks(x, block):
   """(b,*space,1) -> (b,*space/s,prod s)."""
   space = x.shape[1:-1]
   if x.shape[-1] != 1 or len(space) != len(block):
-    raise ValueError(f'{x.shape} came; blocks of {block} need (b,*space,1).')
+    raise ValueError(
+      f'expected (b,*space,1) with {len(block)} axes of space for blocks of {block}, '
+      f'got {x.shape}. Change autoencoder.model.strides.'
+    )
   if any(n % s for n, s in zip(space, block, strict=True)):
     raise ValueError(
-      f'Volumes of {space} voxels do not divide into blocks of {block}. Change '
+      f'Volumes of {space} voxels cannot be divided into blocks of {block}. Change '
       'data.preprocess.shape or autoencoder.model.strides.'
     )
   parts = [size for n, s in zip(space, block, strict=True) for size in (n // s, s)]

@@ -1,8 +1,8 @@
 """The gradient of a convolution's kernel: (b,*space,c_in), (b,*out,c_out) -> kernel.
 
-It decides what private training costs: `vmap` asks for one gradient per patient, and
-turns the gradient of XLA's own convolution into a grouped convolution, several times
-slower than the batch's. See `lowering` for the terms.
+It dominates the cost of private training: `vmap` computes one gradient per patient, and
+turns the gradient of XLA's own convolution into a grouped convolution, which is several
+times slower than that of the batch. See `lowering` for the terms.
 """
 
 import itertools
@@ -15,17 +15,23 @@ from jax.custom_batching import custom_vmap
 
 from ldm_jax.models import onednn
 from ldm_jax.models.lowering import FOLDED_WIDTH, correlate, fold, pad, shifted
+from ldm_jax.types import Shape
 
-# A weight gradient is one tall product per tap, or one product per example and tap,
-# which the cores share: the second from this many input channels on, unless the
-# matrices are larger than what each is summed from (measured on two cores).
+# A weight gradient is one product per tap over all examples, or one product per example
+# and tap, which the cores compute in parallel. The second if there are at least this
+# many input channels and at most this many entries of c_in x c_out per output voxel
+# (measured on two cores).
 CHANNELS_FOR_BATCHED_PRODUCTS = 32
 MATRIX_PER_VOXEL = 64
-# Planes of fewer voxels make products too small for a loop over planes.
+# On smaller planes the products are too small for a loop over planes.
 SMALLEST_PLANE = 128
+# Zeros (before, after) along each axis; negative numbers crop.
+Pairs = tuple[tuple[int, int], ...]
 
 
-def weight_gradient(x, g, size, strides):
+def taps_weight_gradient(
+  x: jax.Array, g: jax.Array, size: Shape, strides: Shape
+) -> jax.Array:
   """Gradient (*size, c_in, c_out) from the padded input: one product per tap."""
   out, c_out = g.shape[1:-1], g.shape[-1]
   placeholder = jnp.zeros((*size, x.shape[-1], c_out), x.dtype)
@@ -38,7 +44,7 @@ def weight_gradient(x, g, size, strides):
   small = c_in * c_out <= MATRIX_PER_VOXEL * math.prod(out)
   batched = c_in >= CHANNELS_FOR_BATCHED_PRODUCTS and small
   if batched:
-    # Transposed once, before the loop: the barrier keeps it there.
+    # The barrier keeps XLA from moving the transposition into the loop.
     g = jnp.swapaxes(g.reshape(g.shape[0], -1, c_out), 1, 2)
     g = lax.optimization_barrier(g)
   else:
@@ -57,15 +63,17 @@ def weight_gradient(x, g, size, strides):
   return matrices.reshape(*size, c_in, c_out)
 
 
-def planes_weight_gradient(x, g, size, strides):
-  """`weight_gradient` with all taps of one plane in one product, which stays in cache.
+def planes_weight_gradient(
+  x: jax.Array, g: jax.Array, size: Shape, strides: Shape
+) -> jax.Array:
+  """`taps_weight_gradient` with one product per plane, which stays in the cache.
 
-  A padded input's plane meets the (k_0) planes of g that its leading taps lead to: a
-  product (k_1 k_2 c_in, voxels) (voxels, k_0 c_out) each.
+  Each plane of the padded input contributes through k_0 planes of g, one per leading
+  tap: a product (k_1 k_2 c_in, voxels) (voxels, k_0 c_out).
   """
   out = g.shape[1:-1]
   if not _has_planes(out, size, strides):
-    return weight_gradient(x, g, size, strides)
+    return taps_weight_gradient(x, g, size, strides)
   b, depth, c_in = x.shape[0], x.shape[1], x.shape[-1]
   c_out = g.shape[-1]
   k = size[0]
@@ -93,12 +101,14 @@ def _has_planes(out, size, strides):
   return whole and math.prod(out[1:]) >= SMALLEST_PLANE
 
 
-def weight_gradients(x, g, size, strides, pairs, lowering):
-  """Weight gradient (*size, c_in, c_out) in float32 whose `vmap` costs no more.
+def weight_gradients(
+  x: jax.Array, g: jax.Array, size: Shape, strides: Shape, pairs: Pairs, lowering: str
+) -> jax.Array:
+  """Weight gradient (*size, c_in, c_out) in float32 with its own rule for `vmap`.
 
-  `vmap` asks for one gradient per patient. XLA's own convolution would become a
-  grouped one, and the planes of all patients at once would leave the cache: instead
-  there are batched products, and planes patient by patient.
+  `vmap` computes one gradient per patient. XLA's own convolution would become a grouped
+  one, and the planes of all patients together would not fit into the cache. Instead the
+  rule uses batched products, or planes one patient after the other.
   """
 
   @custom_vmap
@@ -117,13 +127,15 @@ def weight_gradients(x, g, size, strides, pairs, lowering):
     if by_library or by_planes:
       one = lambda a: batch_weight_gradient(*a, size, strides, pairs, lowering)
       return lax.map(one, (x, g)), True
-    products = lambda x, g: weight_gradient(pad(x, pairs), g, size, strides)
+    products = lambda x, g: taps_weight_gradient(pad(x, pairs), g, size, strides)
     return jax.vmap(products)(x, g), True
 
   return gradient(x, g)
 
 
-def batch_weight_gradient(x, g, size, strides, pairs, lowering):
+def batch_weight_gradient(
+  x: jax.Array, g: jax.Array, size: Shape, strides: Shape, pairs: Pairs, lowering: str
+) -> jax.Array:
   """Weight gradient (*size, c_in, c_out) in float32, summed over the batch."""
   of_batch = (x.shape[-1], g.shape, size, strides)
   cropped = any(n < 0 for pair in pairs for n in pair)

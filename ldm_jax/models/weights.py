@@ -1,28 +1,34 @@
-"""Files of named tensors: .safetensors, .npz, and .pt/.pth where torch is installed."""
+"""Files of named tensors: .safetensors, .npz, and .pt/.pth if torch is installed."""
 
+import os
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 READABLE = ('.safetensors', '.npz', '.pt', '.pth', '.ckpt', '.bin')
-# Where training scripts put the tensors, if not at the top.
+# Keys under which training scripts store the tensors.
 _NESTS = ('state_dict', 'model_state_dict', 'unet_state_dict', 'model')
 
 
-def read(path):
-  """{name: array} of a file of weights; nothing in it is executed.
+def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
+  """{name: array} of a file of weights; code in the file is never executed.
 
   Raises:
-    ValueError: a missing file, an unknown kind, broken content, or a torch file where
+    ValueError: a missing file, an unknown kind, broken content, or a torch file while
       torch is not installed.
   """
   path = pathlib.Path(path)
   if not path.is_file():
-    raise ValueError(f'There is no file {path}; give the weights with --weights=FILE.')
+    raise ValueError(
+      f'The file {path} does not exist; give the weights with --weights=FILE.'
+    )
   suffix = path.suffix.lower()
   if suffix not in READABLE:
     raise ValueError(
-      f'{path} ends in {suffix!r}; weights are read from {", ".join(READABLE)}.'
+      f'{path} has the suffix {suffix!r}, expected one of {", ".join(READABLE)}. '
+      'Convert the file.'
     )
   try:
     if suffix == '.safetensors':
@@ -37,25 +43,29 @@ def read(path):
   return _read_torch(path)
 
 
-def write(path, tensors):
-  """Writes {name: array} as .safetensors or .npz, whole or not at all.
+def write(path: str | os.PathLike, tensors: Mapping[str, np.ndarray]) -> None:
+  """Writes {name: array} as .safetensors or .npz, atomically.
 
   Raises:
-    ValueError: another kind, or a file that is already there.
+    ValueError: another suffix, or a file that exists.
   """
   path = pathlib.Path(path)
   if path.suffix not in ('.safetensors', '.npz'):
-    raise ValueError(f'{path}: weights are written as .safetensors or .npz.')
+    raise ValueError(
+      f'{path} has the suffix {path.suffix!r}, expected .safetensors or .npz; change '
+      '--out.'
+    )
   if path.exists():
     raise ValueError(f'{path} exists; remove it or choose another --out.')
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.with_name(f'.{path.stem}.tmp{path.suffix}')
   if path.suffix == '.npz':
-    np.savez(temporary, **tensors)
+    arrays: dict[str, Any] = dict(tensors)
+    np.savez(temporary, **arrays)
   else:
     from safetensors.numpy import save_file
 
-    save_file(tensors, temporary)
+    save_file(dict(tensors), temporary)
   temporary.rename(path)
 
 
@@ -64,7 +74,7 @@ def _read_torch(path):
     import torch
   except ImportError as error:
     raise ValueError(
-      f'{path} is a torch file and torch is not installed. Install the extra '
+      f'{path} is a torch file, but torch is not installed. Install it '
       '(pip install "ldm-jax[interop]"), or save the weights as .safetensors.'
     ) from error
   try:
@@ -81,7 +91,7 @@ def _read_torch(path):
   ]
   if wrong:
     raise ValueError(
-      f'{path} holds {", ".join(map(str, wrong[:5]))} beside tensors; save the '
-      'state_dict of one network.'
+      f'{path} contains entries that are no tensors: {", ".join(map(str, wrong[:5]))}; '
+      'save the state_dict of one network.'
     )
   return {name: value.detach().numpy() for name, value in found.items()}

@@ -13,23 +13,23 @@ adds a zero, the tap, to its output, and the gradient with respect to the tap is
 change to a layer or a loss is needed. A layer qualifies only if the loss depends on its
 kernel through the calls of this layer alone; all other parameters use ordinary
 per-patient gradients.
+
+This module knows no network. A linear layer is any Flax module whose own class defines
+`linear_map`, which returns the windows and the gradient of its kernel (`LinearMap`).
 """
 
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.extend.core import Literal
 
-from ldm_jax.models.convolution import Conv, padding_pairs, weight_gradient
-from ldm_jax.models.layers import Dense
-from ldm_jax.models.lowering import pad, unfold
 from ldm_jax.types import Array, PyTree
 
-LINEAR = (Conv, Dense)
 # Cost, in multiply-adds, of one entry of one patient's gradient: it is written and
 # read, and for a convolution its product is less efficient than that of the batch. And
 # cost of the sum over the taps of one axis, per pair of positions. (Measured.)
@@ -40,19 +40,39 @@ PRODUCTS_PER_PAIR = 80
 ROUNDING = 2.0**-23
 
 
-@dataclasses.dataclass(frozen=True)
-class Layer:
-  """A linear layer whose gradient is kept in factors.
+class LinearMap(Protocol):
+  """What a layer's `linear_map()` returns: y = windows(x) kernel.
 
   Attributes:
-    size, strides, pairs: kernel size, strides and padding, one entry per axis; all ()
-      for a dense layer.
-    outputs: shape and type of the output of each of its calls, for one patient.
+    size, strides, pairs: of the kernel, one entry per axis, pairs the zeros before and
+      after each; all () for a dense layer.
   """
 
   size: tuple
   strides: tuple
   pairs: tuple
+
+  def windows(self, x: jax.Array) -> jax.Array:
+    """Inputs (b,*out,k) that each output is computed from, of x (b,*space,c_in)."""
+
+  def weight_gradient(self, x: jax.Array, g: jax.Array) -> jax.Array:
+    """Gradient of the kernel, in its shape, summed over the batch.
+
+    Args:
+      x: (b,*space,c_in), the input. g: (b,*out,c_out), the output's gradient.
+    """
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+  """A linear layer whose gradient stays factored.
+
+  Attributes:
+    map: how its output follows from its input and kernel.
+    outputs: shape and type of the output of each of its calls, for one patient.
+  """
+
+  map: LinearMap
   outputs: tuple
 
 
@@ -76,7 +96,7 @@ def find(
     if path not in trained:
       return call(x)
     y = jax.eval_shape(call, x)
-    found.setdefault(path, []).append((module, x.shape, y))
+    found.setdefault(path, []).append((module.linear_map(), x.shape, y))
     return jnp.zeros(y.shape, y.dtype)
 
   def cut_loss(trained):
@@ -176,11 +196,7 @@ def weighted_sum(
   total = 0.0
   with jax.default_matmul_precision('highest'):
     for x, g in factors:
-      x, g = rows(x), rows(g, scale)
-      if layer.size:
-        total += weight_gradient(x, g, layer.size, layer.strides, layer.pairs)
-      else:
-        total += x.reshape(-1, x.shape[-1]).T @ g.reshape(-1, g.shape[-1])
+      total += layer.map.weight_gradient(rows(x), rows(g, scale))
   return total
 
 
@@ -199,13 +215,14 @@ def _products_of_windows(layer, factors):
   are computed once and summed axis by axis, so no window is written out.
   """
   inputs = [x for x, _ in factors]
-  if not layer.size:
+  if not layer.map.size:
     return _products(inputs)
   if not _sums_over_taps(layer, [x.shape for x in inputs]):
-    return _products(_windows(layer, x) for x in inputs)
+    return _products(_windows(layer.map, x) for x in inputs)
   space, b = inputs[0].shape[2:-1], sum(x.shape[1] for x in inputs)
   products = _products(inputs).reshape(-1, b, *space, b, *space)
-  for axis, (k, pair) in enumerate(zip(layer.size, layer.pairs, strict=True)):
+  sides = zip(layer.map.size, layer.map.pairs, strict=True)
+  for axis, (k, pair) in enumerate(sides):
     if k == 1 and not any(pair):
       continue
     both = axis + 2, axis + 3 + len(space)
@@ -222,46 +239,43 @@ def _products_of_windows(layer, factors):
 
 
 def _sums_over_taps(layer, shapes):
-  """Whether products of windows can be sums of products of positions."""
-  return bool(layer.size) and set(layer.strides) == {1} and len(set(shapes)) == 1
+  """Whether products of windows come from those of positions: see there."""
+  is_plain = bool(layer.map.size) and set(layer.map.strides) == {1}
+  return is_plain and len(set(shapes)) == 1
 
 
-def _windows(layer, x):
+def _windows(linear_map, x):
   """u (p,b,*out,k) of one call's x (p,b,*space,c)."""
-  u = unfold(pad(x.reshape(-1, *x.shape[2:]), layer.pairs), layer.size, layer.strides)
+  u = linear_map.windows(x.reshape(-1, *x.shape[2:]))
   return u.reshape(*x.shape[:2], *u.shape[1:])
 
 
 def _layer(calls):
-  module = calls[0][0]
-  outputs = tuple(y for *_, y in calls)
-  if not isinstance(module, Conv):
-    return Layer((), (), (), outputs)
-  size = tuple(module.kernel_size)
-  strides = module.strides
-  strides = (strides,) * len(size) if isinstance(strides, int) else tuple(strides)
-  return Layer(size, strides, padding_pairs(module.padding, size), outputs)
+  linear_map = calls[0][0]
+  return Layer(linear_map, tuple(y for *_, y in calls))
 
 
 def _is_worthwhile(calls):
   layer, (_, first, y) = _layer(calls), calls[0]
-  c_in, c_out, taps = first[-1], y.shape[-1], math.prod(layer.size)
+  size = layer.map.size
+  c_in, c_out, taps = first[-1], y.shape[-1], math.prod(size)
   positions = sum(math.prod(y.shape[:-1]) for *_, y in calls)
   width = taps * c_in
   if _sums_over_taps(layer, [shape for _, shape, _ in calls]):
-    width = c_in + PRODUCTS_PER_PAIR * sum(k > 1 for k in layer.size)
-  entry = PRODUCTS_PER_ENTRY['convolution' if layer.size else 'dense']
+    width = c_in + PRODUCTS_PER_PAIR * sum(k > 1 for k in size)
+  entry = PRODUCTS_PER_ENTRY['convolution' if size else 'dense']
   return positions**2 * (width + c_out) < entry * taps * c_in * c_out
 
 
 def _at_linear_layers(handle):
   """Interceptor: handle(path of the kernel, module, call, x) at linear layers."""
-  inside = []  # a layer may call its parent class, which is the same call
+  inside = []  # a layer's call may call its parent class's, which is the same call
 
   def intercept(next_fun, args, kwargs, context):
     module = context.module
-    exact = type(module) in LINEAR  # a subclass may compute something else
-    if not exact or context.method_name != '__call__' or module.path in inside:
+    # Its own class must say that it is linear: a subclass may compute anything.
+    linear = 'linear_map' in vars(type(module))
+    if not linear or context.method_name != '__call__' or module.path in inside:
       return next_fun(*args, **kwargs)
     inside.append(module.path)
     try:

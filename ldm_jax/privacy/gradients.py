@@ -14,15 +14,15 @@ Why the bound holds, row by row:
 
 Two methods compute the same sum. 'vmap' differentiates each patient; 'ghost' (see
 `ghost.py`) does not form the gradients of layers with few positions and large kernels,
-which takes less time and memory on a CPU; `METHOD` says which is used where.
+which takes less time and memory on a CPU. 'auto' takes 'ghost' on a CPU unless the fast
+paths are turned off (`convolution.fast_paths_are_on`), 'vmap' elsewhere.
 
 If there are more rows than a microbatch, `scan` processes one microbatch at a time:
 memory grows with the microbatch, not with the batch, and masks of any pattern share one
 compilation. A microbatch of padding only is skipped. (XLA's convolutions are slow
-inside
-a loop on a CPU: there a microbatch of all rows, 0, is fastest, and fewer rows per call
-limit the memory.) Under `shard_map` every device passes its own rows and the caller
-adds the results (`psum`); the noise is added once, after that sum. Devices skip
+inside a loop on a CPU: there a microbatch of all rows, 0, is fastest, and fewer rows
+per call limit the memory.) Under `shard_map` every device passes its own rows and the
+caller adds the results (`psum`); the noise is added once, after that sum. Devices skip
 microbatches independently, so the loss must not contain a collective: gather sharded
 parameters before.
 
@@ -36,13 +36,12 @@ import jax
 import jax.numpy as jnp
 import jax_privacy
 
+from ldm_jax.models import convolution
 from ldm_jax.privacy import clipping as clipping_rules
 from ldm_jax.privacy import ghost
 from ldm_jax.privacy.checks import check_clip_norm
 from ldm_jax.types import Array, PyTree
 
-# Measured on CPU only; other backends use 'vmap'.
-METHOD = {'cpu': 'ghost'}
 METHODS = ('auto', 'vmap', 'ghost')
 
 
@@ -112,7 +111,9 @@ def clipped_sum(
     local = jax.tree.map(lambda w: w + zero.astype(w.dtype), trained)
 
   if method == 'auto':
-    method = METHOD.get(jax.default_backend(), 'vmap')
+    # 'ghost' was measured on CPUs only.
+    is_fast = jax.default_backend() == 'cpu' and convolution.fast_paths_are_on()
+    method = 'ghost' if is_fast else 'vmap'
   layers = {}
   if method == 'ghost':
     layers = ghost.find(loss_fn, trained, *jax.tree.map(lambda x: x[0], (batch, keys)))

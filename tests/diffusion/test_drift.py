@@ -60,7 +60,7 @@ def test_zero_drift_is_bit_identical_to_plain_training_and_sampling(zero, predic
   assert drift.start(eps, zero) is eps
   assert drift.after_step(zero) is None
   assert drift.step_shift(zero) is None
-  assert drift.to_centred(eps, SCHEDULE.at(5), zero) is eps
+  assert drift.from_centred(eps, SCHEDULE.at(5), zero) is eps
 
 
 @pytest.mark.parametrize('solver', solvers.SOLVERS)
@@ -136,7 +136,7 @@ def test_centred_training_pairs_are_ordinary_diffusion(delta):
   alpha_bar_t = SCHEDULE.at(t)
   shifted, _ = drift.training_noise(eps, t, 1000, delta)
   z_t = process.add_noise(z_0, shifted, alpha_bar_t)
-  y_t = drift.to_centred(z_t, alpha_bar_t, delta)
+  y_t = z_t - process.signal_and_noise(alpha_bar_t, z_t)[1] * delta
   np.testing.assert_allclose(y_t, process.add_noise(z_0, eps, alpha_bar_t), atol=1e-5)
   np.testing.assert_allclose(
     drift.from_centred(y_t, alpha_bar_t, delta), z_t, atol=1e-6
@@ -189,7 +189,7 @@ def test_random_offsets_are_one_a_channel_and_example_and_know_no_other_row():
 def test_the_drifted_ancestral_mean_is_the_plain_mean_plus_the_remaining_drift():
   delta, z_t = 0.1, z_T()
   a_t, a_s = SCHEDULE.at(800), SCHEDULE.at(780)
-  y_t = drift.to_centred(z_t, a_t, delta)
+  y_t = z_t - jnp.sqrt(1 - a_t) * delta
   t = jnp.full((3,), 800)
   eps_c = drift.centred(smooth, SCHEDULE, delta)(y_t, t)
   z_0_hat = process.to_z_0(smooth(z_t, t), z_t, a_t)
@@ -278,7 +278,7 @@ def test_drifted_sampling_undoes_drifted_inversion(variant):
   drifted, z_0 = Drift(0.2, variant), z_T()
   denoise = drift.centred(smooth, SCHEDULE, drifted)
   options = {'num_iterations': 12, 'shift': drift.step_shift(drifted)}
-  z_start = inversion.ddim_invert(denoise, z_0, SCHEDULE, 50, **options)
+  z_start, _, _ = inversion.ddim_invert_path(denoise, z_0, SCHEDULE, 50, **options)
   back = solvers.sample(
     denoise, z_start, SCHEDULE, 50, after_step=drift.after_step(drifted)
   )

@@ -21,7 +21,7 @@ def z_0():
 
 
 def round_trip_error(num_steps, num_iterations):
-  z_T = inversion.ddim_invert(
+  z_T, _, _ = inversion.ddim_invert_path(
     smooth, z_0(), SCHEDULE, num_steps, num_iterations=num_iterations
   )
   return np.abs(solvers.sample(smooth, z_T, SCHEDULE, num_steps) - z_0()).max()
@@ -63,9 +63,9 @@ def test_the_path_is_the_road_that_sampling_takes():
     smooth, z_0(), SCHEDULE, 50, num_iterations=8
   )
   t, s = grid.time_pairs(1000, 50)
-  z_s = solvers.ddim_step(
-    z_T, smooth(z_T, jnp.full(4, t[0])), SCHEDULE.at(t[0]), SCHEDULE.at(s[0])
-  )
+  eps_hat, level_t = smooth(z_T, jnp.full(4, t[0])), SCHEDULE.at(t[0])
+  z_0_hat = process.to_z_0(eps_hat, z_T, level_t)
+  z_s = solvers.ddim_move(z_0_hat, eps_hat, level_t, SCHEDULE.at(s[0]))
   np.testing.assert_allclose(path[0], z_s, atol=1e-4)
 
 
@@ -74,8 +74,10 @@ def test_v_prediction_inverts_to_the_same_noise():
     a_t, eps_hat = SCHEDULE.at(t), smooth(z_t, t)
     return process.velocity(process.to_z_0(eps_hat, z_t, a_t), eps_hat, a_t)
 
-  by_noise = inversion.ddim_invert(smooth, z_0(), SCHEDULE, 50, num_iterations=6)
-  by_v = inversion.ddim_invert(
+  by_noise, _, _ = inversion.ddim_invert_path(
+    smooth, z_0(), SCHEDULE, 50, num_iterations=6
+  )
+  by_v, _, _ = inversion.ddim_invert_path(
     as_v, z_0(), SCHEDULE, 50, prediction='v', num_iterations=6
   )
   np.testing.assert_allclose(by_v, by_noise, atol=2e-3)
@@ -88,7 +90,9 @@ def test_inversion_round_trips_where_no_signal_is_left_and_along_velocities(
   schedule, prediction
 ):
   options = {'prediction': prediction, 'spacing': 'trailing'}
-  z_T = inversion.ddim_invert(smooth, z_0(), schedule, 50, num_iterations=12, **options)
+  z_T, _, _ = inversion.ddim_invert_path(
+    smooth, z_0(), schedule, 50, num_iterations=12, **options
+  )
   back = solvers.sample(smooth, z_T, schedule, 50, **options)
   np.testing.assert_allclose(back, z_0(), atol=2e-3)
 
@@ -116,7 +120,7 @@ def test_inverted_gaussian_data_is_standard_noise(gaussian):
   draws = np.random.default_rng(0).multivariate_normal(
     gaussian.MEAN, gaussian.COVARIANCE, 20_000
   )
-  z_T = inversion.ddim_invert(
+  z_T, _, _ = inversion.ddim_invert_path(
     gaussian.denoiser(SCHEDULE), jnp.asarray(draws, jnp.float32), SCHEDULE, 100
   )
   np.testing.assert_allclose(np.mean(z_T, 0), 0, atol=0.05)
@@ -124,7 +128,7 @@ def test_inverted_gaussian_data_is_standard_noise(gaussian):
 
 
 def test_inversion_is_one_scan_and_refuses_the_grid_that_has_no_inverse():
-  jaxpr = jax.make_jaxpr(lambda z: inversion.ddim_invert(smooth, z, SCHEDULE, 50))
+  jaxpr = jax.make_jaxpr(lambda z: inversion.ddim_invert_path(smooth, z, SCHEDULE, 50))
   assert str(jaxpr(z_0())).count('length=50') == 1
   with pytest.raises(ValueError, match='monai'):
-    inversion.ddim_invert(smooth, z_0(), SCHEDULE, 50, spacing='monai')
+    inversion.ddim_invert_path(smooth, z_0(), SCHEDULE, 50, spacing='monai')

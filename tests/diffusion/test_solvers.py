@@ -30,14 +30,17 @@ def test_ddim_step_with_the_true_noise_stays_on_the_forward_path():
   a_t, a_s = SCHEDULE.at(jnp.array([900, 500, 3])), SCHEDULE.at(jnp.array([700, 0, -1]))
   z_t = process.add_noise(z_0, eps, a_t)
   expected = process.add_noise(z_0, eps, a_s)
-  np.testing.assert_allclose(solvers.ddim_step(z_t, eps, a_t, a_s), expected, atol=1e-5)
+  z_0_hat = process.to_z_0(eps, z_t, a_t)
+  z_s = solvers.ddim_move(z_0_hat, eps, a_t, a_s)
+  np.testing.assert_allclose(z_s, expected, atol=1e-5)
 
 
 def test_ddim_with_eta_one_is_the_ancestral_step():
   z_t, eps, noise = draw(), draw(seed=1), draw(seed=2)
   a_t, a_s = SCHEDULE.at(700), SCHEDULE.at(600)
-  ancestral = solvers.ddpm_step(z_t, eps, a_t, a_s, noise)
-  ddim = solvers.ddim_step(z_t, eps, a_t, a_s, 1.0, noise)
+  z_0_hat = process.to_z_0(eps, z_t, a_t)
+  ancestral = solvers.ddpm_move(z_0_hat, z_t, a_t, a_s, noise)
+  ddim = solvers.ddim_move(z_0_hat, eps, a_t, a_s, 1.0, noise)
   np.testing.assert_allclose(ddim, ancestral, atol=2e-5)
 
 

@@ -141,9 +141,17 @@ def test_text_steers_and_its_padding_does_not():
   [
     ({'kind': 'vit'}, ATTRIBUTES, 'diffusion.model.kind'),
     ({'by': ('tokens',)}, ATTRIBUTES, 'diffusion.conditioner.by'),
-    ({'by': ('channels',), 'text_shape': (1, 2)}, ATTRIBUTES, 'cannot become channels'),
-    ({'text_shape': (2, 2)}, ATTRIBUTES[:, :1], r'or, with text \(2, 2\), \(b, 7\)'),
-    ({}, ATTRIBUTES[:, :2], r'\(3, 2\), \(b, 3\) is required'),
+    (
+      {'by': ('channels',), 'text_shape': (1, 2)},
+      ATTRIBUTES,
+      'cannot be given as channels',
+    ),
+    (
+      {'text_shape': (2, 2)},
+      ATTRIBUTES[:, :1],
+      r'\(b, 3\) or, with text \(2, 2\), \(b, 7\)',
+    ),
+    ({}, ATTRIBUTES[:, :2], r'expected conditions \(b, 3\), got \(3, 2\)'),
   ],
 )
 def test_conditions_that_do_not_fit_are_named(options, condition, message):

@@ -52,7 +52,7 @@ def test_close_values_are_told_apart_and_distant_ones_more():
 
 
 def test_another_number_of_attributes_is_an_error_naming_the_schema():
-  with pytest.raises(ValueError, match=r'\(2, 3\), \(b, 2\) is required'):
+  with pytest.raises(ValueError, match=r'expected attributes \(b, 2\), got \(2, 3\)'):
     make((0, 0), jnp.ones((2, 3)))
 
 

@@ -266,7 +266,7 @@ def test_parameters_that_do_not_fit_are_listed():
     (
       reference_diffusers.unet,
       {**DIFFUSERS_UNET, 'up_block_types': ('UpBlock2D', 'UpBlock2D')},
-      'other levels',
+      'same levels',
     ),
   ],
 )

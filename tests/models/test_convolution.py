@@ -9,8 +9,14 @@ import pytest
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
-from ldm_jax.models import convolution, onednn, weight_gradients
-from ldm_jax.models.convolution import Conv, choose_lowering, convolve, padding_pairs
+from ldm_jax.models import onednn, weight_gradients
+from ldm_jax.models.convolution import (
+  Conv,
+  LinearMap,
+  choose_lowering,
+  convolve,
+  padding_pairs,
+)
 
 CASES = [
   # space, kernel, channels in and out, strides, padding
@@ -186,7 +192,7 @@ def test_a_weight_gradient_of_planes_is_a_convolution_itself():
     for name in ('shifted', 'onednn')
   )
   close(actual, expected)
-  close(convolution.weight_gradient(x, g, *arguments), expected)
+  close(LinearMap(*arguments).weight_gradient(x, g), expected)
 
 
 def test_onednn_is_refused_where_it_is_not_known_to_run(monkeypatch):
@@ -194,6 +200,7 @@ def test_onednn_is_refused_where_it_is_not_known_to_run(monkeypatch):
   x, kernel = example((5, 4), (3, 3), (3, 4))
   with pytest.raises(ValueError, match="'onednn', which needs"):
     convolve(x, kernel, lowering='onednn')
+  assert choose_lowering('cpu', (8, 8, 8), (3, 3, 3)) == 'planar'
 
 
 @NEEDS_ONEDNN
@@ -213,6 +220,13 @@ def test_the_lowering_follows_platform_and_shape(monkeypatch):
   assert choose_lowering('cpu', (8, 2), (3, 3)) == 'shifted'
   assert choose_lowering('cpu', (8, 8, 8), (3, 3, 3)) == 'planar'
   assert choose_lowering('cpu', (8, 8, 2), (3, 3, 3)) == 'shifted'
+
+
+def test_switched_off_every_convolution_is_xlas(monkeypatch):
+  monkeypatch.setenv('LDM_JAX_ONEDNN', '1')
+  monkeypatch.setenv('LDM_JAX_FAST_CONV', '0')
+  assert choose_lowering('cpu', (8, 8, 2), (3, 3, 3)) == 'lax'
+  assert choose_lowering('cpu', (8, 8), (3, 3)) == 'lax'
 
 
 def test_a_layer_keeps_float32_parameters_and_names():

@@ -107,7 +107,7 @@ def test_positions_are_all_different():
   ('options', 'message'),
   [
     ({'patch': (2, 2)}, 'dit.patch'),
-    ({'in_channels': 3}, 'in_channels is 3'),
+    ({'in_channels': 3}, 'an input of 3 channels, got 2'),
     ({'width': 13}, 'dit.num_head_channels'),
     ({'num_class_embeds': 2}, 'class_labels missing'),
   ],

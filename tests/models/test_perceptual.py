@@ -44,6 +44,8 @@ def test_a_share_of_the_slices_is_the_same_of_both_volumes_and_random():
   other = some(X, Y, jax.random.split(jax.random.key(1), 2))
   assert (some(X, Y, KEYS) != other).all()
   np.testing.assert_array_equal(some(X, Y, KEYS)[:1], some(X[:1], Y[:1], KEYS[:1]))
+  with pytest.raises(ValueError, match='keys is None'):
+    some(X, Y, None)
 
 
 def saved(tmp_path, tensors):

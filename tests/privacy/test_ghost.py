@@ -1,5 +1,10 @@
 """Laws of factored gradients: the ordinary sum, and norms that are never too small."""
 
+import os
+import pathlib
+import subprocess
+import sys
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -8,8 +13,8 @@ import pytest
 
 from ldm_jax.diffusion import schedules
 from ldm_jax.models.conditional import ConditionalDenoiser
-from ldm_jax.models.convolution import Conv
-from ldm_jax.models.layers import Dense
+from ldm_jax.models.convolution import Conv, LinearMap
+from ldm_jax.models.layers import Dense, Upsample
 from ldm_jax.privacy import ghost
 from ldm_jax.privacy.gradients import clipped_sum
 from ldm_jax.training import diffusion
@@ -39,6 +44,17 @@ class Twice(nn.Module):
     return Dense(4, name='dense')(conv(nn.silu(conv(x))).mean((1, 2)))
 
 
+class FastPaths(nn.Module):
+  """One layer of each fast path of `models.convolution`."""
+
+  @nn.compact
+  def __call__(self, x):
+    h = nn.silu(Conv(32, (3, 3, 3), name='conv')(x))
+    h = nn.silu(Upsample(8, (3, 3, 3), (2, 2, 2), name='upsample')(h))
+    h = nn.silu(Conv(64, (3, 3, 3), (4, 2, 2), name='strided')(h))
+    return Dense(4, name='dense')(h.mean((1, 2, 3)))
+
+
 def drawn(module, *inputs):
   rng = np.random.default_rng(0)
   shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs)['params']
@@ -46,10 +62,10 @@ def drawn(module, *inputs):
   return {path: draw(leaf) for path, leaf in flatten(shapes).items()}
 
 
-def toy(module=None, penalty=0.0):
-  """(parameters, patients, loss) of `Twice` on images (n,3,3,8)."""
+def toy(module=None, penalty=0.0, shape=(3, 3, 8)):
+  """(parameters, patients, loss) of `Twice`, or of a module, on inputs (n,*shape)."""
   module = module or Twice()
-  x = jnp.asarray(np.random.default_rng(1).normal(size=(NUM_PATIENTS, 3, 3, 8)), 'f4')
+  x = jnp.asarray(np.random.default_rng(1).normal(size=(NUM_PATIENTS, *shape)), 'f4')
 
   def loss(trained, example, key):
     del key
@@ -145,6 +161,40 @@ def test_frozen_layers_have_no_factors():
   assert set(summed(bias, patients, rest, 'ghost')) == {'dense/bias'}
 
 
+def compare_fast_paths_with_plain_ones():
+  """Called in a process of its own; prints the number of layers with ghost norms."""
+  case = toy(FastPaths(), shape=(8, 4, 4, 32))
+  fast, layers = summed(*case, 'auto'), found(*case)
+  os.environ['LDM_JAX_FAST_CONV'] = '0'
+  assert_equal(fast, summed(*case, 'auto'))
+  print(len(layers))
+
+
+def test_the_fast_paths_as_users_run_them_give_the_plain_gradients():
+  folder = pathlib.Path(__file__).parent
+  ours = ('LDM_JAX_', 'XLA_', 'JAX_')  # what tests set and users do not
+  kept = {key: v for key, v in os.environ.items() if not key.startswith(ours)}
+  done = subprocess.run(
+    [
+      *(sys.executable, '-c'),
+      'import test_ghost; test_ghost.compare_fast_paths_with_plain_ones()',
+    ],
+    env=kept | {'JAX_PLATFORMS': 'cpu'},
+    cwd=folder,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 0, done.stderr
+  assert int(done.stdout) > 0
+
+
+def test_switched_off_no_layer_has_ghost_norms(monkeypatch):
+  monkeypatch.setenv('LDM_JAX_FAST_CONV', '0')
+  monkeypatch.setattr(ghost, 'find', None)  # not callable: must not be reached
+  assert_equal(summed(*toy(), 'auto'), summed(*toy(), 'vmap'))
+
+
 @pytest.mark.parametrize('bad', [np.nan, np.inf])
 def test_a_patient_with_a_gradient_that_is_not_finite_contributes_zero(bad):
   params, patients, loss = toy()
@@ -197,10 +247,10 @@ def drawn_factors(layer, spread, calls=1):
 @pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize('spread', [1.0, 1e-2, 1e-4])
 def test_a_squared_norm_is_never_understated_however_much_cancels(spread, kind):
-  layer = ghost.Layer(*KINDS[kind], ())
-  x, g = drawn_factors(layer, spread)
+  layer = ghost.Layer(LinearMap(*KINDS[kind]), ())
+  x, g = drawn_factors(layer.map, spread)
   ours = np.asarray(ghost.squared_norms(layer, ((x, g),)), np.float64)
-  exact, windows = exact_squares(layer, x, g)
+  exact, windows = exact_squares(layer.map, x, g)
   assert np.all(ours >= exact)
   # and overstated by rounding only, so that little is clipped in vain
   size = np.linalg.norm(windows, axis=-1) * np.linalg.norm(g, axis=-1)
@@ -210,13 +260,13 @@ def test_a_squared_norm_is_never_understated_however_much_cancels(spread, kind):
 
 @pytest.mark.parametrize('kind', ['convolution', 'strided'])
 def test_windows_of_several_calls_count_with_each_other(kind):
-  layer = ghost.Layer(*KINDS[kind], ())
-  x, g = drawn_factors(layer, 1.0, calls=3)
+  layer = ghost.Layer(LinearMap(*KINDS[kind]), ())
+  x, g = drawn_factors(layer.map, 1.0, calls=3)
   calls = ((x[:, :1], g[:, :1]), (x[:, 1:], g[:, 1:]))
   ours, same = (
     np.asarray(ghost.squared_norms(layer, parts)) for parts in (calls, ((x, g),))
   )
-  exact = exact_squares(layer, x, g)[0]
+  exact = exact_squares(layer.map, x, g)[0]
   np.testing.assert_allclose(ours, exact, rtol=1e-4)  # with the margin of rounding
   np.testing.assert_allclose(same, exact, rtol=1e-4)
 
