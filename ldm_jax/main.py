@@ -7,12 +7,9 @@ import pathlib
 import platform
 import sys
 import traceback
-import warnings
 
 LONGEST = 1900  # characters of an error
 ADVICE = 'Free some space or choose another --workdir'
-# How jax tells that XLA cannot store a program, as it cannot what calls oneDNN.
-UNSTORABLE = 'Error writing persistent compilation cache entry .*bad_alloc'
 # Numbers of glibc's mallopt, and what makes it keep all memory that is freed.
 ONE_ARENA, NO_MAPS, NO_TRIMMING = (-8, 1), (-4, 0), (-1, -1)
 # (number of processes, rank of this one) as launchers tell them: only both together say
@@ -101,11 +98,11 @@ def require_one_process(environment):
 def set_up_jax():
   """Settings that jax and the C library read once: call it before importing jax.
 
-  Compiled programs are kept between runs, so that a resumed run starts at once; a
-  program may use all cores; memory is kept between steps (`keep_memory`).
+  Compiled programs are kept between runs, but for those that call oneDNN
+  (`models/cache_guard.py`); a program may use all cores; memory is kept between steps
+  (`keep_memory`).
   """
   keep_memory()
-  warnings.filterwarnings('ignore', UNSTORABLE)
   cache = pathlib.Path(
     os.environ.get('XDG_CACHE_HOME', pathlib.Path.home() / '.cache'), 'ldm_jax', 'jax'
   )

@@ -18,7 +18,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 os.environ.setdefault('LDM_JAX_KEEP_MEMORY', '0')
 os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(ROOT / '.cache' / 'jax'))
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.5')
-# What calls oneDNN cannot be cached; tests of networks and steps turn it on.
+# What calls oneDNN is never cached; tests of networks and steps turn it on.
 os.environ.setdefault('LDM_JAX_ONEDNN', '0')
 
 import pytest  # noqa: E402 (after the settings that jax reads)
@@ -26,7 +26,7 @@ import pytest  # noqa: E402 (after the settings that jax reads)
 
 @pytest.fixture
 def users_convolutions(monkeypatch):
-  """Convolutions as users have them, although their programs cannot be cached."""
+  """Convolutions as users have them, although their programs are never cached."""
   monkeypatch.setenv('LDM_JAX_ONEDNN', '1')
 
 

@@ -20,6 +20,8 @@ import jaxlib
 from jax import lax
 from jax.custom_batching import custom_vmap
 
+from ldm_jax.models import cache_guard
+
 TARGET = '__onednn$convolution'
 # Versions whose call was compared with XLA's convolution. A call that is not understood
 # ends the process instead of raising, so others are not tried.
@@ -33,16 +35,20 @@ CACHED = 2**18
 
 @functools.cache
 def is_available():
-  """Whether this jaxlib is known to execute the call."""
+  """Whether this jaxlib executes the call and this jax keeps it out of its cache.
+
+  From then on the cache stores no program with the call, whoever compiles it.
+  """
   machine = sys.platform == 'linux' and platform.machine() in ('x86_64', 'AMD64')
-  return machine and jaxlib.__version__.startswith(VERIFIED)
+  known = machine and jaxlib.__version__.startswith(VERIFIED)
+  return known and cache_guard.install()
 
 
 def is_preferred():
   """Whether it is available and the environment does not say LDM_JAX_ONEDNN=0.
 
-  XLA cannot keep a program with this call in its persistent cache: who compiles much
-  and computes little, as tests do, is better off without.
+  A program with this call is never stored (`cache_guard`), so every process compiles
+  it: who compiles much and computes little, as tests do, is better off without.
   """
   return is_available() and os.environ.get('LDM_JAX_ONEDNN', '1') != '0'
 
@@ -118,6 +124,8 @@ def _weight_gradient(x, g, size, pairs):
 def _call(x, kernel, strides, pairs, kernel_inputs):
   """The custom call; kernel_inputs is the kernel's axis of input channels, the last
   one is of output channels, the others are spatial."""
+  if not is_available():
+    raise ValueError(f'expected jaxlib {VERIFIED} on x86-64; use another lowering')
   rank = kernel.ndim
   space = [axis for axis in range(rank - 1) if axis != kernel_inputs]
   size = [kernel.shape[axis] for axis in space]
