@@ -6,7 +6,7 @@ doctor/<cohort>.json, doctor/plan.json, doctor/shared.json and report/doctor.htm
 import pathlib
 
 from ldm_jax import estimating
-from ldm_jax.data import inspection, sources
+from ldm_jax.data import demonstration, inspection, sources
 from ldm_jax.report import examination, outlook, page
 from ldm_jax.workfolder import progress_bar
 
@@ -45,6 +45,7 @@ def examine(config, work, spec):
     {
       'title': f'Examination of {config.name or pathlib.Path(work.root).name}',
       'subtitle': 'Data and config before anything is trained',
+      'banner': demonstration.warning(config.data),
       'looks': looks,
       'internal': INTERNAL,
       'shared': shared,

@@ -10,7 +10,7 @@ import math
 import pathlib
 import subprocess
 
-from ldm_jax.data import atomic
+from ldm_jax.data import atomic, demonstration
 from ldm_jax.privacy import accounting, checks
 
 ASSUMPTIONS = (
@@ -55,6 +55,7 @@ def build(
   config_sha256,
   assumptions=(),
   not_covered=(),
+  demonstration_split=None,
 ):
   """Makes the privacy statement of one private cohort.
 
@@ -65,6 +66,8 @@ def build(
     randomness: sentence of `mechanism.describe_randomness`.
     config_sha256: hash of the run's config, hexadecimal.
     assumptions, not_covered: sentences of this run, added to the standing ones.
+    demonstration_split: share of these patients that trained without protection, where
+      one folder was split by lot (`data.demonstration`); it leads `not_covered`.
 
   Returns:
     A JSON-able dict with the keys of the contract, and 'relations': epsilon by both
@@ -92,6 +95,10 @@ def build(
     }
     for release, event in zip(releases, events, strict=True)
   ]
+  lot, split = (), None
+  if demonstration_split is not None:
+    lot = (demonstration.sentence(demonstration_split),)
+    split = {'share_unprotected': float(demonstration_split)}
   return {
     'unit': 'patient',
     'relation': accounting.RELATION_NAME,
@@ -106,7 +113,8 @@ def build(
     },
     'randomness': randomness,
     'assumptions': [*ASSUMPTIONS, *assumptions],
-    'not_covered': [*NOT_COVERED, *not_covered],
+    'not_covered': [*lot, *NOT_COVERED, *not_covered],
+    'demonstration_split': split,
     'code_version': code_version(),
     'config_sha256': config_sha256,
   }

@@ -3,6 +3,7 @@
 import numpy as np
 
 from ldm_jax.config import to_plain
+from ldm_jax.data import demonstration
 from ldm_jax.synthesis.edited import COUNTERFACTUALS
 from ldm_jax.synthesis.writer import SAMPLES, SWEEPS
 
@@ -21,6 +22,7 @@ def gather(config, work, splits, reconstruct):
   privacy = work.read_json('privacy.json')
   return {
     'title': f'{config.name}: synthetic cohort',
+    'banner': demonstration.warning(config.data),
     'config': to_plain(config),
     'metrics': {key: value for key, value in metrics.items() if value is not None},
     'privacy': privacy,
