@@ -44,6 +44,13 @@ setup(
     'cuda': ['jax[cuda12]>=0.10,<0.13'],
     'tpu': ['jax[tpu]>=0.10,<0.13'],
     'interop': ['torch==2.13.0', 'monai==1.6.1', 'einops>=0.8', 'diffusers>=0.36'],
+    'docs': [
+      'mkdocs>=1.6,<2',
+      'mkdocs-gen-files>=0.5',
+      'mkdocs-literate-nav>=0.6',
+      'mkdocs-material>=9.5,<10',
+      'mkdocstrings[python]>=0.26',
+    ],
     'tfds': ['tensorflow-datasets>=4.9.9', 'array-record>=0.8'],
     'dev': [
       'pytest>=8',

@@ -164,6 +164,7 @@ def _scd(config, args):
   # Thirteen patients, one of their labels.
   config.adapt.privacy.batch_size = config.adapt.privacy.chunk_size = 8
   config.sample.num = 24
+  config.sample.requests = 'population'
   config.sample.sweep = ('LVEDV', 'DEPTH')
   config.evaluate.labels = (0, 1)
   config.evaluate.measures = config.evaluate.measures[:1]

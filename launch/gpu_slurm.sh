@@ -18,12 +18,23 @@
 #SBATCH --open-mode=append
 set -euo pipefail
 
+one_task='One process on one node only so far: keep --nodes=1 and --ntasks=1,'
+one_task+=' and ask for more GPUs with --gpus-per-node.'
+
 if [[ -n ${SLURM_JOB_ID:-} && -n ${LDM_JAX_REPO:-} ]]; then
   # Inside the job this file is a copy in Slurm's spool: the repository is named.
+  # shellcheck source=common.sh
+  . "$LDM_JAX_REPO/launch/common.sh"
+  if ((${SLURM_JOB_NUM_NODES:-1} > 1 || ${SLURM_NTASKS:-1} > 1)); then
+    fail "$one_task This job has ${SLURM_JOB_NUM_NODES:-1} node(s)" \
+      "and ${SLURM_NTASKS:-1} task(s)."
+  fi
   EXTRAS=cuda exec "$LDM_JAX_REPO/launch/local.sh" "$@"
 fi
 
 . "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 : "${PARTITION:?set PARTITION to a Slurm partition with GPUs, such as PARTITION=gpu}"
+several='^#SBATCH +(-N|-n|--nodes|--ntasks|--ntasks-per-node)[ =]*([2-9]|1[0-9]|1-)'
+line=$(grep -E -m 1 -- "$several" "${BASH_SOURCE[0]}") && fail "$one_task Change: $line"
 export LDM_JAX_REPO=$repo
 run sbatch "--partition=$PARTITION" --export=ALL "$repo/launch/gpu_slurm.sh" "$@"

@@ -16,6 +16,11 @@ set -euo pipefail
 : "${1:?CONFIG[:ARGS], the first argument, is missing}"
 : "${2:?WORKDIR, the second argument, is missing; a folder below /data}"
 
+for name in PARALLELISM COMPLETIONS; do
+  [[ ${!name:-1} == 1 ]] || fail "$name=${!name}: one process only so far, since" \
+    'several pods would write the same WORKDIR. GPUS gives the one pod more GPUs.'
+done
+
 json() { # A string as JSON, which YAML reads.
   local text=${1//\\/\\\\}
   printf '"%s"' "${text//\"/\\\"}"
@@ -30,6 +35,8 @@ metadata:
   name: $(json "${NAME:-ldm-jax}")
 spec:
   backoffLimit: 3
+  parallelism: 1
+  completions: 1
   template:
     spec:
       restartPolicy: OnFailure

@@ -6,8 +6,8 @@
 #
 # TPU_TYPE=v4-8 (any type) creates the machine first, with the system image of
 # TPU_IMAGE. WORKDIR is a folder on the machine's disk, and private scans must lie there
-# too: nothing but code is copied. For machines of one host (up to 8 chips); a slice of
-# several hosts needs a start of jax.distributed that the command line does not make yet.
+# too: nothing but code is copied. For machines of one host (types up to -8); a slice of
+# several hosts is refused: the command line is one process so far.
 # SETUP='sudo apt-get install -y python3.11-venv' runs first, where the image's Python is
 # older than 3.11. The same command again resumes. DRY_RUN=1 prints the commands.
 set -euo pipefail
@@ -23,9 +23,26 @@ tpu() { # tpu VERB TARGET...: one call of gcloud
   run gcloud compute tpus tpu-vm "$@" "--project=$PROJECT" "--zone=$ZONE"
 }
 
+several() { # several WHAT: refuses a slice of more than one host
+  fail "$1. One process on one host only so far, since several would write the same" \
+    'work folder: take a type of one host, such as v4-8, v5litepod-8 or v6e-8.'
+}
+
+# The number after the last dash counts cores or chips; a host has 8 of them at most.
+size=${TPU_TYPE:-}
+size=${size##*-}
+if [[ $size =~ ^[0-9]+$ ]] && ((10#$size > 8)); then
+  several "TPU_TYPE=$TPU_TYPE is a slice of several hosts"
+fi
 if [[ -n ${TPU_TYPE:-} ]]; then
   tpu create "$TPU_NAME" "--accelerator-type=$TPU_TYPE" \
     "--version=${TPU_IMAGE:-tpu-ubuntu2204-base}"
+fi
+if dry; then
+  tpu describe "$TPU_NAME" '--format=value(networkEndpoints.len())'
+else
+  hosts=$(tpu describe "$TPU_NAME" '--format=value(networkEndpoints.len())')
+  [[ $hosts == 1 ]] || several "$TPU_NAME has ${hosts:-an unknown number of} hosts"
 fi
 tpu ssh "$TPU_NAME" "--command=mkdir -p ldm_jax${SETUP:+ && $SETUP}"
 tpu scp --recurse "$repo/setup.py" "$repo/pyproject.toml" "$repo/README.md" \

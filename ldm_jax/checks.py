@@ -3,7 +3,7 @@
 import math
 
 from ldm_jax import checks_counterfactual, checks_drift, checks_pairs
-from ldm_jax.config import flatten
+from ldm_jax.config import flatten, require_local
 from ldm_jax.config import require as _require
 
 METHODS = (
@@ -54,6 +54,9 @@ def check(config):
   Raises:
     ValueError: naming the key, what came and what is required.
   """
+  for key, value in flatten(config).items():
+    if key != 'name':
+      require_local(f'config.{key}', value)
   required = 'a section; for no drift set --config.adapt.drift.value=0'
   _require(config.adapt.drift is not None, 'adapt.drift', None, required)
   for key in ('autoencoder', 'diffusion'):
@@ -90,6 +93,8 @@ def check(config):
     _require(value > 0, key, value, 'a positive whole number')
   value = config.doctor.max_records
   _require(value >= 0, 'doctor.max_records', value, 'a whole number, 0 for all scans')
+  value = config.doctor.max_voxels
+  _require(value >= 0, 'doctor.max_voxels', value, 'a whole number from 0 up')
   value = config.adapt.examples_per_patient
   _require(value >= 0, 'adapt.examples_per_patient', value, 'a whole number, 0 for all')
   for key in ('autoencoder', 'diffusion', 'adapt', 'evaluate.segmenter'):

@@ -11,6 +11,7 @@ import importlib.util
 import itertools
 import json
 import pathlib
+import re
 import types
 
 from ml_collections import ConfigDict, FrozenConfigDict
@@ -28,6 +29,8 @@ STAGES = (
 )
 # Sections whose keys the user invents: attribute names to change, a layout's options.
 OPEN_SECTIONS = ('counterfactual.set', 'counterfactual.options')
+# gs://, s3://, http://, file:// ..., also as pathlib shortens them; no drive letter.
+ADDRESS = re.compile(r'[A-Za-z][A-Za-z0-9+.-]+:/')
 # Keys that take a number, or a tuple with one a channel.
 ONE_OR_MORE = ('adapt.drift.value',)
 
@@ -77,6 +80,7 @@ def load(spec):
   Raises:
     ValueError: if the file does not exist or has no `get_config`.
   """
+  require_local('--config', spec)
   path, _, arg = spec.partition(':')
   file = pathlib.Path(path)
   if not file.is_file():
@@ -142,6 +146,19 @@ def require(holds, key, value, required):
   if not holds:
     raise ValueError(
       f'config.{key} is {value!r}, but must be {required}. Set --config.{key}=...'
+    )
+
+
+def require_local(key, value):
+  """Raises ValueError, naming the key, for an address such as gs://bucket/folder.
+
+  Opened as a path it would silently become a folder `gs:` here.
+  """
+  if isinstance(value, str) and ADDRESS.match(value):
+    raise ValueError(
+      f'{key} is {value!r}, an address; required is a path of this machine. Mount the '
+      'bucket or share (gcsfuse, mount-s3, NFS) and give the mounted path, or work on '
+      'a local disk and copy before or after.'
     )
 
 

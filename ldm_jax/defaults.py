@@ -174,10 +174,12 @@ def defaults():
         # device; () decodes whole. Tiles overlap and are blended.
         'decode_tile': (),
         'decode_overlap': 4,
-        # 'population': the layout's documented population; 'public': rows of the
-        # public cohort; 'private_prior': drawn from adapt.privacy.releases.attributes;
-        # or a table with one column per attribute.
-        'requests': 'public',
+        # 'uniform': within the schema's ranges, people who do not exist; 'population':
+        # the layout's documented population; 'private_prior': drawn from
+        # adapt.privacy.releases.attributes, which is best where a budget allows it;
+        # 'public': rows of real public patients, which samples.csv then shows; or a
+        # table with one column per attribute.
+        'requests': 'uniform',
         # 'adapt', or 'diffusion' to look at the public model.
         'model': 'adapt',
         # File of token embeddings that all samples are given; '' for none.
@@ -237,6 +239,10 @@ def defaults():
         # Scans read of a cohort, evenly chosen: minutes where all of them take hours. 0
         # reads all. The table is always seen whole.
         'max_records': 1000,
+        # Of the box that is proposed; 0 takes as many as preprocess.shape has.
+        'max_voxels': 0,
+        # The arguments of the command line that is examined, filled in by it.
+        'command': (),
       },
       'run': {
         'log_every': 20,

@@ -18,6 +18,8 @@ times, so that over the whole run the ratio is that of a step over sqrt(T).
 """
 
 import math
+import os
+import pathlib
 import time
 
 import jax
@@ -178,6 +180,17 @@ def machine_speed(seconds=0.3):
     count += 1
   elapsed = time.perf_counter() - start
   return count * 2 * x.size * kernel[..., 0].size / elapsed * jax.device_count()
+
+
+def machine_memory():
+  """Bytes that the first device has; on a CPU, what this process may use."""
+  statistics = jax.devices()[0].memory_stats() or {}
+  if statistics.get('bytes_limit'):
+    return int(statistics['bytes_limit'])
+  found = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+  limit = pathlib.Path('/sys/fs/cgroup/memory.max')  # of a container
+  text = limit.read_text().strip() if limit.is_file() else ''
+  return min(found, int(text)) if text.isdigit() else found
 
 
 def _autoencoder(config):

@@ -1,13 +1,17 @@
 """The stage `doctor`: data and config are examined, nothing is trained.
 
-doctor/<cohort>.json, doctor/plan.json, doctor/shared.json and report/doctor.html.
+doctor/<cohort>.json, grid.json, plan.json, shared.json and report/doctor.html.
 """
 
+import dataclasses
+import os
 import pathlib
+import sys
 
-from ldm_jax import estimating
+from ldm_jax import estimating, gridding
 from ldm_jax.data import demonstration, inspection, sources
 from ldm_jax.report import examination, outlook, page
+from ldm_jax.report import grid as grids
 from ldm_jax.workfolder import progress_bar
 
 # Scans of these cohorts' patients; what is seen of them stays with the data owner.
@@ -31,15 +35,29 @@ def examine(config, work, spec):
     total = min(len(cohort.records), limit or len(cohort.records))
     with progress_bar(f'doctor {name}', total, 'volume') as advance:
       looks[name] = inspection.inspect(cohort, limit, spec, advance)
-    findings = {**looks[name].findings, 'internal': name in INTERNAL}
+  shared, headlines = inspection.shared(looks), examination.headlines(looks, INTERNAL)
+  for name, look in looks.items():
+    # Of a table that also lists private patients, the ids are theirs too.
+    theirs = {entry['text'] for entry in headlines if entry['internal']}
+    unmatched = [text for text in look.findings['unmatched'] if text not in theirs]
+    findings = {**look.findings, 'unmatched': unmatched, 'internal': name in INTERNAL}
     work.write_json(findings, 'doctor', f'{name}.json')
-  shared = inspection.shared(looks)
-  work.write_json({'internal': True, 'shared': shared}, 'doctor', 'shared.json')
-  plan = _plan(config, looks, cohorts)
+  found = {'internal': True, 'headlines': headlines, 'shared': shared}
+  work.write_json(found, 'doctor', 'shared.json')
+  speed = estimating.machine_speed()
+  plan = _plan(config, cohorts, speed)
+  grid = gridding.suggest(config, looks, cohorts, spec, speed, plan)
+  plan['stages'].insert(0, _preparing(looks, cohorts))
   work.write_json(plan, 'doctor', 'plan.json')
+  if grid is not None:
+    work.write_json(grid, 'doctor', 'grid.json')
+  told = examination.headline_text(headlines, _coloured())
+  if told:
+    print(told)
   for name in looks:
     print(examination.text(looks[name].findings, internal=name in INTERNAL))
   print(outlook.text(plan, shared))
+  print(grids.text(grid))
   path = page.write(
     work.path('report', 'doctor.html'),
     {
@@ -48,28 +66,44 @@ def examine(config, work, spec):
       'banner': demonstration.warning(config.data),
       'looks': looks,
       'internal': INTERNAL,
+      'headlines': headlines,
       'shared': shared,
       'plan': plan,
+      'grid': grid,
+      'examples': _examples(looks, cohorts, spec, grid),
     },
     examination.sections(looks),
   )
   print(f'Examination: {path.resolve()}')
 
 
-def _plan(config, looks, cohorts):
+def _examples(looks, cohorts, spec, grid):
+  """Public scans before and after preprocessing, as planned and as proposed."""
+  if grid is None:
+    return []
+  specs, wanted = {'this config': spec}, grid['proposed']
+  if not grid['same']:
+    changes = {key: tuple(wanted[key]) for key in ('shape', 'spacing_mm')}
+    specs['proposed'] = dataclasses.replace(spec, **changes)
+  return gridding.examples(cohorts['public'], looks['public'].ids, specs)
+
+
+def _coloured():
+  return sys.stdout.isatty() and not os.environ.get('NO_COLOR')
+
+
+def _plan(config, cohorts, speed):
   """The estimates; a config whose networks cannot be built is one more finding."""
   try:
-    plan = estimating.plan(
+    return estimating.plan(
       config,
       next(iter(cohorts.values())).schema,
       {name: len(cohort) for name, cohort in cohorts.items()},
       {name: len(cohort.records) for name, cohort in cohorts.items()},
-      estimating.machine_speed(),
+      speed,
     )
   except ValueError as error:
-    plan = {'stages': [], 'noise': [], 'faults': [str(error)]}
-  plan['stages'].insert(0, _preparing(looks, cohorts))
-  return plan
+    return {'stages': [], 'noise': [], 'faults': [str(error)]}
 
 
 def _preparing(looks, cohorts):

@@ -15,6 +15,16 @@ ADVICE = 'Free some space or choose another --workdir'
 UNSTORABLE = 'Error writing persistent compilation cache entry .*bad_alloc'
 # Numbers of glibc's mallopt, and what makes it keep all memory that is freed.
 ONE_ARENA, NO_MAPS, NO_TRIMMING = (-8, 1), (-4, 0), (-1, -1)
+# (number of processes, rank of this one) as launchers tell them: only both together say
+# that this is one of several; a shell within an allocation has no such step.
+LAUNCHERS = (
+  ('SLURM_STEP_NUM_TASKS', 'SLURM_PROCID'),
+  ('OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_RANK'),
+  ('MV2_COMM_WORLD_SIZE', 'MV2_COMM_WORLD_RANK'),
+  ('PMI_SIZE', 'PMI_RANK'),
+  ('WORLD_SIZE', 'RANK'),
+  ('JAX_NUM_PROCESSES', 'JAX_PROCESS_ID'),
+)
 ACCELERATORS = ('/dev/nvidiactl', '/dev/kfd', '/dev/accel0', '/dev/vfio')
 
 
@@ -36,12 +46,16 @@ def main(argv=None):
   if hasattr(sys.stdout, 'reconfigure'):  # a file's name need not be text
     sys.stdout.reconfigure(errors='backslashreplace')
   try:
+    require_one_process(os.environ)
     set_up_jax()
     # Imported late: jax reads the environment when it is first imported.
     from ldm_jax import checks, stages
     from ldm_jax import config as configs
 
     config = configs.override(configs.load(flags.config), _overrides(rest))
+    if 'doctor' in flags.stages.split(','):
+      words = (f'--config={flags.config}', f'--workdir={flags.workdir}', *rest)
+      config.doctor.command = words
     stages.run(checks.check(config), flags.workdir, flags.stages)
     return 0
   except KeyboardInterrupt:
@@ -56,6 +70,32 @@ def main(argv=None):
 def run():
   """Entry point of the console script."""
   sys.exit(main())
+
+
+def require_one_process(environment):
+  """Refuses to be one of several processes, which would write the same folder.
+
+  Args:
+    environment: mapping, such as os.environ.
+
+  Raises:
+    ValueError: naming the variables that tell of the other processes.
+  """
+  told = [
+    f'{size}={environment[size]}'
+    for size, rank in LAUNCHERS
+    if environment.get(rank) and _number(environment.get(size)) > 1
+  ]
+  hosts = environment.get('TPU_WORKER_HOSTNAMES', '')
+  if len(hosts.split(',')) > 1:
+    told.append(f'TPU_WORKER_HOSTNAMES={hosts}')
+  if told:
+    raise ValueError(
+      f'ldm-jax was started as one of several processes ({", ".join(told)}), but runs '
+      'as one process on one host so far: several would write the same work folder. '
+      'Start it once (srun --ntasks=1, no mpirun, one TPU host); it uses all the '
+      'devices of its host.'
+    )
 
 
 def set_up_jax():
@@ -102,6 +142,10 @@ def keep_memory():
     return False
   mallopt = ctypes.CDLL(None).mallopt
   return all(mallopt(*option) for option in (ONE_ARENA, NO_MAPS, NO_TRIMMING))
+
+
+def _number(text):
+  return int(text) if text and text.isdecimal() else 0
 
 
 def _overrides(words):

@@ -19,7 +19,7 @@ from ldm_jax import (
   staging,
 )
 from ldm_jax.config import to_plain
-from ldm_jax.data import sources, store
+from ldm_jax.data import fitting, sources, store, tally
 from ldm_jax.data.ahead import Ahead
 from ldm_jax.data.batching import epoch_batch
 from ldm_jax.evaluation import assess, measurement
@@ -73,7 +73,7 @@ def audit(config, workdir):
 @stage
 def prepare(config, work):
   """Files -> preprocessed volumes in the store, patient by patient."""
-  summary = {}
+  summary, told = {}, {}
   for name, cohort in sources.cohorts(config.data).items():
     with progress_bar(f'prepare {name}', len(cohort.records), 'volume') as advance:
       index = store.prepare(
@@ -85,15 +85,26 @@ def prepare(config, work):
         workers=config.run.workers,
       )
     for problem in index['problems']:
-      if name != 'private':  # a patient's name belongs into the store, not into a log
+      if name not in (
+        'private',
+        'test',
+      ):  # a patient's name belongs into the store, not into a log
         work.log('prepare', cohort=name, problem=problem)
       print(f'prepare {name}: left out {problem["id"]}: {problem["reason"]}')
     # What the slices of private scans say stays in the store.
     jumps = store.slices_in_words(index) if name != 'private' else []
     for warning in [*index['notes'], *index['warnings'][:5], *jumps]:
       print(f'prepare {name}: {warning}')
+    told |= dict.fromkeys((*tally.unmatched(cohort), *tally.bare(cohort)))
     summary[name] = {'patients': len(cohort), 'left_out': len(index['problems'])}
   found = {name: store.open_split(work.store, name) for name in summary}
+  if 'public' in found:  # the size of private scans stays in the store
+    told |= dict.fromkeys(
+      f'{text}. --stages=doctor proposes a grid that fits'
+      for text in fitting.poor(staging.spec(config), fitting.of_split(found['public']))
+    )
+  for text in told:  # each once, last, so that it is seen
+    print(f'prepare: WARNING {text}')
   store.check_distinct(found)
   measuring.check(found)
   if 'private' in summary:

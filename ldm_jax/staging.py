@@ -163,7 +163,8 @@ def check_requests(config, work):
   if config.sample.requests == 'private_prior':
     section = config.adapt.privacy.releases.attributes
     prior = marginals.uniform(schema, section.num_bins, section.pairs)
-  requests.draw(config, schema, found.get('public'), prior)
+  asked = requests.draw(config, schema, found.get('public'), prior)
+  requests.check_not_copied(config, asked, found)
   for name in set(found) & {'public', 'private'}:
     conditions(config, found[name])
   trained.requested_text(config)

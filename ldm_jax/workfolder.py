@@ -13,7 +13,7 @@ import numpy as np
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-from ldm_jax.config import digest, to_plain
+from ldm_jax.config import digest, require_local, to_plain
 
 # Raised when what a stage writes changes meaning, so that old results are redone.
 FORMAT = 1
@@ -26,10 +26,11 @@ class WorkFolder:
     root: pathlib.Path of the folder.
 
   Raises:
-    ValueError: if the folder cannot be created or written.
+    ValueError: if the folder is an address, or cannot be created or written.
   """
 
   def __init__(self, root):
+    require_local('--workdir', str(root))
     self.root = pathlib.Path(root)
     self._boards = {}
     try:

@@ -5,9 +5,12 @@ a copy of it.
 """
 
 import base64
+import contextlib
 import csv
 import gzip
 import importlib.util
+import io
+import itertools
 import json
 import pathlib
 import re
@@ -71,6 +74,15 @@ def unspent(finished, tmp_path):
   """A copy before the stage `adapt`, with an empty ledger."""
   ignore = shutil.ignore_patterns(f'{LEDGER}*', 'adapt', 'privacy.json')
   return shutil.copytree(finished, tmp_path / 'work', ignore=ignore)
+
+
+@pytest.fixture(scope='module')
+def examined(tmp_path_factory):
+  """(work folder, what was printed) of the stage doctor alone."""
+  work, printed = tmp_path_factory.mktemp('doctor') / 'work', io.StringIO()
+  with contextlib.redirect_stdout(printed):
+    assert run(work, '--stages=doctor') == 0
+  return work, printed.getvalue()
 
 
 @pytest.fixture
@@ -169,7 +181,7 @@ def test_samples_are_volumes_on_the_true_grid_with_their_requests(finished):
   module = micro()
   table = rows(finished / 'samples' / 'samples.csv')
   assert len(table) == module.get_config().sample.num
-  assert {'id', 'seed', 'LVEDV', 'ESED', 'AGE'} <= set(table[0])
+  assert {'id', 'seed', 'LVEDV', 'ESED', 'AGE', 'requests'} <= set(table[0])
   for row in table:
     image = nib.load(finished / 'samples' / f'{row["id"]}.nii.gz')
     assert image.shape == module.SHAPE[::-1]
@@ -326,6 +338,117 @@ def test_the_key_file_is_for_its_owner_alone_while_it_is_needed(unspent, monkeyp
   assert [stat.S_IMODE(mode) for mode in modes] == [0o600]
 
 
+# Attributes of real patients
+
+NUMBER = re.compile(r'(?<![\w.])-?\d+\.\d+(?![\w.])')
+# As many numbers as the longest row has, source and request of all attributes.
+WINDOW = 32
+
+
+def digits(text):
+  return len(text.lstrip('-').replace('.', '').strip('0'))
+
+
+def patients():
+  """(cohort, record, values of its continuous attributes with four or more digits)."""
+  for name, cohort in sources.cohorts(micro().get_config().data).items():
+    for record in cohort.records:
+      values = [v for v in record.attributes.values() if digits(str(v)) >= 4]
+      assert len(values) >= 4, 'too few digits to be known again'
+      yield name, record.id, values
+
+
+def pairs(text):
+  """Records of which two exact attribute values stand near each other in a text.
+
+  A number that was rounded to four digits or more counts as the value.
+  """
+  text = re.sub(r'data:image/png;base64,[\w+/=]*', '', text)
+  found, tokens = set(), [t for t in NUMBER.findall(text) if digits(t) >= 4]
+  places = {}
+  for place, token in enumerate(tokens):
+    places.setdefault(token, []).append(place)
+  decimals = {len(token.partition('.')[2]) for token in places if len(token) < 12}
+  for cohort, record, values in patients():
+    seen = {}
+    for index, value in enumerate(values):
+      spelt = {f'{value:.{n}f}' for n in decimals} & set(places)
+      seen[index] = [place for token in spelt for place in places[token]]
+    for first, second in itertools.combinations(seen, 2):
+      if values[first] != values[second] and any(
+        abs(a - b) < WINDOW for a in seen[first] for b in seen[second]
+      ):
+        found.add((cohort, record))
+  return found
+
+
+def shown(work):
+  """Path -> text of what a run makes to be read or passed on."""
+  found = [*(work / 'report').iterdir(), *work.glob('*.json'), *work.glob('*.jsonl')]
+  found += work.glob('samples/*.csv')
+  return {path.relative_to(work): path.read_text() for path in found}
+
+
+def test_no_page_and_no_table_holds_two_attributes_of_a_patient(finished, examined):
+  texts = shown(finished)
+  assert {str(path) for path in texts} >= {
+    *('samples/samples.csv', 'metrics.json', 'privacy.json', 'log.jsonl'),
+    *('report/index.html', 'report/model_card.md', 'report/autoencoder.html'),
+  }
+  texts |= {'doctor': (examined[0] / 'report' / 'doctor.html').read_text()}
+  for path, text in texts.items():
+    assert not pairs(text), path
+  values = {np.float32(v).tobytes() for *_, own in patients() for v in own}
+  for board in (finished / 'tensorboard').rglob('*tfevents*'):
+    content = board.read_bytes()
+    assert sum(value in content for value in values) < 2, board
+
+
+def test_no_picture_of_a_page_has_a_private_patient_beside_it(finished):
+  page = (finished / 'report' / 'index.html').read_text()
+  for cohort, record, _ in patients():
+    assert cohort == 'public' or record not in page, record
+
+
+def test_counterfactuals_are_of_public_patients_and_say_so(finished):
+  path = finished / 'counterfactuals' / 'counterfactuals.csv'
+  table = rows(path)
+  held = pairs(path.read_text())
+  assert {row['id'] for row in table} <= {record for _, record in held}
+  assert {cohort for cohort, _ in held} == {'public'}
+  for row in table:
+    assert row['cohort'] == 'public' and row['internal'] == 'False'
+    assert 'real public patients' in row['attributes']
+  page = (finished / 'report' / 'index.html').read_text()
+  assert 'Edits of scans of real public patients' in page
+
+
+def test_requests_of_public_patients_are_found_and_said_wherever_they_are_shown(copy):
+  flags = ('--config.sample.requests=public', '--stages=sample,report')
+  assert run(copy, *flags) == 0
+  path = copy / 'samples' / 'samples.csv'
+  held = pairs(path.read_text())
+  assert {cohort for cohort, _ in held} == {'public'}
+  assert len(held) >= len(rows(path)) / 2, 'the search finds what is there'
+  assert all('real public patients' in row['requests'] for row in rows(path))
+  for name in ('index.html', 'model_card.md'):
+    text = (copy / 'report' / name).read_text()
+    assert 'attribute values of real public patients' in text
+    assert not pairs(text)
+
+
+def test_a_table_of_private_patients_trains_nothing(copy, untrained, capsys):
+  cohort = sources.cohorts(micro().get_config().data)['private']
+  table = copy / 'asked.csv'
+  with open(table, 'w', newline='') as file:
+    writer = csv.DictWriter(file, list(cohort.records[0].attributes))
+    writer.writeheader()
+    writer.writerows(record.attributes for record in cohort.records)
+  assert run(copy, f'--config.sample.requests={table}') == 2
+  error = capsys.readouterr().err
+  assert 'records of patients of data.private' in error and 'uniform' in error
+
+
 # Running it again
 
 
@@ -348,12 +471,11 @@ def test_another_number_of_samples_reruns_sample_and_what_builds_on_it(copy, cap
   assert len(rows(copy / 'samples' / 'samples.csv')) == 8
 
 
-def test_doctor_inspects_and_trains_nothing(tmp_path, capsys):
-  assert run(tmp_path / 'work', '--stages=doctor') == 0
-  printed = capsys.readouterr().out
+def test_doctor_inspects_and_trains_nothing(examined):
+  work, printed = examined
   assert 'Cohort private: 6 patients, 12 scans' in printed
-  assert not (tmp_path / 'work' / 'checkpoints').exists()
-  assert read(tmp_path / 'work' / 'doctor' / 'public.json')['counts']['patients'] == 6
+  assert not (work / 'checkpoints').exists()
+  assert read(work / 'doctor' / 'public.json')['counts']['patients'] == 6
 
 
 # Privacy over several runs in one folder

@@ -183,10 +183,86 @@ def test_the_tpu_command_survives_the_shell_of_the_machine():
   words = dry(
     LAUNCH / 'tpu_pod.sh', 'c', 'a b', **SETTINGS['tpu_pod.sh'], TPU_TYPE='v4'
   )
-  assert [line[4] for line in words] == ['create', 'ssh', 'scp', 'ssh']
+  assert [line[4] for line in words] == ['create', 'describe', 'ssh', 'scp', 'ssh']
   assert all({'--project=p', '--zone=z'} < set(line) for line in words)
   remote = next(w for w in words[-1] if w.startswith('--command=')).partition('=')[2]
   assert shlex.split(remote) == ['EXTRAS=tpu', 'ldm_jax/launch/local.sh', 'c', 'a b']
+
+
+# Stands for gcloud: notes its verb, and tells how many hosts a machine has.
+FAKE_GCLOUD = """#!/usr/bin/env bash
+echo "$4" >> "$NOTES"
+[[ $4 != describe ]] || echo "$HOSTS"
+"""
+
+
+@pytest.fixture
+def gcloud(tmp_path):
+  """Calls tpu_pod.sh where `gcloud` says HOSTS: (process, verbs it was called with)."""
+  program, notes = tmp_path / 'bin' / 'gcloud', tmp_path / 'notes'
+  program.parent.mkdir()
+  program.write_text(FAKE_GCLOUD)
+  program.chmod(0o755)
+
+  def launch(**settings):
+    notes.write_text('')
+    path = f'{program.parent}:{os.environ["PATH"]}'
+    given = {**SETTINGS['tpu_pod.sh'], 'NOTES': str(notes), **settings}
+    done = call(LAUNCH / 'tpu_pod.sh', 'c', 'w', path=path, **given)
+    return done, notes.read_text().split()
+
+  return launch
+
+
+@pytest.mark.parametrize('kind', ['v4-16', 'v5litepod-256', 'v6e-016'])
+def test_a_tpu_slice_of_several_hosts_is_refused_before_it_is_made(gcloud, kind):
+  done, verbs = gcloud(TPU_TYPE=kind, HOSTS='1')
+  assert done.returncode == 2 and not verbs
+  assert kind in done.stderr and 'one host' in done.stderr
+
+
+@pytest.mark.parametrize('hosts', ['4', ''])
+def test_a_tpu_machine_of_several_hosts_is_refused_before_anything_runs(gcloud, hosts):
+  done, verbs = gcloud(HOSTS=hosts)
+  assert done.returncode == 2 and verbs == ['describe']
+  assert 'the same work folder' in done.stderr.replace('\n', ' ')
+
+
+def test_a_tpu_machine_of_one_host_is_used(gcloud):
+  done, verbs = gcloud(TPU_TYPE='v4-8', HOSTS='1')
+  assert done.returncode == 0, done.stderr
+  assert verbs == ['create', 'describe', 'ssh', 'scp', 'ssh']
+
+
+@pytest.mark.parametrize('told', [{'SLURM_NTASKS': '2'}, {'SLURM_JOB_NUM_NODES': '2'}])
+def test_a_slurm_job_of_several_tasks_or_nodes_is_refused(tmp_path, told):
+  spool = shutil.copy(LAUNCH / 'gpu_slurm.sh', tmp_path / 'slurm_script')
+  job = {'SLURM_JOB_ID': '1', 'LDM_JAX_REPO': str(ROOT), 'DRY_RUN': '1'}
+  done = call(spool, 'configs/cardiac.py:tiny', 'w', **job, **told)
+  assert done.returncode == 2 and not done.stdout
+  assert '--ntasks=1' in done.stderr and '2' in done.stderr
+  one = dict.fromkeys(told, '1')
+  assert call(spool, 'configs/cardiac.py:tiny', 'w', **job, **one).returncode == 0
+
+
+@pytest.mark.parametrize('line', ['--nodes=2', '--ntasks=16', '-N 4', '--nodes=1-2'])
+def test_slurm_does_not_submit_a_job_of_several_tasks(checkout, line):
+  script = checkout.root / 'launch' / 'gpu_slurm.sh'
+  text = script.read_text()
+  script.write_text(text.replace('#SBATCH --nodes=1', f'#SBATCH {line}'))
+  done = call(script, 'c', 'w', PARTITION='gpu', DRY_RUN='1')
+  assert done.returncode == 2 and not done.stdout
+  assert line in done.stderr
+
+
+@pytest.mark.parametrize('name', ['PARALLELISM', 'COMPLETIONS'])
+def test_several_pods_are_refused(name):
+  settings = {**SETTINGS['k8s.sh'], 'DRY_RUN': '1'}
+  done = call(LAUNCH / 'k8s.sh', 'c', 'w', **settings, **{name: '2'})
+  assert done.returncode == 2 and not done.stdout
+  assert f'{name}=2' in done.stderr
+  done = call(LAUNCH / 'k8s.sh', 'c', 'w', **settings)
+  assert 'parallelism: 1' in done.stdout and 'completions: 1' in done.stdout
 
 
 def test_the_kubernetes_manifest_quotes_its_arguments():

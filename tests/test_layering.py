@@ -12,7 +12,7 @@ MAX_LINES = 300
 FLOORS = (
   (
     *('defaults_autoencoder', 'defaults_adapt', 'defaults_counterfactual', 'defaults'),
-    *('config', 'ablations', 'presets', 'checks', 'workfolder'),
+    *('config', 'ablations', 'presets', 'checks', 'workfolder', 'types'),
     *('checks_counterfactual', 'checks_drift', 'checks_pairs'),
   ),
   ('data',),
@@ -25,7 +25,7 @@ FLOORS = (
   (
     *('staging', 'encoding', 'releasing', 'readying', 'pairing', 'adapting'),
     *('choosing', 'auditing', 'autoencoding', 'editing', 'estimating', 'examining'),
-    *('measuring', 'stages'),
+    *('measuring', 'gridding', 'stages'),
   ),
   ('converting', 'planning'),
   ('main',),
@@ -38,7 +38,7 @@ MODULES = {
   *('adapting', 'auditing', 'autoencoding', 'choosing', 'estimating', 'examining'),
   *('presets', 'converting', 'planning', 'stages', 'editing'),
   *('defaults_counterfactual', 'checks_counterfactual', 'checks_drift'),
-  *('checks_pairs', 'pairing', 'measuring', 'main'),
+  *('checks_pairs', 'pairing', 'measuring', 'gridding', 'main', 'types'),
 }
 # Packages that one room alone imports, and modules that a room does not import.
 ONLY = {'jax_privacy': 'privacy', 'dp_accounting': 'privacy'}

@@ -18,6 +18,7 @@ import numpy as np
 from ldm_jax.data import dicom_files, files, labels, longitudinal, names
 from ldm_jax.data import volume as volumes
 from ldm_jax.data.attributes import Schema, is_missing
+from ldm_jax.data.matching import Matching
 
 
 class Source(Protocol):
@@ -123,6 +124,8 @@ class Cohort:
     schema: attributes every record may carry.
     records: in the layout's order.
     notes: what the layout saw and the user should know (missing files, ...).
+    matching: how the ids of table and scans of the whole data set agree, or None where
+      the layout has no such pair.
 
   Raises:
     ValueError: two records carry one id, or an id cannot be a file name (`names`).
@@ -132,6 +135,7 @@ class Cohort:
   schema: Schema
   records: tuple[Record, ...]
   notes: tuple[str, ...] = ()
+  matching: Matching | None = None
 
   def __post_init__(self):
     object.__setattr__(self, 'records', tuple(self.records))
@@ -228,7 +232,7 @@ class Cohort:
         for patient in chosen
         for record in sorted(grouped[patient], key=lambda r: (r.visit, r.phase, r.id))
       ]
-      cohorts[name] = Cohort(name, self.schema, tuple(records), self.notes)
+      cohorts[name] = dataclasses.replace(self, name=name, records=tuple(records))
     return cohorts
 
 

@@ -6,7 +6,6 @@ patients, so those of a private cohort are internal.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import time
 from collections import Counter
@@ -16,8 +15,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from ldm_jax.data import similarity, thumbnail
-from ldm_jax.data.attributes import is_missing
+from ldm_jax.data import fitting, similarity, tally, thumbnail
 from ldm_jax.data.cohort import Cohort, Record
 from ldm_jax.data.preprocess import Spec
 from ldm_jax.data.volume import Volume
@@ -27,6 +25,9 @@ from ldm_jax.data.volume import Volume
 ODD_DEVIATIONS, ODD_FACTOR = 8.0, 2.0
 SMALL_GROUP = 5  # patients; nothing can be learned about fewer
 LISTS = (
+  'unmatched',
+  'bare',
+  'coarse',
   'unreadable',
   'duplicates',
   'near_duplicates',
@@ -48,6 +49,7 @@ class Look:
     ids, patients, fingerprints: one text a scan.
     signatures: (k,) a scan, see `similarity`.
     thumbnails: (96,96) uint8 a scan, its middle slice.
+    geometries: `fitting.Geometry` a scan.
     seconds: of reading, a scan; voxels: of the largest scan.
   """
 
@@ -57,6 +59,7 @@ class Look:
   fingerprints: list[str] = dataclasses.field(default_factory=list)
   signatures: list[np.ndarray] = dataclasses.field(default_factory=list)
   thumbnails: list[np.ndarray] = dataclasses.field(default_factory=list)
+  geometries: list[fitting.Geometry] = dataclasses.field(default_factory=list)
   seconds: float = 0.0
   voxels: int = 0
 
@@ -90,7 +93,9 @@ def inspect(
     else:
       _keep(look, record, scan, fingerprint)
       rows.append(_row(record, scan, label))
-      cut_off += [] if spec is None else _cut_off(record, scan, spec)
+      look.geometries.append(fitting.measure(scan, label, spec))
+      lost = [] if spec is None else fitting.cut_off(spec, look.geometries[-1])
+      cut_off += [f'{record.id}: {message}' for message in lost]
     progress(done + 1)
   look.seconds = (time.monotonic() - start) / max(1, len(rows))
   look.findings = {
@@ -108,8 +113,8 @@ def inspect(
       'lowest': _range([row['lowest'] for row in rows]),
       'highest': _range([row['highest'] for row in rows]),
     },
-    'attributes': {a.name: _attribute(cohort, a) for a in cohort.schema},
-    'groups': _groups(cohort),
+    'attributes': {a.name: tally.attribute(cohort, a) for a in cohort.schema},
+    'groups': tally.groups(cohort),
     'unreadable': unreadable,
     'duplicates': _duplicates(look),
     'near_duplicates': _near(look),
@@ -119,6 +124,9 @@ def inspect(
       for record in cohort.records
       for message in cohort.schema.out_of_range(record.attributes)
     ],
+    'unmatched': tally.unmatched(cohort),
+    'bare': tally.bare(cohort),
+    'coarse': [] if spec is None else fitting.poor(spec, look.geometries),
     'cut_off': cut_off,
     'notes': list(cohort.notes),
   }
@@ -232,60 +240,6 @@ def _odd(rows: list[dict[str, Any]]) -> list[str]:
         f'{row["id"]}: voxels of {row["spacing_text"]} mm, usual are {shown} mm'
       )
   return messages
-
-
-def _groups(cohort: Cohort) -> dict[str, dict[str, int]]:
-  """Patients per category, phase and visit, where these tell scans apart."""
-  found = {}
-  fields = {a.name: a for a in cohort.schema if a.kind == 'categorical'}
-  for name, attribute in fields.items():
-    members = {str(category): set() for category in attribute.categories}
-    for record in cohort.records:
-      value = record.attributes.get(name)
-      if not is_missing(value):
-        with contextlib.suppress(ValueError):  # an unknown one is a group of its own
-          value = attribute.decode(attribute.encode(value))
-        members.setdefault(str(value), set()).add(record.patient)
-    found[name] = {value: len(patients) for value, patients in members.items()}
-  for name in ('phase', 'visit'):
-    members = {}
-    for record in cohort.records:
-      members.setdefault(getattr(record, name), set()).add(record.patient)
-    if 1 < len(members) <= 20:
-      found[name] = {value: len(patients) for value, patients in members.items()}
-  return found
-
-
-def _attribute(cohort: Cohort, attribute) -> dict[str, Any]:
-  values = [record.attributes.get(attribute.name) for record in cohort.records]
-  known = [value for value in values if not is_missing(value)]
-  found = {'missing': len(values) - len(known), 'out_of_range': 0}
-  if attribute.kind == 'categorical':
-    counted = Counter(str(value) for value in known)
-    shown = ', '.join(f'{value} ({count})' for value, count in counted.most_common(6))
-    return {**found, 'summary': shown or 'no value'}
-  numbers = np.asarray(known, np.float64)
-  outside = (numbers < attribute.low) | (numbers > attribute.high)
-  found['out_of_range'] = int(outside.sum())
-  shown = 'no value'
-  if numbers.size:
-    low, middle, high = np.percentile(numbers, (0, 50, 100))
-    shown = (
-      f'{low:.4g} .. {high:.4g} {attribute.unit}, median {middle:.4g} '
-      f'(declared {attribute.low:g} .. {attribute.high:g})'
-    )
-  return {**found, 'summary': shown}
-
-
-def _cut_off(record: Record, scan: Volume, spec: Spec) -> list[str]:
-  """Slices that the planned box would lose: a stack deeper than the model."""
-  kept = spec.spacing_mm[0] or scan.spacing[0]
-  needed = int(np.ceil(scan.array.shape[0] * scan.spacing[0] / kept - 1e-6))
-  if needed <= spec.shape[0]:
-    return []
-  return [
-    f'{record.id}: {needed} slices, preprocess.shape keeps the middle {spec.shape[0]}'
-  ]
 
 
 def _counted(values) -> dict[str, int]:

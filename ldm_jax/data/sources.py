@@ -17,6 +17,9 @@ NAMES = ('public', 'private', 'test', 'measuring')
 # data.<cohort>.part of a data set's own part: 'published:train'; 'published:train/x' is
 # the share x of data.split of its patients.
 PUBLISHED = 'published:'
+# Layouts of real hearts: their documented population is that of the cardiac phantom,
+# whose constants are published and no statistics of any data set.
+HEARTS = ('acdc', 'mnms', 'mnms2', 'scd', 'scd_dicom', 'ukbb')
 
 
 def cohorts(data, disjoint=True):
@@ -85,15 +88,21 @@ def listing_digest(found):
 def population(data, num, seed):
   """Requests from the documented population of the private (or public) layout.
 
+  Returns:
+    List of dicts; attributes that the population does not know are not in them.
+
   Raises:
     ValueError: if the layout documents no population.
   """
   section = data.private if data.private.layout else data.public
+  if section.layout in HEARTS:
+    return layouts.LAYOUTS['phantom_cardiac'].population(num, seed)
   layout = layouts.LAYOUTS[section.layout]
   if not hasattr(layout, 'population'):
     raise ValueError(
       f"sample.requests is 'population', but the layout {section.layout!r} documents "
-      "none. Use sample.requests='public' or the path of a table of requests."
+      "none. Use sample.requests='uniform', 'private_prior' or the path of a table of "
+      'requests.'
     )
   return layout.population(num, seed, **_options(section))
 

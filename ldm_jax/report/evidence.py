@@ -81,10 +81,10 @@ def quality(content):
   if not rows:
     return '<p class="muted">Image quality was not measured in this run.</p>'
   features = metrics.get('features') or {}
-  origin = ''
+  origin = _matched(content.get('requests') or '')
   if features:
     digest = str(features.get('sha256', ''))[:16]
-    origin = (
+    origin += (
       f'<p>Features come from <b>{escape(features.get("name", "an unnamed network"))}'
       f'</b> (sha256 {escape(digest)}…). Distances depend on that network: compare '
       'them only with the real-to-real baseline here or with runs that name the same '
@@ -92,6 +92,17 @@ def quality(content):
     )
   return origin + tables.table(
     ('Figure', 'Value (95 % interval)', 'Computed from'), rows
+  )
+
+
+def _matched(requests):
+  """A caution where the samples' attributes do not follow the real cohort's."""
+  if not requests.startswith('uniform:'):
+    return ''
+  return (
+    '<p>Requests were drawn uniformly within the ranges of the schema, not as the real '
+    'cohort is distributed: distances to real scans hold that difference, too. A prior '
+    'released with noise (<code>sample.requests=private_prior</code>) is nearer.</p>'
   )
 
 

@@ -2,10 +2,13 @@
 
 import numpy as np
 
-from ldm_jax.report import figures, outlook, pictures, tables
+from ldm_jax.report import figures, grid, outlook, pictures, tables
 from ldm_jax.report.wording import escape
 
 COLUMNS, ROWS = 8, 4  # thumbnails shown of a cohort
+# Findings that stand above all others: the run would learn from the wrong data.
+HEADLINES = ('unmatched', 'bare', 'coarse')
+SEE_GRID = '. Under Grid stands a command with a grid that fits the public scans.'
 TITLES = {
   'unreadable': 'Cannot be read',
   'duplicates': 'The same file twice',
@@ -21,6 +24,35 @@ GEOMETRY = (
   ('Spacing in mm (d, h, w)', 'spacings_mm'),
   ('Orientation of the files', 'orientations'),
 )
+
+
+def headlines(looks, internal):
+  """What must not be missed: [{'text', 'cohorts', 'internal'}], each message once.
+
+  Args:
+    looks: cohort name -> inspection.Look.
+    internal: names of the cohorts whose findings stay with the data owner.
+  """
+  found = {}
+  for key in HEADLINES:
+    for name, look in looks.items():
+      for message in look.findings[key]:
+        message += SEE_GRID if key == 'coarse' else ''
+        found.setdefault(message, []).append(name)
+  return [
+    {'text': t, 'cohorts': names, 'internal': any(name in internal for name in names)}
+    for t, names in found.items()
+  ]
+
+
+def headline_text(found, colour=False):
+  """Headlines as lines for the terminal, '' if there is none."""
+  lines = []
+  for entry in found:
+    mark = ' [INTERNAL]' if entry['internal'] else ''
+    line = f'WARNING {", ".join(entry["cohorts"])}{mark}: {entry["text"]}'
+    lines.append(f'\033[1;33m{line}\033[0m' if colour else line)
+  return '\n'.join(lines)
 
 
 def text(findings, max_messages=5, internal=False):
@@ -59,6 +91,7 @@ def sections(looks):
   """(key, title, content -> HTML) of the page."""
   return (
     ('summary', 'Summary', summary),
+    ('grid', 'Grid', grid.section),
     *(
       (name, f'Cohort {name}', lambda content, name=name: cohort(content, name))
       for name in looks
@@ -78,6 +111,11 @@ def summary(content):
       f'{tables.INTERNAL} show private scans or were computed from them without noise. '
       'They are for the data owner: remove them before passing this page on.</p></div>'
     )
+  for entry in content['headlines']:
+    badge = tables.INTERNAL if entry['internal'] else ''
+    names, message = ', '.join(entry['cohorts']), _capital(entry['text'])
+    words = f'<b>{escape(names)}</b> {badge} {escape(message)}'
+    parts.append(f'<div class="notice warn"><p>{words}</p></div>')
   if content['shared']:
     parts.append(
       '<div class="notice warn"><p><b>Patients in two cohorts</b> '
@@ -96,7 +134,7 @@ def summary(content):
   for name, look in looks.items():
     counts = look.findings['counts']
     told = ('unreadable', 'duplicates', 'near_duplicates', 'odd', 'out_of_range')
-    faults = sum(len(look.findings[key]) for key in told)
+    faults = sum(len(look.findings[key]) for key in (*HEADLINES, *told))
     badge = tables.INTERNAL if name in content['internal'] else ''
     cards += (
       f'<div class="card"><div class="name">{escape(name)} {badge}</div>'
@@ -148,11 +186,35 @@ def cohort(content, name):
       outlook.wrapped(tables.table(['Patients by', 'group (patients)'], rows))
     )
   faults = [(key, title) for key, title in TITLES.items() if findings[key]]
-  if not faults:
+  told = [e for e in content['headlines'] if name in e['cohorts']]
+  if told:
+    number = f'{len(told)} finding{"s" if len(told) > 1 else ""}'
+    parts.append(
+      f'<div class="notice warn"><p>{number} of this cohort in the <a href="#summary">'
+      'summary</a>.</p></div>'
+    )
+  elif not faults:
     parts.append('<div class="notice good"><p>Nothing odd was found.</p></div>')
   for key, title in faults:
-    parts.append(f'<h3>{title}: {len(findings[key])}</h3>{_items(findings[key])}')
+    messages = findings[key]
+    if key == 'out_of_range':
+      messages = list(map(without_value, messages))
+    parts.append(f'<h3>{title}: {len(messages)}</h3>{_items(messages)}')
   return ''.join(parts)
+
+
+def _capital(message):
+  return message[:1].upper() + message[1:]
+
+
+def without_value(message):
+  """'P1: age = 143 lies outside [20, 90]' -> without the patient's value.
+
+  Two such lines about one patient would be a pair of attributes on a page that is
+  passed around; the terminal and doctor/<cohort>.json tell the value.
+  """
+  name, _, rest = message.rpartition(' = ')
+  return f'{name} lies {rest.partition(" lies ")[2]}' if name else message
 
 
 def _sheet(look, badge):

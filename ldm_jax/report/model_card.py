@@ -19,6 +19,7 @@ def markdown(content):
     '## What it is',
     'A latent diffusion model that draws medical image volumes with requested '
     'attributes (ldm_jax).',
+    *_requests(content.get('requests')),
     '',
     '## Meant for',
     '- method development, teaching and data exchange where scans cannot be shared;',
@@ -57,6 +58,14 @@ def markdown(content):
       '',
     ]
   return '\n'.join(lines)
+
+
+def _requests(origin):
+  """A line on whose attribute values the samples have, where that is known."""
+  if not origin:
+    return []
+  name, _, values = origin.partition(': ')
+  return ['', f'Requested attributes of the samples ({_text(name)}): {_text(values)}.']
 
 
 def _rows(metrics):

@@ -37,6 +37,7 @@ def write(path, content, sections=SECTIONS):
       banner: sentence in red above everything; by default that of a privacy.json of
         a demonstration split.
       config: dict of settings. metrics: metrics.json. privacy: privacy.json or None.
+      requests: whose attribute values the samples' requests are, 'origin: sentence'.
       log: list of events {'stage', 'step', 'loss', ...}.
       images: dict real, reconstructed, synthetic (n,d,h,w); sweeps {attribute:
         (values (n,), volumes (n,d,h,w))}; counterfactuals [(source, counterfactual,

@@ -41,7 +41,20 @@ def samples(content):
     parts.append(
       tiles(figures.montage(volumes, limits=limits), caption, f'{name} volumes', count)
     )
-  return ''.join(parts) + _viewer(images, present, limits)
+  return requests(content) + ''.join(parts) + _viewer(images, present, limits)
+
+
+def requests(content):
+  """Whose attribute values the samples were asked for: a notice, or nothing."""
+  origin = content.get('requests')
+  if not origin:
+    return ''
+  name, _, values = origin.partition(': ')
+  tone = {'public': 'warn', 'table': ''}.get(name.split()[0], 'good')
+  return (
+    f'<div class="notice {tone}"><p>Requested attributes: {escape(values)} '
+    f'(<code>sample.requests</code>: {escape(name)}).</p></div>'
+  )
 
 
 def sweeps(content):
@@ -72,11 +85,13 @@ def counterfactuals(content):
   cases = images.get('counterfactuals') or ()
   if not len(cases):
     return '<p class="muted">No counterfactuals were made in this run.</p>'
-  parts = [
-    '<p>The same scan, re-imagined with one or more attributes changed. What was not '
-    'asked to change should stay white in the difference.</p>'
-  ]
   badge = tables.INTERNAL if is_internal(images, 'counterfactuals') else ''
+  whose = 'patients who are not public' if badge else 'public patients'
+  parts = [
+    f'<p>Edits of scans of real {whose} {badge}: the same scan, re-imagined with one '
+    'or more attributes changed. What was not asked to change should stay white in the '
+    'difference.</p>'
+  ]
   truths = images.get('truths')
   rows = ('source', 'counter&shy;factual', 'difference')
   rows += ('truth', 'true difference') if truths is not None else ()

@@ -55,6 +55,7 @@ def write_counterfactuals(config, work, trained, split, key=None):
   found = _edited(config, trained, key, (x, own, new, keep), bool(true))
   shutil.rmtree(work.root / 'counterfactuals', ignore_errors=True)
   is_internal = section.source != 'public'
+  whose = wording_of(is_internal)
   rows = []
   for number, index in enumerate(chosen):
     name = split.ids[index]
@@ -69,6 +70,7 @@ def write_counterfactuals(config, work, trained, split, key=None):
         'id': name,
         'cohort': split.name,
         'internal': is_internal,
+        'attributes': whose,
         'editor': section.editor,
         **{f'source_{k}': v for k, v in row(trained.schema, own[number]).items()},
         **{f'requested_{k}': v for k, v in row(trained.schema, new[number]).items()},
@@ -91,6 +93,13 @@ def write_counterfactuals(config, work, trained, split, key=None):
     ],
   )
   return {'volumes': len(chosen), 'changes': changes, 'editor': section.editor}
+
+
+def wording_of(is_internal):
+  """One sentence on whose scans and attribute values counterfactuals show."""
+  if is_internal:
+    return 'of real patients who are not public: edits of their scans, not to be shared'
+  return 'of real public patients: edits of their scans'
 
 
 def setting_of(config, trained, key=None):

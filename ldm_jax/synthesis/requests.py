@@ -1,8 +1,9 @@
 """What is asked of the generator: attribute values of volumes that do not exist.
 
-Requests come from public knowledge only: a documented population, rows of the public
-cohort, the user's own table, or a prior of the private cohort's attributes that was
-released with noise. Rows of the private cohort are never requests.
+Requests come from public knowledge only: the schema's ranges, a documented population,
+the user's own table, or a prior of the private cohort's attributes that was released
+with noise. Rows of the public cohort are requests only when asked for, since the table
+of samples then shows real people's values; rows of other cohorts never are.
 """
 
 import csv
@@ -15,6 +16,26 @@ from ldm_jax.privacy import marginals
 
 # What `releasing` keeps of the attributes' release, in the work folder.
 PRIOR = ('store', 'release-attributes.json')
+# The column of samples.csv that tells where a row's values come from.
+COLUMN = 'requests'
+ORIGINS = {
+  'uniform': 'uniform within the ranges of the schema; values of nobody',
+  'population': "drawn from the layout's documented population; values of nobody",
+  'public': 'attribute values of real public patients',
+  'private_prior': "drawn from the private cohort's prior, released with noise",
+}
+
+
+def origin(config):
+  """One sentence on whose attribute values the requests of a config are.
+
+  Args:
+    config: the run's config, or the plain dict of it.
+  """
+  name = config['sample']['requests']
+  if name in ORIGINS:
+    return f'{name}: {ORIGINS[name]}'
+  return f'table {pathlib.Path(name).name}: attribute values as they were given'
 
 
 def draw(config, schema, public, prior=None):
@@ -30,15 +51,21 @@ def draw(config, schema, public, prior=None):
     ValueError: if the named source of requests is not there, or a table lacks
       attributes.
   """
-  num, origin = config.sample.num, config.sample.requests
-  if origin == 'population':
+  num, name = config.sample.num, config.sample.requests
+  if name == 'uniform':
+    return _uniform(config, schema)
+  if name == 'population':
     rows = sources.population(config.data, num, config.seed)
-    return np.stack([schema.encode(row) for row in rows])
-  if origin == 'public':
+    found = np.stack([schema.encode(row) for row in rows])
+    known = [any(attribute.name in row for row in rows) for attribute in schema]
+    # What the population does not know is drawn as if nothing were documented.
+    return np.where(known, found, _uniform(config, schema))
+  if name == 'public':
     if public is None:
       raise ValueError(
-        "sample.requests is 'public', but data.public is empty. Give a table of "
-        'requests: --config.sample.requests=FILE.csv.'
+        "sample.requests is 'public', but data.public is empty. Use "
+        "sample.requests='uniform', or give a table of requests: "
+        '--config.sample.requests=FILE.csv.'
       )
     generator = np.random.default_rng((config.seed, 1))
     order = np.concatenate(
@@ -48,21 +75,77 @@ def draw(config, schema, public, prior=None):
       ]
     )
     return public.attributes[order[:num]]
-  if origin == 'private_prior':
+  if name == 'private_prior':
     if prior is None:
       raise ValueError(
         "sample.requests is 'private_prior', but this work folder holds no released "
         'prior: the stage adapt makes it. Run --stages=adapt,sample.'
       )
     return marginals.draw(prior, schema, num, np.random.default_rng((config.seed, 2)))
-  return _from_table(pathlib.Path(origin), schema, num)
+  return _from_table(pathlib.Path(name), schema, num)
+
+
+def check_not_copied(config, vectors, splits):
+  """Finds records of patients who are not public in a table of requests.
+
+  samples.csv and the report show every request, so that a table made from the private
+  cohort would publish its rows. Requests that name fewer than two continuous attributes
+  are passed over: an age and a sex agree by chance.
+
+  Args:
+    config: the run's config.
+    vectors: encoded requests, (n, k).
+    splits: name -> data.store.Split of the prepared cohorts.
+
+  Raises:
+    ValueError: for a request that agrees with a record in all that it names, under
+      privacy; without privacy a warning is printed.
+  """
+  name = config.sample.requests
+  if name in ORIGINS:
+    return
+  for cohort in [key for key in ('private', 'test') if key in splits]:
+    records = np.asarray(splits[cohort].attributes)
+    num = sum(_is_record(vector, records, splits[cohort].schema) for vector in vectors)
+    if not num:
+      continue
+    message = (
+      f'{num} of the {len(vectors)} requests of {name} are records of patients of '
+      f'data.{cohort}, which samples.csv and the report would show. Change or remove '
+      "them, or take sample.requests='private_prior' or 'uniform'."
+    )
+    if config.adapt.privacy is not None:
+      raise ValueError(message)
+    print(f'WARNING: {message}')
+
+
+def _is_record(vector, records, schema):
+  named = np.isfinite(vector)
+  continuous = [attribute.kind == 'continuous' for attribute in schema]
+  if np.sum(named & continuous) < 2:
+    return False
+  # Tables are often written with fewer digits than the cohort's own.
+  same = np.isclose(records[:, named], vector[named], rtol=0, atol=1e-5)
+  return bool(same.all(axis=1).any())
+
+
+def _uniform(config, schema):
+  """Every attribute by itself: anywhere in its range, any category alike."""
+  generator, num = np.random.default_rng((config.seed, 3)), config.sample.num
+  columns = [
+    generator.integers(len(attribute.categories), size=num)
+    if attribute.kind == 'categorical'
+    else generator.uniform(-1, 1, num)
+    for attribute in schema
+  ]
+  return np.stack(columns, axis=1).astype(np.float32)
 
 
 def _from_table(path, schema, num):
   if not path.is_file():
     raise ValueError(
-      f'sample.requests is {str(path)!r}, but must be population, public, '
-      'private_prior, or an existing table with one column an attribute.'
+      f'sample.requests is {str(path)!r}, but must be uniform, population, '
+      'private_prior, public, or an existing table with one column an attribute.'
     )
   with open(path, encoding='utf-8-sig', newline='') as file:
     delimiter = '\t' if path.suffix == '.tsv' else ','

@@ -42,11 +42,12 @@ def write_samples(config, work, trained, public, affine, key):
       progress=advance,
     )
   shutil.rmtree(work.root / 'samples', ignore_errors=True)
-  rows = []
+  rows, origin = [], {requests.COLUMN: requests.origin(config)}
   for i, (x, vector) in enumerate(zip(volumes, vectors, strict=True)):
     name = f'synthetic_{i:05d}'
     volume.write(work.path('samples', f'{name}.nii.gz'), x[..., 0], affine)
-    rows.append({'id': name, **row(trained.schema, vector), 'seed': config.seed})
+    asked = row(trained.schema, vector)
+    rows.append({'id': name, **asked, 'seed': config.seed, **origin})
   write_table(work.path('samples', 'samples.csv'), rows)
   np.savez(work.path('store', SAMPLES), volumes=volumes, requests=vectors)
   write_sweeps(config, work, trained, vectors[0], key)

@@ -15,6 +15,7 @@ import pathlib
 import re
 from typing import Any
 
+from ldm_jax.data import matching
 from ldm_jax.data import table as tables
 from ldm_jax.data.about import About
 from ldm_jax.data.attributes import Attribute, Schema, is_missing
@@ -100,7 +101,10 @@ def read(
       f'{root} has no <PTID>/**/*_I<ImageID>.nii and no <PTID>/**/I<ImageID>/*.dcm; '
       'required are scans as ADNI gives them. Correct root, or use configs/folder.py.'
     )
-  return Cohort(name, schema, tuple(records), tuple(notes))
+  # The table lists everybody, the folder what was downloaded.
+  there = {record.patient for record in records}
+  matched = matching.compare(set(visits) & there, there, table.path.name)
+  return Cohort(name, schema, tuple(records), tuple(notes), matched)
 
 
 def _scans(root: pathlib.Path) -> list[tuple[pathlib.Path, str, str]]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import pathlib
 
-from ldm_jax.data import faulty, sessions
+from ldm_jax.data import faulty, matching, sessions
 from ldm_jax.data import table as tables
 from ldm_jax.data.about import About
 from ldm_jax.data.attributes import Attribute, Schema
@@ -105,7 +105,11 @@ def read(
   notes += [
     f'sub-{subject}: in {people.path.name} without images' for subject in absent
   ]
-  return Cohort(name, schema, tuple(records), tuple(notes))
+  matched = None
+  if people is not None:
+    shown = {subject: f'sub-{subject}' for subject in subjects}
+    matched = matching.compare(rows, subjects, people.path.name, shown)
+  return Cohort(name, schema, tuple(records), tuple(notes), matched)
 
 
 def _images(subject: pathlib.Path, datatype: str, suffix: str) -> list[str]:

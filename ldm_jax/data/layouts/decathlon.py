@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ldm_jax.data import labels, volume
+from ldm_jax.data import labels, matching, volume
 from ldm_jax.data import table as tables
 from ldm_jax.data.about import About
 from ldm_jax.data.attributes import Attribute, Schema
@@ -97,7 +97,8 @@ def read(
         part=PARTS.get(image.parent.name, ''),
       )
     )
-  return Cohort(name, schema, tuple(records), tuple(notes))
+  matched = None if table is None else matching.compare(rows, images, table.path.name)
+  return Cohort(name, schema, tuple(records), tuple(notes), matched)
 
 
 def _files(root: pathlib.Path, folders: tuple[str, ...]) -> dict[str, pathlib.Path]:

@@ -13,7 +13,7 @@ import os
 import pathlib
 import re
 
-from ldm_jax.data import dicom_files, names
+from ldm_jax.data import dicom_files, matching, names
 from ldm_jax.data import table as tables
 from ldm_jax.data.about import About
 from ldm_jax.data.attributes import Schema, is_missing
@@ -121,7 +121,11 @@ def read(
       f'a column ({tables.listed(table.columns)}) or a pattern such as '
       "'{subject}/*.nii.gz'."
     )
-  return Cohort(name, schema, tuple(records), tuple(notes))
+  ids = {row[subject] for row in table.rows}
+  others = matching.strangers(root, image, (subject, 'subject'), ids, label)
+  there = {record.patient for record in records} | others
+  matched = matching.compare(ids, there, table.path.name)
+  return Cohort(name, schema, tuple(records), tuple(notes), matched)
 
 
 def cohorts_of(table: tables.Table, subject: str, column: str) -> dict[str, str]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import pathlib
 import re
 
-from ldm_jax.data import cells, faulty
+from ldm_jax.data import cells, faulty, matching
 from ldm_jax.data import table as tables
 from ldm_jax.data.about import About
 from ldm_jax.data.attributes import Attribute, Schema
@@ -91,7 +91,10 @@ def read(
   ]
   absent = set(rows) - {_number(match[1]) for _, match in scans.values()}
   notes += [f'IXI{n}: in the table but without a {modality}' for n in sorted(absent)]
-  return Cohort(name, schema, tuple(records), tuple(notes))
+  # The table lists everybody, the folder what was downloaded.
+  there = {_number(match[1]): f'IXI{match[1]}' for _, match in scans.values()}
+  matched = matching.compare(set(rows) & set(there), there, table.path.name, there)
+  return Cohort(name, schema, tuple(records), tuple(notes), matched)
 
 
 def _record(path: pathlib.Path, match, schema, table, indices, notes) -> Record:

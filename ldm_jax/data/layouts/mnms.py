@@ -13,7 +13,7 @@ from __future__ import annotations
 import pathlib
 import re
 
-from ldm_jax.data import cells, faulty, labels, ventricles
+from ldm_jax.data import cells, faulty, labels, matching, ventricles
 from ldm_jax.data import table as tables
 from ldm_jax.data.about import About
 from ldm_jax.data.attributes import Attribute, Schema
@@ -90,7 +90,8 @@ def read(
       f'{base} has no Training/Labeled/<code>/<code>_sa.nii.gz; required is the M&Ms '
       'folder `OpenDataset`. Correct root of the data section.'
     )
-  return Cohort(name, schema, tuple(records), tuple(notes))
+  matched = matching.compare(rows, seen, table.path.name)
+  return Cohort(name, schema, tuple(records), tuple(notes), matched)
 
 
 def _records(folder, part, schema, table, indices, notes) -> list[Record]:

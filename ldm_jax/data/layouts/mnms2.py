@@ -9,7 +9,7 @@ The table writes 1 where the folder is called 001.
 
 from __future__ import annotations
 
-from ldm_jax.data import faulty, labels, ventricles
+from ldm_jax.data import faulty, labels, matching, ventricles
 from ldm_jax.data import table as tables
 from ldm_jax.data.about import About
 from ldm_jax.data.attributes import Attribute, Schema
@@ -83,7 +83,9 @@ def read(
       f'{base} has no dataset/001/001_{view}_ED.nii.gz; required is the M&Ms-2 folder '
       '`MnM2`. Correct root of the data section.'
     )
-  return Cohort(name, schema, tuple(records), tuple(notes))
+  shown = {code: folder.name for code, folder in folders.items()}
+  matched = matching.compare(rows, folders, table.path.name, shown)
+  return Cohort(name, schema, tuple(records), tuple(notes), matched)
 
 
 def _records(folder, code, view, schema, table, indices, notes) -> list[Record]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import pathlib
 import re
 
-from ldm_jax.data import faulty
+from ldm_jax.data import faulty, matching
 from ldm_jax.data import table as tables
 from ldm_jax.data.about import About
 from ldm_jax.data.attributes import Attribute, Schema
@@ -108,7 +108,10 @@ def read(
   absent = sorted(set(rows) - {record.patient for record in records})
   if absent:
     notes.append(f'{len(absent)} subjects have no scan, such as {absent[0]}')
-  return Cohort(name, schema, tuple(records), tuple(notes))
+  # The table lists everybody, the folder what was downloaded.
+  there = {record.patient for record in records}
+  matched = matching.compare(set(rows) & there, there, people.path.name)
+  return Cohort(name, schema, tuple(records), tuple(notes), matched)
 
 
 def _records(folder, suffix, subject, values, days, notes) -> list[Record]:

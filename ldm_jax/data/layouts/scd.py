@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ldm_jax.data import nifti, volume
+from ldm_jax.data import matching, nifti, volume
 from ldm_jax.data import table as tables
 from ldm_jax.data.about import About
 from ldm_jax.data.attributes import Attribute, Schema, is_missing
@@ -103,7 +103,9 @@ def read(
       f'{table.path.name}; required is the layout of the Sunnybrook NIfTI export. '
       'Correct root, or use configs/folder.py.'
     )
-  return Cohort(name, schema, tuple(records), tuple(notes))
+  there = {p: f.name for p, f in folders.items() if p in seen or _stacks(f)}
+  matched = matching.compare(seen, there, table.path.name, there)
+  return Cohort(name, schema, tuple(records), tuple(notes), matched)
 
 
 def _records(folder, patient, schema, table, index, notes) -> list[Record]:

@@ -17,7 +17,7 @@ import pathlib
 import re
 from typing import Any
 
-from ldm_jax.data import manifest
+from ldm_jax.data import manifest, matching
 from ldm_jax.data import table as tables
 from ldm_jax.data.about import About
 from ldm_jax.data.attributes import Attribute, Schema, is_missing
@@ -113,7 +113,10 @@ def read(
     )
   without = len(set(rows) - {eid for eid, _ in seen})
   notes += [f'{without} participants of {table.path.name} have no zip'] * bool(without)
-  return Cohort(name, schema, tuple(records), tuple(notes))
+  # The table lists everybody, the folder what was downloaded.
+  there = {eid for eid, _ in seen}
+  matched = matching.compare(set(rows) & there, there, table.path.name)
+  return Cohort(name, schema, tuple(records), tuple(notes), matched)
 
 
 def _rows(table: tables.Table) -> dict[str, int]:

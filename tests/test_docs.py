@@ -1,0 +1,72 @@
+"""The documentation: its links lead somewhere, and the API reference is whole."""
+
+import importlib.util
+import pathlib
+import re
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+PAGES = [*sorted(ROOT.glob('*.md')), *sorted((ROOT / 'docs').glob('*.md'))]
+LINK = re.compile(r'\[[^\]]*\]\(([^)\s]+)\)')
+HEADING = re.compile(r'^#+ (.*)$', re.MULTILINE)
+CODE = re.compile(r'^```.*?^```', re.MULTILINE | re.DOTALL)
+
+
+def load_reference():
+  spec = importlib.util.spec_from_file_location(
+    'docs_reference', ROOT / 'docs' / 'reference.py'
+  )
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
+def anchors(page):
+  """Names of a page's headings as GitHub and mkdocs make them."""
+  titles = HEADING.findall(CODE.sub('', page.read_text()))
+  words = [re.sub(r'[^\w\- ]', '', title.lower()).strip() for title in titles]
+  return {title.replace(' ', '-') for title in words}
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
+def test_every_link_of_a_page_leads_to_a_file_and_a_heading(page):
+  broken = []
+  for link in LINK.findall(CODE.sub('', page.read_text())):
+    path, _, anchor = link.partition('#')
+    if '://' in link or link.startswith('mailto:'):
+      continue
+    found = (page.parent / path).resolve() if path else page
+    if not found.exists() or (anchor and anchor not in anchors(found)):
+      broken.append(link)
+  assert not broken
+
+
+def test_every_page_of_docs_is_in_the_navigation():
+  listed = (ROOT / 'mkdocs.yml').read_text()
+  pages = [path.name for path in (ROOT / 'docs').glob('*.md')]
+  assert [name for name in pages if f': {name}\n' not in listed] == []
+
+
+def test_the_reference_has_a_page_and_an_entry_for_every_public_module():
+  reference = load_reference()
+  modules, contents = reference.modules(), reference.contents()
+  assert pathlib.Path('ldm_jax/stages.py') in modules
+  for module in modules:
+    page = reference.page_of(module).removeprefix('reference/')
+    assert f'({page})' in contents
+
+
+@pytest.mark.parametrize(
+  'link, folder, page, expected',
+  [
+    ('docs/data.md#layouts', '', 'index.md', 'data.md#layouts'),
+    ('../README.md', 'docs', 'data.md', 'index.md'),
+    ('ldm_jax/stages.py', '', 'index.md', 'reference/stages.md'),
+    ('../ldm_jax/stages.py', 'docs', 'data.md', 'reference/stages.md'),
+    ('https://example.org', '', 'index.md', 'https://example.org'),
+    ('LICENSE', '', 'index.md', None),
+  ],
+)
+def test_a_link_of_the_repository_becomes_one_of_the_site(link, folder, page, expected):
+  assert load_reference().target(link, folder, page) == expected
