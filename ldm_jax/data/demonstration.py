@@ -47,9 +47,9 @@ def warning(data: Any) -> str:
 def sentence(unprotected: float) -> str:
   """The warning, of the share that trains unprotected."""
   return (
-    f'Demonstration only: {100 * unprotected:.0f} % of these patients trained without '
-    'protection. One folder was split by lot, and the patients whom the lot called '
-    'public trained the autoencoder and the denoiser without any noise. Share nothing '
+    f'Demonstration only: {100 * unprotected:.0f} % of these patients train without '
+    'protection. One folder is split by lot, and the patients whom the lot calls '
+    'public train the autoencoder and the denoiser without any noise. Share nothing '
     'of this run, neither model nor samples, unless all of these scans were public '
     'before.'
   )
