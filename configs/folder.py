@@ -1,29 +1,63 @@
 """Any folder of NIfTI files plus one table: named columns become attributes.
 
-  ldm-jax --config=configs/folder.py:tiny,root=SCANS,attributes=age:20:90;sex:F|M \\
+  ldm-jax --config=configs/folder.py:tiny,root=SCANS,public=OPEN,attributes=age:20:90 \\
     --workdir=W
 
 SCANS holds the scans and participants.tsv (or .csv), with a subject column and either
 an image column or a file-name pattern. Each attribute is `column:low:high` (a
-public range, never one measured on private patients) or `column:first|second|...`.
-Inspect first with --stages=doctor. `shape` and `spacing` are (slices x rows x columns).
+public range, never one measured on private patients) or `column:first|second|...`;
+several are separated by `;`. Inspect first with --stages=doctor. `shape` and `spacing`
+are (slices x rows x columns).
+
+Patients of SCANS are private. Who is public must be said, because public patients train
+the autoencoder and the denoiser without protection:
+
+  public=FOLDER   scans of other patients, with a table of the same columns
+  cohort=COLUMN   that column of the table says public, private or test of each patient;
+                  a column called `cohort` need not be named
+  public=none     nobody: pre-training sees a phantom alone (phantom=brain, cardiac or
+                  chest). --config.adapt.init=scratch learns the denoiser by private
+                  training alone; --config.autoencoder.init=... brings weights in
+  split=demo      demonstration: 40 % of SCANS, drawn by lot, are public, and a red
+                  banner on every page says so
+
+With public=FOLDER and public=none a fifth of SCANS is held out as the test cohort,
+which trains nothing. Batches, steps and rate follow from the numbers of patients, which
+count as public; what was chosen is printed, and any --config flag overrides it.
 """
 
+import math
+import pathlib
+
+from ldm_jax import presets
 from ldm_jax.config import parse_arg
+from ldm_jax.data import sources
+from ldm_jax.data import table as tables
+from ldm_jax.data.layouts import folder
+from ldm_jax.data.phantom import brain, cardiac, chest, head
 from ldm_jax.defaults import defaults
 from ldm_jax.defaults_autoencoder import use_recipe
 
+OPTIONS = ('table', 'subject', 'image', 'label', 'visit')
+COLUMN = 'cohort'  # of the table, taken without being named
+PHANTOMS = {'brain': brain.LABELS, 'cardiac': cardiac.LABELS, 'chest': chest.LABELS}
+PHANTOM_PATIENTS = {'tiny': 64, 'small': 256, 'full': 2000}
+# A phantom that is rendered finer takes seconds a volume.
+FINEST_MM = 2.0
+LONGEST = 250  # characters of an argument that is repeated in a message
+
 
 def get_config(arg=''):
-  """Config for `preset,root=FOLDER,attributes=...` and the options below."""
+  """Config for `preset,root=FOLDER,attributes=...` and the options above."""
   args = parse_arg(
     arg,
     ('tiny', 'small', 'full'),
     root='',
-    table='',
-    subject='',
-    image='',
-    label='',
+    public='',
+    cohort='',
+    split='',
+    phantom='',
+    **dict.fromkeys(OPTIONS, ''),
     labels='0|1',
     attributes='',
     shape='32x32x32',
@@ -39,18 +73,12 @@ def get_config(arg=''):
   config = defaults()
   config.name = f'folder-{args.preset}'
   config.data.schema = tuple(map(_attribute, args.attributes.split(';')))
-  for name in ('public', 'private', 'test'):
-    section = config.data[name]
-    section.layout, section.root = 'folder', args.root
-    with section.options.unlocked():
-      for option in ('table', 'subject', 'image', 'label'):
-        if getattr(args, option):
-          section.options[option] = getattr(args, option)
   # Of the grid that --stages=doctor proposes.
   config.doctor.max_voxels = {'tiny': 2**15, 'small': 2**17, 'full': 2**18}[args.preset]
   config.data.preprocess.shape = _numbers(args.shape, 'shape', int)
   config.data.preprocess.spacing_mm = _numbers(args.spacing, 'spacing', float)
   config.evaluate.labels = tuple(int(value) for value in args.labels.split('|'))
+  _cohorts(config, args, arg)
   _isotropic(config)
   if args.preset == 'tiny':
     config.diffusion.steps = 400
@@ -66,7 +94,167 @@ def get_config(arg=''):
     config.diffusion.steps = 50000
     config.sample.num = 500
   use_recipe(config, args.autoencoder)
+  numbers = {name: len(cohort) for name, cohort in sources.cohorts(config.data).items()}
+  chosen = presets.use_numbers(
+    config, args.preset, numbers['public'], numbers['private']
+  )
+  presets.say_once(
+    'folder.py: '
+    + ', '.join(f'{number} {name}' for name, number in numbers.items())
+    + ' patients'
+    + (f' (public: the {_phantom(args)} phantom)' if args.public == 'none' else '')
+    + '; chosen for them: '
+    + ', '.join(f'{key}={value:g}' for key, value in chosen.items())
+  )
   return config
+
+
+def _cohorts(config, args, arg):
+  """Whose scans are public, private and held out, as the arguments say."""
+  column = _cohort_column(args)
+  said = [args.public, column, args.split]
+  if args.split not in ('', 'demo'):
+    raise ValueError(
+      f'split={args.split} is not known; the one split by lot is split=demo, for '
+      'demonstrations.'
+    )
+  if args.phantom and args.public != 'none':
+    raise ValueError(
+      f'phantom={args.phantom} goes with public=none; got public={args.public!r}.'
+    )
+  if not any(said):
+    raise ValueError(_nothing_said(arg))
+  if sum(map(bool, said)) > 1:
+    raise ValueError(
+      f'public={args.public!r}, cohort={column!r} and split={args.split!r} each say '
+      'which patients are public; required is one of them.'
+    )
+  parts = {'public': 'public', 'private': 'private', 'test': 'test'}
+  if column:
+    parts = _parts_by_column(args, column)
+  elif not args.split:
+    del parts['public']
+    split = config.data.split
+    split.public, split.private, split.test = 0.0, 0.8, 0.2
+  for name, part in parts.items():
+    _use_folder(config.data[name], args, args.root, part, column)
+  if args.public == 'none':
+    _use_phantom(config, args)
+  elif args.public:
+    _refuse_the_same(args)
+    _use_folder(config.data.public, args, args.public, '', '')
+
+
+def _use_folder(section, args, root, part, column):
+  section.layout, section.root, section.part = 'folder', root, part
+  with section.options.unlocked():
+    for option in OPTIONS:
+      if getattr(args, option):
+        section.options[option] = getattr(args, option)
+    if column:
+      section.options.cohort = column
+
+
+def _refuse_the_same(args):
+  one, other = (
+    pathlib.Path(place).expanduser().resolve() for place in (args.public, args.root)
+  )
+  if one == other:
+    raise ValueError(
+      f'public={args.public} is the folder of the private patients. Name a folder of '
+      'other patients, mark them in the table (cohort=COLUMN), or say split=demo for a '
+      'demonstration.'
+    )
+
+
+def _cohort_column(args):
+  """The column that says whose scans are public; '' where there is none.
+
+  A column called `cohort` of which no word is ours (the name of a study, say) is none.
+  """
+  if args.cohort or args.public or args.split:
+    return args.cohort
+  words = {row.get(COLUMN, '').lower() for row in _table(args).rows}
+  return COLUMN if words & set(folder.COHORTS) else ''
+
+
+def _table(args):
+  return tables.read(tables.find(tables.require_folder(args.root), args.table))
+
+
+def _parts_by_column(args, column):
+  """Section -> 'published:<cohort>' of each cohort that the column names."""
+  table = _table(args)
+  subject = folder.subject_column(table, args.subject)
+  words = set(folder.cohorts_of(table, subject, column).values())
+  missing = [name for name in ('public', 'private') if name not in words]
+  if missing:
+    raise ValueError(
+      f'The column {column!r} of {table.path} calls no patient {missing[0]}; required '
+      'are public and private patients. Correct it, or remove the column and say '
+      'public=FOLDER, public=none or split=demo.'
+    )
+  return {
+    name: f'{sources.PUBLISHED}{name}' for name in folder.COHORTS if name in words
+  }
+
+
+def _nothing_said(arg):
+  start = 'configs/folder.py:' + (arg if len(arg) <= LONGEST else f'{arg[:LONGEST]}...')
+  return (
+    'Nothing says which patients are public, and public patients train the autoencoder '
+    'and the denoiser without protection. Say one of: '
+    f'(1) --config="{start},public=FOLDER" where FOLDER holds scans of other patients '
+    'that may be used freely, with a table of the same columns; '
+    f'(2) --config="{start},cohort=COLUMN" where that column of the table says public, '
+    f'private or test of each patient; (3) --config="{start},public=none" where nobody '
+    'is public: a phantom serves (phantom=brain, cardiac or chest), and beside it '
+    'converted weights (--config.autoencoder.init=FOLDER), or training from scratch '
+    f'under privacy (--config.adapt.init=scratch); (4) --config="{start},split=demo" '
+    'for a demonstration: 40 % of these patients, drawn by lot, get no protection, '
+    'every page says so in red, and nothing of the run may be shared.'
+  )
+
+
+def _phantom(args):
+  """Name of the phantom: as asked for, else what the grid may hold."""
+  return args.phantom or ('chest' if args.shape.startswith('1x') else 'brain')
+
+
+def _use_phantom(config, args):
+  """A phantom as the public cohort; attributes that it has not are unknown to it."""
+  name = _phantom(args)
+  if name not in PHANTOMS:
+    raise ValueError(
+      f'phantom={name} is not known; choose one of {", ".join(PHANTOMS)}.'
+    )
+  section = config.data.public
+  section.layout, section.part = f'phantom_{name}', ''
+  with section.options.unlocked():
+    section.options.update(
+      name='phantom',
+      seed=1,
+      num_patients=PHANTOM_PATIENTS[args.preset],
+      unknown='missing',
+    )
+    if name == 'brain':
+      shape, spacing_mm = _whole_head(config.data.preprocess)
+      section.options.update(shape=shape, spacing_mm=spacing_mm)
+  config.evaluate.labels = tuple(range(len(PHANTOMS[name])))
+  # Nobody asks for another look of a phantom; a source can be named.
+  config.counterfactual.num = 0
+
+
+def _whole_head(preprocess):
+  """A grid as fine as the scans', large enough for a head; prepare crops it."""
+  spacing_mm = tuple(max(FINEST_MM, mm or FINEST_MM) for mm in preprocess.spacing_mm)
+  shape = tuple(
+    max(size, math.ceil(least / mm))
+    for size, least, mm in zip(
+      preprocess.shape, head.SMALLEST_MM, spacing_mm, strict=True
+    )
+  )
+  return shape, spacing_mm
 
 
 def _isotropic(config):

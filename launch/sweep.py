@@ -37,6 +37,7 @@ import sys
 
 from ldm_jax import checks
 from ldm_jax import config as configs
+from ldm_jax.data import demonstration
 from ldm_jax.report import arms as table
 
 SHARED_STAGES = ('prepare', 'autoencoder', 'encode', 'diffusion')
@@ -67,7 +68,9 @@ def main(argv):
   try:
     arms = read_arms(spec, group, pattern)
     fresh = fresh or configs.load(spec).data.private.layout.startswith('phantom_')
-    print(f'sweep: {ALONE if fresh else TOGETHER}', flush=True)
+    note = ALONE if fresh else TOGETHER
+    banner = demonstration.warning(with_flags(spec, flags).data)
+    print(f'sweep: {" ".join(filter(None, (banner, note)))}', flush=True)
     base = root / 'base'
     if not fresh:
       flags = [f'--config.ledger.path={shared_ledger(root)}', *flags]
@@ -84,7 +87,7 @@ def main(argv):
         give(root / name, base, MEASURING)
         keep_drift(root / name, overrides, drifts)
         found[name] = table.figures(root / name)
-        text = table.write(root, found, arms, ALONE if fresh else TOGETHER)
+        text = table.write(root, found, arms, note, banner)
   except subprocess.CalledProcessError as error:
     print(f'sweep: this arm failed: {shlex.join(error.cmd)}', file=sys.stderr)
     return error.returncode
@@ -106,6 +109,13 @@ def options(words):
     elif word != '--each_arm_alone':
       flags.append(word)
   return flags, found['--group'], found['--arms'], '--each_arm_alone' in words
+
+
+def with_flags(spec, flags):
+  """The config that all arms begin with."""
+  words = [flag.removeprefix('--config.').partition('=') for flag in flags]
+  keys = {key: value for key, _, value in words if not key.startswith('--')}
+  return configs.override(configs.load(spec), keys)
 
 
 def read_arms(spec, group='', pattern=''):

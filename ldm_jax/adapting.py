@@ -6,6 +6,7 @@ import jax
 
 from ldm_jax import config as configs
 from ldm_jax import pairing, releasing, staging
+from ldm_jax.data import demonstration
 from ldm_jax.data.batching import epoch_batch
 from ldm_jax.privacy import accounting, checks, ledger, mechanism, statement
 from ldm_jax.training import adaptation, loop, methods, private, state
@@ -217,12 +218,11 @@ def check_plan(config, work):
 
 def write_statement(config, work):
   """Rewrites privacy.json from the ledger; stages that touch patients call it."""
-  privacy = config.adapt.privacy
+  privacy, share = config.adapt.privacy, demonstration.share(config.data)
   num_patients = staging.splits_of_store(config, work)['private'].num_patients
   if privacy is None:
-    delta = min(1e-5, 0.5 / num_patients)
+    delta, not_covered = min(1e-5, 0.5 / num_patients), [UNPROTECTED]
     randomness = 'none: adapt.privacy is None, so no noise is added'
-    not_covered = [UNPROTECTED]
   else:
     delta, randomness = privacy.delta, mechanism.describe_randomness(privacy.seed)
     not_covered = [LOGGED] if privacy.log_internal else []
@@ -233,6 +233,7 @@ def write_statement(config, work):
     randomness=randomness,
     config_sha256=configs.digest(configs.to_plain(config)),
     not_covered=not_covered,
+    demonstration_split=share,
   )
   statement.write(work.path('privacy.json'), content)
 

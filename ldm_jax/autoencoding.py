@@ -5,6 +5,7 @@ import numpy as np
 
 from ldm_jax import staging
 from ldm_jax.config import digest, to_plain
+from ldm_jax.data import demonstration
 from ldm_jax.data.ahead import Ahead
 from ldm_jax.data.batching import epoch_batch
 from ldm_jax.evaluation import assess, measurement
@@ -107,6 +108,7 @@ def report(config, work, split, latents, statistics):
     figures,
     (x[..., 0], x_hat[..., 0]),
     work.events(),
+    demonstration.warning(config.data),
   )
 
 

@@ -9,7 +9,7 @@ import pathlib
 import sys
 
 from ldm_jax import estimating, gridding
-from ldm_jax.data import inspection, sources
+from ldm_jax.data import demonstration, inspection, sources
 from ldm_jax.report import examination, outlook, page
 from ldm_jax.report import grid as grids
 from ldm_jax.workfolder import progress_bar
@@ -63,6 +63,7 @@ def examine(config, work, spec):
     {
       'title': f'Examination of {config.name or pathlib.Path(work.root).name}',
       'subtitle': 'Data and config before anything is trained',
+      'banner': demonstration.warning(config.data),
       'looks': looks,
       'internal': INTERNAL,
       'headlines': headlines,

@@ -1,4 +1,7 @@
-"""What configs set alike: the cohorts of a phantom, the kernels of all levels."""
+"""What configs set alike: phantoms, kernels, what the numbers of patients ask for."""
+
+import functools
+import sys
 
 # Cohort, the phantom's site, seed: the public one comes from another site.
 PHANTOM_COHORTS = (
@@ -45,3 +48,68 @@ def use_kernel(config, kernel, stride, channels):
     model.kernels = (kernel,) * len(model.channels)
     model.strides = (stride,) * (len(model.channels) - 1)
   denoiser.attention_levels = (False,) * len(channels)
+
+
+# Preset -> (largest expected batch of private patients, steps of a large cohort). On
+# two cores a step of 32 patients takes seconds; the full presets are for accelerators.
+LARGEST = {'tiny': (32, 100), 'small': (64, 200), 'full': (256, 500)}
+# Below this many private patients: steps at most, learning rate. The noise of a small
+# cohort is strong, and what it moves grows with both; hippocampus.py was tried so.
+SMALL_COHORTS = ((64, 20, 2e-5), (256, 60, 1e-4))
+
+
+def use_numbers(config, preset, num_public, num_private):
+  """Sets batches, steps, rate and delta by the numbers of patients, which are public.
+
+  Batches are powers of two, at least 4, because every device takes a part: where a
+  cohort has fewer, some of its patients stand in a batch twice, and a chunk of private
+  patients is filled up with empty rows. The expected private batch is half the cohort
+  or less, since a larger batch lowers the noise beside the signal more than it raises
+  it.
+
+  Args:
+    config: ConfigDict to change.
+    preset: one of LARGEST.
+    num_public, num_private: patients; 0 private ones change nothing of `adapt`.
+
+  Returns:
+    {key: value} of all that was chosen, in the order of the config.
+  """
+  chosen = {
+    'autoencoder.batch_size': _power(num_public, 8),
+    'diffusion.batch_size': _power(num_public, 32 if preset == 'full' else 16),
+  }
+  if num_private:
+    largest, steps = LARGEST[preset]
+    batch_size = max(1, min(largest, 2 ** ((num_private // 2).bit_length() - 1)))
+    rate = config.adapt.learning_rate
+    for below, most, lower in reversed(SMALL_COHORTS):
+      if num_private < below:
+        steps, rate = min(steps, most), lower
+    delta = config.adapt.privacy.delta
+    while delta * num_private > 0.1:
+      delta = float(f'{delta / 10:.0e}')
+    chunk_size = _power(batch_size, 16)
+    chosen |= {
+      'adapt.steps': steps,
+      'adapt.learning_rate': rate,
+      'adapt.batch_size': _power(num_private, 16),
+      'adapt.privacy.delta': delta,
+      'adapt.privacy.batch_size': batch_size,
+      'adapt.privacy.chunk_size': chunk_size,
+      # Memory for the gradients of a whole chunk, or of few patients of large networks.
+      'adapt.privacy.microbatch': min(4, chunk_size) if preset == 'full' else 0,
+    }
+  config.update_from_flattened_dict(chosen)
+  return chosen
+
+
+@functools.cache
+def say_once(text):
+  """Prints a line on the standard error stream, once in this process."""
+  print(text, file=sys.stderr)
+
+
+def _power(number, largest):
+  """The power of two at most `number` and `largest`, at least 4."""
+  return max(4, min(largest, 2 ** (max(number, 1).bit_length() - 1)))

@@ -2,6 +2,7 @@
 
 import importlib.util
 import pathlib
+import tempfile
 
 import pytest
 from ml_collections import ConfigDict
@@ -16,8 +17,15 @@ FILES = sorted(
 )
 PRESETS = ('tiny', 'small', 'full')
 # Arguments without which a config has no data; further arguments that change its data.
+PLACE = tempfile.TemporaryDirectory()  # a folder's patients are counted
+for _name in [f'P{number}.nii' for number in range(8)]:
+  (pathlib.Path(PLACE.name) / _name).touch()
+for _table in ('participants.csv', 't.csv'):
+  (pathlib.Path(PLACE.name) / _table).write_text(
+    'id,age,sex,seg\n' + ''.join(f'P{number},50,F,\n' for number in range(8))
+  )
 NEEDED = {
-  'folder': 'root=/scans,attributes=age:20:90;sex:F|M',
+  'folder': f'root={PLACE.name},split=demo,attributes=age:20:90;sex:F|M',
   'hippocampus': 'root=/scans',
 }
 MORE = {
@@ -38,7 +46,7 @@ MORE = {
   ),
 }
 CASES = [
-  pytest.param(file, arg, id=f'{file.stem}:{arg}')
+  pytest.param(file, arg, id=f'{file.stem}:{arg.replace(PLACE.name, "/scans")}')
   for file in FILES
   for preset in ('', *PRESETS)
   for more in ('', *MORE.get(file.stem, ()))

@@ -57,7 +57,7 @@ def edit(path, old, new):
 def of_folder(root, options=''):
   config = pathlib.Path(__file__).resolve().parent.parent / FOLDER
   arguments = f'tiny,root={root},attributes=age:20:90;sex:F|M,shape=8x8x8'
-  return f'{config}:{arguments},spacing=1x1x1{options}'
+  return f'{config}:{arguments},spacing=1x1x1,split=demo{options}'
 
 
 @pytest.fixture

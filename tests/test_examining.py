@@ -42,6 +42,7 @@ def examined(tmp_path_factory):
     (private / 'participants.tsv').read_text().replace('\t43\t', '\t143\t')
   )
   config = f'{ROOT}/configs/folder.py:tiny,root={public},shape=8x8x8,spacing=1x1x1,'
+  config += 'split=demo,'
   status = main.main(
     [
       f'--config={config}attributes=age:20:90;sex:F|M',

@@ -246,7 +246,7 @@ def check_disjoint(cohorts: Mapping[str, Cohort]) -> None:
         f'Patients {", ".join(shared[:5])}{more} stand in both {first!r} and '
         f'{second!r}; required is that no patient stands in two cohorts, because what '
         'is learned from the public one carries no privacy guarantee. Remove them from '
-        'one of the tables, or give one data root and let data.split split it.'
+        'one of the tables; where one id means two people, rename those of one table.'
       )
 
 

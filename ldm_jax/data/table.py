@@ -7,20 +7,17 @@ that an id such as 001 keeps its zeros.
 
 from __future__ import annotations
 
-import collections
-import csv
 import dataclasses
-import io
+import functools
 import os
 import pathlib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ldm_jax.data import cells, files, plain_text, spreadsheet
+from ldm_jax.data import cells, delimited, files, plain_text, spreadsheet
 from ldm_jax.data.attributes import Attribute, Schema, is_missing
 
-SEPARATORS = '\t,;'
 LONGEST_VALUE = 200  # characters of an attribute
 NAMES = ('participants.tsv', 'participants.csv')
 
@@ -34,12 +31,14 @@ class Table:
     columns: names in the header, stripped.
     rows: one dict column -> text per line, '' where a line is short.
     lines: the line of every row in the file, from 1, for messages.
+    separator: of its cells.
   """
 
   path: pathlib.Path
   columns: tuple[str, ...]
   rows: tuple[dict[str, str], ...]
   lines: tuple[int, ...]
+  separator: str = '\t'
 
   def require(self, column: str, purpose: str, key: str) -> str:
     """Returns `column`, or raises ValueError naming it and the columns there are."""
@@ -57,8 +56,8 @@ class Table:
   def attribute(self, index: int, attribute: Attribute) -> Any:
     """Value of an attribute in row `index`: a number, a category's text, or None.
 
-    Numbers may have a decimal comma; an age (a column 'age', or the unit 'years')
-    may name its unit.
+    Numbers may have a decimal comma, `cells.decimal_comma` of their column; an age (a
+    column 'age', or the unit 'years') may name its unit.
 
     Raises:
       ValueError: the column is absent, or its cell is no number or known category.
@@ -77,14 +76,26 @@ class Table:
       )
     if attribute.kind == 'continuous':
       is_age = attribute.unit == 'years' or column.lower() == 'age'
-      number = cells.years(value) if is_age else cells.number(value)
+      read_as = cells.years if is_age else cells.number
+      number = read_as(value, self._decimal_commas[column])
       if number is not None:
         return number
     try:
       attribute.encode(value)
     except ValueError as error:
-      raise ValueError(f'{self.where(index, column)}: {error}') from error
+      either = any(p.fullmatch(value) for p in (cells.AMBIGUOUS, cells.DOTTED))
+      hint = f' {value!r} may be a thousand or a fraction: write it plainly.'
+      raise ValueError(
+        f'{self.where(index, column)}: {error}{hint if either else ""}'
+      ) from error
     return value
+
+  @functools.cached_property
+  def _decimal_commas(self) -> dict[str, bool]:
+    return {
+      column: cells.decimal_comma((row[column] for row in self.rows), self.separator)
+      for column in self.columns
+    }
 
   def number(self, index: int, column: str, unit: str = '') -> float | None:
     """Number in a cell; None where the cell is empty or the table has no such column.
@@ -238,38 +249,8 @@ def read(path: str | os.PathLike) -> Table:
   path = pathlib.Path(path)
   is_sheet = path.suffix.lower() == spreadsheet.SUFFIX
   text = spreadsheet.as_tsv(path) if is_sheet else plain_text.read(path)
-  header_line = next((line for line in text.splitlines() if line.strip()), '')
-  separator = max(SEPARATORS, key=header_line.count)
-  # `splitlines` would end a row at a form feed inside a cell. Strict, because a quote
-  # that is never closed would swallow all rows behind it.
-  reader = csv.reader(io.StringIO(text, newline=''), delimiter=separator, strict=True)
-  columns, rows, lines = None, [], []
-  try:
-    for cells in reader:
-      cells = [cell.strip() for cell in cells]
-      if not any(cells):
-        continue
-      if columns is None:
-        columns = _columns(path, cells)
-        continue
-      if len(cells) > len(columns) and any(cells[len(columns) :]):
-        raise ValueError(
-          f'{path}, line {reader.line_num} has {len(cells)} cells but the header has '
-          f'{len(columns)}; required is one cell per column. Quote cells that hold the '
-          f'separator {separator!r}.'
-        )
-      cells += [''] * (len(columns) - len(cells))
-      rows.append(dict(zip(columns, cells, strict=False)))
-      lines.append(reader.line_num)
-  except csv.Error as error:
-    raise ValueError(
-      f'{path}, line {reader.line_num} is no table row ({error}); repair the line.'
-    ) from error
-  if not rows:
-    raise ValueError(
-      f'{path} holds no rows; required are a header line and one line per patient.'
-    )
-  return Table(path, columns, tuple(rows), tuple(lines))
+  columns, rows, lines, separator = delimited.parse(path, text)
+  return Table(path, columns, rows, lines, separator)
 
 
 def listed(columns: Iterable[str]) -> str:
@@ -277,16 +258,3 @@ def listed(columns: Iterable[str]) -> str:
   columns = list(columns)
   more = f' and {len(columns) - 20} more' if len(columns) > 20 else ''
   return ', '.join(column[:60] for column in columns[:20]) + more
-
-
-def _columns(path: pathlib.Path, cells: list[str]) -> tuple[str, ...]:
-  while cells and not cells[-1]:
-    cells = cells[:-1]
-  counts = collections.Counter(cells)
-  repeated = sorted(name for name, count in counts.items() if name and count > 1)
-  if repeated:
-    raise ValueError(
-      f'{path} has the column {repeated[0][:80]!r} more than once; required are '
-      'distinct names. Rename one of them.'
-    )
-  return tuple(cells)

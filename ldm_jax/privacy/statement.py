@@ -14,7 +14,7 @@ import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ldm_jax.data import atomic
+from ldm_jax.data import atomic, demonstration
 from ldm_jax.privacy import accounting, checks
 
 ASSUMPTIONS = (
@@ -59,6 +59,7 @@ def build(
   config_sha256: str,
   assumptions: Iterable[str] = (),
   not_covered: Iterable[str] = (),
+  demonstration_split: float | None = None,
 ) -> dict[str, Any]:
   """Makes the privacy statement of one private cohort.
 
@@ -69,6 +70,8 @@ def build(
     randomness: sentence from `mechanism.describe_randomness`.
     config_sha256: hash of the run's config, hexadecimal.
     assumptions, not_covered: sentences of this run, added to the general ones.
+    demonstration_split: share of these patients that trained without protection, where
+      one folder was split by lot (`data.demonstration`); it leads `not_covered`.
 
   Returns:
     A JSON-able dict with the documented keys, and 'relations': epsilon by both
@@ -96,6 +99,10 @@ def build(
     }
     for release, event in zip(releases, events, strict=True)
   ]
+  lot, split = (), None
+  if demonstration_split is not None:
+    lot = (demonstration.sentence(demonstration_split),)
+    split = {'share_unprotected': float(demonstration_split)}
   return {
     'unit': 'patient',
     'relation': accounting.RELATION_NAME,
@@ -110,7 +117,8 @@ def build(
     },
     'randomness': randomness,
     'assumptions': [*ASSUMPTIONS, *assumptions],
-    'not_covered': [*NOT_COVERED, *not_covered],
+    'not_covered': [*lot, *NOT_COVERED, *not_covered],
+    'demonstration_split': split,
     'code_version': code_version(),
     'config_sha256': config_sha256,
   }

@@ -28,7 +28,7 @@ def figures(arm):
   return found | dict(_leaves(metrics, ''))
 
 
-def write(root, columns, arms, note):
+def write(root, columns, arms, note, banner=''):
   """Writes sweep.csv (all figures of all arms), sweep.json and sweep.md.
 
   Args:
@@ -36,6 +36,7 @@ def write(root, columns, arms, note):
     columns: arm -> its figures, of the arms that have been run.
     arms: all arms -> their overrides.
     note: a sentence that the table must not be read without.
+    banner: one that stands above it.
 
   Returns:
     The text of sweep.md: one row for all repeats of an arm.
@@ -50,7 +51,9 @@ def write(root, columns, arms, note):
   done = {name: arms[name] for name in columns}
   rows = [summary(members, columns, arms, shown) for members in repeats(done)]
   gained = gains(rows)
-  text = json.dumps({'note': note, 'rows': rows, 'gains': gained}, indent=1)
+  text = json.dumps(
+    {'banner': banner, 'note': note, 'rows': rows, 'gains': gained}, indent=1
+  )
   (root / 'sweep.json').write_text(text + '\n', encoding='utf-8')
   table = _table(['arm', 'runs', *shown], rows, shown)
   if gained:
@@ -64,6 +67,8 @@ def write(root, columns, arms, note):
   if len(done) < len(arms):
     reading = f'{len(done)} of {len(arms)} arms have been run. {reading}'
   table = f'{table}\n\n{reading} {note}\n'
+  if banner:
+    table = f'> **{banner}**\n\n{table}'
   (root / 'sweep.md').write_text(table, encoding='utf-8')
   return table
 

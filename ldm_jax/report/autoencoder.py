@@ -13,7 +13,7 @@ SECTIONS = (
 NUM_PICTURES = 8
 
 
-def write(path, name, settings, figures, volumes, events):
+def write(path, name, settings, figures, volumes, events, banner=''):
   """Writes the page.
 
   Args:
@@ -22,11 +22,13 @@ def write(path, name, settings, figures, volumes, events):
     figures: dict reconstruction, latent, alarms, codebook (see `autoencoding.report`).
     volumes: real and reconstructed (n,d,h,w), of public patients.
     events: of the log.
+    banner: as of `page.write`.
   """
   real, reconstructed = (v[:NUM_PICTURES] for v in volumes)
   content = {
     'title': f'{name}: autoencoder',
     'subtitle': 'Public scans it was trained on, and what comes back of them',
+    'banner': banner,
     'config': settings,
     'metrics': figures,
     'log': [e for e in events if e.get('stage') in ('perceptual', 'autoencoder')],

@@ -3,6 +3,7 @@
 import numpy as np
 
 from ldm_jax.config import to_plain
+from ldm_jax.data import demonstration
 from ldm_jax.synthesis import requests
 from ldm_jax.synthesis.edited import COUNTERFACTUALS
 from ldm_jax.synthesis.writer import SAMPLES, SWEEPS
@@ -22,6 +23,7 @@ def gather(config, work, splits, reconstruct):
   privacy = work.read_json('privacy.json')
   return {
     'title': f'{config.name}: synthetic cohort',
+    'banner': demonstration.warning(config.data),
     'config': to_plain(config),
     'requests': requests.origin(config),
     'metrics': {key: value for key, value in metrics.items() if value is not None},

@@ -1,6 +1,6 @@
 """A short model card in Markdown: what the model is, is for, and is not for."""
 
-from ldm_jax.report.statement import statement
+from ldm_jax.report.statement import lot, statement
 from ldm_jax.report.tables import walk
 from ldm_jax.report.wording import measured
 
@@ -11,9 +11,11 @@ def markdown(content):
   """Model card: content as in `page.write` -> Markdown text."""
   metrics, said = content.get('metrics') or {}, statement(content.get('privacy'))
   title = _text(content.get('title') or 'Synthetic cohort')
+  banner = content.get('banner') or lot(content.get('privacy'))
   lines = [
     f'# Model card: {title}',
     '',
+    *([f'> **{_text(banner)}**', ''] if banner else ()),
     '## What it is',
     'A latent diffusion model that draws medical image volumes with requested '
     'attributes (ldm_jax).',

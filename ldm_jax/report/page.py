@@ -5,7 +5,7 @@ import pathlib
 
 from ldm_jax.report import evidence, pictures, style
 from ldm_jax.report import sections as parts
-from ldm_jax.report.statement import statement
+from ldm_jax.report.statement import lot, statement
 from ldm_jax.report.wording import escape
 
 SECTIONS = (
@@ -34,6 +34,8 @@ def write(path, content, sections=SECTIONS):
     path: file to write; its folder is created.
     content: dict, every key optional:
       title: headline; subtitle: line below it.
+      banner: sentence in red above everything; by default that of a privacy.json of
+        a demonstration split.
       config: dict of settings. metrics: metrics.json. privacy: privacy.json or None.
       requests: whose attribute values the samples' requests are, 'origin: sentence'.
       log: list of events {'stage', 'step', 'loss', ...}.
@@ -64,6 +66,8 @@ def write(path, content, sections=SECTIONS):
 def page(content, sections=SECTIONS):
   """The report as text: content as in `write` -> HTML document."""
   content = {**content, 'statement': statement(content.get('privacy'))}
+  banner = escape(content.get('banner') or lot(content.get('privacy')))
+  banner = f'<div class="banner" role="alert">{banner}</div>' if banner else ''
   title = escape(content.get('title') or 'ldm_jax report')
   subtitle = escape(
     content.get('subtitle') or 'Synthetic cohort: samples, evidence and privacy'
@@ -78,6 +82,7 @@ def page(content, sections=SECTIONS):
     '<meta name="viewport" content="width=device-width, initial-scale=1">'
     f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
     f'<title>{title}</title><style>{style.STYLE}</style></head><body>'
+    f'{banner}'
     f'<header><h1>{title}</h1><p class="muted">{subtitle}</p></header>'
     f'<nav aria-label="Sections"><ul>{links}</ul></nav><main>{body}</main>'
     '<footer>Written by ldm_jax. Research software: samples and measurements are not '

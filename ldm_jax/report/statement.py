@@ -8,6 +8,7 @@ ICML 2015 (Theorem 2.1: the region of an attacker's two errors).
 import dataclasses
 import math
 
+from ldm_jax.data import demonstration
 from ldm_jax.privacy import accounting
 from ldm_jax.report.wording import is_number, number, percent
 
@@ -103,48 +104,61 @@ def demonstration_only(privacy):
   return any(word in text for word in DEMONSTRATION_WORDS)
 
 
+def lot(privacy):
+  """The warning of a demonstration split, '' where privacy.json tells of none."""
+  found = (privacy or {}).get('demonstration_split')
+  return demonstration.sentence(found['share_unprotected']) if found else ''
+
+
 def statement(privacy):
   """Puts privacy.json into words: dict or None -> Statement."""
   epsilon = (privacy or {}).get('epsilon')
   releases = tuple((privacy or {}).get('releases') or ())
   if not is_number(epsilon) or not math.isfinite(epsilon) or not releases:
-    return _without_guarantee(releases)
+    return _without_guarantee(releases, lot(privacy))
   delta = float(privacy.get('delta') or 0.0)
   unit = str(privacy.get('unit', 'patient'))
   num_patients = privacy.get('num_patients')
-  demonstration = demonstration_only(privacy)
+  known_key, split = demonstration_only(privacy), lot(privacy)
   bounds = attack_bounds(float(epsilon), delta, trade_off(privacy))
   headline = (
     f'Each {unit} of the private cohort is protected by differential privacy with '
     f'ε = {number(float(epsilon))} and δ = {number(delta)}.'
   )
-  if demonstration:
+  if known_key:
     headline = (
       'Demonstration only: the guarantee below does not hold for this run, because '
       'its noise can be reproduced.'
     )
+  warnings = _warnings(privacy, delta, num_patients, unit, known_key)
+  if split:
+    headline, _, rest = split.partition('. ')
+    headline += '.'
+    held = 'What follows holds for the private part of the split alone.'
+    warnings = (f'{rest} {held}', *warnings)
   return Statement(
-    private=not demonstration,
+    private=not known_key and not split,
     headline=headline,
-    warnings=_warnings(privacy, delta, num_patients, unit, demonstration),
+    warnings=warnings,
     sections=(
       ('What is protected', _protected(privacy, unit, num_patients)),
       ('What the two numbers mean', _meaning(bounds, float(epsilon), delta, unit)),
       ('What was released', _released(privacy)),
-      ('How the randomness was drawn', _randomness(privacy, demonstration)),
+      ('How the randomness was drawn', _randomness(privacy, known_key)),
       ('What the guarantee rests on', _listed(privacy.get('assumptions'))),
       ('What is not covered', _not_covered(privacy)),
     ),
     releases=releases,
-    bounds=None if demonstration else bounds,
+    bounds=None if known_key or split else bounds,
   )
 
 
-def _without_guarantee(releases):
+def _without_guarantee(releases, split=''):
   return Statement(
     private=False,
     headline='This model is NOT private.',
     warnings=(
+      *((split,) if split else ()),
       'It was made without a differential privacy guarantee. Where it was trained on '
       'patients’ scans, its parameters and its samples may reveal who they were: '
       'treat the model, the samples and this report as confidentially as the scans, '

@@ -36,6 +36,8 @@ nav a:hover { text-decoration: underline; }
 .notice p:last-child { margin: 0; }
 .notice.warn { border-color: var(--warn); background: var(--warn-soft); }
 .notice.good { border-color: var(--good); background: var(--good-soft); }
+.banner { background: #b3141b; color: #fff; font-weight: 600; padding: 14px 24px;
+  text-align: center; }
 .badge { display: inline-block; font-size: 11px; line-height: 1; padding: 3px 6px;
   border-radius: 4px; background: var(--warn-soft); color: var(--warn);
   border: 1px solid currentColor; vertical-align: 2px; white-space: nowrap; }

@@ -73,7 +73,9 @@ def command(folder_of_all):
 
   def arguments(*more):
     config = f'{ROOT}/configs/folder.py:tiny,root={folder_of_all},'
-    config += 'attributes=age:20:90,image={subject}/*,shape=8x8x8,spacing=1x1x1'
+    config += (
+      'attributes=age:20:90,image={subject}/*,shape=8x8x8,spacing=1x1x1,split=demo'
+    )
     alone = [f'--config.data.{key}=' for key in ('private.layout', 'test.layout')]
     work = f'--workdir={folder_of_all.parent / "work"}'
     return [f'--config={config}', work, '--config.data.public.part=', *alone, *more]

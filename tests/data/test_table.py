@@ -79,3 +79,21 @@ def test_a_missing_or_empty_folder_is_an_error(tmp_path):
       table.require_folder(root)
   with pytest.raises(ValueError, match='empty'):
     table.require_folder(tmp_path)
+
+
+def test_semicolons_and_decimal_commas_are_read_as_what_they_mean(tmp_path):
+  (tmp_path / 'p.csv').write_text(
+    'id;Volume, left;age\r\n1;1324,5;62,25\r\n2;1,324;7,125\r\n3;1550;\r\n'
+  )
+  found = table.read(tmp_path / 'p.csv')
+  assert found.columns == ('id', 'Volume, left', 'age')
+  volume = Attribute('v', low=0, high=9, column='Volume, left')
+  age = Attribute('age', low=0, high=99)
+  assert [found.attribute(i, volume) for i in range(3)] == [1324.5, 1.324, 1550]
+  assert [found.attribute(i, age) for i in range(3)] == [62.25, 7.125, None]
+
+
+def test_a_number_that_may_be_a_thousand_or_a_fraction_is_refused(tmp_path):
+  (tmp_path / 'p.tsv').write_text('id\tvolume\n1\t1,324\n')
+  with pytest.raises(ValueError, match=r"line 2.*'1,324' may be a thousand"):
+    table.read(tmp_path / 'p.tsv').attribute(0, Attribute('volume', low=0, high=9))

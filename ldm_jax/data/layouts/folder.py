@@ -2,7 +2,8 @@
 
 Scans are NIfTI files, or JPEG and PNG pictures (one slice, see `image`).
 
-participants.tsv   subject, [image path], [label path], [visit], one column/attribute
+participants.tsv   subject, [image path], [label path], [visit], [cohort], one
+                   column/attribute
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ ABOUT = About(
   'given in --config.',
 )
 SUBJECT_COLUMNS = ('participant_id', 'subject', 'subject_id', 'patient', 'patient_id')
+COHORTS = ('public', 'private', 'test')
 IMAGE_COLUMNS = ('image', 'path', 'file', 'filename', 'scan')
 PATTERNS = (
   '{subject}.nii*',
@@ -49,6 +51,7 @@ def read(
   visit: str = '',
   frame: int | None = None,
   stack: bool = False,
+  cohort: str = '',
   name: str = 'folder',
 ) -> Cohort:
   """Reads one record per row, or per file where a pattern finds several.
@@ -64,14 +67,17 @@ def read(
     visit: column that tells the scans of one patient apart.
     frame: frame of 4D files.
     stack: keep the through-plane axis as d.
+    cohort: column that says public, private or test of each patient; they become the
+      parts 'published:public', ... of data.<cohort>.part.
     name: of the cohort.
 
   Raises:
-    ValueError: what is missing, the columns there are, and the option to set.
+    ValueError: what is missing, the columns there are, and the option to set; a patient
+      of two cohorts, or of none.
   """
   root = tables.require_folder(root)
   table = tables.read(tables.find(root, table))
-  subject = _subject_column(table, subject)
+  subject = subject_column(table, subject)
   if schema is None:
     _ask_for_schema(table, subject)
   for attribute in schema:
@@ -80,6 +86,7 @@ def read(
   if visit:
     table.require(visit, 'the visit', 'options.visit')
   _check_rows(table, subject, visit)
+  parts_of = cohorts_of(table, subject, cohort) if cohort else {}
   image = _image_option(root, table, subject, image)
   if label:
     _check_cell_or_pattern(table, label, 'label')
@@ -104,6 +111,7 @@ def read(
           source=_source(path, labels[number] if labels else None, frame, stack),
           attributes=table.attributes(index, schema),
           visit=when or parts[2],
+          part=parts_of.get(patient, ''),
         )
       )
   if not records:
@@ -120,7 +128,38 @@ def read(
   return Cohort(name, schema, tuple(records), tuple(notes), matched)
 
 
-def _subject_column(table: tables.Table, subject: str) -> str:
+def cohorts_of(table: tables.Table, subject: str, column: str) -> dict[str, str]:
+  """Patient -> 'public', 'private' or 'test', as the column says, in whatever case.
+
+  Raises:
+    ValueError: no such column, another word, no word, or two of one patient.
+  """
+  table.require(column, 'the cohort', 'options.cohort (cohort=COLUMN)')
+  found = {}
+  for index, row in enumerate(table.rows):
+    patient, word = row[subject], row[column].lower()
+    if word not in COHORTS:
+      raise ValueError(
+        f'{table.where(index, column)}: the cohort of {patient!r} is {row[column]!r}; '
+        f'required is one of {", ".join(COHORTS)} in every row. Correct the table, or '
+        'name another column in options.cohort (cohort=COLUMN).'
+      )
+    if found.setdefault(patient, word) != word:
+      raise ValueError(
+        f'{table.where(index, column)}: patient {patient!r} is {word}, but '
+        f'{found[patient]} in a row above; required is one cohort a patient, because '
+        'what is learned from public scans carries no privacy guarantee. Correct the '
+        'table.'
+      )
+  return found
+
+
+def subject_column(table: tables.Table, subject: str = '') -> str:
+  """The column of the patients' ids: the one named, else a usual one, else the first.
+
+  Raises:
+    ValueError: the named column is not there.
+  """
   if subject:
     return table.require(subject, 'the patient', 'options.subject')
   lowered = {column.lower(): column for column in table.columns}

@@ -1,13 +1,21 @@
-"""What the layouts of phantoms share: no files, the options are their parameters."""
+"""What the layouts of phantoms share: no files, the options are their parameters.
+
+Beside them each takes `unknown`: 'error', or 'missing' for a phantom that stands in for
+public patients of another schema. Then an attribute of the schema that it does not know
+by name, in whatever case, or whose value the schema cannot hold, is missing.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from ldm_jax.data.attributes import Schema
 from ldm_jax.data.cohort import Cohort
+
+UNKNOWN = ('error', 'missing')
 
 
 def read(
@@ -29,9 +37,22 @@ def read(
   Raises:
     ValueError: an unknown option, or an attribute the phantom does not have.
   """
-  cohort = call(layout, draw, {'name': 'phantom', **options})
+  options = {'name': 'phantom', **options}
+  unknown = options.pop('unknown', UNKNOWN[0])
+  if unknown not in UNKNOWN:
+    raise ValueError(
+      f'The {layout} layout came with unknown={unknown!r}; required is one of '
+      f'{", ".join(UNKNOWN)}. Change the options of the data section.'
+    )
+  cohort = call(layout, draw, options)
   if schema is None:
     return cohort
+  if unknown == 'missing':
+    records = [
+      dataclasses.replace(record, attributes=_expressed(record.attributes, schema))
+      for record in cohort.records
+    ]
+    return Cohort(cohort.name, schema, tuple(records), cohort.notes)
   known = (*cohort.schema, *(effects or ()))
   for attribute in schema:
     _ = Schema(known)[attribute.name]
@@ -67,3 +88,17 @@ def call(layout: str, function: Callable[..., Any], options: Mapping[str, Any]) 
       'data section.'
     ) from error
   return function(**options)
+
+
+def _expressed(values: Mapping[str, Any], schema: Schema) -> dict[str, Any]:
+  """The values that a schema of another data set can hold, by its names."""
+  known = {name.lower(): value for name, value in values.items()}
+  found = {}
+  for attribute in schema:
+    value = known.get((attribute.column or attribute.name).lower())
+    try:
+      attribute.encode(value)
+    except ValueError:
+      value = None
+    found[attribute.name] = value
+  return found
