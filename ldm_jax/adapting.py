@@ -5,7 +5,7 @@ import functools
 import jax
 
 from ldm_jax import config as configs
-from ldm_jax import pairing, releasing, staging
+from ldm_jax import pairing, releasing, running, staging
 from ldm_jax.data.batching import epoch_batch
 from ldm_jax.privacy import accounting, checks, ledger, mechanism, statement
 from ldm_jax.training import adaptation, loop, methods, private, state
@@ -208,7 +208,7 @@ def check_plan(config, work):
   checks.check_delta(privacy.delta, num_patients)
   private.configured(privacy, num_patients, config.adapt.steps)
   book = private_ledger(config, work)
-  if staging.will_start_anew('adapt', config, work):
+  if running.will_start_anew('adapt', config, work):
     beside = releasing.planned(config, work, book, None)
     events = [accounting.event(release) for release in beside]
     events.append(_plan(config, book, num_patients, beside).event())

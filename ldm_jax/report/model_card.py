@@ -17,6 +17,10 @@ def markdown(content):
     '## What it is',
     'A latent diffusion model that draws medical image volumes with requested '
     'attributes (ldm_jax).',
+    *[
+      f'- Model of the {_text(name)}: {_text(model)}.'
+      for name, model in (content.get('models') or {}).items()
+    ],
     '',
     '## Meant for',
     '- method development, teaching and data exchange where scans cannot be shared;',

@@ -34,6 +34,7 @@ def write(path, content, sections=SECTIONS):
     path: file to write; its folder is created.
     content: dict, every key optional:
       title: headline; subtitle: line below it.
+      models: dict 'samples' | 'counterfactuals' -> the model that made them.
       config: dict of settings. metrics: metrics.json. privacy: privacy.json or None.
       log: list of events {'stage', 'step', 'loss', ...}.
       images: dict real, reconstructed, synthetic (n,d,h,w); sweeps {attribute:
