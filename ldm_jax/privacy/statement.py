@@ -6,6 +6,7 @@ else its mechanism needs; `sampling` says in words which privacy loss they stand
 """
 
 import importlib.metadata
+import json
 import math
 import pathlib
 import subprocess
@@ -138,12 +139,37 @@ def sampling(release):
 
 
 def write(path, statement):
-  """Writes the statement atomically as strict JSON.
+  """Writes the statement atomically as strict JSON, with the caveats of `carried`.
 
   Raises:
     OSError: the file cannot be written; its old content is intact.
   """
-  atomic.write_json(path, statement)
+  path = pathlib.Path(path)
+  before = json.loads(path.read_text()) if path.is_file() else {}
+  atomic.write_json(path, carried(statement, before))
+
+
+def carried(statement, before):
+  """The statement with what the one before said against the releases it listed.
+
+  A release stays, and so does its model until another has been trained: a seed that
+  was fixed, or losses that were logged, are not undone by a run with other settings.
+
+  Args:
+    statement: of `build`.
+    before: the statement that it replaces, {} if there is none.
+  """
+  if not before.get('releases'):
+    return statement
+  known = {*statement['not_covered'], *NOT_COVERED}
+  kept = [text for text in before.get('not_covered', ()) if text not in known]
+  randomness, earlier = statement['randomness'], before.get('randomness', '')
+  if randomness in earlier:
+    randomness = earlier
+  elif earlier:
+    randomness = f'{randomness}. Of releases before: {earlier}'
+  not_covered = [*statement['not_covered'], *kept]
+  return {**statement, 'randomness': randomness, 'not_covered': not_covered}
 
 
 def finite(value):
