@@ -234,7 +234,8 @@ def write_statement(config, work):
     config_sha256=configs.digest(configs.to_plain(config)),
     not_covered=not_covered,
   )
-  statement.write(work.path('privacy.json'), content)
+  before = work.read_json('privacy.json')
+  statement.write(work.path('privacy.json'), content, before)
 
 
 def _brought_in(config):

@@ -16,8 +16,9 @@ import shutil
 
 # Stage -> what it leaves outside checkpoints/<stage>, replaced together.
 OUTPUTS = {
-  'prepare': tuple(
-    f'store/{name}.json' for name in ('public', 'private', 'test', 'measuring')
+  'prepare': (
+    *(f'store/{name}.json' for name in ('public', 'private', 'test', 'measuring')),
+    'privacy.json',
   ),
   'encode': ('report/autoencoder.html',),
   'sample': ('samples', 'store/samples.npz', 'store/sweeps.npz'),

@@ -6,7 +6,6 @@ else its mechanism needs; `sampling` says in words which privacy loss they stand
 """
 
 import importlib.metadata
-import json
 import math
 import pathlib
 import subprocess
@@ -138,15 +137,18 @@ def sampling(release):
   )
 
 
-def write(path, statement):
+def write(path, statement, before=None):
   """Writes the statement atomically as strict JSON, with the caveats of `carried`.
+
+  Args:
+    path: of the file.
+    statement: of `build`.
+    before: the statement that it replaces, if there is one.
 
   Raises:
     OSError: the file cannot be written; its old content is intact.
   """
-  path = pathlib.Path(path)
-  before = json.loads(path.read_text()) if path.is_file() else {}
-  atomic.write_json(path, carried(statement, before))
+  atomic.write_json(path, carried(statement, before or {}))
 
 
 def carried(statement, before):

@@ -149,16 +149,17 @@ def test_a_later_statement_keeps_what_was_said_against_earlier_releases(tmp_path
     'randomness': mechanism.describe_randomness(),
     'not_covered': list(statement.NOT_COVERED),
   }
-  statement.write(path, {**first, 'releases': []})
-  statement.write(path, later)
-  assert json.loads(path.read_text()) == later, 'there was no release to speak against'
-  path.unlink()
-  for _ in range(2):
-    statement.write(path, first)
-    for _ in range(2):
-      statement.write(path, later)
-    said = json.loads(path.read_text())
-    assert said['releases'] == later['releases']
-    for words in (first['randomness'], later['randomness']):
-      assert said['randomness'].count(words) == 1
-    assert sorted(said['not_covered']) == sorted(first['not_covered'])
+  write = lambda content, before: statement.write(path, content, before)
+  read = lambda: json.loads(path.read_text())
+  write(later, {**first, 'releases': []})
+  assert read() == later, 'there was no release to speak against'
+  write(later, first)
+  said = read()
+  assert said['releases'] == later['releases']
+  for words in (first['randomness'], later['randomness']):
+    assert said['randomness'].count(words) == 1
+  assert sorted(said['not_covered']) == sorted(first['not_covered'])
+  write(later, said)
+  assert read() == said, 'said twice'
+  write({**first, 'releases': release * 3}, said)
+  assert read()['randomness'] == said['randomness']
