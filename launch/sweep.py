@@ -181,7 +181,8 @@ def share(base, arm):
 def give(source, target, folder):
   """Copies a finished folder of one run to another that has none."""
   finished = folder != MEASURING or (source / folder / 'done.json').is_file()
-  if (target / folder).exists() or not finished:
+  begun = (target / folder).exists() or (target / f'{folder}.new').exists()
+  if begun or not finished:
     return
   part = target / f'{folder}.part'
   shutil.rmtree(part, ignore_errors=True)
@@ -207,7 +208,8 @@ def give_adapted(first, arm):
   The model was released once, so the arm's ledger and statement are those of `first`.
   An arm whose own ledger holds anything else keeps it: a ledger only grows.
   """
-  if (arm / ADAPTED).exists() or not (first / ADAPTED / 'done.json').is_file():
+  begun = (arm / ADAPTED).exists() or (arm / f'{ADAPTED}.new').exists()
+  if begun or not (first / ADAPTED / 'done.json').is_file():
     return
   own, theirs = arm / 'store' / LEDGER, first / 'store' / LEDGER
   spent = theirs.read_bytes() if theirs.is_file() else None

@@ -5,7 +5,7 @@ import functools
 import jax
 
 from ldm_jax import config as configs
-from ldm_jax import pairing, releasing, staging
+from ldm_jax import pairing, releasing, running, staging
 from ldm_jax.data import demonstration
 from ldm_jax.data.batching import epoch_batch
 from ldm_jax.privacy import accounting, checks, ledger, mechanism, statement
@@ -209,7 +209,7 @@ def check_plan(config, work):
   checks.check_delta(privacy.delta, num_patients)
   private.configured(privacy, num_patients, config.adapt.steps)
   book = private_ledger(config, work)
-  if staging.will_start_anew('adapt', config, work):
+  if running.will_start_anew('adapt', config, work):
     beside = releasing.planned(config, work, book, None)
     events = [accounting.event(release) for release in beside]
     events.append(_plan(config, book, num_patients, beside).event())
@@ -235,7 +235,8 @@ def write_statement(config, work):
     not_covered=not_covered,
     demonstration_split=share,
   )
-  statement.write(work.path('privacy.json'), content)
+  before = work.read_json('privacy.json')
+  statement.write(work.path('privacy.json'), content, before)
 
 
 def _brought_in(config):

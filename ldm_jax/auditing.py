@@ -22,7 +22,7 @@ import jax
 import numpy as np
 import optax
 
-from ldm_jax import pairing, readying, staging
+from ldm_jax import pairing, readying, running, staging
 from ldm_jax.data import batching
 from ldm_jax.privacy import accounting, audit, canaries, clipping, mechanism, statement
 from ldm_jax.synthesis.trained import denoiser_params
@@ -285,7 +285,7 @@ def networks_of(config, work, split, latents):
   drift, schedule = drifted.in_training(config, work, False), networks.schedule(config)
   losses = denoising.configured_losses(config, module, schedule, drift, adapting=True)
   if config.adapt.init == 'diffusion':
-    staging.require(work, 'diffusion')
+    running.require(work, 'diffusion')
     return losses, denoiser_params(config, work, is_adapted=False)
   return losses, networks.initial_denoiser(
     module, staging.key(config, 'init'), latents.shape[1:], len(split.schema)

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from ldm_jax import staging
+from ldm_jax import running, staging
 from ldm_jax.config import digest, to_plain
 from ldm_jax.data import demonstration
 from ldm_jax.data.ahead import Ahead
@@ -14,11 +14,26 @@ from ldm_jax.report import autoencoder as page
 from ldm_jax.training import alarms, checkpoint, codebook, loop, networks, restoration
 from ldm_jax.training import autoencoder as learning
 from ldm_jax.training.mesh import make_mesh, put_examples
-from ldm_jax.training.state import create, flatten, unflatten
+from ldm_jax.training.state import create, flatten, parameter_hash, unflatten
 from ldm_jax.training.step import plain_step
 
 # Volumes that are looked at for alarms, and measured for the report.
 NUM_INSPECTED, NUM_MEASURED = 8, 64
+
+
+def check(config, work):
+  """Refuses an autoencoder.init that is not there or does not fit.
+
+  Raises:
+    ValueError: naming what is missing or where the shapes differ.
+  """
+  section = config.autoencoder
+  if not section.init:
+    return
+  module, key = networks.autoencoder(section), jax.random.key(0)
+  x = jax.ShapeDtypeStruct((1, *config.data.preprocess.shape, 1), np.float32)
+  shapes = jax.eval_shape(lambda key, x: module.init(key, x, key)['params'], key, x)
+  checkpoint.check_fits(section.init, shapes, 'autoencoder.init')
 
 
 def fit(config, work, split):
@@ -178,5 +193,5 @@ def _public_features(config, work, split, mesh):
     )
 
   mark = digest([split.digest(), to_plain(section), config.seed])
-  params = staging.learned_once(work, name, mark, learn)
-  return restoration.feature_maps(module, params), measurement.parameter_hash(params)
+  params = running.learned_once(work, name, mark, learn)
+  return restoration.feature_maps(module, params), parameter_hash(params)

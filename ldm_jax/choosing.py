@@ -15,7 +15,7 @@ conditions, and of the private cohort nothing else is used. docs/drift.md compar
 
 import numpy as np
 
-from ldm_jax import adapting, releasing, staging
+from ldm_jax import adapting, releasing, running, staging
 from ldm_jax.diffusion import shift
 from ldm_jax.privacy import drifts, release
 from ldm_jax.report import drift_search
@@ -73,7 +73,7 @@ def _search(config, work, split):
 
 def network(config, work, split):
   """The pre-trained network of a run, to be asked."""
-  staging.require(work, 'diffusion')
+  running.require(work, 'diffusion')
   return Asked(
     config,
     networks.denoiser(config, split.schema),

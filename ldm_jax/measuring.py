@@ -1,6 +1,6 @@
 """Which cohort the measuring network of `evaluate` learns from, and its learning."""
 
-from ldm_jax import staging
+from ldm_jax import running, staging
 from ldm_jax.config import digest, to_plain
 from ldm_jax.evaluation import measurement
 from ldm_jax.training import checkpoint, networks
@@ -51,5 +51,5 @@ def network(config, work, system, found):
       run=staging.loop_arguments(config, work, 'measurement'),
     )
 
-  params = staging.learned_once(work, 'measurement', mark, learn)
+  params = running.learned_once(work, 'measurement', mark, learn)
   return measurement.Measurer(module, params)

@@ -16,6 +16,7 @@ from ldm_jax import (
   measuring,
   pairing,
   readying,
+  running,
   staging,
 )
 from ldm_jax.config import to_plain
@@ -24,8 +25,10 @@ from ldm_jax.data.ahead import Ahead
 from ldm_jax.data.batching import epoch_batch
 from ldm_jax.evaluation import assess, measurement
 from ldm_jax.privacy import mechanism
+from ldm_jax.refusing import CHECKS
 from ldm_jax.report import content, model_card, page
-from ldm_jax.staging import splits, stage
+from ldm_jax.running import stage
+from ldm_jax.staging import splits
 from ldm_jax.synthesis import edited, forecast, writer
 from ldm_jax.training import (
   adapted,
@@ -33,6 +36,7 @@ from ldm_jax.training import (
   loop,
   networks,
   private,
+  recorded,
   state,
 )
 from ldm_jax.training import autoencoder as learning
@@ -47,15 +51,21 @@ def run(config, workdir, stages=''):
   names = staging.chosen(stages)
   staging.check_process(config)
   work = WorkFolder(workdir)
-  if work.read_json('config.json') != to_plain(config):
+  work.settle()
+  kept = work.read_json('config.json')
+  if kept is None:
     work.write_json(to_plain(config), 'config.json')
   for name in names:
+    before = work.finished(name)
     globals()[name](config, workdir)
-    if name == 'prepare' and 'adapt' in names:
-      adapting.check_plan(config, work)
-      readying.check_method(config, work)
-    if name == 'prepare' and 'sample' in names:
-      staging.check_requests(config, work)
+    for later in names if name == 'prepare' else ():
+      for check in CHECKS.get(later, ()):
+        check(config, work)
+    # A command that is refused leaves the config of what is there.
+    is_last, is_new = name == names[-1], work.finished(name) != before
+    if (is_last or is_new) and kept not in (None, to_plain(config)):
+      work.write_json(to_plain(config), 'config.json')
+      kept = None
   if (work.root / 'report' / 'index.html').is_file():
     print(f'Report: {(work.root / "report" / "index.html").resolve()}')
 
@@ -67,10 +77,12 @@ def doctor(config, workdir):
 
 def audit(config, workdir):
   """Attacks the private step with canaries among public patients; spends nothing."""
-  auditing.run(config, WorkFolder(workdir))
+  work = WorkFolder(workdir)
+  running.check_models('audit', config, work)
+  auditing.run(config, work)
 
 
-@stage
+@stage()
 def prepare(config, work):
   """Files -> preprocessed volumes in the store, patient by patient."""
   summary, told = {}, {}
@@ -83,6 +95,7 @@ def prepare(config, work):
         max_bad_fraction=config.data.max_bad_fraction,
         progress=advance,
         workers=config.run.workers,
+        index=work.path('store', f'{name}.json'),
       )
     for problem in index['problems']:
       if name not in (
@@ -97,7 +110,10 @@ def prepare(config, work):
       print(f'prepare {name}: {warning}')
     told |= dict.fromkeys((*tally.unmatched(cohort), *tally.bare(cohort)))
     summary[name] = {'patients': len(cohort), 'left_out': len(index['problems'])}
-  found = {name: store.open_split(work.store, name) for name in summary}
+  found = {
+    name: store.open_split(work.store, name, index=work.found('store', f'{name}.json'))
+    for name in summary
+  }
   if 'public' in found:  # the size of private scans stays in the store
     told |= dict.fromkeys(
       f'{text}. --stages=doctor proposes a grid that fits'
@@ -112,7 +128,7 @@ def prepare(config, work):
   return summary
 
 
-@stage
+@stage(*CHECKS['autoencoder'])
 def autoencoder(config, work):
   """Learns the autoencoder from public volumes; private ones are refused."""
   split = splits(config, work).get('public')
@@ -128,14 +144,15 @@ def autoencoder(config, work):
     'autoencoder',
     'preprocess.json',
   )
+  recorded.write(config, work, 'autoencoder')
   checkpoint.save_params(work.checkpoints('autoencoder'), params)
 
 
-@stage
+@stage()
 def encode(config, work):
   """Volumes -> posterior means in the store; statistics and report of public ones."""
   encoder, params = staging.encoder(config, work)
-  tag = measurement.parameter_hash(params)
+  tag = state.parameter_hash(params)
   for name, split in splits(config, work).items():
     if name not in ('public', 'private'):
       continue
@@ -147,7 +164,7 @@ def encode(config, work):
   return {'tag': tag}
 
 
-@stage
+@stage(*CHECKS['diffusion'])
 def diffusion(config, work):
   """Learns the conditional denoiser from public latents."""
   split = splits(config, work)['public']
@@ -179,10 +196,11 @@ def diffusion(config, work):
       mesh=mesh,
       **staging.loop_arguments(config, work, 'diffusion'),
     )
+  recorded.write(config, work, 'diffusion', split.schema)
   checkpoint.save_params(work.checkpoints('diffusion'), state.unflatten(final.ema))
 
 
-@stage
+@stage(*CHECKS['adapt'])
 def adapt(config, work):
   """Fine-tunes the denoiser on the private cohort, under privacy unless it is None."""
   split = splits(config, work).get('private')
@@ -212,12 +230,13 @@ def adapt(config, work):
     fit = adapting.fit_plainly if section.privacy is None else adapting.fit_privately
     final = fit(config, work, split, latents, losses, trained, {**frozen, **samples})
     adapted.save(folder, final.ema, section.ema_decay, frozen, base)
+  recorded.write(config, work, 'adapt', split.schema)
   mechanism.destroy_key(folder / private.KEY_FILE)
   adapting.write_statement(config, work)
   return {'adapted': True, 'base': work.finished('diffusion')}
 
 
-@stage
+@stage(*CHECKS['sample'])
 def sample(config, work):
   """Draws requests, generates their volumes and writes samples/ as NIfTI + table."""
   system, found = staging.system(config, work)
@@ -228,13 +247,13 @@ def sample(config, work):
   )
 
 
-@stage
+@stage()
 def counterfactual(config, work):
   """Changes attributes of given scans and writes counterfactuals/."""
   return editing.run(config, work)
 
 
-@stage
+@stage()
 def evaluate(config, work):
   """Measures samples, reconstructions and counterfactuals; writes metrics.json."""
   system, found = staging.system(config, work)
@@ -258,7 +277,7 @@ def evaluate(config, work):
   )
 
 
-@stage
+@stage()
 def report(config, work):
   """Writes report/index.html and the model card from what the other stages left."""
   system, found = staging.system(config, work)

@@ -1,4 +1,4 @@
-"""What all stages share: their order, what each reads, and when one must run again."""
+"""What all stages share: their order, their cohorts, keys, latents and networks."""
 
 import functools
 import zlib
@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from ldm_jax import config as configs
+from ldm_jax import running
 from ldm_jax.data import latents as stored
 from ldm_jax.data import preprocess, scans, sources, store, text
 from ldm_jax.data.augment import augment
@@ -14,73 +15,8 @@ from ldm_jax.data.grid import centred_affine
 from ldm_jax.diffusion import grid, solvers
 from ldm_jax.privacy import marginals
 from ldm_jax.synthesis import generate, requests, tiling, trained
-from ldm_jax.training import checkpoint, drifted, methods, networks
+from ldm_jax.training import checkpoint, drifted, methods, networks, recorded
 from ldm_jax.training import diffusion as denoising
-from ldm_jax.workfolder import WorkFolder, fingerprint
-
-# Stage -> (config sections it reads, stages it builds on).
-DEPENDENCIES = {
-  'prepare': (('data',), ()),
-  'autoencoder': (('autoencoder', 'augment', 'seed'), ('prepare',)),
-  'encode': (('autoencoder', 'encode'), ('autoencoder',)),
-  'diffusion': (('diffusion', 'augment', 'seed'), ('encode',)),
-  'adapt': (('diffusion', 'adapt', 'seed'), ('encode', 'diffusion')),
-  'sample': (('sample', 'adapt.drift', 'seed'), ('adapt',)),
-  'counterfactual': (
-    ('counterfactual', 'sample.ema_decay', 'adapt.drift', 'seed'),
-    ('adapt',),
-  ),
-  'evaluate': (('evaluate', 'seed'), ('sample', 'counterfactual')),
-  'report': ((), ('evaluate',)),
-}
-
-
-def stage(function):
-  """Turns `function(config, work)` into a stage `(config, workdir)`.
-
-  The stage is passed over when it was finished with the same config sections and the
-  same inputs; an interrupted one resumes from what its folder holds.
-  """
-  name = function.__name__
-
-  @functools.wraps(function)
-  def run(config, workdir):
-    work = WorkFolder(workdir)
-    mark = _fingerprint(name, config, work)
-    if work.finished(name) == mark:
-      print(f'{name}: up to date')
-      return
-    work.restart(name, mark)
-    work.log(name, event='start')
-    summary = function(config, work) or {}
-    work.finish(name, mark, **summary)
-    work.log(name, event='end', **summary)
-
-  return run
-
-
-def learned_once(work, name, mark, learn):
-  """Parameters of a network beside the stages, learned anew when its mark changes.
-
-  Args:
-    mark: digest of everything they are learned from.
-    learn: () -> nested parameters; it resumes from the folder of checkpoints of `name`.
-  """
-  folder = work.checkpoints(name)
-  if work.finished(name) != mark:
-    work.restart(name, mark)
-    checkpoint.save_params(folder, learn())
-    work.finish(name, mark)
-  return checkpoint.load_params(folder)
-
-
-def require(work, name):
-  """Raises ValueError when the stage `name` has not been finished."""
-  if work.finished(name) is None:
-    raise ValueError(
-      f'The stage {name!r} has not been run in {work.root}. Run it first: '
-      f'--stages={name},... or leave --stages away to run all.'
-    )
 
 
 def splits(config, work):
@@ -89,7 +25,7 @@ def splits(config, work):
   Raises:
     ValueError: when they are not preprocessed as the autoencoder's volumes were.
   """
-  require(work, 'prepare')
+  running.require(work, 'prepare')
   found = splits_of_store(config, work)
   learned = work.read_json('checkpoints', 'autoencoder', 'preprocess.json')
   for split in found.values() if learned else ():
@@ -100,7 +36,9 @@ def splits(config, work):
 def splits_of_store(config, work):
   """As `splits`, while the stage `prepare` is still running."""
   return {
-    name: store.open_split(work.store, name, spec=spec(config))
+    name: store.open_split(
+      work.store, name, spec=spec(config), index=work.found('store', f'{name}.json')
+    )
     for name in sources.NAMES
     if config.data[name].layout
   }
@@ -125,12 +63,6 @@ def chosen(stages):
       f'{", ".join(configs.STAGES)}; and doctor and audit, which train nothing.'
     )
   return [name for name in ('doctor', *configs.STAGES, 'audit') if name in names]
-
-
-def will_start_anew(name, config, work):
-  """Whether a stage will begin from nothing, once all before it are up to date."""
-  started = work.read_json('checkpoints', name, 'started.json') or {}
-  return started.get('fingerprint') != _planned(name, config, work)
 
 
 def check_process(config):
@@ -204,7 +136,7 @@ def latents(work, split):
   Raises:
     ValueError: if the stage `encode` has not stored them.
   """
-  require(work, 'encode')
+  running.require(work, 'encode')
   tag = work.read_json('checkpoints', 'encode', 'done.json')['tag']
   found = stored.read(work.store, split, tag)
   if found is None:
@@ -258,6 +190,7 @@ def system(config, work):
   """(synthesis.trained.Trained, splits) of the finished stages."""
   found = splits(config, work)
   split = next(iter(found.values()))
+  recorded.check_schema(work, trained.sampled_stage(config, work), split.schema)
   return trained.load(config, work, split.schema, split.shape), found
 
 
@@ -271,30 +204,3 @@ def sample_affine(split):
     axis=0,
   )
   return centred_affine(split.shape, spacing)
-
-
-def _sections(name, config):
-  sections = DEPENDENCIES[name][0]
-  return (*sections, *drifted.unread(config)) if name == 'adapt' else sections
-
-
-def _planned(name, config, work):
-  if name == 'prepare':
-    return work.finished(name)
-  sections, upstream = _sections(name, config), DEPENDENCIES[name][1]
-  inputs = {before: _planned(before, config, work) for before in upstream}
-  return fingerprint(config, sections, inputs)
-
-
-def _fingerprint(name, config, work):
-  sections, upstream = _sections(name, config), DEPENDENCIES[name][1]
-  for before in upstream:
-    require(work, before)
-  inputs = {before: work.finished(before) for before in upstream}
-  if name == 'prepare':
-    inputs['files'] = sources.listing_digest(sources.cohorts(config.data))
-    inputs['store'] = store.VERSION
-  if name == 'counterfactual':
-    section = config.counterfactual
-    inputs['files'] = scans.stamp(section.source), scans.stamp(section.mask)
-  return fingerprint(config, sections, inputs)

@@ -1,4 +1,8 @@
-"""The work folder: where every stage writes, what is done, and the event log."""
+"""The work folder: where every stage writes, what is done, and the event log.
+
+A stage works beside what it replaces (see `replacing`): until it has finished, the
+folder holds what it held before, byte for byte, and what was finished is finished.
+"""
 
 import contextlib
 import functools
@@ -13,6 +17,7 @@ import numpy as np
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from ldm_jax import replacing
 from ldm_jax.config import digest, require_local, to_plain
 
 # Raised when what a stage writes changes meaning, so that old results are redone.
@@ -32,7 +37,7 @@ class WorkFolder:
   def __init__(self, root):
     require_local('--workdir', str(root))
     self.root = pathlib.Path(root)
-    self._boards = {}
+    self._boards, self._running = {}, set()
     try:
       self.root.mkdir(parents=True, exist_ok=True)
       probe = self.root / f'.write-test-{os.getpid()}'
@@ -45,10 +50,16 @@ class WorkFolder:
       ) from None
 
   def path(self, *parts):
-    """A path inside the folder, its parent created."""
-    path = self.root.joinpath(*parts)
+    """A path to write to, its parent created; beside the old one while a stage runs."""
+    path = self._beside(parts) or self.root.joinpath(*parts)
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
+
+  def found(self, *parts):
+    """A path to read from: what a running stage has written so far, else the old."""
+    path = self._beside(parts)
+    is_own = path is not None and (parts[0] == 'checkpoints' or path.exists())
+    return path if is_own else self.root.joinpath(*parts)
 
   @property
   def store(self):
@@ -59,7 +70,7 @@ class WorkFolder:
 
   def read_json(self, *parts):
     """The JSON file's content, or None where there is no such file."""
-    path = self.root.joinpath(*parts)
+    path = self.found(*parts)
     return json.loads(path.read_text()) if path.is_file() else None
 
   def write_json(self, content, *parts):
@@ -74,7 +85,7 @@ class WorkFolder:
 
   def read_arrays(self, name):
     """Arrays that a stage left in store/<name>, as a dict, or None."""
-    path = self.root / 'store' / name
+    path = self.found('store', name)
     return dict(np.load(path)) if path.is_file() else None
 
   def log(self, stage, **event):
@@ -108,21 +119,27 @@ class WorkFolder:
     """The fingerprint under which the stage was finished, or None."""
     return (self.read_json('checkpoints', stage, 'done.json') or {}).get('fingerprint')
 
-  def finish(self, stage, fingerprint, **summary):
-    """Marks the stage as done with these inputs and this config."""
-    self.write_json(
-      {'fingerprint': fingerprint, **summary}, 'checkpoints', stage, 'done.json'
+  def interrupted(self, stage):
+    """The fingerprint of a run of the stage that was cut, or None."""
+    started = (
+      self.read_json('checkpoints', replacing.beside(stage), 'started.json') or {}
     )
+    return started.get('fingerprint')
 
   def restart(self, stage, fingerprint):
-    """Prepares the stage's folder: an interrupted run with equal inputs resumes.
+    """Begins the stage beside what it left before: an equal run that was cut resumes.
+
+    Until `finish`, this object reads and writes checkpoints/<stage> and its
+    outputs there.
 
     Returns:
-      The stage's folder.
+      The stage's folder of checkpoints.
     """
+    self._running.add(stage)
     folder = self.checkpoints(stage)
-    started = self.read_json('checkpoints', stage, 'started.json') or {}
-    if folder.is_dir() and started.get('fingerprint') == fingerprint:
+    # No stage resumes from outputs; a half table is not to be taken for a whole one.
+    shutil.rmtree(folder / 'outputs', ignore_errors=True)
+    if folder.is_dir() and self.interrupted(stage) == fingerprint:
       return folder
     # First, so that a kill in the middle leaves no half folder that looks resumable.
     (folder / 'started.json').unlink(missing_ok=True)
@@ -131,6 +148,40 @@ class WorkFolder:
     started = {'fingerprint': fingerprint, 'run': secrets.token_hex(8)}
     self.write_json(started, 'checkpoints', stage, 'started.json')
     return folder
+
+  def finish(self, stage, fingerprint, **summary):
+    """Marks the stage as done with these inputs and this config, and replaces the old.
+
+    Killed before done.json, the old results stay; after it, `settle` goes on.
+    """
+    made = self.checkpoints(stage) / 'outputs'
+    names = [
+      name for name in replacing.OUTPUTS.get(stage, ()) if (made / name).exists()
+    ]
+    self.write_json(names, 'checkpoints', stage, 'outputs.json')
+    self.write_json(
+      {'fingerprint': fingerprint, **summary}, 'checkpoints', stage, 'done.json'
+    )
+    self._running.discard(stage)
+    replacing.replace(self.root, stage)
+
+  def settle(self):
+    """Completes a replacement that was cut, as every stage does before it begins."""
+    replacing.settle(self.root)
+
+  def _beside(self, parts):
+    """Where a running stage has what lies in these parts of the folder, or None."""
+    name = '/'.join(parts)
+    for stage in self._running:
+      folder = self.root / 'checkpoints' / replacing.beside(stage)
+      if parts[:2] == ('checkpoints', stage):
+        return folder.joinpath(*parts[2:])
+      if any(
+        f'{name}/'.startswith(f'{output}/')
+        for output in replacing.OUTPUTS.get(stage, ())
+      ):
+        return folder / 'outputs' / name
+    return None
 
 
 @contextlib.contextmanager

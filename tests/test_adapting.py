@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from dp_accounting import pld
 
-from ldm_jax import adapting, checks, staging
+from ldm_jax import adapting, checks, running, staging
 from ldm_jax.config import override
 from ldm_jax.defaults import defaults
 from ldm_jax.privacy.ledger import Ledger
@@ -83,7 +83,7 @@ def test_the_total_is_checked_before_the_stages_that_come_first(
   flags = {**shared(tmp_path, 2, 3.0), 'adapt.privacy.mechanism': 'full_batch'}
   flags['data.private.layout'] = 'phantom_cardiac'
   config = checks.check(override(defaults(), flags))
-  monkeypatch.setattr(staging, 'will_start_anew', lambda *_: True)
+  monkeypatch.setattr(running, 'will_start_anew', lambda *_: True)
   for folder in ('one', 'two'):
     plan(folder, flags)
   with pytest.raises(ValueError, match=r"'this run'.*total allowed is 3"):
@@ -114,6 +114,7 @@ def test_a_recorded_run_whose_key_is_gone_is_not_begun_again(plan, tmp_path):
   """With another key it would be a second release that no line of the ledger holds."""
   plan('one')
   work, config = WorkFolder(tmp_path / 'one'), checks.check(defaults())
+  work.restart('adapt', 'a')
   with pytest.raises(ValueError, match=r'noise key.*is gone.*releasing a step twice'):
     adapting.secret_key(config, work)
   work.restart('adapt', 'another')

@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
-from ldm_jax import adapting, choosing, releasing, staging
+from ldm_jax import adapting, choosing, releasing, running, staging
 from ldm_jax import config as configs
 from ldm_jax.diffusion import shift
 from ldm_jax.models.conditional import ConditionalDenoiser
@@ -198,11 +198,11 @@ def test_private_patients_are_not_searched_without_noise_under_privacy(
 
 def test_a_drift_of_sampling_alone_trains_nothing_anew(tmp_path):
   work = WorkFolder(tmp_path)
-  mark = lambda name, **flags: staging._planned(name, asked(**flags), work)
+  mark = lambda name, **flags: running.planned(name, asked(**flags), work)
   for name in ('prepare', 'autoencoder', 'encode', 'diffusion', 'adapt', 'sample'):
     work.restart(name, mark(name) or 'prepared')
     work.finish(name, mark(name) or 'prepared')
-  anew = lambda name, **flags: staging.will_start_anew(name, asked(**flags), work)
+  anew = lambda name, **flags: running.will_start_anew(name, asked(**flags), work)
   assert not anew('adapt') and not anew('sample')
   assert not anew('adapt', **{'adapt.drift.sampling': False})
   assert anew('sample', **{'adapt.drift.sampling': False})

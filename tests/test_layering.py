@@ -12,7 +12,7 @@ MAX_LINES = 300
 FLOORS = (
   (
     *('defaults_autoencoder', 'defaults_adapt', 'defaults_counterfactual', 'defaults'),
-    *('config', 'ablations', 'presets', 'checks', 'workfolder', 'types'),
+    *('config', 'ablations', 'presets', 'checks', 'replacing', 'workfolder', 'types'),
     *('checks_counterfactual', 'checks_drift', 'checks_pairs'),
   ),
   ('data',),
@@ -23,7 +23,8 @@ FLOORS = (
   ('synthesis', 'evaluation'),
   ('report',),
   (
-    *('staging', 'encoding', 'releasing', 'readying', 'pairing', 'adapting'),
+    *('running', 'staging', 'encoding', 'releasing', 'readying', 'pairing'),
+    *('adapting', 'refusing'),
     *('choosing', 'auditing', 'autoencoding', 'editing', 'estimating', 'examining'),
     *('measuring', 'gridding', 'stages'),
   ),
@@ -38,7 +39,8 @@ MODULES = {
   *('adapting', 'auditing', 'autoencoding', 'choosing', 'estimating', 'examining'),
   *('presets', 'converting', 'planning', 'stages', 'editing'),
   *('defaults_counterfactual', 'checks_counterfactual', 'checks_drift'),
-  *('checks_pairs', 'pairing', 'measuring', 'gridding', 'main', 'types'),
+  *('checks_pairs', 'pairing', 'measuring', 'main', 'refusing', 'replacing', 'running'),
+  *('gridding', 'types'),
 }
 # Packages that one room alone imports, and modules that a room does not import.
 ONLY = {'jax_privacy': 'privacy', 'dp_accounting': 'privacy'}

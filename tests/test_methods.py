@@ -51,7 +51,7 @@ def work(finished, tmp_path_factory):
 
     patch.setattr(adapting, 'record_unprotected', stop)
     assert run(folder) == 1
-    kept = folder / 'checkpoints' / 'adapt' / readying.CLASS_SAMPLES
+    kept = folder / 'checkpoints' / 'adapt.new' / readying.CLASS_SAMPLES
     kept.with_name('first').write_bytes(kept.read_bytes())
 
     patch.undo()

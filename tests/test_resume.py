@@ -122,7 +122,7 @@ def wait_for(process, condition):
 def test_a_run_killed_from_outside_ends_like_the_unbroken_one(finished, tmp_path):
   work = tmp_path / 'work'
   command = [sys.executable, '-m', 'ldm_jax.main', *flags(work)]
-  saved = work / 'checkpoints' / 'adapt' / 'state' / '2'
+  saved = work / 'checkpoints' / 'adapt.new' / 'state' / '2'
   with subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd=ROOT) as process:
     wait_for(process, saved.is_dir)
     os.kill(process.pid, signal.SIGKILL)
@@ -155,7 +155,7 @@ def test_a_killed_run_with_correlated_noise_repeats_it_bit_by_bit(
   )
   assert done.returncode == -signal.SIGKILL, done.stderr.decode()[-2000:]
   (mine,) = ledger(work)
-  assert sorted((work / 'checkpoints/adapt/state').iterdir())[-1].name == '2'
+  assert sorted((work / 'checkpoints/adapt.new/state').iterdir())[-1].name == '2'
 
   def forget(steps, bands):
     raise AssertionError('a resumed run looked for another strategy')

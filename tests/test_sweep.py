@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ldm_jax import ablations, adapting, staging
+from ldm_jax import ablations, adapting, running
 from ldm_jax import config as configs
 from ldm_jax.report import arms as table
 from ldm_jax.workfolder import WorkFolder
@@ -259,12 +259,12 @@ def test_a_fine_tuning_that_an_arm_was_given_is_up_to_date_there(tmp_path, finis
   changed = {'sample.ema_decay': 0.9, 'sample.seed': 3, 'evaluate.num_bootstrap': 0}
   later = configs.override(config, changed)
   work = WorkFolder(arm)
-  assert not staging.will_start_anew('adapt', later, work)
+  assert not running.will_start_anew('adapt', later, work)
   assert work.finished('adapt') == WorkFolder(first).finished('adapt')
   assert adapting.private_ledger(later, work).releases()
   for override in ({'adapt.seed': 1}, {'adapt.privacy.epsilon': 5.0}):
     other = configs.override(config, override)
-    assert staging.will_start_anew('adapt', other, work)
+    assert running.will_start_anew('adapt', other, work)
     assert sweep.fine_tuning(override) != sweep.fine_tuning({})
   assert sweep.fine_tuning(changed) == sweep.fine_tuning({})
 

@@ -40,6 +40,7 @@ def prepare(
   max_bad_fraction: float = 0.0,
   progress: Callable[[int, int], None] | None = None,
   workers: int = 0,
+  index: str | os.PathLike | None = None,
 ) -> dict[str, Any]:
   """Preprocesses the scans that are not stored yet, then writes the cohort's index.
 
@@ -50,6 +51,7 @@ def prepare(
     max_bad_fraction: share of records that may be unreadable; they are listed.
     progress: called with (records done, records in all).
     workers: threads; 0 is two per core, because half of them wait for the disk.
+    index: file to write the index to, instead of the store's own.
 
   Returns:
     The index: name, schema, spec, entries, problems [{id, path, reason}], warnings.
@@ -58,7 +60,7 @@ def prepare(
     ValueError: an empty cohort, more unreadable records than allowed, or none left.
     OSError: the store cannot be written (full disk); what was stored stays valid.
   """
-  root = pathlib.Path(store_dir)
+  root, place = pathlib.Path(store_dir), index
   if not cohort.records:
     raise ValueError(
       f'Cohort {cohort.name!r} holds no scans; required is at least one. Set its data '
@@ -98,7 +100,7 @@ def prepare(
     'warnings': warnings + _repeated_scans(found),
     'notes': list(cohort.notes),
   }
-  _write_index(root / f'{cohort.name}.json', index)
+  _write_index(pathlib.Path(place or root / f'{cohort.name}.json'), index)
   return index
 
 
@@ -122,6 +124,7 @@ def open_split(
   name: str,
   schema: Schema | None = None,
   spec: Spec | None = None,
+  index: str | os.PathLike | None = None,
 ) -> Split:
   """Opens a prepared cohort.
 
@@ -130,12 +133,13 @@ def open_split(
     name: of the cohort.
     schema: checked against the stored one when given.
     spec: checked against the stored one when given.
+    index: file to read instead of the store's own.
 
   Raises:
     ValueError: not prepared, damaged, or prepared with another schema, preprocessing or
       version of this software.
   """
-  path = pathlib.Path(store_dir) / f'{name}.json'
+  path = pathlib.Path(index or pathlib.Path(store_dir) / f'{name}.json')
   try:
     index = json.loads(path.read_text())
   except (OSError, json.JSONDecodeError) as error:

@@ -95,7 +95,7 @@ class Measurer:
       )
     )
     self.name = f'segmenter of public volumes, channels {module.channels}'
-    self.sha256 = parameter_hash(params)
+    self.sha256 = state.parameter_hash(params)
 
   def labels(self, volumes):
     """(n,d,h,w,1) -> uint8 class indices (n,d,h,w)."""
@@ -126,7 +126,7 @@ class LatentFeatures:
   def __init__(self, encode, params, batch_size=8):
     self._encode, self._batch = encode, batch_size
     self.name = 'pooled latents of the public autoencoder'
-    self.sha256 = parameter_hash(params)
+    self.sha256 = state.parameter_hash(params)
 
   def features(self, volumes):
     """(n,d,h,w,1) -> float32 (n,f)."""
@@ -221,15 +221,6 @@ def requested(entry, schema, vectors):
     value = values[entry['attributes'][index]]
     chosen.append(np.nan if value is None else float(value))
   return np.asarray(chosen)
-
-
-def parameter_hash(params):
-  """sha256 over the parameters' paths and values."""
-  digest = hashlib.sha256()
-  for path, leaf in sorted(state.flatten(params).items()):
-    digest.update(path.encode())
-    digest.update(np.ascontiguousarray(leaf, dtype='<f4').tobytes())
-  return digest.hexdigest()
 
 
 def file_hash(path):

@@ -149,13 +149,45 @@ def sampling(release: Mapping[str, Any]) -> str:
   )
 
 
-def write(path: str | os.PathLike, statement: Mapping[str, Any]) -> None:
-  """Writes the statement atomically as strict JSON.
+def write(
+  path: str | os.PathLike,
+  statement: Mapping[str, Any],
+  before: Mapping[str, Any] | None = None,
+) -> None:
+  """Writes the statement atomically as strict JSON, with the caveats of `carried`.
+
+  Args:
+    path: of the file.
+    statement: of `build`.
+    before: the statement that it replaces, if there is one.
 
   Raises:
     OSError: the file cannot be written; its old content is intact.
   """
-  atomic.write_json(path, statement)
+  atomic.write_json(path, carried(statement, before or {}))
+
+
+def carried(statement: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+  """The statement with what the one before said against the releases it listed.
+
+  A release stays, and so does its model until another has been trained: a seed that
+  was fixed, or losses that were logged, are not undone by a run with other settings.
+
+  Args:
+    statement: of `build`.
+    before: the statement that it replaces, {} if there is none.
+  """
+  if not before.get('releases'):
+    return dict(statement)
+  known = {*statement['not_covered'], *NOT_COVERED}
+  kept = [text for text in before.get('not_covered', ()) if text not in known]
+  randomness, earlier = statement['randomness'], before.get('randomness', '')
+  if randomness in earlier:
+    randomness = earlier
+  elif earlier:
+    randomness = f'{randomness}. Of releases before: {earlier}'
+  not_covered = [*statement['not_covered'], *kept]
+  return {**statement, 'randomness': randomness, 'not_covered': not_covered}
 
 
 def finite(value: float) -> float | str:

@@ -26,6 +26,7 @@ def gather(config, work, splits, reconstruct):
     'banner': demonstration.warning(config.data),
     'config': to_plain(config),
     'requests': requests.origin(config),
+    'models': _models(work),
     'metrics': {key: value for key, value in metrics.items() if value is not None},
     'privacy': privacy,
     'log': work.events(),
@@ -35,6 +36,15 @@ def gather(config, work, splits, reconstruct):
       for name, pair in (work.read_json('store', 'control.json') or {}).items()
     },
   }
+
+
+def _models(work):
+  """What was made -> the model that made it, as the finished stages say."""
+  done = {
+    name: work.read_json('checkpoints', stage, 'done.json') or {}
+    for name, stage in (('samples', 'sample'), ('counterfactuals', 'counterfactual'))
+  }
+  return {name: found['model'] for name, found in done.items() if found.get('model')}
 
 
 def _images(work, splits, reconstruct):

@@ -20,6 +20,10 @@ def markdown(content):
     'A latent diffusion model that draws medical image volumes with requested '
     'attributes (ldm_jax).',
     *_requests(content.get('requests')),
+    *[
+      f'- Model of the {_text(name)}: {_text(model)}.'
+      for name, model in (content.get('models') or {}).items()
+    ],
     '',
     '## Meant for',
     '- method development, teaching and data exchange where scans cannot be shared;',

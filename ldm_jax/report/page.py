@@ -36,6 +36,7 @@ def write(path, content, sections=SECTIONS):
       title: headline; subtitle: line below it.
       banner: sentence in red above everything; by default that of a privacy.json of
         a demonstration split.
+      models: dict 'samples' | 'counterfactuals' -> the model that made them.
       config: dict of settings. metrics: metrics.json. privacy: privacy.json or None.
       requests: whose attribute values the samples' requests are, 'origin: sentence'.
       log: list of events {'stage', 'step', 'loss', ...}.

@@ -21,6 +21,11 @@ def summary(content):
       'They are for the data owner: remove them before publishing this page.</p></div>'
     )
   cards = ''.join(_cards(content, metrics))
+  made = ''.join(
+    f'<dt>Model of the {escape(name)}</dt><dd>{escape(model)}</dd>'
+    for name, model in (content.get('models') or {}).items()
+  )
+  notice += f'<dl>{made}</dl>' if made else ''
   return notice + (f'<div class="cards">{cards}</div>' if cards else '')
 
 

@@ -1,7 +1,5 @@
 """Writes counterfactuals/: NIfTI volumes on their sources' grids, and a table."""
 
-import shutil
-
 import numpy as np
 
 from ldm_jax.config import to_plain
@@ -53,7 +51,6 @@ def write_counterfactuals(config, work, trained, split, key=None):
   )
   true = truth.true_counterfactuals(config, split, chosen, own, new)
   found = _edited(config, trained, key, (x, own, new, keep), bool(true))
-  shutil.rmtree(work.root / 'counterfactuals', ignore_errors=True)
   is_internal = section.source != 'public'
   whose = wording_of(is_internal)
   rows = []
@@ -72,6 +69,7 @@ def write_counterfactuals(config, work, trained, split, key=None):
         'internal': is_internal,
         'attributes': whose,
         'editor': section.editor,
+        'model': trained.name,
         **{f'source_{k}': v for k, v in row(trained.schema, own[number]).items()},
         **{f'requested_{k}': v for k, v in row(trained.schema, new[number]).items()},
       }
@@ -92,7 +90,8 @@ def write_counterfactuals(config, work, trained, split, key=None):
       f'{split.ids[i]}: {_told(own)}' for i, own in zip(chosen, told, strict=True)
     ],
   )
-  return {'volumes': len(chosen), 'changes': changes, 'editor': section.editor}
+  summary = {'volumes': len(chosen), 'changes': changes, 'editor': section.editor}
+  return {**summary, 'model': trained.name}
 
 
 def wording_of(is_internal):

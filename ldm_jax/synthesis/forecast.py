@@ -26,8 +26,6 @@ def write_forecasts(config, work, trained, split, key=None):
   Returns:
     Number of patients; without any visits nothing is written.
   """
-  place = work.path('store', FORECASTS)
-  place.unlink(missing_ok=True)
   pairs = split and longest(split, config.adapt.pairs)
   chosen = np.arange(len(pairs.years) if pairs else 0)[
     : config.counterfactual.forecasts
@@ -49,7 +47,7 @@ def write_forecasts(config, work, trained, split, key=None):
     keep_detail=section.keep_detail,
   )
   np.savez(
-    place,
+    work.path('store', FORECASTS),
     earlier=x,
     predicted=result.volume,
     later=split.volumes(later),

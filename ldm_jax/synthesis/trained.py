@@ -11,7 +11,7 @@ from ldm_jax.data import text
 from ldm_jax.data.attributes import Schema
 from ldm_jax.diffusion.schedules import Schedule
 from ldm_jax.synthesis import paired
-from ldm_jax.training import adapted, checkpoint, drifted, networks
+from ldm_jax.training import adapted, checkpoint, drifted, networks, recorded, state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Trained:
     statistics: {'latent_mean', 'latent_std'}, each (c,), from public latents.
     schedule, prediction, drift: of the diffusion process.
     time: `paired.Time` of a model trained on pairs of visits, else None.
+    name: which model it is, with the start of its parameters' sha256, for people.
   """
 
   schema: Schema
@@ -42,6 +43,7 @@ class Trained:
   prediction: str
   drift: object
   time: object = None
+  name: str = ''
 
 
 def requested_text(config):
@@ -56,6 +58,17 @@ def requested_text(config):
   return text.read_one(config.sample.text, section.num_tokens, section.width)
 
 
+def sampled_stage(config, work):
+  """The stage whose denoiser `sample.model` asks for: 'adapt' or 'diffusion'.
+
+  Whether there is an adapted one is what the stage `adapt` left, not whether the config
+  names a private cohort now: its scans need not be there to sample.
+  """
+  done = work.read_json('checkpoints', 'adapt', 'done.json') or {}
+  is_adapted = done.get('adapted', bool(config.data.private.layout))
+  return 'adapt' if config.sample.model == 'adapt' and is_adapted else 'diffusion'
+
+
 def load(config, work, schema, volume_shape):
   """Reads the autoencoder and the denoiser that `sample.model` names.
 
@@ -67,7 +80,8 @@ def load(config, work, schema, volume_shape):
   Raises:
     ValueError: if a stage has not finished.
   """
-  is_adapted = config.sample.model == 'adapt' and config.data.private.layout
+  stage = sampled_stage(config, work)
+  is_adapted = stage == 'adapt'
   autoencoder = networks.autoencoder(config.autoencoder)
   weights = checkpoint.load_params(work.checkpoints('autoencoder'))
   denoiser = networks.denoiser(config, schema)
@@ -76,9 +90,10 @@ def load(config, work, schema, volume_shape):
     lambda x: autoencoder.apply({'params': weights}, x, method='encode')[0]
   )
   z = jax.eval_shape(encode, jax.ShapeDtypeStruct((1, *volume_shape, 1), np.float32))
+  params = denoiser_params(config, work, is_adapted)
   return Trained(
     schema=schema,
-    params=denoiser_params(config, work, is_adapted),
+    params=params,
     apply_denoiser=_with_text(denoiser, requested_text(config)),
     encode=encode,
     decode=jax.jit(
@@ -93,6 +108,7 @@ def load(config, work, schema, volume_shape):
     prediction=config.diffusion.prediction,
     drift=drifted.in_sampling(config, work) if is_adapted else None,
     time=paired.time_of(config.adapt.pairs, schema) if is_adapted else None,
+    name=_name(config, work, stage, params),
   )
 
 
@@ -112,6 +128,12 @@ def denoiser_params(config, work, is_adapted):
         'the network before. Run it again too: --stages=adapt,...'
       )
   return adapted.load(work.checkpoints('adapt'), decays, config.sample.ema_decay, base)
+
+
+def _name(config, work, stage, params):
+  """The model as tables, log and report call it."""
+  kept = recorded.read(work, stage) or {'name': recorded.name(config, stage)}
+  return f'{kept["name"]}, sha256 {state.parameter_hash(params)[:8]}'
 
 
 def _with_text(denoiser, embedded):

@@ -1,7 +1,5 @@
 """Writes samples/: NIfTI volumes with true affines, and the table of requests."""
 
-import shutil
-
 import numpy as np
 
 from ldm_jax.data import volume
@@ -41,17 +39,19 @@ def write_samples(config, work, trained, public, affine, key):
       batch_size=config.sample.batch_size,
       progress=advance,
     )
-  shutil.rmtree(work.root / 'samples', ignore_errors=True)
   rows, origin = [], {requests.COLUMN: requests.origin(config)}
   for i, (x, vector) in enumerate(zip(volumes, vectors, strict=True)):
     name = f'synthetic_{i:05d}'
     volume.write(work.path('samples', f'{name}.nii.gz'), x[..., 0], affine)
     asked = row(trained.schema, vector)
-    rows.append({'id': name, **asked, 'seed': config.seed, **origin})
+    rows.append(
+      {'id': name, **asked, 'seed': config.seed, 'model': trained.name, **origin}
+    )
   write_table(work.path('samples', 'samples.csv'), rows)
   np.savez(work.path('store', SAMPLES), volumes=volumes, requests=vectors)
   write_sweeps(config, work, trained, vectors[0], key)
-  return {'volumes': len(volumes)}
+  print(f'sample: drawn from the model {trained.name}')
+  return {'volumes': len(volumes), 'model': trained.name}
 
 
 def write_sweeps(config, work, trained, base, key, num_values=5):

@@ -80,14 +80,13 @@ def load_params(folder: pathlib.Path) -> PyTree:
   """
   path = (folder / 'params').absolute()
   if not path.is_dir():
+    stage = folder.name.partition('.')[0]
     raise ValueError(
-      f'There are no parameters at {path}: the stage {folder.name!r} has not '
-      f'finished in this work folder. Run it first (--stages={folder.name},...).'
+      f'There are no parameters at {path}: the stage {stage!r} has not '
+      f'finished in this work folder. Run it first (--stages={stage},...).'
     )
   with ocp.StandardCheckpointer() as checkpointer:
-    metadata = checkpointer.metadata(path)
-    tree = getattr(metadata, 'item_metadata', metadata)
-    tree = getattr(tree, 'tree', tree)
+    tree = _shapes(checkpointer, path)
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     abstract = jax.tree.map(
       lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), tree
@@ -118,14 +117,12 @@ def described(folder: str | os.PathLike, kind: str, key: str) -> dict[str, Any] 
   return module['options']
 
 
-def load_into(folder: str | os.PathLike, params: PyTree, key: str) -> PyTree:
-  """Parameters from another run or a converted file, with the shapes of `params`.
+def check_fits(folder: str | os.PathLike, params: PyTree, key: str) -> None:
+  """Refuses, from their shapes alone, what `load_into` would refuse.
 
   Args:
-    folder: contains `params`, as checkpoints/<stage> and CHECKPOINT of ldm-jax-convert
-      do.
-    params: nested parameters that are to be replaced.
-    key: config key, for the error.
+    folder, key: as in `load_into`.
+    params: nested parameters or their shapes.
 
   Raises:
     ValueError: there are no parameters, or they do not fit; the message says where.
@@ -136,9 +133,10 @@ def load_into(folder: str | os.PathLike, params: PyTree, key: str) -> PyTree:
       f'config.{key} is {str(folder)!r}, where there is no folder params; give a '
       'checkpoint of ldm-jax-convert or checkpoints/<stage> of a work folder.'
     )
-  found = load_params(folder)
+  with ocp.StandardCheckpointer() as checkpointer:
+    found = _shapes(checkpointer, (folder / 'params').absolute())
   theirs, ours = (
-    {jax.tree_util.keystr(path): leaf.shape for path, leaf in leaves}
+    {jax.tree_util.keystr(path): tuple(leaf.shape) for path, leaf in leaves}
     for leaves in map(jax.tree_util.tree_leaves_with_path, (found, params))
   )
   wrong = [
@@ -152,7 +150,29 @@ def load_into(folder: str | os.PathLike, params: PyTree, key: str) -> PyTree:
       f'config: {"; ".join(wrong[:4])}{"; ..." if len(wrong) > 4 else ""}. Set the '
       'options of its model to those it was trained with.'
     )
-  return found
+
+
+def load_into(folder: str | os.PathLike, params: PyTree, key: str) -> PyTree:
+  """Parameters from another run or a converted file, with the shapes of `params`.
+
+  Args:
+    folder: contains `params`, as checkpoints/<stage> and CHECKPOINT of ldm-jax-convert
+      do.
+    params: nested parameters that are to be replaced.
+    key: config key, for the error.
+
+  Raises:
+    ValueError: there are no parameters, or they do not fit; the message says where.
+  """
+  check_fits(folder, params, key)
+  return load_params(pathlib.Path(folder))
+
+
+def _shapes(checkpointer, path):
+  """Nested shapes and types of a checkpoint's parameters."""
+  metadata = checkpointer.metadata(path)
+  tree = getattr(metadata, 'item_metadata', metadata)
+  return getattr(tree, 'tree', tree)
 
 
 @contextlib.contextmanager

@@ -3,9 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import hashlib
+
 import flax
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
@@ -159,3 +162,12 @@ def partition(
       f'{", ".join(sorted(flat)[:8])}, ...'
     )
   return trained, frozen
+
+
+def parameter_hash(params):
+  """sha256 over the paths and values of nested parameters."""
+  digest = hashlib.sha256()
+  for path, leaf in sorted(flatten(params).items()):
+    digest.update(path.encode())
+    digest.update(np.ascontiguousarray(leaf, dtype='<f4').tobytes())
+  return digest.hexdigest()

@@ -133,3 +133,33 @@ def test_a_delta_above_one_over_the_patients_is_refused(tmp_path):
   fill(ledger, [2.0])
   with pytest.raises(ValueError, match='1/num_patients'):
     make_statement(ledger, delta=1e-2)
+
+
+def test_a_later_statement_keeps_what_was_said_against_earlier_releases(tmp_path):
+  """A fixed seed or logged losses are not undone by a run with other settings."""
+  path = tmp_path / 'privacy.json'
+  release = [{'name': 'adapt'}]
+  first = {
+    'releases': release,
+    'randomness': mechanism.describe_randomness(0),
+    'not_covered': ['losses were logged', *statement.NOT_COVERED],
+  }
+  later = {
+    'releases': release * 2,
+    'randomness': mechanism.describe_randomness(),
+    'not_covered': list(statement.NOT_COVERED),
+  }
+  write = lambda content, before: statement.write(path, content, before)
+  read = lambda: json.loads(path.read_text())
+  write(later, {**first, 'releases': []})
+  assert read() == later, 'there was no release to speak against'
+  write(later, first)
+  said = read()
+  assert said['releases'] == later['releases']
+  for words in (first['randomness'], later['randomness']):
+    assert said['randomness'].count(words) == 1
+  assert sorted(said['not_covered']) == sorted(first['not_covered'])
+  write(later, said)
+  assert read() == said, 'said twice'
+  write({**first, 'releases': release * 3}, said)
+  assert read()['randomness'] == said['randomness']

@@ -1,0 +1,120 @@
+"""What a finished stage left beside the old results takes their place, kill by kill.
+
+  checkpoints/<stage>          what the stage finished last
+  checkpoints/<stage>.new      a run of it that has not finished: it resumes from here
+  checkpoints/<stage>.new/outputs/...   what it has made of OUTPUTS so far
+
+done.json in checkpoints/<stage>.new says that the run has finished. Before it, nothing
+of the old results is touched; after it, `settle` goes on with the replacement, however
+often that is killed: each of its steps may be repeated.
+"""
+
+import errno
+import json
+import os
+import shutil
+
+# Stage -> what it leaves outside checkpoints/<stage>, replaced together.
+OUTPUTS = {
+  'prepare': (
+    *(f'store/{name}.json' for name in ('public', 'private', 'test', 'measuring')),
+    'privacy.json',
+  ),
+  'encode': ('report/autoencoder.html',),
+  'sample': ('samples', 'store/samples.npz', 'store/sweeps.npz'),
+  'counterfactual': (
+    *('counterfactuals', 'store/counterfactuals.npz', 'store/forecasts.npz'),
+  ),
+  'evaluate': ('metrics.json', 'store/control.json'),
+  'report': ('report/index.html', 'report/model_card.md'),
+}
+# Stages whose earlier outputs stay where a later run makes none: a cohort's index says
+# what was prepared of it, whether or not the config names the cohort now.
+ADDING = ('prepare',)
+NEW, ASIDE = '.new', '.old'
+
+
+def beside(stage):
+  """Name of the folder in checkpoints/ in which a stage runs."""
+  return f'{stage}{NEW}'
+
+
+def replace(root, stage):
+  """Puts what a finished run of a stage left beside into its place.
+
+  Args:
+    root: pathlib.Path of the work folder.
+    stage: its name; where no run of it has finished, nothing happens.
+  """
+  current = root / 'checkpoints' / stage
+  new = current.with_name(beside(stage))
+  if not (new / 'done.json').is_file():
+    return
+  listed = new / 'outputs.json'
+  names = json.loads(listed.read_text()) if listed.is_file() else ()
+  for name in OUTPUTS.get(stage, ()):
+    made, target = new / 'outputs' / name, root / name
+    if made.exists():
+      target.parent.mkdir(parents=True, exist_ok=True)
+      _put(made, target)
+    elif name not in names and stage not in ADDING:
+      _remove(target)
+    _remove(_aside(target))
+  _remove(new / 'outputs')
+  _put(new, current)
+  _remove(_aside(current))
+
+
+def settle(root):
+  """Completes every replacement that was cut, and finds runs of older versions.
+
+  They ran in checkpoints/<stage> itself: one that was interrupted there goes on in
+  checkpoints/<stage>.new.
+
+  Args:
+    root: pathlib.Path of the work folder.
+  """
+  folder = root / 'checkpoints'
+  for path in sorted(folder.glob(f'[!.]*{NEW}')):
+    replace(root, path.name.removesuffix(NEW))
+  for path in sorted(folder.glob(f'.*{ASIDE}')):
+    current = folder / path.name[1 : -len(ASIDE)]
+    if current.exists():
+      _remove(path)
+    else:
+      os.rename(path, current)
+  for path in sorted(folder.glob('*/started.json')):
+    old, stage = path.parent, path.parent.name
+    is_cut = not (old / 'done.json').is_file() and '.' not in stage
+    if is_cut and not old.with_name(beside(stage)).exists():
+      os.rename(old, old.with_name(beside(stage)))
+
+
+def _put(made, target):
+  """Moves a file or folder over another; a folder there is first set aside."""
+  if target.is_dir():
+    _remove(_aside(target))
+    os.rename(target, _aside(target))
+  try:
+    os.replace(made, target)
+  except OSError as error:
+    if error.errno != errno.EXDEV:
+      raise
+    # The store, say, is a link to another disk.
+    near = target.with_name(f'.{target.name}{NEW}')
+    _remove(near)
+    (shutil.copytree if made.is_dir() else shutil.copy2)(made, near)
+    os.replace(near, target)
+    _remove(made)
+
+
+def _aside(target):
+  return target.with_name(f'.{target.name}{ASIDE}')
+
+
+def _remove(path):
+  """Removes a file, a link or a folder, if it is there."""
+  if path.is_dir() and not path.is_symlink():
+    shutil.rmtree(path, ignore_errors=True)
+  else:
+    path.unlink(missing_ok=True)
