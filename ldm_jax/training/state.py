@@ -1,9 +1,8 @@
 """The state of a training run as one pytree, and its optimiser update."""
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-
-import hashlib
 
 import flax
 import jax
