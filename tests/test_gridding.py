@@ -49,7 +49,7 @@ def plan(config, *_):
 
 @pytest.fixture(scope='module')
 def examined(tmp_path_factory):
-  """(work folder, output, flags) of doctor on small scans, half of whose ids do not match."""
+  """(work folder, output, flags) of doctor on scans half of whose ids do not match."""
   place = tmp_path_factory.mktemp('gridding')
   names = ['a', 'b', 'c', 'd', '007', '008', '009', '010']
   rows = [*names[:4], '7', '8', '9', '10']
