@@ -40,7 +40,10 @@ def suggest(config, looks, cohorts, spec, speed, plan):
     none), 'fault'.
   """
   geometries = looks['public'].geometries if 'public' in looks else []
-  if not geometries:
+  # The grid of a phantom that stands in for public patients says nothing of the scans.
+  layouts = [config.data[name].layout for name in ('public', 'private')]
+  stands_in = layouts[0].startswith('phantom_') and layouts[1] not in ('', layouts[0])
+  if not geometries or stands_in:
     return None
   room = config.doctor.max_voxels or math.prod(spec.shape)
   proposed = fitting.propose(geometries, spec, multiples(config), room)
