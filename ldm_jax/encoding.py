@@ -22,23 +22,30 @@ from ldm_jax.workfolder import progress_bar
 def encode(config, work, split, tag, encoder, params):
   """Encodes a split, keeps what is asked for in the store, returns the means (n,...,c).
 
+  What the store holds of this autoencoder stays as it is: on other devices it would
+  come out with other last bits, under models that were trained on these.
+
   Args:
     config, work: of the run.
     split: prepared cohort.
     tag: hash of the autoencoder.
     encoder, params: of `staging.encoder`.
   """
+  kinds = ('mean', 'logvar') if config.encode.logvar else ('mean',)
+  kept = {kind: stored.read(work.store, split, tag, kind) for kind in kinds}
+  if all(latents is not None for latents in kept.values()):
+    return np.asarray(kept['mean'])
   if config.encode.logvar:
     encoder = _posterior(config, params)
   with progress_bar(f'encode {split.name}', len(split), 'volume') as advance:
     found = measurement.encode_split(
       encoder, split, config.autoencoder.batch_size, advance
     )
-  if config.encode.logvar:
-    found, logvar = np.split(found, 2, axis=-1)
-    stored.write(work.store, split, tag, logvar, 'logvar')
-  stored.write(work.store, split, tag, found)
-  return found
+  found = dict(zip(kinds, np.split(found, len(kinds), axis=-1), strict=True))
+  for kind in reversed(kinds):
+    if kept[kind] is None:
+      stored.write(work.store, split, tag, found[kind], kind)
+  return found['mean'] if kept['mean'] is None else np.asarray(kept['mean'])
 
 
 def pretraining_examples(config, work, split):
