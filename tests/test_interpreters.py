@@ -9,6 +9,8 @@ import pytest
 from tests.interpreters import environment, interpreters
 
 MICRO = pathlib.Path(__file__).with_name('micro.py')
+# All other tests run under this Python; it stands in where there is no other.
+OTHERS = interpreters()[1:] or interpreters()
 
 
 def run(python, work, stages, *flags):
@@ -31,19 +33,19 @@ def run(python, work, stages, *flags):
     text=True,
   )
   assert told.returncode == 0, told.stderr[-2000:]
-  assert 'arning' not in told.stderr
+  assert 'persistent compilation cache' not in told.stderr
   assert list((work.parent / 'jax').glob('*-cache'))
 
 
-@pytest.mark.parametrize('python', interpreters())
+@pytest.mark.parametrize('python', OTHERS)
 def test_the_first_stages_end_well(python, tmp_path):
   flag = '--config.autoencoder.steps=1'
   run(python, tmp_path / 'work', 'prepare,autoencoder', flag)
 
 
-@pytest.mark.parametrize('python', interpreters())
+@pytest.mark.parametrize('python', OTHERS)
 def test_sampling_editing_and_the_audit_end_well(python, finished, tmp_path):
   work = shutil.copytree(finished, tmp_path / 'work')
-  flags = ('--config.audit.num_canaries=8', '--config.audit.participations=1')
-  changed = ('--config.sample.num=2', '--config.counterfactual.num=1')
+  flags = ('--config.audit.num_canaries=8', '--config.audit.participations=2')
+  changed = ('--config.sample.num=8', '--config.counterfactual.steps=2')
   run(python, work, 'sample,counterfactual,audit', *flags, *changed)
