@@ -68,8 +68,8 @@ setup(
   entry_points={
     'console_scripts': [
       'ldm-jax=ldm_jax.main:run',
-      'ldm-jax-convert=ldm_jax.converting:run',
-      'ldm-jax-privacy=ldm_jax.planning:main',
+      'ldm-jax-convert=ldm_jax.commands.convert_weights:run',
+      'ldm-jax-privacy=ldm_jax.commands.plan_privacy:main',
     ],
   },
 )

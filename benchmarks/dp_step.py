@@ -3,9 +3,9 @@
     python benchmarks/dp_step.py [--cases=NAME,...] [--repeats=5] [--device=cuda]
     python benchmarks/dp_step.py --chunk=16 --only=time   # neither peers nor memory
 
-Ours is the step of the stage `adapt` (`adaptation.private_step`), clipping per patient,
-noise on every parameter, Adam and the parameter average; the non-private one is the
-same network's step on the same batch. The peers train MONAI's UNet of the same
+Ours is the step of the stage `adapt` (`private_step.private_step`), clipping per
+patient, noise on every parameter, Adam and the parameter average; the non-private one
+is the same network's step on the same batch. The peers train MONAI's UNet of the same
 architecture: per-example gradients by `torch.func.vmap` written by hand, and Opacus
 with functorch and with hooks (`pip install --no-deps opacus`; left out if it lacks).
 One line of JSON: three ratios, each the worst over the cases, and the cases.
@@ -28,11 +28,11 @@ import numpy as np
 import optax
 from dp_peers import CLIP_NORM, LEARNING_RATE, SIGMA
 
-from ldm_jax.defaults import defaults
-from ldm_jax.privacy import mechanism, schemes
-from ldm_jax.training import adaptation, methods, state
-from ldm_jax.training import diffusion as denoising
+from ldm_jax.config.defaults import defaults
+from ldm_jax.privacy import mechanisms, secret_key
+from ldm_jax.training import denoising_loss, methods, state
 from ldm_jax.training import mesh as meshes
+from ldm_jax.training import private_step as private_steps
 
 CHUNK = 16  # patients a compiled call: what bounds the memory of a larger batch
 DRAWS = 8
@@ -62,7 +62,7 @@ def ours(size, batch, kind, quick=False, chunk=CHUNK):
   case = model_step.denoiser(size, batch, config)
   params = state.flatten(case.any_params()['unet'])
   module = networks.Conditioned(case.networks['unet'][0].module)
-  losses = denoising.denoising_losses(module, networks.schedule(), 'epsilon', 0.0)
+  losses = denoising_loss.denoising_losses(module, networks.schedule(), 'epsilon', 0.0)
   frozen = {}
   if kind == 'lora':
     section = defaults().adapt
@@ -86,23 +86,28 @@ def plain_step(losses, params, frozen, size, batch):
     'z': networks.latents(size, batch),
     'attributes': networks.contexts(batch),
   }
-  optimizer = denoising.optimizer(LEARNING_RATE, 1000)
-  losses = denoising.example_losses(losses)
+  optimizer = denoising_loss.optimizer(LEARNING_RATE, 1000)
+  losses = denoising_loss.example_losses(losses)
   return model_step.training(losses, optimizer, params, examples, frozen)
 
 
 def private_step(losses, params, frozen, size, batch, draws, chunk):
   optimizer = optax.adam(LEARNING_RATE)
   mesh = meshes.make_mesh(devices=jax.devices()[:1])
-  scheme = schemes.Poisson(
+  scheme = mechanisms.Poisson(
     num_patients=10 * batch,
     batch_size=batch,
     steps=1000,
     clip_norm=CLIP_NORM,
     noise_multiplier=SIGMA,
   )
-  take = adaptation.private_step(
-    denoising.patient_loss(losses, draws), optimizer, mesh, 0.999, scheme, microbatch=0
+  take = private_steps.private_step(
+    denoising_loss.patient_loss(losses, draws),
+    optimizer,
+    mesh,
+    0.999,
+    scheme,
+    microbatch=0,
   )
   current, chunk = model_step.begun(params, optimizer, mesh), min(chunk, batch)
   z, attributes = networks.latents(size, batch), networks.contexts(batch)
@@ -118,7 +123,7 @@ def private_step(losses, params, frozen, size, batch, draws, chunk):
       patients = np.arange(start, start + chunk, dtype=np.int32)
       yield meshes.put_examples(mesh, (examples, np.ones(chunk, bool), patients))
 
-  key, secret = jax.random.key(0), mechanism.new_noise_key(0)
+  key, secret = jax.random.key(0), secret_key.new_noise_key(0)
 
   def step():
     nonlocal current

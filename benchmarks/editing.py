@@ -20,8 +20,10 @@ import jax
 import networks
 import numpy as np
 
-from ldm_jax.models.conditional import ConditionalDenoiser
-from ldm_jax.synthesis import editors, generate, pix2pix_zero
+from ldm_jax.models.denoisers.conditional import ConditionalDenoiser
+from ldm_jax.synthesis import generate
+from ldm_jax.synthesis.editors import pix2pix_zero, registry
+from ldm_jax.synthesis.editors.setting import Setting
 
 DRIFT, NUM_ATTRIBUTES = 0.1, 3
 # As the peers' UNet in `networks`, over the tokens of three attributes.
@@ -62,7 +64,7 @@ def sides(size, batch, num_steps, unet):
       apply, schedule, z.shape[1:], num_steps=num_steps, drift=drift
     )
     found[name] = functools.partial(run, params, new, keys)
-  setting = editors.Setting(apply, schedule, num_steps)
+  setting = Setting(apply, schedule, num_steps)
   rates = 0.005, 0.001
   record = jax.jit(lambda params: pix2pix_zero.recorded(setting, params, z, own, rates))
   source = jax.block_until_ready(record(params))
@@ -70,7 +72,7 @@ def sides(size, batch, num_steps, unet):
     lambda params, source: pix2pix_zero.guided(setting, params, source, own, new)
   )
   found['guided'] = functools.partial(guide, params, source)
-  edit = editors.make('pix2pix_zero', setting)
+  edit = registry.make('pix2pix_zero', setting)
   found['whole_edit'] = functools.partial(edit, params, z, own, new)
   return {
     name: lambda step=step: jax.block_until_ready(step())

@@ -5,8 +5,8 @@
 A store of phantom stacks is prepared; then training is played: at every step a batch of
 volumes (stage autoencoder) or of latents (stage diffusion) is asked for, and the step
 itself waits as a host waits for its accelerator. `in_turn` makes each batch before its
-step, `ahead` as the stages do, in a thread (`data.ahead`). Fed is the share of the time
-in which the accelerator works; 1 is perfect.
+step, `ahead` as the stages do, in a thread (`data.prefetch`). Fed is the share of the
+time in which the accelerator works; 1 is perfect.
 """
 
 import argparse
@@ -19,12 +19,12 @@ import time
 
 import numpy as np
 
-from ldm_jax.data import latents, store
-from ldm_jax.data.ahead import Ahead
-from ldm_jax.data.augment import augment
 from ldm_jax.data.batching import epoch_batch
-from ldm_jax.data.phantom import cardiac
-from ldm_jax.data.preprocess import Spec
+from ldm_jax.data.phantom.cardiac import cohort as cardiac
+from ldm_jax.data.prefetch import Ahead
+from ldm_jax.data.preprocessing.augment import augment
+from ldm_jax.data.preprocessing.preprocess import Spec
+from ldm_jax.data.store import latents, store
 
 SHAPE, LATENT = (14, 96, 96), (14, 24, 24, 4)
 WARM_UP = 5

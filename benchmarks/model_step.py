@@ -14,12 +14,10 @@ import jax.numpy as jnp
 import networks
 import numpy as np
 
-from ldm_jax.defaults import defaults
-from ldm_jax.training import autoencoder as autoencoding
-from ldm_jax.training import diffusion as denoising
+from ldm_jax.config.defaults import defaults
+from ldm_jax.training import autoencoder_loss, denoising_loss, state
 from ldm_jax.training import mesh as meshes
-from ldm_jax.training import state
-from ldm_jax.training.step import plain_step
+from ldm_jax.training.plain_step import plain_step
 
 LEARNING_RATE, KL_WEIGHT = 1e-4, 1e-6
 
@@ -44,12 +42,12 @@ def denoiser(size, batch, config=networks.UNET):
   examples = {'z': z, 'attributes': context}
 
   def ours(modules, params):
-    losses = denoising.denoising_losses(
+    losses = denoising_loss.denoising_losses(
       networks.Conditioned(modules['unet']), networks.schedule(), 'epsilon', 0.0
     )
-    optimizer = denoising.optimizer(LEARNING_RATE, 1000)
+    optimizer = denoising_loss.optimizer(LEARNING_RATE, 1000)
     return training(
-      denoising.example_losses(losses), optimizer, params['unet'], examples
+      denoising_loss.example_losses(losses), optimizer, params['unet'], examples
     )
 
   def peer(found, peer):
@@ -83,8 +81,8 @@ def autoencoder(size, batch, config=networks.AUTOENCODER):
     section = defaults().autoencoder
     section.update(l1_weight=1.0, mse_weight=0.0, kl_weight=KL_WEIGHT)
     section.learning_rate = LEARNING_RATE
-    losses = autoencoding.example_losses(modules['autoencoder'], section)
-    optimizer = autoencoding.optimizer(section)
+    losses = autoencoder_loss.example_losses(modules['autoencoder'], section)
+    optimizer = autoencoder_loss.optimizer(section)
     return training(losses, optimizer, params['autoencoder'], {'x': x})
 
   def peer(found, peer):
@@ -112,7 +110,7 @@ def autoencoder(size, batch, config=networks.AUTOENCODER):
 
 
 def training(losses, optimizer, params, batch, frozen=None):
-  """step() of `training.step.plain_step`, which moves its own copy of params.
+  """step() of `training.plain_step.plain_step`, which moves its own copy of params.
 
   params may be nested or flat; frozen is a flat dict of those that do not move.
   """

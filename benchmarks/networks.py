@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ldm_jax.diffusion import schedules
-from ldm_jax.models import reference_monai
+from ldm_jax.models.interop import reference_monai
 
 CONTEXT_DIM, LATENT_CHANNELS = 64, 4
 # What MONAI's inferer puts in the place of a dropped condition.

@@ -26,11 +26,12 @@ import warnings
 
 import numpy as np
 
-from ldm_jax.data import store, volume
-from ldm_jax.data.attributes import Schema
-from ldm_jax.data.cohort import Cohort, FileSource, Record
-from ldm_jax.data.phantom import cardiac
-from ldm_jax.data.preprocess import Spec
+from ldm_jax.data.cohorts.attributes import Schema
+from ldm_jax.data.cohorts.cohort import Cohort, FileSource, Record
+from ldm_jax.data.phantom.cardiac import cohort as cardiac
+from ldm_jax.data.preprocessing.preprocess import Spec
+from ldm_jax.data.readers import volume
+from ldm_jax.data.store import store
 
 CORES = os.cpu_count()
 PAGE = 1024  # float32 of a page of memory

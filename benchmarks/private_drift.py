@@ -19,12 +19,12 @@ import json
 import jax
 import numpy as np
 
-from ldm_jax import choosing, releasing, staging
-from ldm_jax import config as configs
-from ldm_jax.defaults import defaults
+from ldm_jax.config import parsing
+from ldm_jax.config.defaults import defaults
 from ldm_jax.diffusion import process, shift
-from ldm_jax.privacy import accounting, drifts, mechanism, release
-from ldm_jax.synthesis.asked import Asked
+from ldm_jax.pipeline import drift_search, inputs, private_releases
+from ldm_jax.privacy import accounting, releases, secret_key
+from ldm_jax.synthesis.drift_probe import Asked
 from ldm_jax.training import networks
 from ldm_jax.workfolder import WorkFolder
 
@@ -71,23 +71,23 @@ def synthetic(num_patients):
 
 def of_work_folder(config, work):
   """As `synthetic`, of a run."""
-  found = staging.splits(config, work)
+  found = inputs.splits(config, work)
   public, target = (
-    choosing.parts(config, work, found[name]) for name in ('public', 'private')
+    drift_search.parts(config, work, found[name]) for name in ('public', 'private')
   )
-  return choosing.network(config, work, found['private']), public[2:], target[2:]
+  return drift_search.network(config, work, found['private']), public[2:], target[2:]
 
 
 def measure(asked, public, target, search, epsilons, seeds):
   """The figures of one search."""
   config = asked.config
   config.adapt.drift.search = search
-  clip, count = releasing.CLIP_NORMS[search], len(target[1])
-  scale = drifts.public_scale(choosing.vectors(asked, *public))
-  parts = choosing.vectors(asked, *target)
+  clip, count = private_releases.CLIP_NORMS[search], len(target[1])
+  scale = releases.public_scale(drift_search.vectors(asked, *public))
+  parts = drift_search.vectors(asked, *target)
   finish = finisher(asked, search, public, target)
   plain = finish(parts.mean(0))
-  clipped = finish(scale * release.clip_rows(parts / scale, clip).mean(0))
+  clipped = finish(scale * releases.clip_rows(parts / scale, clip).mean(0))
   found = {
     'not_private': np.round(plain, 4).tolist(),
     'moved_by_clipping': float(np.abs(clipped - plain).max()),
@@ -97,8 +97,8 @@ def measure(asked, public, target, search, epsilons, seeds):
     sigma = accounting.calibrate(epsilon, DELTA, 1.0, 1)
     errors = []
     for seed in range(seeds):
-      key = mechanism.new_noise_key(seed)
-      mean, _ = drifts.private_parts(parts, scale, clip, sigma, count, key, search)
+      key = secret_key.new_noise_key(seed)
+      mean, _ = releases.private_parts(parts, scale, clip, sigma, count, key, search)
       errors.append(np.abs(finish(mean) - plain).max())
     found[f'epsilon_{epsilon:g}'] = {
       'mean_error': float(np.mean(errors)),
@@ -112,7 +112,7 @@ def finisher(asked, search, public, target):
   """mean vector -> drift (c,) or (1,): what follows from the release."""
   section = asked.config.adapt.drift
   if search == 'private_loss':
-    return lambda mean: np.atleast_1d(drifts.least(mean, list(section.grid)))
+    return lambda mean: np.atleast_1d(releases.least_drift(mean, list(section.grid)))
   examples = public[0]
   conditions = examples['attributes'].reshape(-1, examples['attributes'].shape[-1])
   shape = target[0]['z'].shape[2:]
@@ -130,7 +130,7 @@ def main(argv=None):
   parser.add_argument('--workdir', default='')
   flags = parser.parse_args(argv)
   if flags.config:
-    config = configs.load(flags.config)
+    config = parsing.load(flags.config)
     asked, public, target = of_work_folder(config, WorkFolder(flags.workdir))
   else:
     asked, public, target = synthetic(flags.patients)

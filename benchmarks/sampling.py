@@ -113,7 +113,7 @@ def decoder(size, batch, config=networks.AUTOENCODER):
 
 
 def our_decoder(modules, params):
-  """decode(z), compiled with the weights inside as `synthesis.trained` does."""
+  """decode(z), compiled with the weights inside as `synthesis.system` does."""
   apply = functools.partial(
     modules['autoencoder'].apply,
     {'params': jax.device_put(params['autoencoder'])},

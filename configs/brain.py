@@ -20,10 +20,10 @@ coarse for a sound counterfactual, whose changes are smaller than that error: th
 older brain, encoded and decoded, is no nearer to the truth than the source itself.
 """
 
-from ldm_jax import ablations, presets
-from ldm_jax.config import parse_arg
-from ldm_jax.defaults import defaults
-from ldm_jax.defaults_autoencoder import use_recipe
+from ldm_jax.config import ablations, presets
+from ldm_jax.config.autoencoder import use_recipe
+from ldm_jax.config.defaults import defaults
+from ldm_jax.config.parsing import parse_arg
 
 LAYOUTS = ('ixi', 'oasis', 'adni', 'bids')
 # Background, CSF, grey, white, lateral ventricles, hippocampi, cerebellum and stem.

@@ -10,13 +10,18 @@ Every slice is 8-10 mm thick, so kernels and strides leave depth alone except in
 denoiser's lower level, which makes neighbouring slices agree.
 """
 
-from ldm_jax import ablations, presets
-from ldm_jax.config import parse_arg
-from ldm_jax.defaults import defaults
-from ldm_jax.defaults_autoencoder import use_recipe
+from ldm_jax.config import ablations, presets
+from ldm_jax.config.autoencoder import use_recipe
+from ldm_jax.config.defaults import defaults
+from ldm_jax.config.parsing import parse_arg
 
 REAL = ('scd', 'acdc', 'mnms', 'mnms2', 'ukbb')
-LABELS = (0, 1, 2, 3)  # background, LV cavity, myocardium, RV: data/labels.py
+LABELS = (
+  0,
+  1,
+  2,
+  3,
+)  # background, LV cavity, myocardium, RV: data/cohorts/label_values.py
 SIZES = {
   # (slices, rows, columns), mm
   'tiny': ((8, 32, 32), (12.0, 5.5, 5.5)),

@@ -12,11 +12,11 @@ films 28.9 dB, SSIM 0.94; squared Frechet distance to held-out private ones 0.29
 and 0.111 after 40 steps of fine-tuning, 0.198 and 0.112 with drift (3 seeds).
 """
 
-from ldm_jax import ablations, presets
-from ldm_jax.config import parse_arg
-from ldm_jax.data.image import LONGER_SIDE_MM
-from ldm_jax.defaults import defaults
-from ldm_jax.defaults_autoencoder import use_recipe
+from ldm_jax.config import ablations, presets
+from ldm_jax.config.autoencoder import use_recipe
+from ldm_jax.config.defaults import defaults
+from ldm_jax.config.parsing import parse_arg
+from ldm_jax.data.readers.picture import LONGER_SIDE_MM
 
 PHANTOM_LABELS = (0, 1, 2, 3, 4)  # background, lungs, heart, effusion, consolidation
 SIDES = {'tiny': 32, 'small': 64, 'full': 256}

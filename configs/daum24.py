@@ -7,7 +7,7 @@
 Volumes (13,96,96), latents (1,13,24,24), 14 attributes; an autoencoder of 1.14 M
 parameters, a UNet of 27.8 M (published: 27.9 M), an attribute encoder of 8.7 k. What
 the publication leaves open was chosen to meet these counts: see
-`ldm_jax/models/sliceunet.py` and the comments below.
+`ldm_jax/models/denoisers/daum24.py` and the comments below.
 
 Not as published: patients are the unit of privacy instead of volumes; attributes are
 scaled by fixed clinical ranges, missing ones have a learned token; no dropout, because
@@ -15,9 +15,9 @@ one draw for a whole batch would tie patients together; learning rates warm up a
 in pre-training.
 """
 
-from ldm_jax import presets
-from ldm_jax.config import parse_arg
-from ldm_jax.defaults import defaults
+from ldm_jax.config import presets
+from ldm_jax.config.defaults import defaults
+from ldm_jax.config.parsing import parse_arg
 
 SHAPE, SPACING_MM = (13, 96, 96), (10.0, 1.83, 1.83)
 PATIENTS = {

@@ -29,14 +29,17 @@ count as public; what was chosen is printed, and any --config flag overrides it.
 import math
 import pathlib
 
-from ldm_jax import presets
-from ldm_jax.config import parse_arg
-from ldm_jax.data import sources
-from ldm_jax.data import table as tables
+from ldm_jax.config import presets
+from ldm_jax.config.autoencoder import use_recipe
+from ldm_jax.config.defaults import defaults
+from ldm_jax.config.parsing import parse_arg
+from ldm_jax.data import cohorts_of_config
 from ldm_jax.data.layouts import folder
-from ldm_jax.data.phantom import brain, cardiac, chest, head
-from ldm_jax.defaults import defaults
-from ldm_jax.defaults_autoencoder import use_recipe
+from ldm_jax.data.phantom.brain import cohort as brain
+from ldm_jax.data.phantom.brain import head
+from ldm_jax.data.phantom.cardiac import cohort as cardiac
+from ldm_jax.data.phantom.chest import cohort as chest
+from ldm_jax.data.tables import table as tables
 
 OPTIONS = ('table', 'subject', 'image', 'label', 'visit')
 COLUMN = 'cohort'  # of the table, taken without being named
@@ -94,7 +97,9 @@ def get_config(arg=''):
     config.diffusion.steps = 50000
     config.sample.num = 500
   use_recipe(config, args.autoencoder)
-  numbers = {name: len(cohort) for name, cohort in sources.cohorts(config.data).items()}
+  numbers = {
+    name: len(cohort) for name, cohort in cohorts_of_config.cohorts(config.data).items()
+  }
   chosen = presets.use_numbers(
     config, args.preset, numbers['public'], numbers['private']
   )
@@ -195,7 +200,9 @@ def _parts_by_column(args, column):
       'public=FOLDER, public=none or split=demo.'
     )
   return {
-    name: f'{sources.PUBLISHED}{name}' for name in folder.COHORTS if name in words
+    name: f'{cohorts_of_config.PUBLISHED}{name}'
+    for name in folder.COHORTS
+    if name in words
   }
 
 

@@ -6,10 +6,10 @@ FOLDER holds participants.tsv, images/ and labels/; the patients are split into 
 private and test parts. Requested: volume of the anterior and posterior part in mm3.
 """
 
-from ldm_jax import ablations, presets
-from ldm_jax.config import parse_arg
-from ldm_jax.defaults import defaults
-from ldm_jax.defaults_autoencoder import use_recipe
+from ldm_jax.config import ablations, presets
+from ldm_jax.config.autoencoder import use_recipe
+from ldm_jax.config.defaults import defaults
+from ldm_jax.config.parsing import parse_arg
 
 
 def get_config(arg=''):

@@ -11,8 +11,8 @@ import sys
 
 import numpy as np
 
-from ldm_jax.report import png
-from ldm_jax.synthesis.edited import COUNTERFACTUALS
+from ldm_jax.report import figures
+from ldm_jax.synthesis.write_counterfactuals import COUNTERFACTUALS
 
 NUM_CASES = 8
 ZOOM = 3
@@ -38,7 +38,7 @@ def main(workdir, target='docs/counterfactuals.png'):
   pixels = np.kron(np.vstack([axial, coronal]), np.ones((ZOOM, ZOOM)))
   # 64 shades: the noise would triple the file.
   pixels = np.round(63 * np.clip(pixels, 0, 1)) * 4
-  pathlib.Path(target).write_bytes(png.encode(pixels.astype(np.uint8)))
+  pathlib.Path(target).write_bytes(figures.encode_png(pixels.astype(np.uint8)))
 
 
 if __name__ == '__main__':

@@ -5,8 +5,9 @@ import sys
 
 import numpy as np
 
-from ldm_jax.data.phantom import brain, chest
-from ldm_jax.report import png
+from ldm_jax.data.phantom.brain import cohort as brain
+from ldm_jax.data.phantom.chest import cohort as chest
+from ldm_jax.report import figures
 
 STATES = ((30.0, 'CN'), (60.0, 'CN'), (85.0, 'CN'), (75.0, 'MCI'), (75.0, 'AD'))
 FILMS = (
@@ -50,4 +51,4 @@ if __name__ == '__main__':
   rows = [np.kron(row, np.ones((2, 2))) for row in heads()] + [films()]
   # 64 shades: the noise would triple the file.
   pixels = np.round(63 * np.clip(np.vstack(rows), 0, 1)) * 4
-  pathlib.Path(target).write_bytes(png.encode(pixels.astype(np.uint8)))
+  pathlib.Path(target).write_bytes(figures.encode_png(pixels.astype(np.uint8)))

@@ -35,10 +35,9 @@ import shutil
 import subprocess
 import sys
 
-from ldm_jax import checks
-from ldm_jax import config as configs
-from ldm_jax.data import demonstration
-from ldm_jax.report import arms as table
+from ldm_jax.config import checks, parsing
+from ldm_jax.data import demonstration_split
+from ldm_jax.report import sweep_table
 
 SHARED_STAGES = ('prepare', 'autoencoder', 'encode', 'diffusion')
 # Learned by the stage evaluate, from public volumes; it knows what it was learned from.
@@ -67,9 +66,9 @@ def main(argv):
   dry = os.environ.get('DRY_RUN') == '1'
   try:
     arms = read_arms(spec, group, pattern)
-    fresh = fresh or configs.load(spec).data.private.layout.startswith('phantom_')
+    fresh = fresh or parsing.load(spec).data.private.layout.startswith('phantom_')
     note = ALONE if fresh else TOGETHER
-    banner = demonstration.warning(with_flags(spec, flags).data)
+    banner = demonstration_split.warning(with_flags(spec, flags).data)
     print(f'sweep: {" ".join(filter(None, (banner, note)))}', flush=True)
     base = root / 'base'
     if not fresh:
@@ -86,8 +85,8 @@ def main(argv):
       if not dry:
         give(root / name, base, MEASURING)
         keep_drift(root / name, overrides, drifts)
-        found[name] = table.figures(root / name)
-        text = table.write(root, found, arms, note, banner)
+        found[name] = sweep_table.figures(root / name)
+        text = sweep_table.write(root, found, arms, note, banner)
   except subprocess.CalledProcessError as error:
     print(f'sweep: this arm failed: {shlex.join(error.cmd)}', file=sys.stderr)
     return error.returncode
@@ -115,7 +114,7 @@ def with_flags(spec, flags):
   """The config that all arms begin with."""
   words = [flag.removeprefix('--config.').partition('=') for flag in flags]
   keys = {key: value for key, _, value in words if not key.startswith('--')}
-  return configs.override(configs.load(spec), keys)
+  return parsing.override(parsing.load(spec), keys)
 
 
 def read_arms(spec, group='', pattern=''):
@@ -144,7 +143,7 @@ def read_arms(spec, group='', pattern=''):
   arms = {}
   for name, overrides in _named(groups[group or next(iter(groups))]):
     if re.search(pattern, name):
-      checks.check(configs.override(configs.load(spec), overrides))
+      checks.check(parsing.override(parsing.load(spec), overrides))
       arms[re.sub(r'[^\w.,=+-]', '_', name)[:200]] = overrides
   if not arms:
     raise ValueError(f'{spec} has no arm whose name matches --arms={pattern}.')

@@ -46,10 +46,10 @@ def main(argv=None):
     require_one_process(os.environ)
     set_up_jax()
     # Imported late: jax reads the environment when it is first imported.
-    from ldm_jax import checks, stages
-    from ldm_jax import config as configs
+    from ldm_jax import stages
+    from ldm_jax.config import checks, parsing
 
-    config = configs.override(configs.load(flags.config), _overrides(rest))
+    config = parsing.override(parsing.load(flags.config), _overrides(rest))
     if 'doctor' in flags.stages.split(','):
       words = (f'--config={flags.config}', f'--workdir={flags.workdir}', *rest)
       config.doctor.command = words
@@ -99,8 +99,8 @@ def set_up_jax():
   """Settings that jax and the C library read once: call it before importing jax.
 
   Compiled programs are kept between runs, but for those that call oneDNN
-  (`models/cache_guard.py`); a program may use all cores; memory is kept between steps
-  (`keep_memory`).
+  (`models/conv/cache_guard.py`); a program may use all cores; memory is kept between
+  steps (`keep_memory`).
   """
   keep_memory()
   cache = pathlib.Path(

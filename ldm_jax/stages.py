@@ -5,51 +5,54 @@ command line calls it. It reads what earlier stages left in the work folder, nev
 their memory. Read from top to bottom.
 """
 
-from ldm_jax import (
-  adapting,
-  auditing,
-  autoencoding,
-  choosing,
-  editing,
-  encoding,
-  examining,
-  measuring,
-  pairing,
-  readying,
-  running,
-  staging,
-)
-from ldm_jax.config import to_plain
-from ldm_jax.data import fitting, sources, store, tally
-from ldm_jax.data.ahead import Ahead
+from ldm_jax.config.parsing import to_plain
+from ldm_jax.data import cohorts_of_config
 from ldm_jax.data.batching import epoch_batch
-from ldm_jax.evaluation import assess, measurement
-from ldm_jax.privacy import mechanism
-from ldm_jax.refusing import CHECKS
+from ldm_jax.data.inspection import grid_fit, tally
+from ldm_jax.data.prefetch import Ahead
+from ldm_jax.data.store import store
+from ldm_jax.evaluation import assess
+from ldm_jax.pipeline import audit as pipeline_audit
+from ldm_jax.pipeline import (
+  counterfactuals,
+  drift_search,
+  fine_tune,
+  fit_autoencoder,
+  fit_measuring_network,
+  inputs,
+  preflight,
+  private_budget,
+  runner,
+  starting_point,
+)
+from ldm_jax.pipeline import encode as pipeline_encode
+from ldm_jax.pipeline.doctor import examine
+from ldm_jax.pipeline.inputs import splits
+from ldm_jax.pipeline.preflight import CHECKS
+from ldm_jax.pipeline.runner import stage
+from ldm_jax.privacy import secret_key
 from ldm_jax.report import content, model_card, page
-from ldm_jax.running import stage
-from ldm_jax.staging import splits
-from ldm_jax.synthesis import edited, forecast, writer
+from ldm_jax.synthesis import write_counterfactuals, write_forecasts, write_samples
 from ldm_jax.training import (
-  adapted,
+  autoencoder_loss,
   checkpoint,
+  denoising_loss,
+  encoding,
   loop,
+  model_record,
   networks,
-  private,
-  recorded,
+  private_run,
   state,
 )
-from ldm_jax.training import autoencoder as learning
-from ldm_jax.training import diffusion as denoising
 from ldm_jax.training.mesh import make_mesh, put_examples, put_state
-from ldm_jax.training.step import plain_step
+from ldm_jax.training.plain_step import plain_step
 from ldm_jax.workfolder import WorkFolder, progress_bar
 
 
 def run(config, workdir, stages=''):
   """Runs the named stages (all, when none is named) in the order of the pipeline."""
-  names = staging.chosen(stages)
-  staging.check_process(config)
+  names = runner.chosen(stages)
+  preflight.check_process(config)
   work = WorkFolder(workdir)
   work.settle()
   kept = work.read_json('config.json')
@@ -72,26 +75,26 @@ def run(config, workdir, stages=''):
 
 def doctor(config, workdir):
   """Inspects the data and the config; trains nothing."""
-  examining.examine(config, WorkFolder(workdir), staging.spec(config))
+  examine(config, WorkFolder(workdir), inputs.spec(config))
 
 
 def audit(config, workdir):
   """Attacks the private step with canaries among public patients; spends nothing."""
   work = WorkFolder(workdir)
-  running.check_models('audit', config, work)
-  auditing.run(config, work)
+  runner.check_models('audit', config, work)
+  pipeline_audit.run(config, work)
 
 
 @stage()
 def prepare(config, work):
   """Files -> preprocessed volumes in the store, patient by patient."""
   summary, told = {}, {}
-  for name, cohort in sources.cohorts(config.data).items():
+  for name, cohort in cohorts_of_config.cohorts(config.data).items():
     with progress_bar(f'prepare {name}', len(cohort.records), 'volume') as advance:
       index = store.prepare(
         work.store,
         cohort,
-        staging.spec(config),
+        inputs.spec(config),
         max_bad_fraction=config.data.max_bad_fraction,
         progress=advance,
         workers=config.run.workers,
@@ -117,14 +120,14 @@ def prepare(config, work):
   if 'public' in found:  # the size of private scans stays in the store
     told |= dict.fromkeys(
       f'{text}. --stages=doctor proposes a grid that fits'
-      for text in fitting.poor(staging.spec(config), fitting.of_split(found['public']))
+      for text in grid_fit.poor(inputs.spec(config), grid_fit.of_split(found['public']))
     )
   for text in told:  # each once, last, so that it is seen
     print(f'prepare: WARNING {text}')
   store.check_distinct(found)
-  measuring.check(found)
+  fit_measuring_network.check(found)
   if 'private' in summary:
-    adapting.write_statement(config, work)
+    private_budget.write_statement(config, work)
   return summary
 
 
@@ -137,30 +140,30 @@ def autoencoder(config, work):
       'data.public is empty, and an autoencoder fitted to data.private would leak it '
       'outside the privacy ledger: refused. Name a public cohort in data.public.'
     )
-  params = autoencoding.fit(config, work, split)
+  params = fit_autoencoder.fit(config, work, split)
   work.write_json(
-    {'spec': split.spec, 'sha256': staging.spec(config).digest()},
+    {'spec': split.spec, 'sha256': inputs.spec(config).digest()},
     'checkpoints',
     'autoencoder',
     'preprocess.json',
   )
-  recorded.write(config, work, 'autoencoder')
+  model_record.write(config, work, 'autoencoder')
   checkpoint.save_params(work.checkpoints('autoencoder'), params)
 
 
 @stage()
 def encode(config, work):
   """Volumes -> posterior means in the store; statistics and report of public ones."""
-  encoder, params = staging.encoder(config, work)
+  encoder, params = inputs.encoder(config, work)
   tag = state.parameter_hash(params)
   for name, split in splits(config, work).items():
     if name not in ('public', 'private'):
       continue
-    latents = encoding.encode(config, work, split, tag, encoder, params)
+    latents = pipeline_encode.encode(config, work, split, tag, encoder, params)
     if name == 'public':
-      statistics = learning.latent_statistics(latents, config.encode.std)
+      statistics = autoencoder_loss.latent_statistics(latents, config.encode.std)
       work.write_json(statistics, 'checkpoints', 'encode', 'latent_statistics.json')
-      autoencoding.report(config, work, split, latents, statistics)
+      fit_autoencoder.report(config, work, split, latents, statistics)
   return {'tag': tag}
 
 
@@ -170,18 +173,18 @@ def diffusion(config, work):
   split = splits(config, work)['public']
   section = config.diffusion
   mesh = make_mesh(**config.mesh)
-  key = staging.key(config, 'diffusion')
-  latents, attributes = encoding.pretraining_examples(config, work, split)
+  key = inputs.key(config, 'diffusion')
+  latents, attributes = pipeline_encode.pretraining_examples(config, work, split)
   losses, params = _losses(config, split), _initial(config, split, latents)
   if section.init:
     unet = checkpoint.load_into(section.init, params['unet'], 'diffusion.init')
     params = {**params, 'unet': unet}
-  optimizer = denoising.optimizer(section.learning_rate, section.steps)
+  optimizer = denoising_loss.optimizer(section.learning_rate, section.steps)
   step = plain_step(
-    denoising.example_losses(losses), optimizer, mesh, section.ema_decay
+    denoising_loss.example_losses(losses), optimizer, mesh, section.ema_decay
   )
 
-  redraw = encoding.redraw(config, work, split)
+  redraw = pipeline_encode.redraw(config, work, split)
 
   def batch_of(number):
     chosen = epoch_batch(len(latents), section.batch_size, config.seed, number, True)
@@ -194,9 +197,9 @@ def diffusion(config, work):
       state.create(state.flatten(params), optimizer),
       section.steps,
       mesh=mesh,
-      **staging.loop_arguments(config, work, 'diffusion'),
+      **inputs.loop_arguments(config, work, 'diffusion'),
     )
-  recorded.write(config, work, 'diffusion', split.schema)
+  model_record.write(config, work, 'diffusion', split.schema)
   checkpoint.save_params(work.checkpoints('diffusion'), state.unflatten(final.ema))
 
 
@@ -210,64 +213,64 @@ def adapt(config, work):
   section = config.adapt
   folder = work.checkpoints('adapt')
   if not (folder / 'params').is_dir():
-    latents = readying.latents(config, work, split)
-    drift = choosing.find(config, work, split)
+    latents = pipeline_encode.latents(config, work, split)
+    drift = drift_search.find(config, work, split)
     losses, base = _losses(config, split, drift, adapting=True), {}
     if section.init == 'diffusion':
       params = checkpoint.load_params(work.checkpoints('diffusion'))
       base = state.flatten(params)
     else:
       params = _initial(config, split, latents)
-    trained, frozen = readying.parameters(config, work, params)
+    trained, frozen = starting_point.parameters(config, work, params)
     if section.privacy is not None:
-      trained, frozen = readying.leave_out_idle(
+      trained, frozen = starting_point.leave_out_idle(
         config, work, split, latents.shape[1:], trained, frozen
       )
-    trained |= pairing.parameters(config, split.schema, latents.shape[1:])
+    trained |= fine_tune.pair_parameters(config, split.schema, latents.shape[1:])
     frozen = put_state(make_mesh(**config.mesh), frozen)
-    samples = readying.class_samples(config, work, params, folder)
+    samples = starting_point.class_samples(config, work, params, folder)
     samples = put_state(make_mesh(**config.mesh), samples)
-    fit = adapting.fit_plainly if section.privacy is None else adapting.fit_privately
+    fit = fine_tune.fit_plainly if section.privacy is None else fine_tune.fit_privately
     final = fit(config, work, split, latents, losses, trained, {**frozen, **samples})
-    adapted.save(folder, final.ema, section.ema_decay, frozen, base)
-  recorded.write(config, work, 'adapt', split.schema)
-  mechanism.destroy_key(folder / private.KEY_FILE)
-  adapting.write_statement(config, work)
+    checkpoint.save_adapted(folder, final.ema, section.ema_decay, frozen, base)
+  model_record.write(config, work, 'adapt', split.schema)
+  secret_key.destroy_key(folder / private_run.KEY_FILE)
+  private_budget.write_statement(config, work)
   return {'adapted': True, 'base': work.finished('diffusion')}
 
 
 @stage(*CHECKS['sample'])
 def sample(config, work):
   """Draws requests, generates their volumes and writes samples/ as NIfTI + table."""
-  system, found = staging.system(config, work)
+  system, found = inputs.system(config, work)
   public = found.get('public')
-  affine = staging.sample_affine(public or next(iter(found.values())))
-  return writer.write_samples(
-    config, work, system, public, affine, staging.key(config, 'sample')
+  affine = inputs.sample_affine(public or next(iter(found.values())))
+  return write_samples.write_samples(
+    config, work, system, public, affine, inputs.key(config, 'sample')
   )
 
 
 @stage()
 def counterfactual(config, work):
   """Changes attributes of given scans and writes counterfactuals/."""
-  return editing.run(config, work)
+  return counterfactuals.run(config, work)
 
 
 @stage()
 def evaluate(config, work):
   """Measures samples, reconstructions and counterfactuals; writes metrics.json."""
-  system, found = staging.system(config, work)
+  system, found = inputs.system(config, work)
   metrics, pairs = assess.assess(
     found,
-    work.read_arrays(writer.SAMPLES),
-    measuring.network(config, work, system, found),
-    lambda x: measurement.apply_in_batches(
+    work.read_arrays(write_samples.SAMPLES),
+    fit_measuring_network.network(config, work, system, found),
+    lambda x: encoding.apply_in_batches(
       lambda part: system.decode(system.encode(part)), x, config.sample.batch_size
     ),
     system.schema,
     config.evaluate,
-    work.read_arrays(edited.COUNTERFACTUALS),
-    work.read_arrays(forecast.FORECASTS),
+    work.read_arrays(write_counterfactuals.COUNTERFACTUALS),
+    work.read_arrays(write_forecasts.FORECASTS),
   )
   work.write_json(metrics, 'metrics.json')
   work.write_json(
@@ -280,7 +283,7 @@ def evaluate(config, work):
 @stage()
 def report(config, work):
   """Writes report/index.html and the model card from what the other stages left."""
-  system, found = staging.system(config, work)
+  system, found = inputs.system(config, work)
   gathered = content.gather(
     config, work, found, lambda x: system.decode(system.encode(x))
   )
@@ -290,9 +293,9 @@ def report(config, work):
 
 def _losses(config, split, drift=None, adapting=False):
   module, schedule = networks.denoiser(config, split.schema), networks.schedule(config)
-  return denoising.configured_losses(config, module, schedule, drift, adapting)
+  return denoising_loss.configured_losses(config, module, schedule, drift, adapting)
 
 
 def _initial(config, split, latents):
-  module, key = networks.denoiser(config, split.schema), staging.key(config, 'init')
+  module, key = networks.denoiser(config, split.schema), inputs.key(config, 'init')
   return networks.initial_denoiser(module, key, latents.shape[1:], len(split.schema))

@@ -1,7 +1,7 @@
 """The work folder: where every stage writes, what is done, and the event log.
 
-A stage works beside what it replaces (see `replacing`): until it has finished, the
-folder holds what it held before, byte for byte, and what was finished is finished.
+A stage writes beside what it replaces (see `replace_results`): until it has finished,
+the folder holds what it held before, byte for byte, and finished stages stay finished.
 """
 
 import contextlib
@@ -17,8 +17,8 @@ import numpy as np
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-from ldm_jax import replacing
-from ldm_jax.config import digest, require_local, to_plain
+from ldm_jax import replace_results
+from ldm_jax.config.parsing import digest, require_local, to_plain
 
 # Raised when what a stage writes changes meaning, so that old results are redone.
 FORMAT = 1
@@ -122,7 +122,7 @@ class WorkFolder:
   def interrupted(self, stage):
     """The fingerprint of a run of the stage that was cut, or None."""
     started = (
-      self.read_json('checkpoints', replacing.beside(stage), 'started.json') or {}
+      self.read_json('checkpoints', replace_results.beside(stage), 'started.json') or {}
     )
     return started.get('fingerprint')
 
@@ -156,29 +156,29 @@ class WorkFolder:
     """
     made = self.checkpoints(stage) / 'outputs'
     names = [
-      name for name in replacing.OUTPUTS.get(stage, ()) if (made / name).exists()
+      name for name in replace_results.OUTPUTS.get(stage, ()) if (made / name).exists()
     ]
     self.write_json(names, 'checkpoints', stage, 'outputs.json')
     self.write_json(
       {'fingerprint': fingerprint, **summary}, 'checkpoints', stage, 'done.json'
     )
     self._running.discard(stage)
-    replacing.replace(self.root, stage)
+    replace_results.replace(self.root, stage)
 
   def settle(self):
     """Completes a replacement that was cut, as every stage does before it begins."""
-    replacing.settle(self.root)
+    replace_results.settle(self.root)
 
   def _beside(self, parts):
     """Where a running stage has what lies in these parts of the folder, or None."""
     name = '/'.join(parts)
     for stage in self._running:
-      folder = self.root / 'checkpoints' / replacing.beside(stage)
+      folder = self.root / 'checkpoints' / replace_results.beside(stage)
       if parts[:2] == ('checkpoints', stage):
         return folder.joinpath(*parts[2:])
       if any(
         f'{name}/'.startswith(f'{output}/')
-        for output in replacing.OUTPUTS.get(stage, ())
+        for output in replace_results.OUTPUTS.get(stage, ())
       ):
         return folder / 'outputs' / name
     return None

@@ -39,7 +39,7 @@ def normal_draws(monkeypatch):
   import jax
   import numpy as np
 
-  from ldm_jax.privacy import threefry
+  from ldm_jax.privacy import noise
 
   draws = []
 
@@ -54,7 +54,7 @@ def normal_draws(monkeypatch):
     monkeypatch.setattr(module, name, recorded)
 
   record(jax.random, 'normal')
-  record(threefry, 'normals')
+  record(noise, 'threefry_normals')
   return draws
 
 

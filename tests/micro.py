@@ -4,8 +4,8 @@
 everything are gone; privacy, both cohorts, labels and counterfactuals are there.
 """
 
-from ldm_jax.config import parse_arg
-from ldm_jax.defaults import defaults
+from ldm_jax.config.defaults import defaults
+from ldm_jax.config.parsing import parse_arg
 
 SHAPE, SPACING_MM = (5, 16, 16), (16.0, 11.0, 11.0)
 PATIENTS = {'public': 6, 'private': 6, 'test': 4, 'measuring': 3}

@@ -7,10 +7,9 @@ import tempfile
 import pytest
 from ml_collections import ConfigDict
 
-from ldm_jax import checks
-from ldm_jax import config as configs
-from ldm_jax.data import sources
-from ldm_jax.defaults import defaults
+from ldm_jax.config import checks, parsing
+from ldm_jax.config.defaults import defaults
+from ldm_jax.data import cohorts_of_config
 
 FILES = sorted(
   (pathlib.Path(__file__).resolve().parent.parent / 'configs').glob('*.py')
@@ -58,33 +57,33 @@ each_case = pytest.mark.parametrize(('file', 'arg'), CASES)
 
 
 def load(file, arg=''):
-  return configs.load(f'{file}:{arg}')
+  return parsing.load(f'{file}:{arg}')
 
 
 @each_case
 def test_a_preset_builds_and_passes_the_checks(file, arg):
   config = checks.check(load(file, arg))
   assert config.name
-  configs.digest(configs.to_plain(config))
+  parsing.digest(parsing.to_plain(config))
 
 
 @each_case
 def test_a_config_has_exactly_the_keys_of_the_defaults(file, arg):
   free = (
     'counterfactual.set.',
-    *(f'data.{name}.options.' for name in sources.NAMES),
+    *(f'data.{name}.options.' for name in cohorts_of_config.NAMES),
   )
 
   def keys(config):
-    return {key for key in configs.flatten(config) if not key.startswith(free)}
+    return {key for key in parsing.flatten(config) if not key.startswith(free)}
 
   assert keys(load(file, arg)) == keys(defaults())
 
 
 @each_case
 def test_a_config_keeps_the_types_of_the_defaults(file, arg):
-  known = configs.flatten(defaults())
-  for key, value in configs.flatten(load(file, arg)).items():
+  known = parsing.flatten(defaults())
+  for key, value in parsing.flatten(load(file, arg)).items():
     default = known.get(key)
     if default is not None and value is not None:
       same = isinstance(value, type(default))
@@ -169,7 +168,7 @@ def test_the_arms_of_a_sweep_fit_the_config_and_differ(file):
     assert len({str(sorted(arm.items())) for arm in arms}) == len(arms) > 1
     for arm in arms:
       config = load(file, NEEDED.get(file.stem, ''))
-      assert isinstance(checks.check(configs.override(config, arm)), ConfigDict)
+      assert isinstance(checks.check(parsing.override(config, arm)), ConfigDict)
 
 
 def test_the_tiny_phantom_is_the_default_of_the_launch_script():

@@ -26,10 +26,10 @@ import pytest
 from dp_accounting import pld, rdp
 
 from ldm_jax import main, stages
-from ldm_jax.config import STAGES
-from ldm_jax.data import sources
-from ldm_jax.privacy import mechanism
-from ldm_jax.report import statement
+from ldm_jax.config.parsing import STAGES
+from ldm_jax.data import cohorts_of_config
+from ldm_jax.privacy import secret_key
+from ldm_jax.report import privacy_statement
 from ldm_jax.training import checkpoint
 
 MICRO = pathlib.Path(__file__).with_name('micro.py')
@@ -196,7 +196,7 @@ def test_samples_are_volumes_on_the_true_grid_with_their_requests(finished):
 def test_counterfactuals_lie_on_the_grid_of_their_source(finished):
   records = {
     record.id: record
-    for record in sources.cohorts(micro().get_config().data)['public'].records
+    for record in cohorts_of_config.cohorts(micro().get_config().data)['public'].records
   }
   table = rows(finished / 'counterfactuals' / 'counterfactuals.csv')
   assert len(table) == 2
@@ -304,12 +304,12 @@ def numbers(words):
 def test_the_noise_key_is_gone_and_no_file_holds_it_in_any_spelling(finished):
   assert not list(finished.rglob('*noise_key*'))
   config = micro().get_config().adapt
-  key = mechanism.new_noise_key(config.privacy.seed)
+  key = secret_key.new_noise_key(config.privacy.seed)
   words = numbers(jax.random.key_data(key))
   steps = [jax.random.fold_in(key, step) for step in range(config.steps)]
   for each in (key, *steps):  # who has a step's key removes the noise of that step
     words |= spellings(jax.random.key_data(each))
-  words |= spellings(np.frombuffer(mechanism.sampling_secret(key), '<u4'))
+  words |= spellings(np.frombuffer(secret_key.sampling_secret(key), '<u4'))
   pattern = re.compile(b'|'.join(map(re.escape, words)))
   num = 0
   for path, content in contents(finished):
@@ -319,7 +319,7 @@ def test_the_noise_key_is_gone_and_no_file_holds_it_in_any_spelling(finished):
 
 
 def test_the_search_for_the_key_finds_it_where_it_is(tmp_path):
-  words = jax.random.key_data(mechanism.new_noise_key(0)).tolist()
+  words = jax.random.key_data(secret_key.new_noise_key(0)).tolist()
   for number, text in enumerate((json.dumps(words), bytes(np.uint32(words)).hex())):
     with gzip.open(tmp_path / f'{number}.gz', 'wt') as file:
       file.write(text)
@@ -334,7 +334,7 @@ def test_the_key_file_is_for_its_owner_alone_while_it_is_needed(unspent, monkeyp
     modes.extend(path.stat().st_mode for path in unspent.rglob('noise_key'))
     raise KeyboardInterrupt
 
-  monkeypatch.setattr('ldm_jax.data.batching.PoissonSampler.draw', killed)
+  monkeypatch.setattr('ldm_jax.privacy.sampling.PoissonSampler.draw', killed)
   assert run(unspent) == 130
   assert [stat.S_IMODE(mode) for mode in modes] == [0o600]
 
@@ -354,7 +354,7 @@ def digits(text):
 def patients():
   """(cohort, record, values of its continuous attributes with four or more digits)."""
   found = []
-  for name, cohort in sources.cohorts(micro().get_config().data).items():
+  for name, cohort in cohorts_of_config.cohorts(micro().get_config().data).items():
     for record in cohort.records:
       values = [v for v in record.attributes.values() if digits(str(v)) >= 4]
       assert len(values) >= 4, 'too few digits to be known again'
@@ -442,7 +442,7 @@ def test_requests_of_public_patients_are_found_and_said_wherever_they_are_shown(
 
 
 def test_a_table_of_private_patients_trains_nothing(copy, untrained, capsys):
-  cohort = sources.cohorts(micro().get_config().data)['private']
+  cohort = cohorts_of_config.cohorts(micro().get_config().data)['private']
   table = copy / 'asked.csv'
   with open(table, 'w', newline='') as file:
     writer = csv.DictWriter(file, list(cohort.records[0].attributes))
@@ -505,7 +505,7 @@ def test_use_without_privacy_makes_epsilon_infinite_for_good(copy, capsys):
   assert content['releases'][1]['noise_multiplier'] == 0
   assert any('THE MODEL ITSELF' in entry for entry in content['not_covered'])
   assert 'no noise' in content['randomness']
-  assert statement.statement(content).private is False
+  assert privacy_statement.statement(content).private is False
   steps = [e for e in events(copy) if e['stage'] == 'adapt' and 'loss' in e]
   assert len(steps) == 2
   assert all(event['internal'] for event in steps)

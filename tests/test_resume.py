@@ -49,15 +49,15 @@ sys.exit(main.main(flags))
 """
 # Each next run resumes what the one before left.
 MOMENTS = (
-  ('ldm_jax.data.atomic:write_bytes', 3, 'before'),  # prepare
+  ('ldm_jax.atomic:write_bytes', 3, 'before'),  # prepare
   ('ldm_jax.training.checkpoint:Checkpoints.save', 2, 'before'),  # autoencoder
   ('ldm_jax.training.checkpoint:save_params', 1, 'before'),
   ('ldm_jax.stages:epoch_batch', 4, 'before'),  # diffusion, between checkpoints
   ('ldm_jax.privacy.ledger:Ledger.record_all', 1, 'before'),  # adapt: a key, no release
   ('ldm_jax.privacy.ledger:Ledger.record_all', 1, 'after'),  # a release, no step
-  ('ldm_jax.data.batching:PoissonSampler.draw', 4, 'after'),
+  ('ldm_jax.privacy.sampling:PoissonSampler.draw', 4, 'after'),
   ('ldm_jax.training.checkpoint:Checkpoints.save', 2, 'after'),  # the last step
-  ('ldm_jax.privacy.mechanism:destroy_key', 1, 'before'),
+  ('ldm_jax.privacy.secret_key:destroy_key', 1, 'before'),
 )
 
 
@@ -149,7 +149,7 @@ def test_a_killed_run_with_correlated_noise_repeats_it_bit_by_bit(
     shutil.copytree(finished, folder, ignore=ignore)
   adapt = [*BANDED, '--stages=adapt']
   command = [sys.executable, '-c', SUICIDAL]
-  place = 'ldm_jax.data.batching:CyclicPoissonSampler.draw'
+  place = 'ldm_jax.privacy.sampling:CyclicPoissonSampler.draw'
   done = subprocess.run(
     [*command, place, '4', 'after', *flags(work), *adapt], capture_output=True, cwd=ROOT
   )
@@ -161,12 +161,12 @@ def test_a_killed_run_with_correlated_noise_repeats_it_bit_by_bit(
     raise AssertionError('a resumed run looked for another strategy')
 
   with monkeypatch.context() as patch:
-    patch.setattr('ldm_jax.privacy.strategies.optimal', forget)
+    patch.setattr('ldm_jax.privacy.banded_matrix.optimal', forget)
     assert main.main([*flags(work), *adapt, '--debug']) == 0
   assert ledger(work) == [mine]
   # Another machine might find another strategy: the unbroken run is given this one.
   strategy = tuple(mine['strategy'])
-  monkeypatch.setattr('ldm_jax.privacy.strategies.optimal', lambda *_: strategy)
+  monkeypatch.setattr('ldm_jax.privacy.banded_matrix.optimal', lambda *_: strategy)
   assert main.main([*flags(unbroken), *adapt, '--debug']) == 0
   params = [
     checkpoint.load_params(folder / 'checkpoints' / 'adapt')

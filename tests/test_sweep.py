@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ldm_jax import ablations, adapting, running
-from ldm_jax import config as configs
-from ldm_jax.report import arms as table
+from ldm_jax.config import ablations, parsing
+from ldm_jax.pipeline import private_budget, runner
+from ldm_jax.report import sweep_table
 from ldm_jax.workfolder import WorkFolder
 
 PATH = pathlib.Path(__file__).resolve().parent.parent / 'launch' / 'sweep.py'
@@ -20,7 +20,7 @@ sweep = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(sweep)
 
 CONFIG = """
-from ldm_jax.defaults import defaults
+from ldm_jax.config.defaults import defaults
 
 def get_config(arg=''):
   config = defaults()
@@ -133,8 +133,10 @@ def test_an_arm_gets_networks_and_store_but_no_ledger_and_no_adaptation(tmp_path
 def test_the_table_has_a_row_an_arm_with_its_intervals(tmp_path):
   (tmp_path / 'metrics.json').write_text(json.dumps(METRICS))
   (tmp_path / 'privacy.json').write_text(json.dumps({'epsilon': 'inf'}))
-  columns = {'arm': table.figures(tmp_path), 'other': {}}
-  found = table.write(tmp_path, columns, {'arm': {'a': 1}, 'other': {'a': 2}}, 'Note.')
+  columns = {'arm': sweep_table.figures(tmp_path), 'other': {}}
+  found = sweep_table.write(
+    tmp_path, columns, {'arm': {'a': 1}, 'other': {'a': 2}}, 'Note.'
+  )
   assert found.splitlines()[:4] == [
     '| arm | runs | epsilon | frechet | control.LV.pearson_r |',
     '| --- | --- | --- | --- | --- |',
@@ -157,7 +159,7 @@ def test_runs_that_differ_in_seeds_are_one_row_with_their_mean_and_interval(tmp_
   }
   values = {name: float(number) for number, name in enumerate(arms)}
   columns = {name: {'frechet': value} for name, value in values.items()}
-  found = table.write(tmp_path, columns, arms, '').splitlines()
+  found = sweep_table.write(tmp_path, columns, arms, '').splitlines()
   half = stats.t.ppf(0.975, 2) / np.sqrt(3)  # the deviation of 0, 1, 2 is 1
   assert found[2] == f'| x,epsilon=3 | 3 | 1 [{1 - half:.4g}, {1 + half:.4g}] |'
   assert found[3].startswith('| y,epsilon=3 | 3 | 4 [')
@@ -175,7 +177,7 @@ def test_an_addition_is_compared_with_the_arm_without_it_seed_by_seed(tmp_path):
   # Repeats differ far more than what the drift takes off, which is 1, 2 and 3.
   values = [10.0, 50.0, 90.0, 9.0, 48.0, 87.0, 0.0, 0.0, 0.0]
   columns = {name: {'frechet': v} for name, v in zip(arms, values, strict=True)}
-  text = table.write(tmp_path, columns, arms, '')
+  text = sweep_table.write(tmp_path, columns, arms, '')
   (gained,) = json.loads((tmp_path / 'sweep.json').read_text())['gains']
   assert gained['arm'] == 'x+drift'
   figure = gained['figures']['frechet']
@@ -252,19 +254,19 @@ def test_a_ledger_that_holds_something_else_is_never_replaced(tmp_path):
 
 def test_a_fine_tuning_that_an_arm_was_given_is_up_to_date_there(tmp_path, finished):
   """What the sweep takes for the same fine-tuning, the pipeline does, too."""
-  config, first = configs.load(str(PATH.parent.parent / 'tests' / 'micro.py')), finished
+  config, first = parsing.load(str(PATH.parent.parent / 'tests' / 'micro.py')), finished
   arm = tmp_path / 'arm'
   sweep.share(first, arm)
   sweep.give_adapted(first, arm)
   changed = {'sample.ema_decay': 0.9, 'sample.seed': 3, 'evaluate.num_bootstrap': 0}
-  later = configs.override(config, changed)
+  later = parsing.override(config, changed)
   work = WorkFolder(arm)
-  assert not running.will_start_anew('adapt', later, work)
+  assert not runner.will_start_anew('adapt', later, work)
   assert work.finished('adapt') == WorkFolder(first).finished('adapt')
-  assert adapting.private_ledger(later, work).releases()
+  assert private_budget.private_ledger(later, work).releases()
   for override in ({'adapt.seed': 1}, {'adapt.privacy.epsilon': 5.0}):
-    other = configs.override(config, override)
-    assert running.will_start_anew('adapt', other, work)
+    other = parsing.override(config, override)
+    assert runner.will_start_anew('adapt', other, work)
     assert sweep.fine_tuning(override) != sweep.fine_tuning({})
   assert sweep.fine_tuning(changed) == sweep.fine_tuning({})
 
@@ -300,7 +302,7 @@ def test_the_arms_against_noise_differ_from_their_partner_in_one_thing():
   arms = ablations.lower_noise(1e-3, num_bands=4)
   changed = {}
   for name, overrides in arms.items():
-    partner = table.partner(name)
+    partner = sweep_table.partner(name)
     if partner != name:
       keys = {key for key in overrides if overrides[key] != arms[partner].get(key)}
       changed[name] = keys

@@ -10,8 +10,8 @@ import shutil
 
 import pytest
 
-from ldm_jax import main, replacing, workfolder
-from ldm_jax.config import STAGES
+from ldm_jax import main, replace_results, workfolder
+from ldm_jax.config.parsing import STAGES
 from ldm_jax.workfolder import WorkFolder
 
 MICRO = pathlib.Path(__file__).with_name('micro.py')
@@ -42,7 +42,7 @@ def contents(work, but=()):
     for path in sorted(work.rglob('*'))
     if path.is_file()
     and not str(path.relative_to(work)).startswith((*LOGS, *but))
-    and f'{replacing.NEW}/' not in str(path)
+    and f'{replace_results.NEW}/' not in str(path)
   }
 
 

@@ -1,6 +1,7 @@
 """Sentences from attributes: {'AGE': 66, 'SEX': 1} -> 'a 66 year old male'.
 
-For text encoders, whose embeddings then condition the denoiser (`data/text.py`), with
+For text encoders, whose embeddings then condition the denoiser
+(`data/store/text_embeddings.py`), with
 patient information as number, word or bin: [Yeganeh25] arXiv 2412.20651, "a <age> year
 old <sex> with <diagnosis>".
 """
@@ -12,7 +13,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ldm_jax.data.attributes import Attribute, Schema, is_missing
+from ldm_jax.data.cohorts.attributes import Attribute, Schema, is_missing
 
 STYLES = ('number', 'word', 'bin')
 YEARS = ('year', 'years', 'y')

@@ -11,15 +11,12 @@ scalars; `schedule.at(t)` gives them. All formulas here hold for any level.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from ldm_jax.types import Array
-
-if TYPE_CHECKING:
-  from ldm_jax.diffusion.schedules import AnySchedule
 
 PREDICTIONS = ('epsilon', 'v', 'sample', 'flow')
 
@@ -152,7 +149,7 @@ def posterior_variance(
   return (noise_s / noise_t) ** 2 * _added(added, z_t, level_t, level_s)
 
 
-def check_prediction(prediction: str, schedule: AnySchedule | None = None) -> None:
+def check_prediction(prediction: str, schedule: Any = None) -> None:
   """Raises ValueError unless `prediction` is one of PREDICTIONS and fits a schedule."""
   if prediction not in PREDICTIONS:
     raise ValueError(

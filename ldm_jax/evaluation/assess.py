@@ -8,16 +8,16 @@ looks at patients who are not public is marked internal: it passed no mechanism.
 import numpy as np
 
 from ldm_jax.evaluation import (
+  against_truth,
   causal,
   control,
-  forecast,
   frechet,
+  image_similarity,
   intervals,
-  measurement,
+  measuring_network,
   memorisation,
-  similarity,
-  truth,
 )
+from ldm_jax.evaluation.forecasts import longitudinal
 
 
 def assess(
@@ -39,12 +39,13 @@ def assess(
     reconstruct: x -> decode(encode(x)), both (b,d,h,w,1).
     schema: attributes of the requests.
     section: config.evaluate.
-    counterfactuals: None, or what `synthesis.edited.write_counterfactuals` keeps:
-      {'source', 'counterfactual', 'null', 'nulls', 'returned', 'reference' volumes,
-      'null_cycles', 'own', 'new' attributes, 'cohort', 'patients'}; of phantoms also
-      'truth' and 'sdedit' volumes, 'truth_labels', 'source_labels'.
-    forecasts: None, or what `synthesis.forecast` keeps: 'earlier', 'predicted', 'later'
-      volumes, 'patients', 'years', 'cohort'.
+    counterfactuals: None, or what
+      `synthesis.write_counterfactuals.write_counterfactuals` keeps: {'source',
+      'counterfactual', 'null', 'nulls', 'returned', 'reference' volumes, 'null_cycles',
+      'own', 'new' attributes, 'cohort', 'patients'}; of phantoms also 'truth' and
+      'sdedit' volumes, 'truth_labels', 'source_labels'.
+    forecasts: None, or what `synthesis.write_forecasts` keeps: 'earlier', 'predicted',
+      'later' volumes, 'patients', 'years', 'cohort'.
 
   Returns:
     (metrics, control pairs): metrics as the contract's metrics.json; the pairs are
@@ -77,8 +78,8 @@ def assess(
   }
   if wanted('ms_ssim'):
     metrics['ms_ssim'] = {
-      'real': {**similarity.diversity(real[..., 0], groups=patients), **mark},
-      'synthetic': similarity.diversity(samples['volumes'][..., 0]),
+      'real': {**image_similarity.diversity(real[..., 0], groups=patients), **mark},
+      'synthetic': image_similarity.diversity(samples['volumes'][..., 0]),
     }
   if wanted('reconstruction'):
     metrics['reconstruction'] = reconstruction(real, reconstruct(real), patients, mark)
@@ -103,7 +104,7 @@ def assess(
     metrics['causal'] = _causal(counterfactuals, section, schema, measurer, spacing)
   if forecasts is not None:
     spacing = np.linalg.norm(split.affine(0)[:3, :3], axis=0)
-    found = forecast.longitudinal(forecasts, measurer, section, spacing)
+    found = longitudinal(forecasts, measurer, section, spacing)
     metrics['causal'] = {**metrics.get('causal', {}), **found}
   return metrics, pairs
 
@@ -122,14 +123,14 @@ def _reference(splits):
 
 def _pairs(measures, schema, samples, measurer, spacing):
   labels = measurer.labels(samples['volumes'])
-  measured = measurement.measure(measures, labels, spacing)
+  measured = measuring_network.measure(measures, labels, spacing)
   return {
     entry['name']: (
-      measurement.requested(entry, schema, samples['requests']),
+      measuring_network.requested(entry, schema, samples['requests']),
       measured[entry['name']],
     )
     for entry in measures
-    if measurement.answers(entry, schema)
+    if measuring_network.answers(entry, schema)
   }
 
 
@@ -152,8 +153,8 @@ def reconstruction(x, x_hat, patients, mark=None):
   """
   x, x_hat, figures = x[..., 0], x_hat[..., 0], {}
   for name, values in (
-    ('psnr', similarity.psnr(x, x_hat)),
-    ('ssim', similarity.ssim(x, x_hat)),
+    ('psnr', image_similarity.psnr(x, x_hat)),
+    ('ssim', image_similarity.ssim(x, x_hat)),
   ):
     groups = intervals.grouped_indices(len(values), patients)
     means = np.array([values[group].mean() for group in groups])
@@ -209,16 +210,20 @@ def _causal(edited, section, schema, measurer, spacing):
   if known:
     triple = source, changed, edited['truth']
     baselines = {name: edited[name] for name in ('sdedit',) if name in edited}
-    figures['truth'] = truth.error_to_truth(*triple, baselines=baselines, **options)
-    figures['outside'] = truth.change_outside(*triple, **options)
+    figures['truth'] = against_truth.error_to_truth(
+      *triple, baselines=baselines, **options
+    )
+    figures['outside'] = against_truth.change_outside(*triple, **options)
   if section.measures and measurer.measures:
     labels = {'before': measurer.labels(source), 'after': measurer.labels(changed)}
     if known:
       labels['truth_as_seen'] = measurer.labels(edited['truth'])
       for name in ('source', 'truth'):
-        labels[name] = measurement.classes_of(edited[f'{name}_labels'], section.labels)
+        labels[name] = measuring_network.classes_of(
+          edited[f'{name}_labels'], section.labels
+        )
     measured = {
-      name: measurement.measure(section.measures, value, spacing)
+      name: measuring_network.measure(section.measures, value, spacing)
       for name, value in labels.items()
     }
     for entry in section.measures:
@@ -242,9 +247,9 @@ def _marked(figure, mark):
 
 def _asked(entry, schema, edited, measured):
   """Requested change of a measure (n,); the true one where only that is known."""
-  if measurement.answers(entry, schema):
+  if measuring_network.answers(entry, schema):
     before, after = (
-      measurement.requested(entry, schema, edited[k]) for k in ('own', 'new')
+      measuring_network.requested(entry, schema, edited[k]) for k in ('own', 'new')
     )
     return after - before
   if 'truth' in measured:

@@ -3,12 +3,13 @@
 Composition: no intervention returns the source. Effectiveness: the requested change
 is measured. Reversibility: there and back returns the source. Minimality: what was not
 asked for stays. [Monteiro23] arXiv 2303.01274. Examples of one group (a patient) are
-averaged first, since they are one observation. Where the truth is known: `truth.py`.
+averaged first, since they are one observation. Where the truth is known:
+`against_truth.py`.
 """
 
 import numpy as np
 
-from ldm_jax.evaluation import control, intervals, similarity
+from ldm_jax.evaluation import control, image_similarity, intervals
 
 HIGHEST_DB = 100.0  # of an exact return, whose ratio is infinite
 
@@ -38,7 +39,7 @@ def composition_psnr(source, returned, groups=None, num_resamples=1000, seed=0):
   found = np.zeros(len(_distances(source, returned)))
   if len(found):
     pairs = (np.asarray(x).reshape(len(found), 1, -1) for x in (source, returned))
-    found = np.minimum(similarity.psnr(*pairs), HIGHEST_DB)
+    found = np.minimum(image_similarity.psnr(*pairs), HIGHEST_DB)
   return mean_figure(found, groups, num_resamples, seed)
 
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ldm_jax.models.convolution import Conv
+from ldm_jax.models.conv.conv import Conv
 from ldm_jax.models.layers import ZEROS, Dense
 from ldm_jax.models.norms import GroupNorm, LayerNorm
 from ldm_jax.types import Array

@@ -19,10 +19,10 @@ import jax.numpy as jnp
 from flax.core import FrozenDict
 
 from ldm_jax.models import adapters
-from ldm_jax.models.convolution import Conv, LinearMap
-from ldm_jax.models.initial import fan_in
+from ldm_jax.models.conv.conv import Conv, LinearMap
+from ldm_jax.models.conv.repeated import RepeatedConv, nearest
+from ldm_jax.models.init import fan_in
 from ldm_jax.models.norms import GroupNorm
-from ldm_jax.models.repeated import RepeatedConv, nearest
 from ldm_jax.types import Array, Shape
 
 ZEROS = nn.initializers.zeros
@@ -112,7 +112,7 @@ class Dense(nn.Dense):
     return adapters.beside(self, y, lambda kernel: x.astype(y.dtype) @ kernel)
 
   def linear_map(self) -> LinearMap:
-    """Says that the layer is linear in its kernel, see `convolution.LinearMap`."""
+    """Says that the layer is linear in its kernel, see `conv.LinearMap`."""
     return LinearMap()
 
 

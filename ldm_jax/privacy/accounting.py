@@ -1,7 +1,7 @@
 """Privacy accounting: releases -> events -> epsilon, and epsilon -> noise multiplier.
 
 A release is a JSON-able dict, as stored in the ledger and in privacy.json. `event` is
-the only function that converts a release to an accountant's event. `privacy.schemes`
+the only function that converts a release to an accountant's event. `privacy.mechanisms`
 builds the release from the object that also draws the patients and the noise, so the
 sampling that runs is the sampling that is accounted for.
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ldm_jax.privacy import accounting, checks, schemes, statement
+from ldm_jax.privacy import accounting, checks, mechanisms, privacy_json
 
 # Suggest the smallest batch whose noise-to-signal is within this factor of the least.
 NEAR_BEST = 1.1
@@ -62,9 +62,11 @@ def price(
   figures = accounting.epsilon([run.event()], delta)
   return {
     'noise_multiplier': run.noise_multiplier,
-    'epsilon': statement.finite(figures['pld']),
+    'epsilon': privacy_json.finite(figures['pld']),
     'delta': delta,
-    'accountants': {name: statement.finite(value) for name, value in figures.items()},
+    'accountants': {
+      name: privacy_json.finite(value) for name, value in figures.items()
+    },
     'num_patients': num_patients,
     'batch_size': batch_size,
     'sampling_probability': run.sampling_probability,
@@ -158,7 +160,7 @@ def batch_sizes(num_patients: int, also: float | None = None) -> list[float]:
 
 
 def multiplier(
-  run: schemes.Poisson, epsilon: float, delta: float, guess: float = 1.0
+  run: mechanisms.Poisson, epsilon: float, delta: float, guess: float = 1.0
 ) -> float:
   """A noise multiplier of a run within the budget, at most 0.5 % above the least.
 
@@ -190,8 +192,8 @@ def multiplier(
     value = min(max(guessed, below[0] + inner), above[0] - inner)
 
 
-def epsilon_of(run: schemes.Poisson, delta: float, **changes: Any) -> float:
-  """Epsilon (PLD) of a run (`schemes.Poisson`) with some of its fields changed."""
+def epsilon_of(run: mechanisms.Poisson, delta: float, **changes: Any) -> float:
+  """Epsilon (PLD) of a run (`mechanisms.Poisson`) with some of its fields changed."""
   event = dataclasses.replace(run, **changes).event()
   return accounting.epsilon([event], delta)['pld']
 
@@ -234,7 +236,7 @@ def curves(
 
 def _run(num_patients, batch_size, steps, noise_multiplier=None):
   """Plain DP-SGD; epsilon does not depend on the clip norm, so any value will do."""
-  return schemes.Poisson(
+  return mechanisms.Poisson(
     num_patients=num_patients,
     batch_size=batch_size,
     steps=steps,

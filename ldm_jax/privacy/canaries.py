@@ -40,7 +40,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ldm_jax.privacy import accounting, audit, clipping, gaussian_audit, strategies
+from ldm_jax.privacy import accounting, banded_matrix, clipping, epsilon_lower_bounds
 from ldm_jax.types import Array
 
 State = Any  # training.state.TrainState, which privacy must not import
@@ -154,7 +154,7 @@ def turns(
       f'run, got {num} updates; pass a multiple of num_bands.'
     )
   # Only the last columns of M are truncated, so its leading block is enough.
-  mixing = strategies.matrix(strategy, min(steps, num + bands))[:num, :num]
+  mixing = banded_matrix.matrix(strategy, min(steps, num + bands))[:num, :num]
   whitened = mixing @ updates
   return mixing[:, ::bands].T @ whitened, whitened
 
@@ -210,9 +210,11 @@ def report(
   one_run, gaussian = [], []
   for values in found.values():
     coined = values[:num_canaries]
-    one_run.append(audit.epsilon_from_coins(coined, included, delta, each))
+    one_run.append(
+      epsilon_lower_bounds.epsilon_from_coins(coined, included, delta, each)
+    )
     gaussian.append(
-      gaussian_audit.epsilon_from_gaussian_scores(
+      epsilon_lower_bounds.epsilon_from_gaussian_scores(
         coined[included], values[outside], delta, each
       )
     )
@@ -224,7 +226,7 @@ def report(
     'epsilon_claimed': claimed['pld'],
     'epsilon_low': max(bounds.values()),
     **bounds,
-    'noise': gaussian_audit.deviation(whitened[:, outside], each),
+    'noise': epsilon_lower_bounds.deviation(whitened[:, outside], each),
     'canaries': num_canaries,
     'included': int(included.sum()),
     'participations': times,

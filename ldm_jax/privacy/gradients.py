@@ -15,7 +15,7 @@ Why the bound holds, row by row:
 Two methods compute the same sum. 'vmap' differentiates each patient; 'ghost' (see
 `ghost.py`) does not form the gradients of layers with few positions and large kernels,
 which takes less time and memory on a CPU. 'auto' takes 'ghost' on a CPU unless the fast
-paths are turned off (`convolution.fast_paths_are_on`), 'vmap' elsewhere.
+paths are turned off (`conv.fast_paths_are_on`), 'vmap' elsewhere.
 
 If there are more rows than a microbatch, `scan` processes one microbatch at a time:
 memory grows with the microbatch, not with the batch, and masks of any pattern share one
@@ -36,7 +36,7 @@ import jax
 import jax.numpy as jnp
 import jax_privacy
 
-from ldm_jax.models import convolution
+from ldm_jax.models.conv import conv
 from ldm_jax.privacy import clipping as clipping_rules
 from ldm_jax.privacy import ghost
 from ldm_jax.privacy.checks import check_clip_norm
@@ -112,7 +112,7 @@ def clipped_sum(
 
   if method == 'auto':
     # 'ghost' was measured on CPUs only.
-    is_fast = jax.default_backend() == 'cpu' and convolution.fast_paths_are_on()
+    is_fast = jax.default_backend() == 'cpu' and conv.fast_paths_are_on()
     method = 'ghost' if is_fast else 'vmap'
   layers = {}
   if method == 'ghost':

@@ -29,8 +29,8 @@ from typing import Any
 
 import dp_accounting
 
-from ldm_jax.data import atomic
-from ldm_jax.privacy import accounting, statement
+from ldm_jax import atomic
+from ldm_jax.privacy import accounting, privacy_json
 
 
 def release_id(run: str, release: Mapping[str, Any]) -> str:
@@ -139,8 +139,8 @@ class Ledger:
     return added
 
   def statement(self, **details: Any) -> dict[str, Any]:
-    """The content of privacy.json for this ledger; see `statement.build`."""
-    return statement.build(self.releases(), **details)
+    """The content of privacy.json for this ledger; see `privacy_json.build`."""
+    return privacy_json.build(self.releases(), **details)
 
   def check_budget(
     self,

@@ -1,7 +1,7 @@
 """A private prior of the attributes: histograms of each attribute and of chosen pairs.
 
 Requests drawn from the prior resemble the private cohort without showing a row of it:
-drawing is post-processing of one Gaussian release (`release.private_histograms`).
+drawing is post-processing of one Gaussian release (`releases.private_histograms`).
 
 Bins are public. A continuous attribute has `num_bins` equal bins over the range in its
 schema (values outside count in the outermost bin), a categorical one a bin for each
@@ -22,9 +22,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from ldm_jax.data.attributes import Schema
-from ldm_jax.data.split import Split
-from ldm_jax.privacy import release
+from ldm_jax.data.cohorts.attributes import Schema
+from ldm_jax.data.store.split import Split
+from ldm_jax.privacy import releases
 
 Pairs = Sequence[Sequence[str]]
 
@@ -40,7 +40,7 @@ def compute(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
   """Releases the prior of a private cohort; record the release in the ledger before.
 
-  Sensitivity: sqrt(number of attributes + pairs), see `release.private_histograms`.
+  Sensitivity: sqrt(number of attributes + pairs), see `releases.private_histograms`.
 
   Args:
     schema: of k attributes.
@@ -62,11 +62,11 @@ def compute(
   codes = to_bins(schema, num_bins, split.attributes)
   bins = dict(zip(schema.names, codes.T, strict=True))
   groups = split.patient_entries
-  blocks = [release.shares(bins[n], groups, sizes[n]) for n in schema.names]
+  blocks = [releases.shares(bins[n], groups, sizes[n]) for n in schema.names]
   for parent, child in pairs:
     both = bins[parent] * sizes[child] + bins[child]
-    blocks.append(release.shares(both, groups, sizes[parent] * sizes[child]))
-  found, made = release.private_histograms(
+    blocks.append(releases.shares(both, groups, sizes[parent] * sizes[child]))
+  found, made = releases.private_histograms(
     blocks, noise_multiplier, split.num_patients, key, name=name
   )
   return _prior(schema, num_bins, pairs, found), made

@@ -1,23 +1,40 @@
-"""The noise of a private run, as objects: a clipped sum -> the sum with noise.
+"""The noise of a private run: a clipped sum -> the sum with noise.
 
-`add` is a pure function of (sum, memory, key, step). `memory` holds earlier noise that
-the next step depends on. It is secret: anyone who knows it can subtract the noise. It
-is kept in `Replay`, inside the process, and never in a checkpoint: since every step's
-normals follow from (key, step), a resumed run recomputes it from step 0, bit for bit.
+What leaves `privatise` is private; nothing before it may be logged or kept. The order
+is the whole argument: clipped sum over all devices, noise once, divide by the expected
+batch. The expected batch is the public q * N, never the number of patients drawn.
+
+`add` of a noise object is a pure function of (sum, memory, key, step); `memory` holds
+earlier noise that the next step refers to, and is a secret: who knows it can subtract
+the noise. It lives in `Replay`, inside the process, and never in a checkpoint: since
+every step's normals come from (key, step), a resumed run computes it again, bit for
+bit, from step 0.
+
+The normals come from the generator threefry2x32: the bits of jax's, in less time and
+memory. jax computes the 20 rounds on a CPU in a loop, each pass of which carries the
+whole array through memory. Written out they are one loop over the array that keeps its
+words in registers. A hash makes two words; each becomes its normal before the two
+halves meet, so that XLA stores normals and never words. Keys, counters and words are
+those of `jax.random` with jax_threefry_partitionable off.
 
 [Choquette23] (Amplified) Banded Matrix Factorization, arXiv:2306.08153, Algorithm 9.
-"""
+[Salmon11] Parallel Random Numbers: As Easy as 1, 2, 3, SC 2011."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ldm_jax.privacy import mechanism, strategies
+from ldm_jax.privacy import banded_matrix
 from ldm_jax.privacy.checks import check_noise_multiplier
 from ldm_jax.types import Array, PyTree
+
+ROTATIONS = (13, 15, 26, 6), (17, 29, 16, 24)
+PARITY = 0x1BD11BDA
+LOWEST = np.nextafter(np.float32(-1), np.float32(0))  # erf_inv(-1) is not finite
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,13 +64,14 @@ class Independent:
     clip_norm: float | jax.Array,
   ) -> tuple[PyTree, tuple]:
     """(clipped sum, (), key, step, clip_norm) -> (float32 tree with noise, ())."""
-    noisy = mechanism.add_noise(total, key, step, self.noise_multiplier, clip_norm)
+    noisy = add_noise(total, key, step, self.noise_multiplier, clip_norm)
     return noisy, memory
 
 
 @dataclasses.dataclass(frozen=True)
 class Correlated:
-  """noise_multiplier * clip_norm * M^{-1} z, for the matrix M of `strategies.matrix`.
+  """noise_multiplier * clip_norm * M^{-1} z, for the matrix M of
+  `banded_matrix.matrix`.
 
   With z_t standard normal, x = T^{-1} z of the unscaled Toeplitz matrix T satisfies
   c_0 x_t = z_t - sum_{k=1}^{b-1} c_k x_{t-k}, and M = T D^{-1} with D the diagonal
@@ -66,7 +84,7 @@ class Correlated:
     steps: of the whole run; the noise of its last steps depends on it.
 
   Raises:
-    ValueError: an invalid noise multiplier, or as `strategies.check`.
+    ValueError: an invalid noise multiplier, or as `banded_matrix.check`.
   """
 
   noise_multiplier: float
@@ -76,7 +94,7 @@ class Correlated:
 
   def __post_init__(self):
     check_noise_multiplier(self.noise_multiplier)
-    strategies.check(self.coefficients, self.steps)
+    banded_matrix.check(self.coefficients, self.steps)
 
   def start(self, total: PyTree) -> jax.Array:
     """The memory before step 0: zeros (b-1, number of coordinates)."""
@@ -94,16 +112,16 @@ class Correlated:
     """(clipped sum, memory, key, step, clip_norm) -> (float32 noisy tree, memory)."""
     coefficients = jnp.asarray(self.coefficients, jnp.float32)
     slots, size = memory.shape
-    x = mechanism.normals(key, step, size)
+    x = normals(key, step, size)
     for slot in range(slots):  # x_{t-k} is in slot (t - k) mod (b - 1)
       behind = (step - 1 - slot) % slots + 1
       x -= coefficients[behind] * memory[slot]
     x /= coefficients[0]
     memory = memory.at[step % slots].set(x)
-    norms = strategies.column_norms(self.coefficients, self.steps)
+    norms = banded_matrix.column_norms(self.coefficients, self.steps)
     scale = jnp.asarray(norms, jnp.float32)[step]
     noise = self.noise_multiplier * clip_norm * scale * x
-    return mechanism.add_vector(total, noise), memory
+    return add_vector(total, noise), memory
 
 
 class Replay:
@@ -151,3 +169,146 @@ class Replay:
 
 def _bits(key):
   return np.asarray(jax.random.key_data(key)).tobytes()
+
+
+def threefry_normals(key: jax.Array, size: int) -> jax.Array:
+  """Standard normals (size,) float32, bit for bit those of `jax.random.normal`.
+
+  Args:
+    key: a typed threefry2x32 key. Both words of a hash are used; jax's default, the
+      partitionable counter, discards one of them.
+    size: below 2**32, the number of counters of one key.
+
+  Raises:
+    ValueError: size is 2**32 or more.
+  """
+  halves = _words(jax.random.key_data(key), size)
+  return jnp.concatenate([_normals(words) for words in halves])[:size]
+
+
+def _normals(words):
+  """Words (n,) -> normals (n,): 23 bits of each, uniform on [-1, 1), by erf_inv."""
+  one = np.float32(1)
+  mantissa = words >> np.uint32(9) | one.view(np.uint32)
+  even = jax.lax.bitcast_convert_type(mantissa, jnp.float32) - one
+  even = jnp.maximum(LOWEST, even * (one - LOWEST) + LOWEST)
+  return np.sqrt(np.float32(2)) * jax.lax.erf_inv(even)
+
+
+def _words(key, size):
+  """(2,) uint32 -> both halves of the words; for an odd size there is one extra."""
+  if size >= 2**32:
+    raise ValueError(
+      f'expected fewer than 2**32 normals per noise key, got {size}; train fewer '
+      'parameters (adapt.method).'
+    )
+  half = -(-size // 2)
+  low = jnp.arange(half, dtype=jnp.uint32)
+  high = low + np.uint32(half)
+  if size % 2:  # the last pair is filled with counter 0
+    high = high.at[-1].set(0)
+  return _hash(*key, low, high)
+
+
+def _hash(key_0, key_1, x_0, x_1):
+  """Two words of counters -> two words of bits. [Salmon11, threefry2x32, 20 rounds]"""
+  keys = key_0, key_1, key_0 ^ key_1 ^ np.uint32(PARITY)
+  x_0, x_1 = x_0 + keys[0], x_1 + keys[1]
+  for group, rotations in enumerate(itertools.islice(itertools.cycle(ROTATIONS), 5), 1):
+    for bits in rotations:
+      x_0 = x_0 + x_1
+      x_1 = x_0 ^ ((x_1 << np.uint32(bits)) | (x_1 >> np.uint32(32 - bits)))
+    x_0 = x_0 + keys[group % 3]
+    x_1 = x_1 + keys[(group + 1) % 3] + np.uint32(group)
+  return x_0, x_1
+
+
+def add_noise(
+  clipped_sum: PyTree,
+  key: jax.Array,
+  step: int | jax.Array,
+  noise_multiplier: float,
+  clip_norm: float | jax.Array,
+  *,
+  clip_only: bool = False,
+) -> PyTree:
+  """Adds N(0, (noise_multiplier * clip_norm)^2) to every coordinate, in float32.
+
+  Args:
+    clipped_sum: tree of arrays; one patient changes it by at most clip_norm in L2.
+    key: the run's noise key. Step t draws one vector for all coordinates, in the order
+      of the tree's leaves, from fold_in(key, t). (One draw per leaf would take ten
+      times as long to compile.)
+    step: int, may be traced.
+    noise_multiplier: sigma, a Python number > 0.
+    clip_norm: > 0.
+    clip_only: True allows noise_multiplier 0: no noise, and epsilon is infinite.
+
+  Returns:
+    A float32 tree.
+
+  Raises:
+    ValueError: noise_multiplier negative, not finite, or 0 without clip_only.
+  """
+  check_noise_multiplier(noise_multiplier, clip_only)
+  if noise_multiplier == 0:
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), clipped_sum)
+  size = sum(leaf.size for leaf in jax.tree.leaves(clipped_sum))
+  return add_vector(
+    clipped_sum, noise_multiplier * clip_norm * normals(key, step, size)
+  )
+
+
+def normals(key: jax.Array, step: int | jax.Array, size: int) -> jax.Array:
+  """Standard normals (size,) of one step; no other step or purpose draws them."""
+  return threefry_normals(jax.random.fold_in(key, step), size)
+
+
+def add_vector(tree: PyTree, vector: jax.Array) -> PyTree:
+  """Adds a vector (all coordinates, in the order of the leaves); a float32 tree."""
+  leaves, structure = jax.tree.flatten(tree)
+  ends = np.cumsum([leaf.size for leaf in leaves], dtype=int)
+  parts = jnp.split(vector, ends[:-1])
+  sums = [
+    leaf.astype(jnp.float32) + part.reshape(leaf.shape)
+    for leaf, part in zip(leaves, parts, strict=True)
+  ]
+  return jax.tree.unflatten(structure, sums)
+
+
+def privatise(
+  clipped_sum: PyTree,
+  key: jax.Array,
+  step: int | jax.Array,
+  noise_multiplier: float,
+  clip_norm: float | jax.Array,
+  expected_batch: float,
+  *,
+  clip_only: bool = False,
+) -> PyTree:
+  """Turns a clipped sum into the private estimate of the mean gradient.
+
+  Args:
+    expected_batch: q * N > 0, public and constant; the other arguments are those of
+      `add_noise`.
+
+  Returns:
+    A float32 tree: (clipped_sum + noise) / expected_batch.
+
+  Raises:
+    ValueError: as `add_noise`, or expected_batch not > 0.
+  """
+  check_expected_batch(expected_batch)
+  noisy = add_noise(
+    clipped_sum, key, step, noise_multiplier, clip_norm, clip_only=clip_only
+  )
+  return jax.tree.map(lambda leaf: leaf / expected_batch, noisy)
+
+
+def check_expected_batch(expected_batch: float) -> None:
+  """Raises ValueError unless the expected batch is above 0."""
+  if not expected_batch > 0:
+    raise ValueError(
+      f'the expected batch is {expected_batch}; it must be positive. '
+      'Change adapt.privacy.batch_size.'
+    )

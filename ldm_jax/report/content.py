@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from ldm_jax.config import to_plain
-from ldm_jax.data import demonstration
+from ldm_jax.config.parsing import to_plain
+from ldm_jax.data import demonstration_split
 from ldm_jax.synthesis import requests
-from ldm_jax.synthesis.edited import COUNTERFACTUALS
-from ldm_jax.synthesis.writer import SAMPLES, SWEEPS
+from ldm_jax.synthesis.write_counterfactuals import COUNTERFACTUALS
+from ldm_jax.synthesis.write_samples import SAMPLES, SWEEPS
 
 NUM_PICTURES = 8
 
@@ -23,7 +23,7 @@ def gather(config, work, splits, reconstruct):
   privacy = work.read_json('privacy.json')
   return {
     'title': f'{config.name}: synthetic cohort',
-    'banner': demonstration.warning(config.data),
+    'banner': demonstration_split.warning(config.data),
     'config': to_plain(config),
     'requests': requests.origin(config),
     'models': _models(work),

@@ -1,6 +1,6 @@
 """A short model card in Markdown: what the model is, is for, and is not for."""
 
-from ldm_jax.report.statement import lot, statement
+from ldm_jax.report.privacy_statement import lot, statement
 from ldm_jax.report.tables import walk
 from ldm_jax.report.wording import measured
 

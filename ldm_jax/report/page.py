@@ -3,13 +3,12 @@
 import os
 import pathlib
 
-from ldm_jax.report import evidence, pictures, style
-from ldm_jax.report import sections as parts
-from ldm_jax.report.statement import lot, statement
+from ldm_jax.report import evidence, pictures, sections, style
+from ldm_jax.report.privacy_statement import lot, statement
 from ldm_jax.report.wording import escape
 
 SECTIONS = (
-  ('summary', 'Summary', parts.summary),
+  ('summary', 'Summary', sections.summary),
   ('samples', 'Samples', pictures.samples),
   ('control', 'Control', evidence.control),
   ('quality', 'Image quality', evidence.quality),
@@ -17,8 +16,8 @@ SECTIONS = (
   ('reconstruction', 'Reconstruction', evidence.reconstruction),
   ('counterfactuals', 'Counterfactuals', pictures.counterfactuals),
   ('training', 'Training', evidence.training),
-  ('privacy', 'Privacy statement', parts.privacy),
-  ('config', 'Settings', parts.config),
+  ('privacy', 'Privacy statement', sections.privacy),
+  ('config', 'Settings', sections.config),
 )
 # The browser itself refuses anything that is not part of the page.
 POLICY = (

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ldm_jax.report import figures, png, tables
+from ldm_jax.report import figures, tables
 from ldm_jax.report.wording import escape, number
 
 ROWS = (
@@ -99,13 +99,13 @@ def counterfactuals(content):
   for i, (source, changed, difference, text) in enumerate(cases):
     truth = None if truths is None else truths[i]
     picture, scale = figures.counterfactual(source, changed, difference, truth=truth)
-    width, height = png.size(picture)
+    width, height = figures.png_size(picture)
     parts.append(
       f'<figure><figcaption><b>{escape(text)}</b> {badge} '
       f'difference: blue darker, red brighter, full colour ±{number(scale)}'
       '</figcaption><div class="scroll"><div class="rows wide"><div class="labels">'
       f'{labels}</div>'
-      f'<img src="{png.data_uri(picture)}" width="{width}" height="{height}" '
+      f'<img src="{figures.data_uri(picture)}" width="{width}" height="{height}" '
       f'alt="{escape(f"source, counterfactual and difference: {text}")}">'
       '</div></div></figure>'
     )
@@ -116,10 +116,10 @@ def plots(panels, what):
   """Drawn panels side by side: {title: PNG bytes} and what they show -> HTML."""
   shown = []
   for title, picture in panels.items():
-    width, height = png.size(picture)
+    width, height = figures.png_size(picture)
     shown.append(
       f'<figure><figcaption><b>{escape(title)}</b></figcaption>'
-      f'<img src="{png.data_uri(picture)}" width="{width}" height="{height}" '
+      f'<img src="{figures.data_uri(picture)}" width="{width}" height="{height}" '
       f'alt="{escape(f"{what}: {title}")}"></figure>'
     )
   return f'<div class="panels">{"".join(shown)}</div>' if shown else ''
@@ -127,7 +127,7 @@ def plots(panels, what):
 
 def tiles(picture, caption, alt, count, labels=()):
   """A tiled picture, wide enough to be seen on a telephone, labels below columns."""
-  width, height = png.size(picture)
+  width, height = figures.png_size(picture)
   below = ''
   if labels:
     spans = ''.join(f'<span>{label}</span>' for label in labels)
@@ -136,7 +136,7 @@ def tiles(picture, caption, alt, count, labels=()):
   return (
     f'<figure><figcaption>{caption}</figcaption><div class="scroll">'
     f'<div class="{"wide" if count > 4 else "tiles"}" style="width:{share}%">'
-    f'<img src="{png.data_uri(picture)}" width="{width}" height="{height}" '
+    f'<img src="{figures.data_uri(picture)}" width="{width}" height="{height}" '
     f'alt="{escape(alt)}">{below}</div></div></figure>'
   )
 
@@ -148,7 +148,7 @@ def _viewer(images, present, limits):
     picture, shape = figures.sprite(images[key], limits)
     size = ' '.join(f'data-{k}="{shape[k]}"' for k in ('depth', 'height', 'width'))
     sheets.append(
-      f'<img id="sheet-{key}" hidden alt="" {size} src="{png.data_uri(picture)}">'
+      f'<img id="sheet-{key}" hidden alt="" {size} src="{figures.data_uri(picture)}">'
     )
     rows = ''.join(
       f'<option data-sheet="sheet-{key}" data-row="{row}">{name} {row + 1}</option>'

@@ -15,9 +15,10 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ldm_jax.data.batching import chunks
-from ldm_jax.diffusion import drift as drifting
+from ldm_jax.diffusion import drift as drifts
 from ldm_jax.diffusion import grid, process, solvers
 from ldm_jax.diffusion import guidance as guiding
+from ldm_jax.training import encoding
 from ldm_jax.training.mesh import EXAMPLES
 
 
@@ -59,7 +60,7 @@ def make_sampler(
   Raises:
     ValueError: a drift that does not fit the channels; what `sample` refuses.
   """
-  drifting.check_drift(drift, latent_shape[-1], schedule, solver)
+  drifts.check_drift(drift, latent_shape[-1], schedule, solver)
   grid.time_grid(schedule.num_timesteps, num_steps, spacing)
   process.check_prediction(prediction, schedule)
   solvers.check_solver(solver, eta)
@@ -69,8 +70,8 @@ def make_sampler(
     denoise = conditional(apply_denoiser, params, attributes, guidance)
     noise = solvers.initial_noise(keys, (attributes.shape[0], *latent_shape))
     z_0 = solvers.sample(
-      drifting.centred(denoise, schedule, drift, prediction),
-      drifting.start(noise, drift),
+      drifts.centred(denoise, schedule, drift, prediction),
+      drifts.start(noise, drift),
       schedule,
       num_steps,
       keys,
@@ -79,9 +80,9 @@ def make_sampler(
       prediction=prediction,
       spacing=spacing,
       clip_z_0=clip_z_0,
-      after_step=drifting.after_step(drift),
+      after_step=drifts.after_step(drift),
     )
-    return denormalise(z_0, latent_mean, latent_std)
+    return encoding.denormalise(z_0, latent_mean, latent_std)
 
   return by_rows(sample, mesh, num_shared=1)
 
@@ -148,16 +149,6 @@ def conditional(apply_denoiser, params, attributes, guidance=1.0, against=None):
     return guiding.guide(output[:num_examples], output[num_examples:], guidance)
 
   return guided
-
-
-def normalise(z, mean, std):
-  """Returns (z - mean) / std for latents (..., c)."""
-  return (z - jnp.asarray(mean, z.dtype)) / jnp.asarray(std, z.dtype)
-
-
-def denormalise(z, mean, std):
-  """Inverse of `normalise`."""
-  return z * jnp.asarray(std, z.dtype) + jnp.asarray(mean, z.dtype)
 
 
 def request_keys(base_key, request_ids) -> jax.Array:

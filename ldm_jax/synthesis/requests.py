@@ -4,6 +4,8 @@ Requests come from public knowledge only: the schema's ranges, a documented popu
 the user's own table, or a prior of the private cohort's attributes that was released
 with noise. Rows of the public cohort are requests only when asked for, since the table
 of samples then shows real people's values; rows of other cohorts never are.
+
+Requested attributes as rows of a table.
 """
 
 import csv
@@ -11,10 +13,10 @@ import pathlib
 
 import numpy as np
 
-from ldm_jax.data import sources
+from ldm_jax.data import cohorts_of_config
 from ldm_jax.privacy import marginals
 
-# What `releasing` keeps of the attributes' release, in the work folder.
+# What `private_releases` keeps of the attributes' release, in the work folder.
 PRIOR = ('store', 'release-attributes.json')
 # The column of samples.csv that tells where a row's values come from.
 COLUMN = 'requests'
@@ -55,7 +57,7 @@ def draw(config, schema, public, prior=None):
   if name == 'uniform':
     return _uniform(config, schema)
   if name == 'population':
-    rows = sources.population(config.data, num, config.seed)
+    rows = cohorts_of_config.population(config.data, num, config.seed)
     found = np.stack([schema.encode(row) for row in rows])
     known = [any(attribute.name in row for row in rows) for attribute in schema]
     # What the population does not know is drawn as if nothing were documented.
@@ -156,3 +158,24 @@ def _from_table(path, schema, num):
       f'{", ".join(schema.names)} and at least one row.'
     )
   return np.stack([schema.encode(rows[i % len(rows)]) for i in range(num)])
+
+
+def row(schema, vector):
+  """{name: value as a table writes it} of encoded attributes (k,); '' for unknown."""
+  decoded = schema.decode(vector)
+  return {
+    name: ''
+    if value is None
+    else round(value, 4)
+    if isinstance(value, float)
+    else value
+    for name, value in decoded.items()
+  }
+
+
+def write_table(path, rows):
+  """Writes dicts of the same keys as CSV."""
+  with open(path, 'w', encoding='utf-8', newline='') as file:
+    writer = csv.DictWriter(file, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)

@@ -17,7 +17,8 @@ LEARNED_BY = ('averages', 'gradient')
 def optimizer(
   learner: optax.GradientTransformation | None, decay: float, revive_below: float
 ) -> optax.GradientTransformation:
-  """Optax transformation for the parameters of `models.quantizer.Quantizer`.
+  """Optax transformation for the parameters of
+  `models.autoencoders.quantizer.Quantizer`.
 
   Their gradients are statistics, see `Quantizer.losses`: with m and n the moving
   averages of the sum and the number of a code's voxels, the code is m / n. [Oord17] Eq.

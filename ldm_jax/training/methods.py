@@ -12,8 +12,9 @@ from collections.abc import Callable
 
 import jax
 
-from ldm_jax.models import adapters, concept
-from ldm_jax.training import diffusion, preservation, state
+from ldm_jax.models import adapters
+from ldm_jax.models.conditions import new_token
+from ldm_jax.training import denoising_loss, prior_preservation, state
 from ldm_jax.types import Array, Config, PyTree
 
 
@@ -47,10 +48,10 @@ def _adapters(section, params, key, like):
 
 
 def _word(section, params, key, like):
-  return concept.create(params, key, section.tokens.num, like)
+  return new_token.create(params, key, section.tokens.num, like)
 
 
-WORD = (f'^{concept.PREFIX}', 'a new token')
+WORD = (f'^{new_token.PREFIX}', 'a new token')
 METHODS = {
   'full': Method((('', 'a parameter'),)),
   'attention': Method(  # [Lyu24]
@@ -69,7 +70,7 @@ METHODS = {
   'custom_diffusion': Method(  # [Kumari23]
     (
       (
-        concept.READERS,
+        new_token.READERS,
         'keys and values of attention over the conditions (it needs '
         "'attention' in diffusion.conditioner.by, and attention somewhere: "
         'diffusion.model.attention_levels or middle_attention)',
@@ -154,14 +155,14 @@ def patient_loss(
 
   Args:
     section: config.adapt.
-    losses: of `diffusion.denoising_losses`.
+    losses: of `denoising_loss.denoising_losses`.
     num_draws: draws of (t, noise) for each volume.
 
   Returns:
     (trained, frozen, example, key) -> (). Where the method preserves the prior,
-    `frozen` includes the class samples (`readying.class_samples`).
+    `frozen` includes the class samples (`starting_point.class_samples`).
   """
   weight = prior_weight(section)
   if weight:
-    losses = preservation.preserving(losses, num_draws, weight)
-  return diffusion.patient_loss(losses, num_draws, section.examples_per_patient)
+    losses = prior_preservation.preserving(losses, num_draws, weight)
+  return denoising_loss.patient_loss(losses, num_draws, section.examples_per_patient)

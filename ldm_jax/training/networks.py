@@ -4,15 +4,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ldm_jax.config import to_plain
-from ldm_jax.data.attributes import Schema
+from ldm_jax.config.parsing import to_plain
+from ldm_jax.data.cohorts.attributes import Schema
 from ldm_jax.diffusion import schedules
-from ldm_jax.models.autoencoder import Autoencoder
-from ldm_jax.models.conditional import ConditionalDenoiser
-from ldm_jax.models.discriminator import PatchDiscriminator
-from ldm_jax.models.features import Segmenter
-from ldm_jax.models.sliceunet import SliceUNet
-from ldm_jax.models.wavelet import Wavelet
+from ldm_jax.models.autoencoders.autoencoder import Autoencoder
+from ldm_jax.models.autoencoders.wavelet import Wavelet
+from ldm_jax.models.critics.discriminator import PatchDiscriminator
+from ldm_jax.models.critics.segmenter import Segmenter
+from ldm_jax.models.denoisers.conditional import ConditionalDenoiser
+from ldm_jax.models.denoisers.daum24 import SliceUNet
 from ldm_jax.training import checkpoint
 from ldm_jax.types import Array, Config, PyTree, Shape
 

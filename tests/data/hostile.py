@@ -30,7 +30,7 @@ NIFTI = {}
 
 def reads_dicom():
   """Whether this version of the package has a reader of DICOM."""
-  return importlib.util.find_spec('ldm_jax.data.dicom') is not None
+  return importlib.util.find_spec('ldm_jax.data.readers.dicom.planes') is not None
 
 
 # Where DICOM is read, a folder may be a scan.
@@ -368,7 +368,7 @@ def limit_memory(more=MEMORY):
 
 
 def read_scan(path):
-  from ldm_jax.data import volume
+  from ldm_jax.data.readers import volume
 
   array = volume.read(path, stack=True).array
   expected = voxels().transpose(2, 1, 0).astype(np.float32)

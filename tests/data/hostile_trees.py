@@ -176,7 +176,7 @@ def _(root):
 
 def read(root, options):
   """None, or what is wrong: the layout is read, then every scan of it."""
-  from ldm_jax.data.attributes import Schema
+  from ldm_jax.data.cohorts.attributes import Schema
   from ldm_jax.data.layouts import folder
 
   schema = Schema.from_config(

@@ -5,12 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ldm_jax.data.batching import (
+from ldm_jax.data.batching import chunks, epoch_batch
+from ldm_jax.privacy.sampling import (
   CyclicPoissonSampler,
   PoissonSampler,
   TruncatedPoissonSampler,
-  chunks,
-  epoch_batch,
 )
 
 

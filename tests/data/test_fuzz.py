@@ -11,8 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ldm_jax.data import preprocess, table, volume
-from ldm_jax.data.attributes import Schema
+from ldm_jax.data.cohorts.attributes import Schema
+from ldm_jax.data.preprocessing import preprocess
+from ldm_jax.data.readers import volume
+from ldm_jax.data.tables import table
 from tests.data import hostile, hostile_trees
 
 EXAMPLES = int(os.environ.get('LDM_JAX_FUZZ', 0))

@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from ldm_jax import estimating, main
+from ldm_jax import main
+from ldm_jax.pipeline import cost_estimate
 from tests.data import hostile, hostile_trees
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -116,7 +117,7 @@ def test_doctor_lists_the_broken_files_and_goes_on(
   def refuse(*args):
     raise ValueError('no such network')
 
-  monkeypatch.setattr(estimating, 'plan', refuse)
+  monkeypatch.setattr(cost_estimate, 'plan', refuse)
   assert main.main(command('--stages=doctor')) == 0
   assert 'refused: no such network' in capsys.readouterr().out
   path = folder_of_all.parent / 'work' / 'doctor' / 'public.json'

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ldm_jax.data.attributes import CARDIAC_SCHEMA, Attribute, Schema
+from ldm_jax.data.cohorts.attributes import CARDIAC_SCHEMA, Attribute, Schema
 from ldm_jax.data.prompts import ageing, phrase, prompt
 
 SCHEMA = Schema(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from ldm_jax.data.attributes import Attribute, Schema
+from ldm_jax.data.cohorts.attributes import Attribute, Schema
 from ldm_jax.evaluation import assess
 
 SCHEMA = Schema((Attribute('age', low=0, high=100),))

@@ -6,7 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from ldm_jax.models import convert, reference_monai
+from ldm_jax.models import convert
+from ldm_jax.models.interop import reference_monai
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ import pytest
 from jax.interpreters import partial_eval
 
 from ldm_jax.models import adapters
-from ldm_jax.models.conditional import ConditionalDenoiser
+from ldm_jax.models.denoisers.conditional import ConditionalDenoiser
 from ldm_jax.training import state
 
 UNET = {

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from flax.traverse_util import unflatten_dict
 
-from ldm_jax.models import convert, reference_diffusers, reference_monai
+from ldm_jax.models import convert
+from ldm_jax.models.interop import reference_diffusers, reference_monai
 
 UNET = {
   'spatial_dims': 3,

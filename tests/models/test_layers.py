@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from ldm_jax.models.attention import AttentionBlock, SpatialTransformer, attend
+from ldm_jax.models.conv.repeated import nearest
 from ldm_jax.models.layers import (
   Downsample,
   ResidualBlock,
   Upsample,
   average,
   kernels_and_strides,
-  nearest,
   per_level,
 )
 

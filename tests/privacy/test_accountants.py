@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from ldm_jax.privacy import accountants, accounting, strategies
+from ldm_jax.privacy import accountants, accounting, banded_matrix
 
 sys.path.insert(0, str(Path(__file__).parent))
 import independent
@@ -124,7 +124,7 @@ def test_no_patient_is_seen_through_banded_noise_beyond_the_claim():
   """Three steps of two bands as one release in three dimensions, integrated."""
   sigma, q = 1.0, 0.5
   strategy = (0.8, 0.6)
-  columns = strategies.matrix(strategy, 3)
+  columns = banded_matrix.matrix(strategy, 3)
   axis = np.linspace(-6.0, 7.0, 53)
   grid = np.stack(np.meshgrid(axis, axis, axis, indexing='ij'))
   volume = (axis[1] - axis[0]) ** 3

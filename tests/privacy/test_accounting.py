@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from ldm_jax.privacy import accounting, checks, schemes
+from ldm_jax.privacy import accounting, checks, mechanisms
 
 
 def training(sigma, q, steps, num_patients=10_000):
   """The event of plain DP-SGD."""
-  scheme = schemes.Poisson(
+  scheme = mechanisms.Poisson(
     num_patients=num_patients,
     batch_size=q * num_patients,
     steps=steps,

@@ -14,8 +14,8 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from ldm_jax.data import batching
-from ldm_jax.privacy import canaries, gradients, mechanism, schemes
-from ldm_jax.training import adaptation, state
+from ldm_jax.privacy import canaries, gradients, mechanisms, noise, secret_key
+from ldm_jax.training import private_step, state
 from ldm_jax.training.mesh import EXAMPLES, make_mesh, put_examples
 
 CLIP_NORM, SIGMA, EXPECTED, DELTA = 0.5, 3.6, 8.0, 1e-5
@@ -34,12 +34,12 @@ LOSS = canaries.with_canaries(patient_loss, CLIP_NORM)
 
 
 def real_step(mesh, optimizer):
-  return adaptation.private_step(
+  return private_step.private_step(
     LOSS,
     optimizer,
     mesh,
     0.9,
-    schemes.Poisson(
+    mechanisms.Poisson(
       num_patients=PATIENTS + CANARIES,
       batch_size=EXPECTED,
       steps=STEPS,
@@ -78,7 +78,7 @@ def faulty(fault, mesh, optimizer):
       )
     if fault in PER_DEVICE:
       own = jax.random.fold_in(noise_key, jax.lax.axis_index('data'))
-      noisy = mechanism.add_noise(total, own, step, SIGMA, CLIP_NORM)
+      noisy = noise.add_noise(total, own, step, SIGMA, CLIP_NORM)
       share = DEVICES if fault == 'noise of devices averaged' else 1
       total = jax.tree.map(lambda n, t: t + (n - t) / share, noisy, total)
     return jax.lax.psum(total, ('data', 'fsdp'))
@@ -101,7 +101,7 @@ def faulty(fault, mesh, optimizer):
       gradient = jax.tree.map(lambda leaf: leaf / EXPECTED, total)
     else:
       step = 0 if fault == 'noise of one step' else current.step
-      gradient = mechanism.privatise(total, noise_key, step, sigma, CLIP_NORM, EXPECTED)
+      gradient = noise.privatise(total, noise_key, step, sigma, CLIP_NORM, EXPECTED)
     return state.advance(current, gradient, optimizer, 0.9)
 
   def step(current, frozen, chunks, key, noise_key):
@@ -155,7 +155,7 @@ def audited(fault, everyone, devices=DEVICES, seed=0):
   optimizer = optax.sgd(EXPECTED / CLIP_NORM)
   mesh, step = build(fault, optimizer, devices)
   included = canaries.coins(CANARIES, seed)
-  secret = mechanism.new_noise_key(seed)
+  secret = secret_key.new_noise_key(seed)
   here = np.flatnonzero(included) + PATIENTS
   draws = (np.append(np.arange(PATIENTS), here), np.arange(PATIENTS))
 
@@ -171,7 +171,7 @@ def influence(fault, everyone, patient, among):
   """How far a patient moves the update, in units of C, under the same noise."""
   optimizer = optax.sgd(EXPECTED / CLIP_NORM)
   mesh, step = build(fault, optimizer)
-  secret = mechanism.new_noise_key(1)
+  secret = secret_key.new_noise_key(1)
 
   def moved(drawn):
     current = start(optimizer, mesh)
@@ -199,7 +199,7 @@ def test_without_a_fault_the_broken_steps_model_is_the_step_that_trains(everyone
     current = start(optimizer, mesh)
     for drawn in ([0, 4, 15, 70], [], range(40)):
       batch = chunks(everyone, np.asarray(drawn, int), mesh)
-      current = step(current, {}, batch, KEY, mechanism.new_noise_key(3))
+      current = step(current, {}, batch, KEY, secret_key.new_noise_key(3))
     results.append(current)
   close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
   jax.tree.map(close, *results)
@@ -257,7 +257,7 @@ def test_noise_that_comes_back_is_found_without_any_canary(everyone):
     optimizer = optax.sgd(1.0)
     mesh, step = build(fault, optimizer)
     run = lambda state, _, step=step: step(
-      state, {}, (), KEY, mechanism.new_noise_key(2)
+      state, {}, (), KEY, secret_key.new_noise_key(2)
     )
     _, updates = canaries.trace(run, start(optimizer, mesh), 4)
     correlations = np.corrcoef(updates) - np.eye(4)

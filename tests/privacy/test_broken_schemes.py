@@ -13,17 +13,18 @@ import optax
 import pytest
 
 from ldm_jax.data import batching
-from ldm_jax.privacy import canaries, clipping, mechanism, schemes, strategies
-from ldm_jax.training import adaptation, state
+from ldm_jax.privacy import banded_matrix, canaries, clipping, mechanisms, secret_key
+from ldm_jax.privacy import noise as privacy_noise
+from ldm_jax.training import private_step, state
 from ldm_jax.training.mesh import make_mesh, put_examples, put_state
 
 CLIP_NORM, SIGMA, DELTA, EXPECTED = 0.5, 3.6, 1e-5, 8.0
 PATIENTS, CANARIES, SPARE, TIMES, CHUNK = 12, 500, 500, 6, 512
 BANDED = {'num_bands': 3, 'strategy': (0.8, 0.48, 0.36)}
 SCHEMES = {
-  'banded': (schemes.Banded, BANDED),
-  'adaptive': (schemes.Poisson, {'clipping': 'adaptive'}),
-  'both': (schemes.Banded, {**BANDED, 'clipping': 'adaptive'}),
+  'banded': (mechanisms.Banded, BANDED),
+  'adaptive': (mechanisms.Poisson, {'clipping': 'adaptive'}),
+  'both': (mechanisms.Banded, {**BANDED, 'clipping': 'adaptive'}),
 }
 KEY = jax.random.key(0)
 
@@ -58,8 +59,8 @@ def broken(scheme, fault, monkeypatch):
   if fault == 'noise of the first clip norm':
     noise = OfFirstNorm(noise)
   if fault == 'noise of one step':
-    normals = mechanism.normals
-    monkeypatch.setattr(mechanism, 'normals', lambda key, _, n: normals(key, 0, n))
+    normals = privacy_noise.normals
+    monkeypatch.setattr(privacy_noise, 'normals', lambda key, _, n: normals(key, 0, n))
   return types.SimpleNamespace(
     expected_batch=scheme.expected_batch,
     clipping=scheme.clipping,
@@ -80,7 +81,7 @@ def audited(name, fault, monkeypatch, seeds=(0,)):
   bands, optimizer = getattr(scheme, 'num_bands', 1), optax.sgd(EXPECTED / CLIP_NORM)
   x = np.random.default_rng(0).normal(size=(PATIENTS, 4)).astype(np.float32)
   everyone = canaries.appended({'x': 20 * x}, CANARIES)
-  step = adaptation.private_step(
+  step = private_step.private_step(
     canaries.with_canaries(patient_loss, CLIP_NORM),
     optimizer,
     mesh,
@@ -92,7 +93,7 @@ def audited(name, fault, monkeypatch, seeds=(0,)):
   for seed in seeds:
     included = canaries.coins(CANARIES, seed)
     joining = np.flatnonzero(included) + PATIENTS
-    secret = mechanism.new_noise_key(seed)
+    secret = secret_key.new_noise_key(seed)
 
     def take_step(current, number, joining=joining, secret=secret):
       turn, group = divmod(number, bands)
@@ -108,7 +109,7 @@ def audited(name, fault, monkeypatch, seeds=(0,)):
       return step(current, {}, chunks, KEY, secret)
 
     params = {'w': np.zeros(4, np.float32), canaries.LEAF: marks}
-    start = adaptation.begin(state.create(params, optimizer), scheme)
+    start = private_step.begin(state.create(params, optimizer), scheme)
     last, updates = canaries.trace(take_step, put_state(mesh, start), 2 * TIMES * bands)
     strategy = getattr(scheme, 'strategy', canaries.INDEPENDENT)
     report = canaries.report(
@@ -153,7 +154,7 @@ def test_turns_of_a_banded_run_are_ones_with_independent_noise():
   for taken, steps in ((12, 12), (12, 13), (12, 400)):
     pushed = np.zeros((taken, 2))
     pushed[[0, 6], 0] = 1.0
-    inverse = np.linalg.inv(strategies.matrix(strategy, steps)[:taken, :taken])
+    inverse = np.linalg.inv(banded_matrix.matrix(strategy, steps)[:taken, :taken])
     found, _ = canaries.turns(pushed, strategy, steps)
     np.testing.assert_allclose(found, [[1, 0], [0, 0], [1, 0], [0, 0]], atol=1e-12)
     taps, whitened = canaries.turns(inverse, strategy, steps)
@@ -174,7 +175,7 @@ def test_a_canary_pushes_beyond_every_adaptive_clip_norm():
 def test_the_bits_of_an_adaptive_norm_carry_the_noise_of_all_else():
   """Steps without patients: log C moves by the noise of the mean bit alone."""
   batch, mesh, steps = 4000.0, make_mesh(1), 200
-  scheme = schemes.Poisson(
+  scheme = mechanisms.Poisson(
     num_patients=5000,
     batch_size=batch,
     steps=steps,
@@ -184,12 +185,12 @@ def test_the_bits_of_an_adaptive_norm_carry_the_noise_of_all_else():
     quantile=0.3,
   )
   optimizer = optax.sgd(batch)
-  step = adaptation.private_step(patient_loss, optimizer, mesh, 0.9, scheme)
+  step = private_step.private_step(patient_loss, optimizer, mesh, 0.9, scheme)
   start = state.create({'w': np.zeros(4, np.float32)}, optimizer)
-  current = put_state(mesh, adaptation.begin(start, scheme))
+  current = put_state(mesh, private_step.begin(start, scheme))
   norms, places = [CLIP_NORM], [np.zeros(4)]
   for _ in range(steps):
-    current = step(current, {}, (), KEY, mechanism.new_noise_key(5))
+    current = step(current, {}, (), KEY, secret_key.new_noise_key(5))
     norms.append(float(current.clip_norm))
     places.append(np.asarray(current.trained['w'], float))
   shares = 0.3 - np.diff(np.log(norms)) / clipping.ADAPTATION

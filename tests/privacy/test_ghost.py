@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from ldm_jax.diffusion import schedules
-from ldm_jax.models.conditional import ConditionalDenoiser
-from ldm_jax.models.convolution import Conv, LinearMap
+from ldm_jax.models.conv.conv import Conv, LinearMap
+from ldm_jax.models.denoisers.conditional import ConditionalDenoiser
 from ldm_jax.models.layers import Dense, Upsample
 from ldm_jax.privacy import ghost
 from ldm_jax.privacy.gradients import clipped_sum
-from ldm_jax.training import diffusion
+from ldm_jax.training import denoising_loss
 from ldm_jax.training.state import flatten, unflatten
 
 pytestmark = pytest.mark.usefixtures('users_convolutions')
@@ -45,7 +45,7 @@ class Twice(nn.Module):
 
 
 class FastPaths(nn.Module):
-  """One layer of each fast path of `models.convolution`."""
+  """One layer of each fast path of `models.conv.conv`."""
 
   @nn.compact
   def __call__(self, x):
@@ -90,10 +90,10 @@ def denoiser(kind, options, space, num_examples=0):
   }
   z, attributes = patients['z'][0], patients['attributes'][0]
   t, drop = jnp.zeros(2, jnp.int32), jnp.zeros(2, bool)
-  losses = diffusion.denoising_losses(
+  losses = denoising_loss.denoising_losses(
     module, schedules.schedule('linear', 10, 1e-3, 0.1), 'epsilon', 0.1
   )
-  loss = diffusion.patient_loss(losses, 2, num_examples)
+  loss = denoising_loss.patient_loss(losses, 2, num_examples)
   return (
     drawn(module, z, t, attributes, drop),
     patients,

@@ -6,14 +6,14 @@ import sys
 
 import pytest
 
-from ldm_jax.privacy import accounting, schemes
+from ldm_jax.privacy import accounting, mechanisms
 from ldm_jax.privacy.ledger import Ledger, release_id
 
 DELTA = 1e-5
 
 
 def training(steps=100, sigma=2.0):
-  return schemes.Poisson(
+  return mechanisms.Poisson(
     num_patients=1000,
     batch_size=100,
     steps=steps,

@@ -5,8 +5,8 @@ import types
 import numpy as np
 import pytest
 
-from ldm_jax.data.attributes import Attribute, Schema
-from ldm_jax.privacy import marginals, mechanism
+from ldm_jax.data.cohorts.attributes import Attribute, Schema
+from ldm_jax.privacy import marginals, secret_key
 
 SCHEMA = Schema(
   (
@@ -34,7 +34,7 @@ def cohort(num_patients, seed=0):
 
 
 def compute(split, sigma=1.0, pairs=PAIRS, num_bins=5):
-  key = mechanism.new_noise_key(0)
+  key = secret_key.new_noise_key(0)
   return marginals.compute(SCHEMA, num_bins, pairs, split, sigma, key, 'prior')
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from jax_privacy.matrix_factorization import sensitivity
 
-from ldm_jax.privacy import mechanism, noise, strategies
+from ldm_jax.privacy import banded_matrix, noise, secret_key
 
 STRATEGY = (0.8, 0.48, 0.36)
-KEY = mechanism.new_noise_key(0)
+KEY = secret_key.new_noise_key(0)
 SIGMA, CLIP_NORM = 1.3, 0.5
 
 
@@ -27,7 +27,7 @@ def run(made, size, steps, key=KEY):
 def test_correlated_noise_has_the_covariance_of_its_strategy():
   steps, size = 7, 200_000
   drawn = run(noise.Correlated(SIGMA, STRATEGY, steps), size, steps)
-  inverse = np.linalg.inv(strategies.matrix(STRATEGY, steps))
+  inverse = np.linalg.inv(banded_matrix.matrix(STRATEGY, steps))
   expected = (SIGMA * CLIP_NORM) ** 2 * inverse @ inverse.T
   deviation = np.sqrt(np.diag(expected))
   found = drawn @ drawn.T / size
@@ -39,7 +39,7 @@ def test_multiplied_by_the_strategy_the_noise_is_the_independent_one():
   steps, size = 9, 40
   drawn = run(noise.Correlated(SIGMA, STRATEGY, steps), size, steps)
   plain = run(noise.Independent(SIGMA), size, steps)
-  whitened = strategies.matrix(STRATEGY, steps) @ drawn
+  whitened = banded_matrix.matrix(STRATEGY, steps) @ drawn
   np.testing.assert_allclose(whitened, plain, atol=1e-5)
 
 
@@ -71,7 +71,7 @@ def test_what_was_lost_is_computed_again_from_the_first_step():
   assert replay.before(2, KEY, start, again) == (0, 1)
   replay.keep(2, KEY, (0, 1))
   calls.clear()
-  replay.before(2, mechanism.new_noise_key(1), start, again)
+  replay.before(2, secret_key.new_noise_key(1), start, again)
   assert calls == [0, 1], "another key's memory was used"
   assert 'secret' in repr(replay)
 
@@ -82,8 +82,8 @@ def test_what_was_lost_is_computed_again_from_the_first_step():
 @pytest.mark.parametrize('coefficients', [(1.0,), (0.8, 0.6), STRATEGY])
 @pytest.mark.parametrize('steps', [3, 8])
 def test_a_strategy_moves_by_one_for_a_patient_of_every_bth_step(coefficients, steps):
-  strategies.check(coefficients, steps)
-  found = strategies.matrix(coefficients, steps)
+  banded_matrix.check(coefficients, steps)
+  found = banded_matrix.matrix(coefficients, steps)
   np.testing.assert_allclose(np.linalg.norm(found, axis=0), 1, rtol=1e-12)
   bands = len(coefficients)
   for first in range(bands):  # steps of one patient: blocks without a common row
@@ -104,23 +104,23 @@ def test_a_strategy_moves_by_one_for_a_patient_of_every_bth_step(coefficients, s
 )
 def test_a_strategy_that_is_none_is_refused(coefficients, words):
   with pytest.raises(ValueError, match=words):
-    strategies.check(coefficients, 8)
+    banded_matrix.check(coefficients, 8)
 
 
 def test_the_check_finds_columns_that_are_too_long(monkeypatch):
-  longer = strategies.matrix
-  monkeypatch.setattr(strategies, 'matrix', lambda *a: 1.001 * longer(*a))
+  longer = banded_matrix.matrix
+  monkeypatch.setattr(banded_matrix, 'matrix', lambda *a: 1.001 * longer(*a))
   with pytest.raises(ValueError, match=r'norms 1\.001'):
-    strategies.check(STRATEGY, 8)
+    banded_matrix.check(STRATEGY, 8)
 
 
 def test_the_best_strategy_errs_less_than_independent_noise():
-  found = strategies.optimal(12, 3)
+  found = banded_matrix.optimal(12, 3)
   assert np.sum(np.square(found)) == pytest.approx(1, abs=1e-12)
-  strategies.check(found, 12)
-  errors = [strategies.mean_error(c, 12) for c in (found, STRATEGY, (1.0,))]
+  banded_matrix.check(found, 12)
+  errors = [banded_matrix.mean_error(c, 12) for c in (found, STRATEGY, (1.0,))]
   assert errors[0] < errors[2] and errors[0] <= errors[1] * 1.01
-  assert strategies.mean_error((1.0,), 12) == pytest.approx(np.sqrt(6.5))
-  assert strategies.optimal(12, 1) == (1.0,)
+  assert banded_matrix.mean_error((1.0,), 12) == pytest.approx(np.sqrt(6.5))
+  assert banded_matrix.optimal(12, 1) == (1.0,)
   with pytest.raises(ValueError, match=r'adapt\.privacy\.num_bands'):
-    strategies.optimal(3, 4)
+    banded_matrix.optimal(3, 4)

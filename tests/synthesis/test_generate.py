@@ -7,6 +7,7 @@ import pytest
 
 from ldm_jax.diffusion import process, solvers
 from ldm_jax.synthesis import generate
+from ldm_jax.training import encoding
 from ldm_jax.training.mesh import make_mesh
 
 KEY = jax.random.key(0)
@@ -148,7 +149,7 @@ def test_latent_statistics_are_undone(world):
   scaled = sampler(world, **world.latents)(world.params, requests(2), keys)
   mean, std = world.latents.values()
   np.testing.assert_allclose(scaled, plain * std + mean, atol=1e-5)
-  np.testing.assert_allclose(generate.normalise(scaled, mean, std), plain, atol=1e-5)
+  np.testing.assert_allclose(encoding.normalise(scaled, mean, std), plain, atol=1e-5)
 
 
 def test_a_v_network_samples_what_the_noise_network_samples(world):

@@ -5,10 +5,10 @@ import types
 import numpy as np
 import pytest
 
-from ldm_jax.data import sources
-from ldm_jax.data.attributes import CARDIAC_SCHEMA, Attribute, Schema
+from ldm_jax.config.defaults import defaults
+from ldm_jax.data import cohorts_of_config
+from ldm_jax.data.cohorts.attributes import CARDIAC_SCHEMA, Attribute, Schema
 from ldm_jax.data.layouts.acdc import ACDC_SCHEMA
-from ldm_jax.defaults import defaults
 from ldm_jax.synthesis import requests
 
 SCHEMA = Schema(
@@ -64,7 +64,7 @@ def test_uniform_requests_do_not_look_at_any_cohort():
   )
 
 
-@pytest.mark.parametrize('layout', sources.HEARTS)
+@pytest.mark.parametrize('layout', cohorts_of_config.HEARTS)
 def test_requests_of_real_hearts_are_possible_hearts(layout):
   config = configured('population', 60, public=layout)
   rows = [

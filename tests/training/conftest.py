@@ -40,7 +40,7 @@ def patient_loss(trained, frozen, example, key):
 
 
 def example_losses(trained, frozen, batch, keys, step):
-  """The same for `training.step`: -> (b,), no metrics."""
+  """The same for `training.plain_step`: -> (b,), no metrics."""
   del step
   losses = jax.vmap(lambda example, key: patient_loss(trained, frozen, example, key))
   return losses(batch, keys), {}

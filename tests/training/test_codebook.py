@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from ldm_jax.models.quantizer import Quantizer
+from ldm_jax.models.autoencoders.quantizer import Quantizer
 from ldm_jax.training import codebook
 
 CENTRES = np.array([[0, 0], [5, 0], [0, 5], [5, 5]], np.float32)

@@ -8,11 +8,12 @@ import numpy as np
 import optax
 import pytest
 
-from ldm_jax.data.batching import PoissonSampler, epoch_batch
-from ldm_jax.privacy import mechanism, schemes
-from ldm_jax.training import adaptation, checkpoint, loop, private, state
+from ldm_jax.data.batching import epoch_batch
+from ldm_jax.privacy import mechanisms, secret_key
+from ldm_jax.privacy.sampling import PoissonSampler
+from ldm_jax.training import checkpoint, loop, private_run, private_step, state
 from ldm_jax.training.mesh import make_mesh, put_examples
-from ldm_jax.training.step import plain_step
+from ldm_jax.training.plain_step import plain_step
 
 KEY = jax.random.key(0)
 OPTIMIZER = optax.adam(1e-2)
@@ -36,15 +37,15 @@ COMMON = {
 }
 BANDED = {**COMMON, 'num_bands': 3, 'strategy': (0.8, 0.48, 0.36)}
 SCHEMES = {
-  'poisson': schemes.Poisson(**COMMON),
-  'banded': schemes.Banded(**BANDED),
-  'adaptive': schemes.Banded(**BANDED, clipping='adaptive'),
+  'poisson': mechanisms.Poisson(**COMMON),
+  'banded': mechanisms.Banded(**BANDED),
+  'adaptive': mechanisms.Banded(**BANDED, clipping='adaptive'),
 }
 
 
 @functools.cache
 def private_(patient_loss, scheme):
-  return adaptation.private_step(
+  return private_step.private_step(
     patient_loss,
     OPTIMIZER,
     make_mesh(2),
@@ -92,7 +93,7 @@ def train_privately(toy, patients, params, monkeypatch):
 
     monkeypatch.setattr(PoissonSampler, 'draw', broken)
     try:
-      return private.take_steps(
+      return private_run.take_steps(
         private_(toy[0], scheme),
         patients,
         range(12),
@@ -101,7 +102,7 @@ def train_privately(toy, patients, params, monkeypatch):
         {},
         mesh=make_mesh(2),
         key=KEY,
-        secret_key=mechanism.new_noise_key(0),
+        secret_key=secret_key.new_noise_key(0),
         folder=folder,
         log=log,
         title='test',

@@ -8,14 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ldm_jax import checks
-from ldm_jax.config import override
-from ldm_jax.defaults import defaults
+from ldm_jax.config import checks
+from ldm_jax.config import privacy as config_privacy
+from ldm_jax.config.defaults import defaults
+from ldm_jax.config.parsing import override
 from ldm_jax.diffusion import schedules
 from ldm_jax.models import adapters
-from ldm_jax.models.conditional import ConditionalDenoiser
-from ldm_jax.privacy import clipping, gradients, schemes
-from ldm_jax.training import diffusion, methods, preservation, private
+from ldm_jax.models.denoisers.conditional import ConditionalDenoiser
+from ldm_jax.privacy import clipping, gradients, mechanisms
+from ldm_jax.training import denoising_loss, methods, prior_preservation, private_run
 from ldm_jax.training.state import flatten, unflatten
 
 KEY = jax.random.key(0)
@@ -69,22 +70,22 @@ def parts(method, params, **more):
 
 def test_the_choices_of_a_config_are_those_that_the_code_has():
   assert set(checks.METHODS) == set(methods.METHODS)
-  assert set(checks.CLIPPING) == set(clipping.RULES)
-  assert set(checks.GRADIENTS) == set(gradients.METHODS)
+  assert set(config_privacy.CLIPPING) == set(clipping.RULES)
+  assert set(config_privacy.GRADIENTS) == set(gradients.METHODS)
 
 
 def test_each_mechanism_of_a_config_is_a_scheme_of_its_own():
-  assert set(checks.MECHANISMS) == set(schemes.MECHANISMS)
-  for name, scheme in schemes.MECHANISMS.items():
+  assert set(config_privacy.MECHANISMS) == set(mechanisms.MECHANISMS)
+  for name, scheme in mechanisms.MECHANISMS.items():
     words = {'adapt.privacy.mechanism': name, 'adapt.privacy.max_batch_size': 40}
     privacy = override(defaults(), words).adapt.privacy
-    assert type(private.configured(privacy, 50, 10)) is scheme
+    assert type(private_run.configured(privacy, 50, 10)) is scheme
   known = {
     found
-    for found in vars(schemes).values()
-    if isinstance(found, type) and issubclass(found, schemes.Poisson)
+    for found in vars(mechanisms).values()
+    if isinstance(found, type) and issubclass(found, mechanisms.Poisson)
   }
-  assert set(schemes.MECHANISMS.values()) == known
+  assert set(mechanisms.MECHANISMS.values()) == known
 
 
 # What moves
@@ -146,7 +147,7 @@ def case():
   normal = lambda *shape: rng.normal(size=shape).astype(np.float32)
   module = network()
   schedule = schedules.schedule('linear', 20, beta_start=1e-4, beta_end=7e-2)
-  losses = diffusion.denoising_losses(module, schedule, 'v', 0.2)
+  losses = denoising_loss.denoising_losses(module, schedule, 'v', 0.2)
   trained, frozen = parts('dreambooth', params_of(module))
   trained = {p: v if p not in WORD else normal(*v.shape) for p, v in trained.items()}
   frozen |= {'prior/z': normal(5, *LATENT), 'prior/conditions': normal(5, 2)}
@@ -199,7 +200,7 @@ def test_the_class_lacks_what_else_the_conditions_of_a_patient_tell():
 
   samples = {'z': jnp.zeros((3, *LATENT)), 'conditions': jnp.ones((3, 2))}
   of_patient = jax.random.split(KEY, 2)
-  found = preservation.preserving(losses, 1, 1.0)(
+  found = prior_preservation.preserving(losses, 1, 1.0)(
     {'prior': samples}, jnp.zeros((2, *LATENT)), jnp.full((2, 4), 5.0), of_patient
   )
   ((conditions, untold),) = seen
@@ -212,7 +213,7 @@ def test_the_class_lacks_what_else_the_conditions_of_a_patient_tell():
 def test_without_a_weight_the_loss_is_the_plain_one(case):
   losses, *_ = case
   chosen = section('dreambooth', **{'adapt.prior.weight': 0})
-  plain = diffusion.patient_loss(losses, NUM_DRAWS)
+  plain = denoising_loss.patient_loss(losses, NUM_DRAWS)
   found = methods.patient_loss(chosen, losses, NUM_DRAWS)
   assert found.__code__ is plain.__code__ and losses in [
     cell.cell_contents for cell in found.__closure__

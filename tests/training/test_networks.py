@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ldm_jax.data.attributes import CARDIAC_SCHEMA
-from ldm_jax.defaults import defaults
-from ldm_jax.models.dit import DiT
-from ldm_jax.models.sliceunet import SliceUNet
+from ldm_jax.config.defaults import defaults
+from ldm_jax.data.cohorts.attributes import CARDIAC_SCHEMA
+from ldm_jax.models.denoisers.daum24 import SliceUNet
+from ldm_jax.models.denoisers.dit import DiT
 from ldm_jax.privacy import gradients
-from ldm_jax.training import diffusion, networks
+from ldm_jax.training import denoising_loss, networks
 from ldm_jax.training.state import flatten
 
 KEY = jax.random.key(0)
@@ -75,8 +75,8 @@ def test_a_private_step_of_recomputed_blocks_keeps_the_bound(kind):
     lambda: networks.initial_denoiser(module, KEY, (2, 4, 4, 2), 14)
   )
   params = flatten(jax.tree.map(lambda leaf: draw(*leaf.shape), shapes))
-  losses = diffusion.configured_losses(config, module, networks.schedule(config))
-  loss = diffusion.patient_loss(losses, 1)
+  losses = denoising_loss.configured_losses(config, module, networks.schedule(config))
+  loss = denoising_loss.patient_loss(losses, 1)
   patients = {
     'z': draw(3, 2, 2, 4, 4, 2),
     'attributes': rng.uniform(0, 1, (3, 2, 14)).round().astype(np.float32),

@@ -20,7 +20,7 @@ if num > 1:
   jax.config.update('jax_cpu_collectives_implementation', 'gloo')
   jax.distributed.initialize(f'127.0.0.1:{port}', num, rank)
 import jax.numpy as jnp, numpy as np, optax
-from ldm_jax.defaults import defaults
+from ldm_jax.config.defaults import defaults
 from ldm_jax.privacy import mechanism, schemes
 from ldm_jax.training import adaptation, checkpoint, private, state
 from ldm_jax.training.mesh import make_mesh, put_state

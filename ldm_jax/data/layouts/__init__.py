@@ -1,10 +1,10 @@
 """Layouts: how a data set lies on disk -> Cohort.
 
 A layout is a module with `read(root, schema=None, **options) -> Cohort` and an ABOUT
-(`data/about.py`: citation, licence), which makes it a builder of `data/builders.py`;
-one with known population statistics also has `population(num, seed, /, **options) ->
-list of dicts`, one whose true counterfactuals can be had has KNOWN_COUNTERFACTUALS =
-True.
+(`data/layouts/shared/about.py`: citation, licence), which makes it a builder of
+`data/tfds_builders.py`; one with known population statistics also has `population(num,
+seed, /, **options) -> list of dicts`, one whose true counterfactuals can be had has
+KNOWN_COUNTERFACTUALS = True.
 """
 
 from ldm_jax.data.layouts import (
@@ -18,9 +18,7 @@ from ldm_jax.data.layouts import (
   mnms,
   mnms2,
   oasis,
-  phantom_brain,
-  phantom_cardiac,
-  phantom_chest,
+  phantoms,
   scd,
   scd_dicom,
   tfds,
@@ -38,9 +36,9 @@ LAYOUTS = {
   'mnms': mnms,
   'mnms2': mnms2,
   'oasis': oasis,
-  'phantom_brain': phantom_brain,
-  'phantom_cardiac': phantom_cardiac,
-  'phantom_chest': phantom_chest,
+  'phantom_brain': phantoms.BRAIN,
+  'phantom_cardiac': phantoms.CARDIAC,
+  'phantom_chest': phantoms.CHEST,
   'scd': scd,
   'scd_dicom': scd_dicom,
   'tfds': tfds,

@@ -13,11 +13,13 @@ from __future__ import annotations
 import pathlib
 import re
 
-from ldm_jax.data import cells, faulty, labels, ventricles
-from ldm_jax.data import table as tables
-from ldm_jax.data.about import About
-from ldm_jax.data.attributes import Attribute, Schema
-from ldm_jax.data.cohort import Cohort, FileSource, Record
+from ldm_jax.data.cohorts import label_values, unreadable
+from ldm_jax.data.cohorts.attributes import Attribute, Schema
+from ldm_jax.data.cohorts.cohort import Cohort, FileSource, Record
+from ldm_jax.data.layouts.shared import ventricles
+from ldm_jax.data.layouts.shared.about import About
+from ldm_jax.data.tables import cells
+from ldm_jax.data.tables import table as tables
 
 ABOUT = About(
   title='Automated Cardiac Diagnosis Challenge: short-axis cine MRI with three labels',
@@ -72,7 +74,7 @@ def _records(folder, part, schema, notes) -> list[Record]:
     info = _info(folder / 'Info.cfg')
     sources = {phase: _source(folder, info, phase) for phase in ('ED', 'ES')}
   except ValueError as error:
-    return [faulty.record(patient, folder / 'Info.cfg', error, part)]
+    return [unreadable.record(patient, folder / 'Info.cfg', error, part)]
   size = [cells.number(info.get(key, '')) for key in ('height', 'weight')]
   group = info.get('group', '').upper()
   if group not in (*GROUPS, ''):
@@ -129,4 +131,4 @@ def _source(folder: pathlib.Path, info: dict[str, str], phase: str) -> FileSourc
       f'Info.cfg, nor {folder.name}_4d.nii.gz; required is one of them. Copy the '
       'patient again, or remove it.'
     )
-  return FileSource(image, label, frame, stack=True, codes=labels.ACDC)
+  return FileSource(image, label, frame, stack=True, codes=label_values.ACDC)

@@ -15,11 +15,11 @@ import pathlib
 import re
 from typing import Any
 
-from ldm_jax.data import matching
-from ldm_jax.data import table as tables
-from ldm_jax.data.about import About
-from ldm_jax.data.attributes import Attribute, Schema, is_missing
-from ldm_jax.data.cohort import Cohort, FileSource, Record
+from ldm_jax.data.cohorts import matching
+from ldm_jax.data.cohorts.attributes import Attribute, Schema, is_missing
+from ldm_jax.data.cohorts.cohort import Cohort, FileSource, Record
+from ldm_jax.data.layouts.shared.about import About
+from ldm_jax.data.tables import table as tables
 
 ABOUT = About(
   title="Alzheimer's Disease Neuroimaging Initiative: T1 brain MRI over several visits",

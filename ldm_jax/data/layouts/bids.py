@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import pathlib
 
-from ldm_jax.data import faulty, matching, sessions
-from ldm_jax.data import table as tables
-from ldm_jax.data.about import About
-from ldm_jax.data.attributes import Attribute, Schema
-from ldm_jax.data.cohort import Cohort, FileSource
+from ldm_jax.data.cohorts import matching, unreadable
+from ldm_jax.data.cohorts.attributes import Attribute, Schema
+from ldm_jax.data.cohorts.cohort import Cohort, FileSource
+from ldm_jax.data.layouts.shared import bids_sessions
+from ldm_jax.data.layouts.shared.about import About
+from ldm_jax.data.tables import table as tables
 
 ABOUT = About(
   title='A data set in the Brain Imaging Data Structure',
@@ -34,7 +35,7 @@ ABOUT = About(
 BIDS_SCHEMA = Schema(
   (
     Attribute('age', low=0, high=100, unit='years'),
-    sessions.SEX,
+    bids_sessions.SEX,
   )
 )
 
@@ -74,15 +75,15 @@ def read(
     column = people.columns[0]
     if 'participant_id' in people.columns:
       column = 'participant_id'
-    rows = tables.index_by(people, column, 'the subject', notes, sessions.word)
+    rows = tables.index_by(people, column, 'the subject', notes, bids_sessions.word)
   records, known = [], set(people.columns if people else ())
   for subject in sorted(p for p in root.glob('sub-*') if p.is_dir()):
     images = _images(subject, datatype, suffix)
     if not images:
       notes.append(f'{subject.name}: no {datatype}/*_{suffix}.nii.gz')
     try:
-      own = rows.get(sessions.word(subject.name), [])
-      visits = sessions.Visits(subject, people, own, notes)
+      own = rows.get(bids_sessions.word(subject.name), [])
+      visits = bids_sessions.Visits(subject, people, own, notes)
       known |= visits.columns
       found = []
       for image in images:
@@ -90,7 +91,7 @@ def read(
         found.append(visits.record(image, FileSource(image, mask, frame), schema))
       records += found
     except ValueError as error:
-      records.append(faulty.record(subject.name, subject, error))
+      records.append(unreadable.record(subject.name, subject, error))
   absent = sorted(asked - known)
   if not records or absent:
     raise ValueError(
@@ -100,7 +101,7 @@ def read(
       'participants.tsv or the sessions.tsv, every attribute of data.schema. Correct '
       'root, options.suffix or data.schema, or use configs/folder.py.'
     )
-  subjects = {sessions.word(record.patient) for record in records}
+  subjects = {bids_sessions.word(record.patient) for record in records}
   absent = sorted(set(rows) - subjects)
   notes += [
     f'sub-{subject}: in {people.path.name} without images' for subject in absent

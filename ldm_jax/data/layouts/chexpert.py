@@ -12,12 +12,12 @@ from __future__ import annotations
 import pathlib
 import re
 
-from ldm_jax.data import faulty
-from ldm_jax.data import table as tables
-from ldm_jax.data.about import About
-from ldm_jax.data.attributes import Attribute, Schema
-from ldm_jax.data.cohort import Cohort, Record
-from ldm_jax.data.image import ImageSource
+from ldm_jax.data.cohorts import unreadable
+from ldm_jax.data.cohorts.attributes import Attribute, Schema
+from ldm_jax.data.cohorts.cohort import Cohort, Record
+from ldm_jax.data.layouts.shared.about import About
+from ldm_jax.data.readers.picture import ImageSource
+from ldm_jax.data.tables import table as tables
 
 ABOUT = About(
   title='CheXpert: chest radiographs with uncertain findings',
@@ -135,7 +135,7 @@ def _pathless(table, index, part) -> Record:
     'path such as CheXpert-v1.0/train/patient00001/study1/view1_frontal.jpg. Correct '
     'the table.'
   )
-  return faulty.record(f'{part}-line-{table.lines[index]}', table.path, error, part)
+  return unreadable.record(f'{part}-line-{table.lines[index]}', table.path, error, part)
 
 
 def _record(
@@ -155,6 +155,6 @@ def _record(
         known[attribute.name] = table.one_of(index, column, says, notes)
     values = tables.attributes(schema, known, table, index)
   except ValueError as error:
-    source = faulty.FaultySource(str(base / path), str(error))
+    source = unreadable.FaultySource(str(base / path), str(error))
   record = f'{patient}_{study}_{view}'
   return Record(record, patient, source, values, visit=study, part=part)

@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from ldm_jax.data import labels, matching, volume
-from ldm_jax.data import table as tables
-from ldm_jax.data.about import About
-from ldm_jax.data.attributes import Attribute, Schema
-from ldm_jax.data.cohort import Cohort, FileSource, Record
+from ldm_jax.data.cohorts import label_values, matching
+from ldm_jax.data.cohorts.attributes import Attribute, Schema
+from ldm_jax.data.cohorts.cohort import Cohort, FileSource, Record
+from ldm_jax.data.layouts.shared.about import About
+from ldm_jax.data.readers import volume
+from ldm_jax.data.tables import table as tables
 
 ABOUT = About(
   title='Medical Segmentation Decathlon, Task04 hippocampus: T1 crops with two labels',
@@ -42,8 +43,8 @@ HIPPOCAMPUS_SCHEMA = Schema(
 )
 PARTS = {'imagesTr': 'train', 'imagesTs': 'test'}
 LABEL_OF = {
-  'anterior_mm3': labels.HIPPOCAMPUS['anterior'],
-  'posterior_mm3': labels.HIPPOCAMPUS['posterior'],
+  'anterior_mm3': label_values.HIPPOCAMPUS['anterior'],
+  'posterior_mm3': label_values.HIPPOCAMPUS['posterior'],
 }
 
 

@@ -1,6 +1,6 @@
 """Any folder of scans with one table of patients: named columns are attributes.
 
-Scans are NIfTI files, or JPEG and PNG pictures (one slice, see `image`).
+Scans are NIfTI files, or JPEG and PNG pictures (one slice, see `readers.picture`).
 
 participants.tsv   subject, [image path], [label path], [visit], [cohort], one
                    column/attribute
@@ -13,12 +13,13 @@ import os
 import pathlib
 import re
 
-from ldm_jax.data import dicom_files, matching, names
-from ldm_jax.data import table as tables
-from ldm_jax.data.about import About
-from ldm_jax.data.attributes import Schema, is_missing
-from ldm_jax.data.cohort import Cohort, FileSource, Record, Source
-from ldm_jax.data.image import SUFFIXES, ImageSource
+from ldm_jax.data.cohorts import ids, matching
+from ldm_jax.data.cohorts.attributes import Schema, is_missing
+from ldm_jax.data.cohorts.cohort import Cohort, FileSource, Record, Source
+from ldm_jax.data.layouts.shared.about import About
+from ldm_jax.data.readers.dicom import container
+from ldm_jax.data.readers.picture import SUFFIXES, ImageSource
+from ldm_jax.data.tables import table as tables
 
 ABOUT = About(
   title="A user's own folder of NIfTI files with one table",
@@ -231,11 +232,11 @@ def _check_rows(table: tables.Table, subject: str, visit: str) -> None:
         f'{table.where(index, subject)}: the patient has no id; required is one in '
         'every row. Correct the table, or name the right column in options.subject.'
       )
-    fault = names.fault(patient)
+    fault = ids.fault(patient)
     if fault:
       raise ValueError(
         f'{table.where(index, subject)}: the patient id {patient[:80]!r} {fault}; '
-        f'required is {names.REQUIRED}. Correct the table, or name the right column in '
+        f'required is {ids.REQUIRED}. Correct the table, or name the right column in '
         'options.subject.'
       )
     if (patient, when) in seen:
@@ -263,7 +264,7 @@ def _files(root: pathlib.Path, row: dict, option: str, subject: str) -> list[str
     found = glob.glob(os.path.join(glob.escape(str(root)), pattern))
   endings = ('.nii', '.nii.gz', *SUFFIXES)
   plain = sorted(p for p in found if p.lower().endswith(endings))
-  return plain or sorted(p for p in found if dicom_files.is_dicom(p))
+  return plain or sorted(p for p in found if container.is_dicom(p))
 
 
 def _source(path: str, label: str | None, frame: int | None, stack: bool) -> Source:

@@ -13,11 +13,12 @@ from __future__ import annotations
 import pathlib
 import re
 
-from ldm_jax.data import cells, faulty, matching
-from ldm_jax.data import table as tables
-from ldm_jax.data.about import About
-from ldm_jax.data.attributes import Attribute, Schema
-from ldm_jax.data.cohort import Cohort, FileSource, Record
+from ldm_jax.data.cohorts import matching, unreadable
+from ldm_jax.data.cohorts.attributes import Attribute, Schema
+from ldm_jax.data.cohorts.cohort import Cohort, FileSource, Record
+from ldm_jax.data.layouts.shared.about import About
+from ldm_jax.data.tables import cells
+from ldm_jax.data.tables import table as tables
 
 ABOUT = About(
   title='IXI: brain MRI of healthy adults from three hospitals of London',
@@ -107,7 +108,7 @@ def _record(path: pathlib.Path, match, schema, table, indices, notes) -> Record:
       notes.append(f'{path.name}: the site {match[2]!r} is unknown, taken as missing')
     values = tables.attributes(schema, known, table, indices[0] if indices else None)
   except ValueError as error:
-    return faulty.record(patient, path, error)
+    return unreadable.record(patient, path, error)
   return Record(
     path.name.rsplit('-', 1)[0],
     patient,

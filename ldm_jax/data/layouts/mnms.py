@@ -13,11 +13,13 @@ from __future__ import annotations
 import pathlib
 import re
 
-from ldm_jax.data import cells, faulty, labels, matching, ventricles
-from ldm_jax.data import table as tables
-from ldm_jax.data.about import About
-from ldm_jax.data.attributes import Attribute, Schema
-from ldm_jax.data.cohort import Cohort, FileSource, Record
+from ldm_jax.data.cohorts import label_values, matching, unreadable
+from ldm_jax.data.cohorts.attributes import Attribute, Schema
+from ldm_jax.data.cohorts.cohort import Cohort, FileSource, Record
+from ldm_jax.data.layouts.shared import ventricles
+from ldm_jax.data.layouts.shared.about import About
+from ldm_jax.data.tables import cells
+from ldm_jax.data.tables import table as tables
 
 ABOUT = About(
   title='M&Ms: short-axis cine MRI of several centres, vendors and diseases',
@@ -117,7 +119,7 @@ def _records(folder, part, schema, table, indices, notes) -> list[Record]:
       code, sources, known, schema, notes, part=part, table=table, index=index
     )
   except ValueError as error:
-    return [faulty.record(code, folder, error, part)]
+    return [unreadable.record(code, folder, error, part)]
 
 
 def _source(folder: pathlib.Path, part, table, index, phase) -> FileSource:
@@ -129,7 +131,7 @@ def _source(folder: pathlib.Path, part, table, index, phase) -> FileSource:
     )
   return ventricles.source(
     folder / f'{folder.name}_sa',
-    labels.MNMS,
+    label_values.MNMS,
     frame=int(float(frame)),
     labelled=part != 'unlabeled',
   )

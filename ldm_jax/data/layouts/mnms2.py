@@ -9,11 +9,12 @@ The table writes 1 where the folder is called 001.
 
 from __future__ import annotations
 
-from ldm_jax.data import faulty, labels, matching, ventricles
-from ldm_jax.data import table as tables
-from ldm_jax.data.about import About
-from ldm_jax.data.attributes import Attribute, Schema
-from ldm_jax.data.cohort import Cohort, Record
+from ldm_jax.data.cohorts import label_values, matching, unreadable
+from ldm_jax.data.cohorts.attributes import Attribute, Schema
+from ldm_jax.data.cohorts.cohort import Cohort, Record
+from ldm_jax.data.layouts.shared import ventricles
+from ldm_jax.data.layouts.shared.about import About
+from ldm_jax.data.tables import table as tables
 
 ABOUT = About(
   title='M&Ms-2: short- and long-axis MRI of the right ventricle',
@@ -102,7 +103,8 @@ def _records(folder, code, view, schema, table, indices, notes) -> list[Record]:
       notes.append(f'{code}: without a row in {table.path.name}')
     stem = folder / f'{folder.name}_{view}'
     sources = {
-      phase: ventricles.source(f'{stem}_{phase}', labels.MNMS) for phase in ('ED', 'ES')
+      phase: ventricles.source(f'{stem}_{phase}', label_values.MNMS)
+      for phase in ('ED', 'ES')
     }
     known = {'FIELD': None, 'PATHOLOGY': None}
     if index is not None:
@@ -112,7 +114,7 @@ def _records(folder, code, view, schema, table, indices, notes) -> list[Record]:
       code, sources, known, schema, notes, part=part, table=table, index=index
     )
   except ValueError as error:
-    return [faulty.record(code, folder, error, part)]
+    return [unreadable.record(code, folder, error, part)]
 
 
 def _padded(code: str) -> str:

@@ -13,11 +13,11 @@ from __future__ import annotations
 import pathlib
 import re
 
-from ldm_jax.data import faulty, matching
-from ldm_jax.data import table as tables
-from ldm_jax.data.about import About
-from ldm_jax.data.attributes import Attribute, Schema
-from ldm_jax.data.cohort import Cohort, FileSource, Record
+from ldm_jax.data.cohorts import matching, unreadable
+from ldm_jax.data.cohorts.attributes import Attribute, Schema
+from ldm_jax.data.cohorts.cohort import Cohort, FileSource, Record
+from ldm_jax.data.layouts.shared.about import About
+from ldm_jax.data.tables import table as tables
 
 ABOUT = About(
   title='OASIS-3: longitudinal brain MRI of normal ageing and Alzheimer disease',
@@ -97,7 +97,7 @@ def read(
       values = tables.attributes(schema, known, people, indices[0] if indices else None)
       records += _records(folder, suffix, subject, values, days, notes)
     except ValueError as error:
-      fault = faulty.FaultySource(str(folder), str(error))
+      fault = unreadable.FaultySource(str(folder), str(error))
       records.append(Record(folder.name, subject, fault))
   if not records:
     raise ValueError(

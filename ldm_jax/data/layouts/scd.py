@@ -16,11 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from ldm_jax.data import matching, nifti, volume
-from ldm_jax.data import table as tables
-from ldm_jax.data.about import About
-from ldm_jax.data.attributes import Attribute, Schema, is_missing
-from ldm_jax.data.cohort import Cohort, FileSource, Record
+from ldm_jax.data.cohorts import matching
+from ldm_jax.data.cohorts.attributes import Attribute, Schema, is_missing
+from ldm_jax.data.cohorts.cohort import Cohort, FileSource, Record
+from ldm_jax.data.layouts.shared.about import About
+from ldm_jax.data.readers import grid, nifti, volume
+from ldm_jax.data.tables import table as tables
 
 ABOUT = About(
   title='Sunnybrook Cardiac Data: short-axis stacks at end-diastole and end-systole',
@@ -188,7 +189,7 @@ def _stacks(
   return found
 
 
-def _header(image: pathlib.Path) -> nifti.Header | None:
+def _header(image: pathlib.Path) -> grid.Header | None:
   """Header of a stack, or None: `prepare` will list the damaged file."""
   try:
     return nifti.read_header(image, stack=True)

@@ -17,13 +17,14 @@ import pathlib
 import re
 from typing import Any
 
-from ldm_jax.data import contours, volume
-from ldm_jax.data import table as tables
-from ldm_jax.data.attributes import Attribute, Schema, is_missing
-from ldm_jax.data.cine import PHASES, PhaseSource
-from ldm_jax.data.cohort import Cohort, Record
+from ldm_jax.data.cohorts.attributes import Attribute, Schema, is_missing
+from ldm_jax.data.cohorts.cohort import Cohort, Record
 from ldm_jax.data.layouts.scd import ABOUT as SCD
 from ldm_jax.data.layouts.scd import PATHOLOGIES, SCD_SCHEMA, SEXES
+from ldm_jax.data.layouts.shared import contours
+from ldm_jax.data.layouts.shared.cine import PHASES, PhaseSource
+from ldm_jax.data.readers import volume
+from ldm_jax.data.tables import table as tables
 
 ABOUT = dataclasses.replace(
   SCD,

@@ -1,4 +1,4 @@
-"""What a builder of `data/builders.py` (tensorflow-datasets) wrote, no TensorFlow.
+"""What a builder of `data/tfds_builders.py` (tensorflow-datasets) wrote, no TensorFlow.
 
 <data_dir>/ldm_<layout>/<config>/<version>/   ArrayRecord files, metadata.json, ...
 """
@@ -11,11 +11,11 @@ import json
 
 import numpy as np
 
-from ldm_jax.data import table as tables
-from ldm_jax.data.attributes import Schema
-from ldm_jax.data.cohort import Cohort, Record
-from ldm_jax.data.grid import Grid
-from ldm_jax.data.volume import Volume
+from ldm_jax.data.cohorts.attributes import Schema
+from ldm_jax.data.cohorts.cohort import Cohort, Record
+from ldm_jax.data.readers.grid import Grid
+from ldm_jax.data.readers.volume import Volume
+from ldm_jax.data.tables import table as tables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,9 +59,9 @@ def read(root: str, schema: Schema | None = None, name: str = '') -> Cohort:
     found = json.loads(metadata['cohort'])
   except (OSError, ValueError, KeyError, TypeError) as error:
     raise ValueError(
-      f'{folder} holds no data set of ldm_jax.data.builders ({error!r}); required is '
-      'the folder of one version, such as DATA_DIR/ldm_scd/default/1.0.0. Correct '
-      'root, or run python -m ldm_jax.data.builders <layout> DATA_DIR'
+      f'{folder} holds no data set of ldm_jax.data.tfds_builders ({error!r}); '
+      'required is the folder of one version, such as DATA_DIR/ldm_scd/default/1.0.0. '
+      'Correct root, or run python -m ldm_jax.data.tfds_builders <layout> DATA_DIR'
     ) from error
   records = [
     Record(

@@ -17,13 +17,14 @@ import pathlib
 import re
 from typing import Any
 
-from ldm_jax.data import manifest, matching
-from ldm_jax.data import table as tables
-from ldm_jax.data.about import About
-from ldm_jax.data.attributes import Attribute, Schema, is_missing
-from ldm_jax.data.cine import PHASES, PhaseSource
-from ldm_jax.data.cohort import Cohort, Record
-from ldm_jax.data.dicom_files import Container
+from ldm_jax.data.cohorts import matching
+from ldm_jax.data.cohorts.attributes import Attribute, Schema, is_missing
+from ldm_jax.data.cohorts.cohort import Cohort, Record
+from ldm_jax.data.layouts.shared.about import About
+from ldm_jax.data.layouts.shared.cine import PHASES, PhaseSource
+from ldm_jax.data.readers.dicom import ukbb_manifest
+from ldm_jax.data.readers.dicom.container import Container
+from ldm_jax.data.tables import table as tables
 
 ABOUT = About(
   title='UK Biobank: cardiac cine MRI, zips of DICOM',
@@ -67,7 +68,7 @@ def read(
     schema: attributes; `column` is a field such as '22421-{visit}.0' of the table.
     table: file name or path; the only table in `root` by default.
     field: data field of the zips.
-    series: descriptions of the series of one stack, as in `dicom_files` after '#'.
+    series: descriptions of the series of one stack, as in `dicom.container` after '#'.
     name: of the cohort.
 
   Raises:
@@ -187,7 +188,7 @@ def _age(table: tables.Table, index: int, path: pathlib.Path) -> float | None:
     return None
   try:
     with Container(path) as container:
-      scanned = manifest.year(container)
+      scanned = ukbb_manifest.year(container)
   except ValueError:  # `prepare` will list the damaged zip
     return None
   if scanned is None:

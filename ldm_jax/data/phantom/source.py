@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 
-from ldm_jax.data import volume
+from ldm_jax.data.readers import volume
 
 
 class Rendered:

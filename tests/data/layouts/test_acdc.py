@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ldm_jax.data import layouts
-from ldm_jax.data.attributes import Schema
+from ldm_jax.data.cohorts.attributes import Schema
 
 read = layouts.LAYOUTS['acdc'].read
 AFFINE = np.diag([2.0, 2.0, 10.0, 1.0])

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from ldm_jax.data import layouts
-from ldm_jax.data.attributes import Schema
+from ldm_jax.data.cohorts.attributes import Schema
+from ldm_jax.data.store import visit_pairs
 
 read = layouts.LAYOUTS['bids'].read
 PEOPLE = (
@@ -56,13 +57,13 @@ def test_the_age_at_a_session_stands_before_the_participant_s(tree):
 
 
 def test_ages_or_dates_make_pairs(tree):
-  (pair,) = read(tree()).pairs()
+  (pair,) = visit_pairs.pairs(read(tree()))
   assert (pair.earlier.visit, pair.later.visit, pair.years) == ('ses-01', 'ses-02', 2.5)
   dates = 'session_id\tacq_time\n01\t1910-01-01T10:00:00\n02\t1911-07-02T10:00:00\n'
-  (pair,) = read(tree(sessions=dates)).pairs()
+  (pair,) = visit_pairs.pairs(read(tree(sessions=dates)))
   assert pair.years == pytest.approx(1.5, abs=0.01)
   half = 'session_id\tacq_time\tage\n01\t1910-01-01\t60\n02\tn/a\t61\n'
-  (pair,) = read(tree(sessions=half)).pairs()
+  (pair,) = visit_pairs.pairs(read(tree(sessions=half)))
   assert pair.years == 1
 
 

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ldm_jax.data import layouts, store
-from ldm_jax.data.attributes import Schema
-from ldm_jax.data.image import LONGER_SIDE_MM
-from ldm_jax.data.preprocess import Spec
+from ldm_jax.data import layouts
+from ldm_jax.data.cohorts.attributes import Schema
+from ldm_jax.data.preprocessing.preprocess import Spec
+from ldm_jax.data.readers.picture import LONGER_SIDE_MM
+from ldm_jax.data.store import store
 
 read = layouts.LAYOUTS['chexpert'].read
 HEADER = (

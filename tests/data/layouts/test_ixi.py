@@ -3,8 +3,9 @@
 import pytest
 import xlwt
 
-from ldm_jax.data import layouts, preprocess
-from ldm_jax.data.attributes import Schema
+from ldm_jax.data import layouts
+from ldm_jax.data.cohorts.attributes import Schema
+from ldm_jax.data.preprocessing import preprocess
 
 read = layouts.LAYOUTS['ixi'].read
 SEX = 'SEX_ID (1=m, 2=f)'

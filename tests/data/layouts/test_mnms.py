@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ldm_jax.data import layouts
-from ldm_jax.data.attributes import Schema
+from ldm_jax.data.cohorts.attributes import Schema
 
 AFFINE = np.diag([1.0, 1.0, 10.0, 1.0])
 HEADER = ',External code,VendorName,Vendor,Centre,ED,ES,Age,Pathology,Sex,Height,Weight'

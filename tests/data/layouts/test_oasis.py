@@ -3,6 +3,7 @@
 import pytest
 
 from ldm_jax.data import layouts
+from ldm_jax.data.store import visit_pairs
 
 read = layouts.LAYOUTS['oasis'].read
 PEOPLE = (
@@ -71,7 +72,7 @@ def test_a_rating_is_that_of_the_nearest_visit_within_a_year(tree):
 
 
 def test_two_visits_make_a_pair_with_both_runs_of_the_first(tree):
-  pairs = read(tree()).pairs()
+  pairs = visit_pairs.pairs(read(tree()))
   assert [p.later.visit for p in pairs] == ['d3132', 'd3132']
   assert pairs[0].years == pytest.approx((3132 - 129) / 365.25)
 

@@ -3,7 +3,7 @@
 import pytest
 
 from ldm_jax.data import layouts
-from ldm_jax.data.attributes import CARDIAC_SCHEMA, Attribute, Schema
+from ldm_jax.data.cohorts.attributes import CARDIAC_SCHEMA, Attribute, Schema
 
 LAYOUT = layouts.LAYOUTS['phantom_cardiac']
 OPTIONS = {'name': 'p', 'num_patients': 2, 'shape': (12, 32, 32)}

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
-from ldm_jax.data import layouts, preprocess, store
-from ldm_jax.data.attributes import Attribute, Schema
+from ldm_jax.data import layouts
+from ldm_jax.data.cohorts.attributes import Attribute, Schema
+from ldm_jax.data.preprocessing import preprocess
+from ldm_jax.data.store import store
 
 OPTIONS = {
   'phantom_brain': {'shape': (16, 20, 16), 'spacing_mm': (9.5, 9.5, 9.5)},

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ldm_jax.data import layouts
-from ldm_jax.data.attributes import CARDIAC_SCHEMA, Schema
+from ldm_jax.data.cohorts.attributes import CARDIAC_SCHEMA, Schema
 
 HEADER = ['PatientID', 'OriginalID', 'Sex', 'Age', 'Pathology', 'ED_slices']
 HEADER += ['ED_lv_vox', 'ES_slices', 'ES_lv_vox', 'EF_from_labels', 'extra']

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from ldm_jax.data import contours
 from ldm_jax.data.layouts.scd_dicom import read
+from ldm_jax.data.layouts.shared import contours
 
 TABLE = (
   '\ufeffPatientID,OriginalID,Gender,Age,Pathology\n'

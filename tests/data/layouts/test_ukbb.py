@@ -5,9 +5,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from ldm_jax.data import manifest
-from ldm_jax.data.attributes import Attribute, Schema
+from ldm_jax.data.cohorts.attributes import Attribute, Schema
 from ldm_jax.data.layouts.ukbb import read
+from ldm_jax.data.readers.dicom import ukbb_manifest
 
 ROWS = (
   'eid,31-0.0,34-0.0,21022-0.0,21003-2.0,21003-3.0,22421-2.0\n'
@@ -170,7 +170,7 @@ def test_a_zip_without_the_short_axis_is_a_verdict_that_quotes_no_description(
   ],
 )
 def test_only_the_comma_of_a_date_is_repaired(line, repaired):
-  assert manifest.repair(line) == repaired
+  assert ukbb_manifest.repair(line) == repaired
 
 
 def test_a_root_without_zips_and_a_repeated_row_are_errors(tmp_path, pack):

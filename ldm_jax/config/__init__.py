@@ -1,0 +1,1 @@
+"""A config is data: default values, rules, presets, ablations."""

@@ -1,0 +1,153 @@
+"""The section `autoencoder`: its default values, and what it must satisfy."""
+
+import math
+
+from ldm_jax.config.parsing import flatten
+from ldm_jax.config.parsing import require as _require
+
+RECIPES = ('kl', 'vq', 'adversarial', 'wavelet')
+
+
+def use_recipe(config, kind):
+  """Sets `config.autoencoder` for one of RECIPES; docs/autoencoders.md compares them.
+
+  Raises:
+    ValueError: for another kind.
+  """
+  if kind not in RECIPES:
+    raise ValueError(f'autoencoder={kind} is not known; choose one of {RECIPES}.')
+  section = config.autoencoder
+  if kind == 'vq':
+    section.model.num_codes = 256
+  if kind == 'wavelet':
+    section.model.kind, section.steps = 'wavelet', 0
+    section.model.strides = section.model.strides[:1]
+    section.model.latent_channels = math.prod(section.model.strides[0])
+    config.encode.std = 'latent'
+  if kind == 'adversarial':
+    planar = all(kernel[0] == 1 for kernel in section.model.kernels)
+    # Features and adversary see what the autoencoder sees: slices, where these are
+    # thick, or the three planes of an isotropic volume.
+    planes = (0,) if planar else (0, 1, 2)
+    section.perceptual.weight, section.adversarial.weight = 0.3, 0.1
+    for part in (section.perceptual, section.adversarial):
+      part.planes, part.kernel, part.strides = planes, (3, 3), (2, 2)
+    section.adversarial.start = section.steps // 2
+
+
+def section():
+  """Plain dict of every key."""
+  return {
+    'model': {
+      # 'network', or 'wavelet': Haar coefficients of blocks of `strides`, of which the
+      # coarsest `latent_channels` are kept. Nothing is learned (steps are 0).
+      'kind': 'network',
+      'channels': (8, 32),
+      'latent_channels': 4,
+      # Above 0, the latent is discrete: this many codes (VQ).
+      'num_codes': 0,
+      'num_res_blocks': 1,
+      # (1,3,3) and (1,2,2) never mix or shrink the 10 mm slices (Daum 2024).
+      'kernels': ((1, 3, 3), (1, 3, 3)),
+      'strides': ((1, 2, 2),),
+      'norm_groups': 8,
+      'out_activation': 'sigmoid',
+      # Residual blocks before the first stride; None: as on the other levels.
+      'num_finest_blocks': None,
+      # Self-attention after each block of a level, and around the latent.
+      'attention_levels': None,
+      'nonlocal_attention': False,
+      # Kernel 1 in the second half of each residual block, strided convolutions with a
+      # kernel and a width of their own, channels before the latent: what Daum 2024's
+      # parameter count asks for.
+      'pointwise_blocks': False,
+      'down_kernel': None,
+      'resample_to_next': False,
+      'head_channels': None,
+      # 'transposed' forms each voxel of a block by weights of its own, at the cost of
+      # the coarse grid; 'nearest' and 'linear' convolve on the fine one.
+      'upsampling': 'nearest',
+    },
+    'steps': 500,
+    'batch_size': 8,
+    'learning_rate': 3e-3,
+    'l1_weight': 1.0,
+    'mse_weight': 10.0,
+    # Per latent element, reached after `kl_warmup` steps: no posterior collapse.
+    'kl_weight': 1e-4,
+    'kl_warmup': 100,
+    # Nats per element and channel below which the divergence is not penalised (Kingma
+    # 2016).
+    'free_bits': 0.0,
+    'codebook': {
+      # 'averages' of the voxels that chose a code, or the 'gradient' of a loss.
+      'learned_by': 'averages',
+      'decay': 0.99,
+      # Holds the encoder to the codes (van den Oord 2017, beta).
+      'commitment': 0.25,
+      # Codes used less than this share of the uniform usage are replaced.
+      'revive_below': 0.1,
+    },
+    'perceptual': {
+      'weight': 0.0,
+      # 'public': learned from data.public before the autoencoder. Or 'vgg16',
+      # 'radimagenet' (2D), 'medicalnet' (3D), with their published file in `weights`.
+      'network': 'public',
+      'weights': '',
+      # Axes along which 2D networks see slices, (0, 1, 2) for 2.5D; () for a 3D one.
+      'planes': (),
+      # Share of the slices compared at each step.
+      'share': 1.0,
+      # Of the network 'public'.
+      'channels': (8, 16, 32),
+      'kernel': (3, 3, 3),
+      'strides': (2, 2, 2),
+      'steps': 200,
+      'batch_size': 8,
+      'learning_rate': 3e-3,
+    },
+    'adversarial': {
+      'weight': 0.0,
+      # Step at which the discriminator comes in: first the reconstruction settles.
+      'start': 250,
+      # Scale the adversarial gradient to the reconstruction's (Esser 2021).
+      'adaptive': True,
+      'learning_rate': 5e-4,
+      # As in `perceptual`; kernels and strides then have two axes.
+      'planes': (),
+      'num_scales': 1,
+      'channels': (16, 32, 64),
+      'kernel': (1, 3, 3),
+      'strides': (1, 2, 2),
+    },
+    'ema_decay': 0.99,
+    # Folder of `ldm-jax-convert`, whose options replace `model`, or the folder
+    # checkpoints/autoencoder of another run: training starts from these weights, whose
+    # patients must be public too; with 0 steps they stay. '' for random ones.
+    'init': '',
+  }
+
+
+def check(section):
+  weights = [f'{name}_weight' for name in ('l1', 'mse', 'kl')]
+  for key in (*weights, 'free_bits', 'perceptual.weight', 'adversarial.weight'):
+    value = flatten(section)[key]
+    _require(value >= 0, f'autoencoder.{key}', value, 'a number from 0 up')
+  value = section.codebook.decay
+  _require(0 < value < 1, 'autoencoder.codebook.decay', value, 'between 0 and 1')
+  perceptual = section.perceptual
+  key, value = 'autoencoder.perceptual.share', perceptual.share
+  _require(0 < value <= 1, key, value, 'a share above 0, at most 1')
+  if not perceptual.weight:
+    return
+  network = perceptual.network
+  key, value = 'autoencoder.perceptual.weights', perceptual.weights
+  if network == 'public':
+    _require(not value, key, value, "'': the public network is learned, not read")
+    return
+  _require(bool(value), key, value, f'the file with the weights of {network}')
+  key, value = 'autoencoder.perceptual.planes', perceptual.planes
+  if network == 'medicalnet':
+    _require(not value, key, value, '(): MedicalNet sees whole volumes')
+  else:
+    _require(len(value), key, value, f'some of the axes (0, 1, 2): {network} is 2D')

@@ -1,0 +1,137 @@
+"""The section `adapt.privacy`: its default values, and what it must satisfy."""
+
+import math
+
+from ldm_jax.config.parsing import require as _require
+
+# Who is drawn and how noise is added in private training: privacy.mechanisms.
+GRADIENTS = ('auto', 'vmap', 'ghost')
+CLIPPING = ('constant', 'normalised', 'per_layer', 'adaptive')
+MECHANISMS = ('poisson', 'truncated_poisson', 'banded', 'full_batch')
+
+
+def section():
+  """The keys of `adapt.privacy`: budget, mechanism, clipping, other releases."""
+  return {
+    # Of all releases on these patients together, or of this run alone where
+    # ledger.total_epsilon bounds the total.
+    'epsilon': 10.0,
+    'delta': 1e-5,
+    # 'poisson'; 'truncated_poisson' keeps at most max_batch_size patients of a
+    # draw; 'banded' correlates the noise of num_bands steps; 'full_batch' takes
+    # every patient in every step, whatever batch_size. See docs/privacy.md.
+    'mechanism': 'poisson',
+    'max_batch_size': None,
+    'num_bands': 1,
+    'clip_norm': 1.0,
+    # 'constant'; 'normalised' gives every patient's gradient the norm clip_norm;
+    # 'per_layer' clips each array by itself; 'adaptive' lets clip_norm follow this
+    # quantile of the norms. See privacy/clipping.py.
+    'clipping': 'constant',
+    'quantile': 0.5,
+    # Divides the private mean gradient by clip_norm, after the noise, so that the
+    # learning rate need not follow it (De 2022).
+    'normalize': True,
+    # Expected patients a step; each is drawn with probability
+    # batch_size / num_patients.
+    'batch_size': 32,
+    # Draws of (t, noise) a patient, averaged before clipping (DPDM 2023).
+    'noise_multiplicity': 1,
+    # Patients a compiled call; any drawn batch is a number of these.
+    'chunk_size': 16,
+    # Of a chunk, patients differentiated at once; 0 for all, which a CPU needs.
+    'microbatch': 0,
+    # How: 'ghost' forms no gradient per patient of a coarse layer, 'vmap' forms all,
+    # 'auto' takes what is faster. The numbers are the same.
+    'gradients': 'auto',
+    'log_internal': False,
+    # What else is published of the private cohort, within the same epsilon.
+    'releases': {
+      # Histograms of the attributes, for sample.requests='private_prior'.
+      'attributes': {
+        # Epsilon of this release alone, at adapt.privacy.delta; training has what
+        # remains. None releases nothing. Histograms need little beside images.
+        'epsilon': None,
+        # Bins of a continuous attribute: more bins, more noise in each share.
+        'num_bins': 8,
+        # ((parent, child), ...): the child is drawn given its parent. Without
+        # pairs the attributes are drawn independently.
+        'pairs': (),
+      },
+    },
+    # None: noise key from the operating system. A number makes the noise
+    # predictable: for demonstrations only, and the statement says so.
+    'seed': None,
+  }
+
+
+def check(privacy):
+  prefix = 'adapt.privacy'
+  epsilon, delta = privacy.epsilon, privacy.delta
+  _require(
+    epsilon > 0 and math.isfinite(epsilon),
+    f'{prefix}.epsilon',
+    epsilon,
+    'a positive finite number; for training without privacy set adapt.privacy=None',
+  )
+  _require(0 < delta < 1, f'{prefix}.delta', delta, 'a number between 0 and 1')
+  for key in ('clip_norm', 'batch_size', 'noise_multiplicity', 'chunk_size'):
+    _require(privacy[key] > 0, f'{prefix}.{key}', privacy[key], 'a positive number')
+  key, value = 'microbatch', privacy.microbatch
+  _require(value >= 0, f'{prefix}.{key}', value, '0 (all of a chunk) or more')
+  key, value = 'clipping', privacy.clipping
+  _require(value in CLIPPING, f'{prefix}.{key}', value, f'one of {CLIPPING}')
+  key, value = 'quantile', privacy.quantile
+  _require(0 < value < 1, f'{prefix}.{key}', value, 'a share between 0 and 1')
+  key, value = 'gradients', privacy.gradients
+  _require(value in GRADIENTS, f'{prefix}.{key}', value, f'one of {GRADIENTS}')
+
+
+def check_releases(privacy):
+  prefix, section = 'adapt.privacy.releases.attributes', privacy.releases.attributes
+  value = section.epsilon
+  holds = value is None or (
+    isinstance(value, int | float)
+    and not isinstance(value, bool)
+    and 0 < value < privacy.epsilon
+  )
+  required = f'None, or above 0 and below adapt.privacy.epsilon = {privacy.epsilon:g}'
+  _require(holds, f'{prefix}.epsilon', value, required)
+  value = section.num_bins
+  _require(value > 0, f'{prefix}.num_bins', value, 'a positive whole number')
+
+
+def check_private_prior(config):
+  if config.sample.requests != 'private_prior':
+    return
+  privacy = config.adapt.privacy
+  released = privacy is not None and privacy.releases.attributes.epsilon is not None
+  holds = released and config.data.private.layout
+  required = (
+    'another source where no prior is released (adapt.privacy.releases.attributes.'
+    'epsilon is None, or there is no private cohort or no privacy)'
+  )
+  _require(holds, 'sample.requests', 'private_prior', required)
+
+
+def check_mechanism(privacy, steps):
+  name, limit, bands = privacy.mechanism, privacy.max_batch_size, privacy.num_bands
+  key = 'adapt.privacy.mechanism'
+  _require(name in MECHANISMS, key, name, f'one of {", ".join(MECHANISMS)}')
+  key = 'adapt.privacy.max_batch_size'
+  if name == 'truncated_poisson':
+    holds = _is_whole(limit) and limit >= privacy.batch_size
+    required = f'a whole number from batch_size = {privacy.batch_size} up'
+    _require(holds, key, limit, required)
+  else:
+    _require(limit is None, key, limit, 'None, unless mechanism=truncated_poisson')
+  key = 'adapt.privacy.num_bands'
+  if name == 'banded':
+    holds = _is_whole(bands) and 1 <= bands <= steps
+    _require(holds, key, bands, f'a whole number from 1 to adapt.steps = {steps}')
+  else:
+    _require(bands == 1, key, bands, '1, unless mechanism=banded')
+
+
+def _is_whole(value):
+  return isinstance(value, int) and not isinstance(value, bool)

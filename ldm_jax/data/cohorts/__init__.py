@@ -1,0 +1,1 @@
+"""Patients, their scans and what is known of them."""

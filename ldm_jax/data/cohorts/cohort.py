@@ -1,0 +1,275 @@
+"""A cohort: patients -> records -> where each record's scan comes from.
+
+Every layout and phantom returns a `Cohort`; nothing later knows how the files lay on
+disk. The unit of splitting and of privacy is the patient, never the record.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+from ldm_jax.data.cohorts import ids, label_values
+from ldm_jax.data.cohorts.attributes import Schema, is_missing
+from ldm_jax.data.cohorts.matching import Matching
+from ldm_jax.data.readers import streams
+from ldm_jax.data.readers import volume as volumes
+from ldm_jax.data.readers.dicom import container
+
+
+class Source(Protocol):
+  """Where a record's scan comes from."""
+
+  def read(self) -> tuple[volumes.Volume, volumes.Volume | None]:
+    """Returns the scan and its labels (or None), on one grid."""
+
+  def fingerprint(self) -> str:
+    """Returns a hash of everything that `read` depends on."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FileSource:
+  """A scan in a NIfTI file, or as DICOM in a folder or zip.
+
+  Attributes:
+    image: path of the scan.
+    label: path of its integer labels on the same grid, or None.
+    frame: index along the fourth axis of a cine, None for 3D files.
+    stack: keep the through-plane axis as d (short-axis stacks) instead of RAS's S.
+    codes: (value in the label file, common value) as in `label_values`; () keeps all
+      values.
+  """
+
+  image: str
+  label: str | None = None
+  frame: int | None = None
+  stack: bool = False
+  codes: tuple[tuple[int, int], ...] = ()
+
+  def read(self) -> tuple[volumes.Volume, volumes.Volume | None]:
+    """Reads scan and labels. Raises ValueError when they do not share a grid."""
+    scan = volumes.read(self.image, frame=self.frame, stack=self.stack)
+    if self.label is None:
+      return scan, None
+    label = volumes.read_label(
+      self.label, frame=self.frame, stack=self.stack, like=scan
+    )
+    array = label_values.translate(label.array, self.codes, self.label)
+    return scan, dataclasses.replace(label, array=array)
+
+  @property
+  def files(self) -> tuple[str, ...]:
+    """What `fingerprint` hashes, every file of a folder of DICOM.
+
+    While these rest, the fingerprint need not be taken again.
+    """
+    paths = [path for path in (self.image, self.label) if path is not None]
+    return tuple(file for path in paths for file in container.listing(path))
+
+  def fingerprint(self) -> str:
+    """Returns the SHA-256 of the files' bytes and of how they are read."""
+    how = f'file:{self.frame}:{self.stack}' + (f':{self.codes}' if self.codes else '')
+    digest = hashlib.sha256(how.encode())
+    for path in (self.image, self.label):
+      digest.update(b'|none' if path is None else b'|' + _file_digest(path))
+    return digest.hexdigest()
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+  """One scan of one patient.
+
+  Attributes:
+    id: unique within the cohort; becomes a file name.
+    patient: the unit of splitting and privacy.
+    source: where the scan comes from.
+    attributes: name -> value as in the table; absent or None means missing.
+    visit: label of the visit, '' when there is one.
+    phase: 'ED', 'ES', ... or ''.
+    years: when it was taken, on a time axis of the patient's own (age, or time since
+      the first visit); None where only an attribute named age may tell.
+    part: the data set's own split that it belongs to ('train', 'test', ...), or ''.
+    phase_by: what chose the frame of the phase ('Info.cfg', 'smallest_pool', ...), or
+      '' where a file is the phase.
+  """
+
+  id: str
+  patient: str
+  source: Source
+  attributes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  visit: str = ''
+  phase: str = ''
+  years: float | None = None
+  part: str = ''
+  phase_by: str = ''
+
+  @property
+  def time(self) -> float | None:
+    """`years`, else the attribute called age, in years; None where neither is known."""
+    if self.years is not None:
+      return self.years
+    ages = [v for name, v in self.attributes.items() if name.lower() == 'age']
+    return float(ages[0]) if ages and not is_missing(ages[0]) else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Cohort:
+  """Named set of records with the schema of their attributes; len = patients.
+
+  Attributes:
+    name: 'public', 'private', 'test' or the layout's name.
+    schema: attributes every record may carry.
+    records: in the layout's order.
+    notes: what the layout saw and the user should know (missing files, ...).
+    matching: how the ids of table and scans of the whole data set agree, or None where
+      the layout has no such pair.
+
+  Raises:
+    ValueError: two records carry one id, or an id cannot be a file name (`ids`).
+  """
+
+  name: str
+  schema: Schema
+  records: tuple[Record, ...]
+  notes: tuple[str, ...] = ()
+  matching: Matching | None = None
+
+  def __post_init__(self):
+    object.__setattr__(self, 'records', tuple(self.records))
+    object.__setattr__(self, 'notes', tuple(self.notes))
+    seen = {}
+    for record in self.records:
+      for text in (record.id, record.patient):
+        fault = ids.fault(text)
+        if fault:
+          raise ValueError(
+            f'Cohort {self.name!r} holds the record id {record.id!r} of patient '
+            f'{record.patient!r}, which {fault}; required is {ids.REQUIRED}, because '
+            'samples and store entries are named by it. Change the subject column.'
+          )
+      if record.id in seen:
+        raise ValueError(
+          f'Cohort {self.name!r} holds record {record.id!r} twice (patients '
+          f'{seen[record.id]!r} and {record.patient!r}); required is one row per scan. '
+          'Remove the duplicate row from the table, or name a visit column '
+          '(options.visit) that tells the scans apart.'
+        )
+      seen[record.id] = record.patient
+
+  def __len__(self) -> int:
+    return len({record.patient for record in self.records})
+
+  @property
+  def patients(self) -> dict[str, list[Record]]:
+    """Patient -> that patient's records, both in order of appearance."""
+    grouped = {}
+    for record in self.records:
+      grouped.setdefault(record.patient, []).append(record)
+    return grouped
+
+  def published(self, part: str) -> Cohort:
+    """The patients of one of the data set's own parts.
+
+    Raises:
+      ValueError: the data set has no such part.
+    """
+    parts = sorted({record.part for record in self.records if record.part})
+    if part not in parts:
+      raise ValueError(
+        f'The part {part!r} of cohort {self.name!r} was asked for, but '
+        + (f'it is published in {", ".join(parts)}' if parts else 'it has no parts')
+        + ". Change data.<cohort>.part; without 'published:' the shares of data.split "
+        'are drawn instead.'
+      )
+    kept = tuple(record for record in self.records if record.part == part)
+    return dataclasses.replace(self, records=kept)
+
+  def split(self, fractions: Mapping[str, float], seed: int) -> dict[str, Cohort]:
+    """Splits by patient; a pure function of (seed, patient ids, fractions).
+
+    Patients are ordered by SHA-256(seed, id), so neither the table's row order nor the
+    machine matters. Every split with a positive fraction receives at least one patient
+    as long as there are enough of them; earlier names win when there are not.
+
+    Args:
+      fractions: name -> share of the patients, non-negative, summing to 1.
+      seed: chooses the split.
+
+    Returns:
+      name -> Cohort of that name, records sorted by (patient, visit, phase, id).
+
+    Raises:
+      ValueError: fractions that are negative or do not sum to 1.
+    """
+    shares = np.asarray(list(fractions.values()), np.float64)
+    if (
+      not shares.size
+      or not np.isfinite(shares).all()
+      or (shares < 0).any()
+      or abs(shares.sum() - 1) > 1e-6
+    ):
+      raise ValueError(
+        f'Split fractions {dict(fractions)} came; required are non-negative numbers '
+        'that sum to 1. Change data.split.'
+      )
+    grouped = self.patients
+    ordered = sorted(grouped, key=lambda patient: _rank(seed, patient))
+    bounds = np.concatenate([[0], np.cumsum(_counts(len(ordered), shares))])
+    cohorts = {}
+    for name, (start, stop) in zip(fractions, itertools.pairwise(bounds), strict=True):
+      chosen = sorted(ordered[start:stop])
+      records = [
+        record
+        for patient in chosen
+        for record in sorted(grouped[patient], key=lambda r: (r.visit, r.phase, r.id))
+      ]
+      cohorts[name] = dataclasses.replace(self, name=name, records=tuple(records))
+    return cohorts
+
+
+def check_disjoint(cohorts: Mapping[str, Cohort]) -> None:
+  """Raises ValueError naming patients that stand in two of the cohorts."""
+  for first, second in itertools.combinations(cohorts, 2):
+    shared = sorted(set(cohorts[first].patients) & set(cohorts[second].patients))
+    if shared:
+      more = f' and {len(shared) - 5} more' if len(shared) > 5 else ''
+      raise ValueError(
+        f'Patients {", ".join(shared[:5])}{more} stand in both {first!r} and '
+        f'{second!r}; required is that no patient stands in two cohorts, because what '
+        'is learned from the public one carries no privacy guarantee. Remove them from '
+        'one of the tables; where one id means two people, rename those of one table.'
+      )
+
+
+def _counts(total: int, shares: np.ndarray) -> np.ndarray:
+  """Largest-remainder counts that sum to `total`, at least one per positive share."""
+  exact = shares * total
+  counts = np.floor(exact).astype(int)
+  remainder_first = np.argsort(-(exact - counts), kind='stable')
+  counts[remainder_first[: total - counts.sum()]] += 1
+  for index in np.flatnonzero(shares > 0):
+    if counts[index] == 0 and counts.max() > 1:
+      counts[np.argmax(counts)] -= 1
+      counts[index] = 1
+  return counts
+
+
+def _rank(seed: int, patient: str) -> str:
+  return hashlib.sha256(f'{seed}\0{patient}'.encode()).hexdigest()
+
+
+def _file_digest(path: str) -> bytes:
+  if container.is_dicom(path):
+    return container.digest(path)
+  required, advice = 'a NIfTI file', 'Correct the path in the table or options.image.'
+  streams.require_file(path, required, advice)
+  try:
+    with open(path, 'rb') as file:
+      return hashlib.file_digest(file, 'sha256').digest()
+  except OSError as error:
+    raise streams.unreadable(path, error, required, advice) from error

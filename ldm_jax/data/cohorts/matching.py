@@ -1,0 +1,140 @@
+"""Do the ids of a table and of a folder agree? Who is left without the other."""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import os
+import re
+from collections.abc import Collection, Mapping
+
+from ldm_jax.data.readers.picture import SUFFIXES
+
+NOTABLE = 0.1  # share of rows or of scans without the other that is a headline
+NUM_EXAMPLES = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Matching:
+  """Ids of the rows of a table and of the patients whose scans are there.
+
+  Attributes:
+    rows, scans: how many patients each has.
+    rows_alone, scans_alone: ids without a partner, as the table and the folder write
+      them.
+    table: name of the table's file.
+  """
+
+  rows: int
+  scans: int
+  rows_alone: tuple[str, ...]
+  scans_alone: tuple[str, ...]
+  table: str
+
+  @property
+  def headline(self) -> str:
+    """What does not match, with examples of both sides; '' for less than NOTABLE."""
+    alone = (len(self.rows_alone), self.rows), (len(self.scans_alone), self.scans)
+    if not any(count and count >= NOTABLE * total for count, total in alone):
+      return ''
+    parts = []
+    if self.rows_alone:
+      parts.append(
+        f'{len(self.rows_alone)} of {self.rows} patients of {self.table} have no scan '
+        f'(such as {_examples(self.rows_alone)})'
+      )
+    if self.scans_alone:
+      parts.append(
+        f'{len(self.scans_alone)} of {self.scans} patients with scans have no row in '
+        f'{self.table} (such as {_examples(self.scans_alone)})'
+      )
+    return f'{" and ".join(parts)}. {self._remedy()}'
+
+  def _remedy(self) -> str:
+    bare = {_bare(name) for name in self.scans_alone}
+    agreeing = sum(_bare(name) in bare for name in self.rows_alone)
+    if agreeing:
+      return (
+        f'{agreeing} agree but for leading zeros, prefixes or case: write the ids of '
+        'the table as the files have them.'
+      )
+    return 'Required is one id in both: correct the table, or add what is missing.'
+
+
+def compare(
+  rows: Collection[str],
+  scans: Collection[str],
+  table: str,
+  shown: Mapping[str, str] | None = None,
+) -> Matching:
+  """Compares the ids of a table's rows with those of the patients with scans.
+
+  Args:
+    rows, scans: ids, spelt alike where they mean one patient.
+    table: name of the table's file.
+    shown: id -> how the folder writes it, where that differs.
+  """
+  shown = shown or {}
+  alone = (sorted(set(rows) - set(scans)), sorted(set(scans) - set(rows)))
+  written = tuple(shown.get(name, name) for name in alone[1])
+  return Matching(len(set(rows)), len(set(scans)), tuple(alone[0]), written, table)
+
+
+def strangers(
+  root: str | os.PathLike,
+  pattern: str,
+  holes: Collection[str],
+  known: Collection[str],
+  labels: str = '',
+) -> set[str]:
+  """Ids in the names of files that fit a pattern but belong to no known patient.
+
+  What begins with a known id ('P01_T2' beside 'P01') is another file of that patient.
+
+  Args:
+    root: folder of the files.
+    pattern: of their paths, such as 'images/{subject}.nii*'; without a hole there is no
+      id to be read.
+    holes: names of the hole that stands for the id.
+    known: ids of the patients.
+    labels: pattern of files that are no scans, or ''.
+  """
+  if not any(f'{{{hole}}}' in pattern for hole in holes):
+    return set()
+  listing = re.sub(r'\{[^{}]*\}', '*', pattern)
+  reads = re.compile(_expression(pattern, holes))
+  ignored = re.compile(_expression(labels, holes)) if '{' in labels else None
+  found = set()
+  for path in glob.iglob(listing, root_dir=root):
+    match = reads.fullmatch(path)
+    is_scan = path.lower().endswith(('.nii', '.nii.gz', *SUFFIXES))
+    if match and is_scan and not (ignored and ignored.fullmatch(path)):
+      found.add(match['id'])
+  known, ends = set(known), re.compile(r'[^0-9A-Za-z]')
+  begins = lambda name: any(name[: m.start()] in known for m in ends.finditer(name))
+  return {name for name in found if name not in known and not begins(name)}
+
+
+def _expression(pattern: str, holes: Collection[str]) -> str:
+  """A pattern of paths as a regular expression whose group 'id' is the first hole."""
+  parts, seen = [], False
+  for piece in re.split(r'(\{[^{}]*\}|\*+|\?)', pattern):
+    if piece.strip('{}') in holes and piece.startswith('{'):
+      parts.append('(?P=id)' if seen else '(?P<id>[^/]+?)')
+      seen = True
+    elif piece.startswith('{') or (piece and not piece.strip('*')):
+      parts.append('.*' if piece == '**' else '[^/]*')
+    else:
+      parts.append('[^/]' if piece == '?' else re.escape(piece))
+  return ''.join(parts)
+
+
+def _bare(name: str) -> str:
+  """The id without what spellings differ in: 'sub-0050701' and '50701' are '50701'."""
+  name = name.lower()
+  numbers = re.findall(r'\d+', name)
+  return '-'.join(number.lstrip('0') for number in numbers) if numbers else name
+
+
+def _examples(names: Collection[str]) -> str:
+  return ', '.join(name[:60] for name in list(names)[:NUM_EXAMPLES])

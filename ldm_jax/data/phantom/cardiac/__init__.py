@@ -1,0 +1,1 @@
+"""Procedural short-axis stacks of the heart."""

@@ -1,0 +1,1 @@
+"""Scans -> arrays of one shape, spacing and range."""

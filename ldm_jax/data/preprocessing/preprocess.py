@@ -1,0 +1,329 @@
+"""One saved specification turns any volume into a (d,h,w) array in [0,1], and back.
+
+The output grid is a box on the volume's own axes: output index o lies at volume index
+i = scale * o + offset, per axis. Where the spacing is kept, scale is 1 and the offset
+an integer, so that the step is an exact crop and pad; where it changes, the scan is
+resampled linearly, without aliasing. Either way `affine` says where every voxel lies in
+the world.
+
+The window of a scan: percentiles of its foreground, exact, in float32.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ldm_jax.data.preprocessing import centring, resampling, slice_gains
+from ldm_jax.data.readers.grid import Grid
+from ldm_jax.data.readers.volume import Volume
+
+CENTRES = (*centring.HEURISTICS, 'label')
+NUM_BINS = 2**16
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+  """How volumes become arrays.
+
+  Attributes:
+    shape: (d,h,w) of the result.
+    spacing_mm: (d,h,w) in mm, None per axis or as a whole keeps the scan's own; keep d
+      of short-axis stacks, whose slices are too far apart to be resampled.
+    percentiles: intensities inside the box that become 0 and 1; beyond, it saturates.
+    foreground: measure the upper percentile above the mean only, so that the amount of
+      air around the body does not matter.
+    centre: what comes to the middle: 'label' or a heuristic of `centring`.
+    centre_without_label: the heuristic of scans without labels, where `centre` is
+      'label'.
+    harmonise_slices: one gain per slice evens out jumps of intensity (`slice_gains`);
+      the inverse takes it back. They are measured in any case.
+
+  Raises:
+    ValueError: an entry out of its limits, naming the config key.
+  """
+
+  shape: tuple[int, int, int]
+  spacing_mm: tuple[float | None, ...] | None = None
+  percentiles: tuple[float, float] = (0.5, 99.5)
+  foreground: bool = True
+  centre: str = 'grid'
+  centre_without_label: str = 'mass'
+  harmonise_slices: bool = False
+
+  def __post_init__(self):
+    object.__setattr__(self, 'shape', tuple(int(n) for n in self.shape))
+    spacing = self.spacing_mm or (None, None, None)
+    spacing = tuple(None if mm is None else float(mm) for mm in spacing)
+    object.__setattr__(self, 'spacing_mm', spacing)
+    object.__setattr__(self, 'percentiles', tuple(float(p) for p in self.percentiles))
+    if len(self.shape) != 3 or min(self.shape) < 1:
+      raise ValueError(
+        f'preprocess.shape is {self.shape}; required are three positive integers '
+        '(slices, rows, columns).'
+      )
+    if len(spacing) != 3 or any(mm is not None and not mm > 0 for mm in spacing):
+      raise ValueError(
+        f'preprocess.spacing_mm is {spacing}; required are three positive numbers in '
+        'mm, None where the spacing of the scan is kept.'
+      )
+    low, high = self.percentiles if len(self.percentiles) == 2 else (1, 0)
+    if not 0 <= low < high <= 100:
+      raise ValueError(
+        f'preprocess.percentiles is {self.percentiles}; required is '
+        '0 <= low < high <= 100.'
+      )
+    if self.centre not in CENTRES:
+      raise ValueError(
+        f'preprocess.centre is {self.centre!r}; required is one of {CENTRES}.'
+      )
+    if self.centre_without_label not in centring.HEURISTICS:
+      raise ValueError(
+        f'preprocess.centre_without_label is {self.centre_without_label!r}; required '
+        f'is one of {centring.HEURISTICS}.'
+      )
+    if not isinstance(self.harmonise_slices, bool):
+      raise ValueError(
+        f'preprocess.harmonise_slices is {self.harmonise_slices!r}; required is True '
+        'or False.'
+      )
+
+  def to_config(self) -> dict[str, Any]:
+    """JSON-able dict from which `from_config` rebuilds the same spec."""
+    config = dataclasses.asdict(self)
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in config.items()}
+
+  @classmethod
+  def from_config(cls, config: Mapping[str, Any]) -> Spec:
+    """Builds a spec; an unknown key is a ValueError."""
+    config = dict(config)
+    known = [field.name for field in dataclasses.fields(cls)]
+    unknown = sorted(set(config) - set(known))
+    if unknown or 'shape' not in config:
+      raise ValueError(
+        f'The preprocess section has the keys {sorted(config)}; required is shape, '
+        f'allowed are {known}.'
+      )
+    return cls(**config)
+
+  def digest(self) -> str:
+    """SHA-256 of the spec; part of the key of every stored volume."""
+    text = json.dumps(self.to_config(), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclasses.dataclass(frozen=True)
+class Processed:
+  """A preprocessed volume.
+
+  Attributes:
+    array: (d,h,w) float32 in [0,1], 0 where padded.
+    label: (d,h,w) uint8 or None, 0 where padded.
+    record: JSON-able dict that `invert` needs; 'centre' names the rule that placed the
+      box, 'slices' is `slice_gains.report` of the scan.
+  """
+
+  array: np.ndarray
+  label: np.ndarray | None
+  record: dict[str, Any]
+
+  @property
+  def mask(self) -> np.ndarray:
+    """(d,h,w) bool, true where the scan reaches."""
+    return mask(self.record, self.array.shape)
+
+  @property
+  def affine(self) -> np.ndarray:
+    """(4,4), (d,h,w,1) of this grid -> world RAS mm."""
+    return np.asarray(self.record['affine'], np.float64)
+
+
+def apply(spec: Spec, volume: Volume, label: Volume | None = None) -> Processed:
+  """Preprocesses one scan (d,h,w) and its labels on the same grid.
+
+  Raises:
+    ValueError: labels of another shape, or a scan that keeps no voxel or no contrast.
+  """
+  if label is not None and label.array.shape != volume.array.shape:
+    raise ValueError(
+      f'Labels of shape {label.array.shape} came for a scan of {volume.array.shape}; '
+      'required is one grid.'
+    )
+  ratios = slice_gains.log_ratios(volume.array)
+  gains = slice_gains.gains(ratios) if spec.harmonise_slices else None
+  scan = volume.array
+  if gains is not None:
+    scan = scan * gains[:, None, None].astype(np.float32)
+  scale, offset, centre = _placement(spec, volume, label)
+  box = _box(scan, spec.shape, scale, offset)
+  low, high = window(box, spec.percentiles, spec.foreground)
+  within = resampling.reach(scan.shape, spec.shape, scale, offset)
+  inside = resampling.linear(scan, within, scale, offset) - np.float32(low)
+  inside *= np.float32(1 / (high - low))
+  array = np.zeros(spec.shape, np.float32)
+  array[within] = np.clip(inside, 0, 1, out=inside)
+  chosen = None
+  if label is not None:
+    chosen = np.zeros(spec.shape, np.uint8)
+    chosen[within] = resampling.nearest(label.array, within, scale, offset)
+  to_volume = np.diag([*scale, 1.0])
+  to_volume[:3, 3] = offset
+  record = {
+    'intensity': [low, high],
+    'scale': scale.tolist(),
+    'offset': offset.tolist(),
+    'shape': list(scan.shape),
+    'affine': (volume.affine @ to_volume).tolist(),
+    'source': volume.source.to_json(),
+    'centre': centre,
+    'slices': slice_gains.report(volume.array, ratios),
+    'gains': None if gains is None else gains.tolist(),
+  }
+  return Processed(array, chosen, record)
+
+
+def invert(array: np.ndarray, record: Mapping[str, Any], label: bool = False) -> Volume:
+  """Puts a processed array back on the grid of the scan it came from.
+
+  Args:
+    array: (d,h,w) of the processed grid; intensities in [0,1], or labels.
+    record: `Processed.record` of that scan.
+    label: nearest neighbour and no intensities, for labels.
+
+  Returns:
+    A volume on the original grid with the original affine. Voxels that the processed
+    grid does not cover carry the lower intensity (or label 0).
+  """
+  low, high = record['intensity']
+  shape = tuple(record['shape'])
+  scale = 1 / np.asarray(record['scale'])
+  offset = -np.asarray(record['offset']) * scale
+  source = Grid.from_json(record['source'])
+  within = resampling.reach(array.shape, shape, scale, offset)
+  if label:
+    back = np.zeros(shape, np.uint8)
+    back[within] = resampling.nearest(np.asarray(array), within, scale, offset)
+    return Volume(back, source.oriented_affine(), source)
+  back = np.full(shape, low, np.float32)
+  inside = resampling.linear(np.asarray(array), within, scale, offset)
+  back[within] = inside * np.float32(high - low) + np.float32(low)
+  if record.get('gains'):
+    back /= np.asarray(record['gains'], np.float32)[:, None, None]
+  return Volume(back, source.oriented_affine(), source)
+
+
+def mask(record: Mapping[str, Any], shape: Sequence[int]) -> np.ndarray:
+  """Bool of the processed `shape`, true where the scan of the record reaches."""
+  found = np.zeros(tuple(shape), bool)
+  found[resampling.reach(record['shape'], shape, record['scale'], record['offset'])] = (
+    True
+  )
+  return found
+
+
+def _box(
+  array: np.ndarray, shape: Sequence[int], scale: np.ndarray, offset: np.ndarray
+) -> np.ndarray:
+  """The part of the scan that the output grid covers; all of it if that is flat."""
+  cuts = []
+  for length, num_out, s, o in zip(array.shape, shape, scale, offset, strict=True):
+    cuts.append(slice(max(0, int(o)), min(length, int(o + s * (num_out - 1)) + 1)))
+  box = array[tuple(cuts)]
+  return box if box.size and box.min() < box.max() else array
+
+
+def _placement(
+  spec: Spec, volume: Volume, label: Volume | None
+) -> tuple[np.ndarray, np.ndarray, str]:
+  """Scale and offset per axis (volume index = scale * output index + offset), rule."""
+  spacing = volume.spacing
+  target = [
+    own if wanted is None else wanted
+    for own, wanted in zip(spacing, spec.spacing_mm, strict=True)
+  ]
+  scale = np.asarray(target) / spacing
+  scale = np.where(np.abs(scale - 1) < 1e-4, 1.0, scale)
+  middle, rule = centring.centre(spec.centre, spec.centre_without_label, volume, label)
+  offset = middle - scale * (np.asarray(spec.shape) - 1) / 2
+  return scale, np.where(scale == 1, np.floor(offset + 0.5), offset), rule
+
+
+def window(
+  array: np.ndarray, percentiles: tuple[float, float], foreground: bool
+) -> tuple[float, float]:
+  """Intensities (low, high) that become 0 and 1.
+
+  Args:
+    array: (d,h,w) float32.
+    percentiles: of all voxels, and of the foreground if `foreground` else of all.
+    foreground: what is brighter than the mean.
+
+  Raises:
+    ValueError: one constant value.
+  """
+  values = np.asarray(array, np.float32).ravel()
+  smallest, largest = float(values.min()), float(values.max())
+  if not smallest < largest:
+    raise ValueError(
+      f'A scan with the constant value {smallest:g} came; required is an image. '
+      'Remove the file from the cohort.'
+    )
+  ordered = _Ordered(values, smallest, largest)
+  low = ordered.percentile(percentiles[0])
+  darker = 0
+  if foreground:
+    darker = ordered.count_up_to(float(values.mean(dtype=np.float64)))
+  high = ordered.percentile(percentiles[1], darker)
+  # Few bright voxels on a flat ground leave nothing between the percentiles.
+  return (low, high) if low < high else (smallest, largest)
+
+
+class _Ordered:
+  """Order statistics of many values: count in bins, sort within the bin asked for.
+
+  The map to bins is monotone, so this is exact, at half the time of partitioning all.
+  """
+
+  def __init__(self, values: np.ndarray, smallest: float, largest: float):
+    self._values, self._sorted = values, {}
+    scale = np.float32((NUM_BINS - 1) / (largest - smallest))
+    if not np.isfinite(scale):  # a range of denormal numbers
+      scale = np.float32(0)
+    self._origin, self._scale = np.float32(smallest), scale
+    self._bins = self._bin(values)
+    self._ends = np.cumsum(np.bincount(self._bins, minlength=NUM_BINS))
+
+  def percentile(self, percentile: float, skip: int = 0) -> float:
+    """As np.percentile (linear) of all but the `skip` smallest values."""
+    place = percentile / 100 * (len(self._values) - skip - 1)
+    first = self._at(skip + int(np.floor(place)))
+    second = self._at(skip + int(np.ceil(place)))
+    return first + (second - first) * (place - np.floor(place))
+
+  def count_up_to(self, bound: float) -> int:
+    """How many values are not above the bound."""
+    number = int(self._bin(np.float32(bound)))
+    before = self._ends[number] - len(self._within(number))
+    return int(before + np.searchsorted(self._within(number), bound, side='right'))
+
+  def _bin(self, values):
+    scaled = (values - self._origin) * self._scale
+    return np.clip(scaled, 0, NUM_BINS - 1).astype(np.uint16)
+
+  def _at(self, place: int) -> float:
+    number = int(np.searchsorted(self._ends, place, side='right'))
+    within = self._within(number)
+    return float(within[place - self._ends[number] + len(within)])
+
+  def _within(self, number: int) -> np.ndarray:
+    if number not in self._sorted:
+      found = self._values[self._bins == number]
+      if found.size and found.min() < found.max():
+        found.sort()
+      self._sorted[number] = found
+    return self._sorted[number]

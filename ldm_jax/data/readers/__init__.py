@@ -1,0 +1,1 @@
+"""Files of scans -> volumes with their grids."""

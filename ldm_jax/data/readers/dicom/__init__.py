@@ -1,0 +1,1 @@
+"""DICOM: elements, containers, planes, stacks, series."""

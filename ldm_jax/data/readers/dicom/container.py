@@ -1,0 +1,250 @@
+"""Where DICOM files lie: a folder, one file or a zip -> members that are read in turn.
+
+A path may end in '#2', the second volume of what lies there, or '#NAME', all series
+whose description matches NAME (wildcards *, ?). Nothing is ever extracted: a zip's
+members are streamed, and a zip that lies about its sizes, holds paths that leave it, or
+unpacks to more than images do is refused from its directory alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import pathlib
+import re
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from ldm_jax.data.readers.dicom import zip_check
+from ldm_jax.data.readers.dicom.zip_check import MAX_MEMBER_BYTES, MAX_MEMBERS
+
+SUFFIXES = ('.dcm', '.dicom', '.ima')
+NUM_DEPTHS = 12
+MARK = b'DICM'
+# A name like this is an identifier of the study, which no message repeats.
+UID = re.compile(r'\d+(\.\d+){4,}')
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+  """One file of a folder or zip.
+
+  Attributes:
+    name: as the folder or zip has it.
+    size: bytes once unpacked, as announced.
+    shown: what messages call it: its name, or its number where that is an identifier.
+  """
+
+  name: str
+  size: int
+  shown: str
+
+
+def split_choice(path: str | os.PathLike) -> tuple[pathlib.Path, str]:
+  """'x.zip#2' -> (x.zip, '2'); a path that exists as it is has no choice."""
+  whole = pathlib.Path(path)
+  before, mark, choice = str(path).rpartition('#')
+  if not mark or not before or _exists(whole):
+    return whole, ''
+  return pathlib.Path(before), choice
+
+
+def is_dicom(path: str | os.PathLike) -> bool:
+  """Whether a path means DICOM: a folder, a zip, or a file with DICOM's mark."""
+  path, _ = split_choice(path)
+  name = path.name.lower()
+  if name.endswith((*SUFFIXES, '.zip')) or os.path.isdir(path):
+    return True
+  if name.endswith(('.nii', '.nii.gz', '.hdr', '.img')) or not os.path.isfile(path):
+    return False
+  try:
+    with path.open('rb') as file:
+      return file.read(132)[128:] == MARK
+  except OSError:
+    return False
+
+
+def digest(path: str | os.PathLike) -> bytes:
+  """SHA-256 of the bytes that lie at a path, and of the choice among them.
+
+  Raises:
+    ValueError: nothing readable lies there.
+  """
+  path, choice = split_choice(path)
+  found = hashlib.sha256(f'dicom:{choice}'.encode())
+  for file in _files(path) if os.path.isdir(path) else [path]:
+    try:
+      with file.open('rb') as content:
+        found.update(hashlib.file_digest(content, 'sha256').digest())
+    except OSError as error:
+      raise _unreadable(file, error) from error
+  return found.digest()
+
+
+def listing(path: str | os.PathLike) -> tuple[str, ...]:
+  """Every file that a path means, NIfTI too; the path where it cannot be looked at."""
+  path, _ = split_choice(path)
+  try:
+    return tuple(map(str, _files(path))) if os.path.isdir(path) else (str(path),)
+  except (OSError, ValueError):
+    return (str(path),)
+
+
+def stamp(path: str | os.PathLike) -> list[str | int]:
+  """Name, size and time of change of every file at a path; [] when there is none."""
+  files = listing(path)
+  try:
+    states = [(file, os.stat(file)) for file in files]
+  except (OSError, ValueError):
+    return []
+  return [part for f, s in states for part in (f, s.st_size, s.st_mtime_ns)]
+
+
+class Container:
+  """The files at a path, to be opened one at a time.
+
+  Attributes:
+    path: folder, file or zip.
+    members: its files, sorted by name.
+
+  Raises:
+    ValueError: nothing there, a damaged or hostile zip, a folder too deep or full.
+  """
+
+  def __init__(self, path: str | os.PathLike):
+    self.path = pathlib.Path(path)
+    self._zip = None
+    if self.path.is_dir():
+      found = [(str(f.relative_to(self.path)), _size(f)) for f in _files(self.path)]
+    elif self.path.name.lower().endswith('.zip'):
+      self._zip = zip_check.open_zip(self.path)
+      try:
+        found = zip_check.checked(self.path, self._zip)
+      except ValueError:
+        self._zip.close()
+        raise
+    else:
+      found = [('', _size(self.path))]
+    self.members = [
+      Member(name, size, _shown(self.path, name, number, self._zip is not None))
+      for number, (name, size) in enumerate(sorted(found))
+    ]
+
+  def __enter__(self) -> Container:
+    return self
+
+  def __exit__(self, *error) -> None:
+    if self._zip is not None:
+      self._zip.close()
+
+  def open(self, member: Member) -> BinaryIO:
+    """Opens one file for reading. Raises ValueError when it cannot be."""
+    try:
+      if self._zip is not None:
+        stream = self._zip.open(member.name)
+        stream.name = ''  # pydicom's log would quote it, and it may hold a UID
+        return stream
+      stream = (self.path / member.name if member.name else self.path).open('rb')
+      stream.raw.name = ''
+      return stream
+    except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+      raise damaged(member, error) from None
+
+  def read(self, member: Member, limit: int = MAX_MEMBER_BYTES) -> bytes:
+    """The first `limit` bytes of a file. Raises ValueError when it is damaged."""
+    with self.open(member) as stream:
+      try:
+        return stream.read(limit)
+      except (OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise damaged(member, error) from None
+
+  def images(self) -> Iterator[Member]:
+    """The members that carry DICOM's mark.
+
+    Raises:
+      ValueError: a file that is named like DICOM but has no mark: without it the volume
+        would lack a slice and nobody would know.
+    """
+    for member in self.members:
+      if os.path.basename(member.name) == 'DICOMDIR':
+        continue
+      if self.read(member, 132)[128:] == MARK:
+        yield member
+      elif (member.name or self.path.name).lower().endswith(SUFFIXES):
+        raise ValueError(
+          f'{member.shown} is no DICOM file ({member.size} bytes, without the mark '
+          'DICM at byte 128); required is a whole DICOM file with its preamble. Copy '
+          'it again, or remove it.'
+        )
+
+
+def damaged(member: Member, error: Exception) -> ValueError:
+  """The message about a member that cannot be read; never quotes what it holds."""
+  return ValueError(
+    f'{member.shown} is truncated or damaged ({type(error).__name__}); required is a '
+    'whole DICOM file. Copy it again, or remove it.'
+  )
+
+
+def _files(folder: pathlib.Path) -> list[pathlib.Path]:
+  """Regular files below a folder, sorted; hidden ones and linked folders are not."""
+  found, waiting = [], [(folder, 0)]
+  while waiting:
+    current, depth = waiting.pop()
+    try:
+      entries = list(os.scandir(current))
+    except (OSError, ValueError) as error:
+      raise _unreadable(current, error) from error
+    for entry in entries:
+      path = pathlib.Path(entry.path)
+      if entry.name.startswith('.'):
+        continue
+      if entry.is_dir(follow_symlinks=False) and depth < NUM_DEPTHS:
+        waiting.append((path, depth + 1))
+      elif path.is_file():  # False for a loop of links, where the entry would raise
+        found.append(path)
+    if len(found) > MAX_MEMBERS:
+      raise ValueError(
+        f'{folder} holds more than {MAX_MEMBERS} files; required is the folder of one '
+        'scan. Name a deeper folder in the table or in options.image.'
+      )
+  return sorted(found)
+
+
+def _shown(path: pathlib.Path, name: str, number: int, packed: bool) -> str:
+  if not name:
+    return str(path)
+  if packed or UID.search(name):
+    return f'{path}, file {number + 1} by name'
+  return str(path / name)
+
+
+def _size(path: pathlib.Path) -> int:
+  try:
+    status = path.stat()
+  except (OSError, ValueError) as error:
+    raise _unreadable(path, error) from error
+  if not stat.S_ISREG(status.st_mode):
+    raise ValueError(
+      f'{path} is a pipe, socket or device; required is a DICOM file. Remove it.'
+    )
+  return status.st_size
+
+
+def _exists(path: pathlib.Path) -> bool:
+  try:
+    return path.exists()
+  except (OSError, ValueError):
+    return False
+
+
+def _unreadable(path: pathlib.Path, error: Exception) -> ValueError:
+  reason = getattr(error, 'strerror', None) or type(error).__name__
+  return ValueError(
+    f'{path} cannot be read ({reason}); required is a DICOM file, a folder or a zip of '
+    'them. Correct the path in the table or the pattern in options.image.'
+  )

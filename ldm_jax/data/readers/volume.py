@@ -1,0 +1,183 @@
+"""Volumes with their place in the world: NIfTI or DICOM <-> (d,h,w) array and affine.
+
+A file's axes (x,y,z) are flipped and permuted, never resampled, into (d,h,w) = (slices,
+rows, columns) that increase towards superior, anterior, right; `affine` maps (d,h,w,1)
+to world RAS millimetres and stays true, and `source` remembers the file's own grid, so
+that the way back is exact.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import os
+
+import nibabel as nib
+import numpy as np
+
+from ldm_jax import atomic
+from ldm_jax.data.readers import nifti
+from ldm_jax.data.readers.dicom import container, series
+from ldm_jax.data.readers.grid import Grid, own_grid, spacing_of
+
+
+@dataclasses.dataclass(frozen=True)
+class Volume:
+  """An array with its place in the world.
+
+  Attributes:
+    array: (d,h,w), float32 for scans, integers for labels.
+    affine: (4,4), (d,h,w,1) -> world RAS mm.
+    source: the grid of the file it came from; the array's own grid when None came.
+  """
+
+  array: np.ndarray
+  affine: np.ndarray
+  source: Grid | None = None
+
+  def __post_init__(self):
+    if self.source is None:
+      object.__setattr__(self, 'source', own_grid(self.array.shape, self.affine))
+
+  @property
+  def spacing(self) -> np.ndarray:
+    """Voxel size in mm along (d,h,w)."""
+    return spacing_of(self.affine)
+
+  @property
+  def voxel_ml(self) -> float:
+    """Volume of one voxel in millilitres."""
+    return abs(float(np.linalg.det(np.asarray(self.affine)[:3, :3]))) / 1000.0
+
+
+def reader(path: str | os.PathLike):
+  """The module that reads a path: it has `read_header` and `read_frame`."""
+  return series if container.is_dicom(path) else nifti
+
+
+def read(
+  path: str | os.PathLike, frame: int | None = None, stack: bool = False
+) -> Volume:
+  """Reads a scan as float32 (d,h,w).
+
+  Args:
+    path: .nii or .nii.gz, or DICOM: a folder, a zip or a file (see `dicom.container`).
+    frame: index along the fourth axis; required when the file holds several frames.
+    stack: keep the through-plane axis as d.
+
+  Raises:
+    ValueError: the file is missing, truncated or not NIfTI, holds colours, complex
+      numbers, NaN, one constant value, an impossible size or a singular affine.
+  """
+  array, header = reader(path).read_frame(path, frame, stack)
+  # Axes are put in order while a voxel is still one or two bytes.
+  array = np.ascontiguousarray(array).astype(np.float32, copy=False)
+  low, high = array.min(), array.max()  # NaN and infinity come through
+  if not np.isfinite(low) or not np.isfinite(high):
+    bad = array.size - int(np.isfinite(array).sum())
+    raise ValueError(
+      f'{path} holds {bad} NaN or infinite voxels of {array.size}; required are finite '
+      'intensities. Repair or remove the file.'
+    )
+  if low == high:
+    raise ValueError(
+      f'{path} holds one constant value ({array.flat[0]:g}) in all voxels; required is '
+      'an image. Repair or remove the file.'
+    )
+  return Volume(array, header.grid.oriented_affine(), header.grid)
+
+
+def read_label(
+  path: str | os.PathLike,
+  frame: int | None = None,
+  stack: bool = False,
+  like: Volume | None = None,
+) -> Volume:
+  """Reads integer labels 0..255 as uint8 (d,h,w); `like` is the scan they belong to.
+
+  A 3D label of a 4D scan is that of the chosen frame. Raises ValueError as `read` does
+  (a constant label is allowed), and when the labels are not on the grid of `like`.
+  """
+  read_by = reader(path)
+  num_frames = read_by.read_header(path, stack).num_frames
+  array, header = read_by.read_frame(
+    path,
+    frame if num_frames > 1 else None,
+    stack,
+    expected=None if like is None else like.source.shape,
+  )
+  rounded = np.rint(np.asarray(array, np.float64))
+  if not np.isfinite(rounded).all() or (abs(rounded - array) > 1e-3).any():
+    raise ValueError(
+      f'{path} holds values that are not integers; required are labels 0, 1, 2, ... '
+      'Name the label file in options.label.'
+    )
+  if rounded.min() < 0 or rounded.max() > 255:
+    raise ValueError(
+      f'{path} holds labels from {rounded.min():g} to {rounded.max():g}; required are '
+      '0..255. Name the label file in options.label.'
+    )
+  if like is not None:
+    _check_same_grid(path, header.grid, like)
+    # Two spellings of one geometry may round to different axes; the scan decides.
+    array = like.source.orient(header.grid.restore(rounded))
+    return Volume(array.astype(np.uint8), like.affine, like.source)
+  return Volume(rounded.astype(np.uint8), header.grid.oriented_affine(), header.grid)
+
+
+def write(
+  path: str | os.PathLike,
+  array: np.ndarray,
+  affine: np.ndarray,
+  source: Grid | None = None,
+) -> None:
+  """Writes (d,h,w) and its affine as NIfTI, whole or not at all.
+
+  Args:
+    path: ends in .nii or .nii.gz.
+    array: (d,h,w) float or integer.
+    affine: (4,4), (d,h,w,1) -> world RAS mm.
+    source: write on this grid's axes (the file that the array came from); the world
+      coordinate of every voxel is the same with and without it.
+
+  Raises:
+    ValueError: the source's grid is not that of the array.
+    OSError: the folder cannot be written.
+  """
+  grid = own_grid(array.shape, affine) if source is None else source
+  if not np.allclose(grid.oriented_affine(), affine, atol=1e-3):
+    raise ValueError(
+      f'{path}: the affine of the array is not that of its source grid; required is an '
+      'array on the original grid (preprocess.invert), or source=None.'
+    )
+  voxels = grid.restore(np.asarray(array))
+  if np.issubdtype(voxels.dtype, np.floating):
+    voxels = voxels.astype(np.float32)
+  elif voxels.dtype not in (np.uint8, np.int16):
+    small = voxels.size == 0 or (voxels.min() >= 0 and voxels.max() <= 255)
+    voxels = voxels.astype(np.uint8 if small else np.int32)
+  image = nib.Nifti1Image(voxels, grid.affine)
+  image.set_sform(grid.affine, code=1)
+  image.set_qform(grid.affine, code=1)
+  image.header.set_xyzt_units('mm')
+  content = image.to_bytes()
+  if str(path).endswith('.gz'):
+    content = gzip.compress(content, compresslevel=6, mtime=0)
+  atomic.write_bytes(path, content)
+
+
+def _check_same_grid(path, grid: Grid, scan: Volume) -> None:
+  shape = scan.source.shape
+  if grid.shape != shape:
+    raise ValueError(
+      f'{path} has the shape {grid.shape} but its scan has {shape}; required are '
+      'labels on the grid of the scan. Name the matching label file in options.label.'
+    )
+  corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape])).reshape(3, -1)
+  corners = np.vstack([corners, np.ones(corners.shape[1])])
+  distance = np.abs((grid.affine - scan.source.affine) @ corners).max()
+  if distance > 0.1:
+    raise ValueError(
+      f'{path} lies {distance:.2f} mm away from its scan; required are labels on the '
+      'grid of the scan (0.1 mm). Repair the affine of one of the two.'
+    )

@@ -1,0 +1,78 @@
+"""Latents of a prepared split by one autoencoder, beside the volumes in the store.
+
+  <store>/latents/<...>.npy   (n,d,h,w,c), one per entry of the split, memory-mapped
+
+What is kept is the posterior mean, never a draw: a draw that is trained on again and
+again is noise baked into the data. With the log variance beside it, training can draw
+anew at every step. A file is named by the autoencoder, the kind and the entries' keys,
+so that latents of other weights, scans or preprocessing are never found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import pathlib
+
+import numpy as np
+
+from ldm_jax import atomic
+from ldm_jax.data.store.split import Split
+
+KINDS = ('mean', 'logvar')
+
+
+def write(
+  store_dir: str | os.PathLike,
+  split: Split,
+  tag: str,
+  array: np.ndarray,
+  kind: str = 'mean',
+) -> None:
+  """Stores what an autoencoder, named by `tag`, makes of a split.
+
+  Args:
+    store_dir: folder of the store.
+    split: whose entries were encoded.
+    tag: hash of the autoencoder.
+    array: (n,d,h,w,c), one per entry.
+    kind: one of KINDS, of the posterior.
+
+  Raises:
+    ValueError: not one latent per entry, or values that are not finite.
+    OSError: the store cannot be written.
+  """
+  array = np.asarray(array)
+  if array.shape[:1] != (len(split),) or not np.isfinite(array).all():
+    raise ValueError(
+      f'Latents ({kind}) of shape {array.shape} with '
+      f'{int((~np.isfinite(array)).sum())} non-finite values came; required are '
+      f'{len(split)} finite latents, one per entry. The autoencoder has diverged: '
+      'lower autoencoder.learning_rate.'
+    )
+  buffer = io.BytesIO()
+  np.save(buffer, array)
+  atomic.write_bytes(_path(store_dir, split, tag, kind), buffer.getbuffer())
+
+
+def read(
+  store_dir: str | os.PathLike, split: Split, tag: str, kind: str = 'mean'
+) -> np.ndarray | None:
+  """Returns the stored latents (n,d,h,w,c), memory-mapped, or None."""
+  path = _path(store_dir, split, tag, kind)
+  if not path.exists():
+    return None
+  array = np.load(path, mmap_mode='r')
+  return array if len(array) == len(split) else None
+
+
+def _path(store_dir, split: Split, tag: str, kind: str) -> pathlib.Path:
+  if kind not in KINDS:
+    raise ValueError(
+      f'Latents of kind {kind!r} are not kept; required is one of {KINDS}.'
+    )
+  text = json.dumps([tag, kind, split.keys])
+  name = hashlib.sha256(text.encode()).hexdigest()
+  return pathlib.Path(store_dir) / 'latents' / f'{name}.npy'

@@ -1,0 +1,154 @@
+"""A prepared cohort, with random access by entry and by patient.
+
+Arrays come out as float32 (m,d,h,w,1) in [0,1], masks as bool, labels as uint8.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from ldm_jax.data.cohorts.attributes import Schema
+from ldm_jax.data.preprocessing import preprocess
+from ldm_jax.data.store import entries, prepare
+
+
+class Split:
+  """The entries of a prepared cohort; len = number of entries (scans).
+
+  Attributes:
+    name: of the cohort.
+    schema: of the attributes.
+    spec: preprocessing config dict the volumes were made with.
+    ids, patients, visits, phases, keys: one text per entry.
+    years: per entry when it was taken, `cohort.Record.time`, or None.
+    attributes: (n,k) float32, encoded, NaN where missing.
+    patient_names: one text per patient, in order of appearance.
+    patient_entries: per patient the indices of the entries, in that order.
+  """
+
+  def __init__(self, root: pathlib.Path, index: dict, schema: Schema):
+    scans = index['entries']
+    self.name, self.schema, self.spec = index['name'], schema, index['spec']
+    self.problems, self.warnings = index['problems'], index['warnings']
+    self.slices = index['slices']
+    self.ids = [entry['id'] for entry in scans]
+    self.patients = [entry['patient'] for entry in scans]
+    self.visits = [entry['visit'] for entry in scans]
+    self.phases = [entry['phase'] for entry in scans]
+    # A store of an earlier version has no times.
+    self.years = [entry.get('years') for entry in scans]
+    self.keys = [entry['key'] for entry in scans]
+    self.attributes = np.array(
+      [[np.nan if v is None else v for v in e['attributes']] for e in scans],
+      np.float32,
+    ).reshape(len(scans), len(schema))
+    grouped = {}
+    for number, patient in enumerate(self.patients):
+      grouped.setdefault(patient, []).append(number)
+    self.patient_names = list(grouped)
+    self.patient_entries = [np.asarray(numbers) for numbers in grouped.values()]
+    self._root = root
+    self._places = [(entry['bytes'], entry['start']) for entry in scans]
+
+  def __len__(self) -> int:
+    return len(self.keys)
+
+  @property
+  def num_patients(self) -> int:
+    return len(self.patient_names)
+
+  @property
+  def shape(self) -> tuple[int, int, int]:
+    """(d,h,w) of every volume."""
+    return tuple(self.spec['shape'])
+
+  def check_spec(self, learned: dict[str, Any]) -> None:
+    """Raises ValueError unless the volumes were made as those a model learned from."""
+    if learned != self.spec:
+      changed = [k for k, value in self.spec.items() if learned.get(k) != value]
+      raise ValueError(
+        f'The cohort {self.name!r} was prepared with another data.preprocess than the '
+        f'autoencoder was trained with ({", ".join(changed)} differ); required is '
+        f'{learned}. Set config.data.preprocess back and run the stage prepare, or '
+        'train anew: --stages=prepare,autoencoder,...'
+      )
+
+  def volumes(self, indices: np.ndarray) -> np.ndarray:
+    """(m,) -> (m,d,h,w,1) float32 in [0,1], read from the system's file cache."""
+    indices = np.atleast_1d(np.asarray(indices, np.int64))
+    found = np.empty((len(indices), *self.shape), np.float32)
+    for number, index in enumerate(indices):
+      try:
+        entries.read_into(self._path(index), *self._places[index], found[number])
+      except (OSError, ValueError) as error:
+        raise self._damaged(index, error) from error
+    return found[..., None]
+
+  def volume(self, index: int) -> np.ndarray:
+    """(d,h,w) float32 in [0,1], read-only: a window on the file, nothing is copied."""
+    try:
+      return entries.mapped(self._path(index), *self._places[index], self.shape)
+    except (OSError, ValueError) as error:
+      raise self._damaged(index, error) from error
+
+  def masks(self, indices: np.ndarray) -> np.ndarray:
+    """(m,) -> (m,d,h,w) bool, true where the scan reaches."""
+    indices = np.atleast_1d(np.asarray(indices, np.int64))
+    found = np.empty((len(indices), *self.shape), bool)
+    for number, index in enumerate(indices):
+      found[number] = preprocess.mask(self.record(index), self.shape)
+    return found
+
+  @property
+  def is_labelled(self) -> bool:
+    """Whether all entries have labels."""
+    return all('label' in self._entry(i).fields for i in range(len(self)))
+
+  def labels(self, indices: np.ndarray) -> np.ndarray | None:
+    """(m,) -> (m,d,h,w) uint8, or None when one of the entries has no labels."""
+    indices = np.atleast_1d(np.asarray(indices, np.int64))
+    found = np.empty((len(indices), *self.shape), np.uint8)
+    for number, index in enumerate(indices):
+      entry = self._entry(index)
+      if 'label' not in entry.fields:
+        return None
+      try:
+        entry.read_into('label', found[number])
+      except (OSError, ValueError) as error:
+        raise self._damaged(index, error) from error
+    return found
+
+  def record(self, index: int) -> dict[str, Any]:
+    """What `preprocess.invert` needs to put entry `index` back on its own grid."""
+    return self._entry(index).record
+
+  def affine(self, index: int) -> np.ndarray:
+    """(4,4), (d,h,w,1) of the processed grid -> world RAS mm."""
+    return np.asarray(self.record(index)['affine'], np.float64)
+
+  def digest(self) -> str:
+    """SHA-256 of which scans these are, whose, and their attributes."""
+    attributes = hashlib.sha256(self.attributes.tobytes()).hexdigest()
+    text = json.dumps([self.ids, self.patients, self.keys, attributes])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+  def _entry(self, index: int) -> entries.Entry:
+    try:
+      return entries.open_entry(self._path(index))
+    except (OSError, ValueError) as error:
+      raise self._damaged(index, error) from error
+
+  def _path(self, index: int) -> str:
+    return prepare.path_of(self._root, self.keys[index])
+
+  def _damaged(self, index: int, error: Exception) -> ValueError:
+    return ValueError(
+      f'The stored volume {self._path(index)} of {self.ids[index]!r} cannot be read '
+      f'({error}); required is the file that prepare wrote. Delete it and the folder '
+      'checkpoints/prepare beside the store, and run the stage prepare again.'
+    )

@@ -1,0 +1,245 @@
+"""Preprocessed volumes on disk, named by what they were made from.
+
+  <root>/volumes/<key>.safetensors   one scan (`entries`)
+  <root>/latents/<...>.npy           latents of a split by one autoencoder (`latents`)
+  <root>/<cohort>.json               which scans form a cohort, attributes, problems
+  <root>/fingerprints.json           of files that need not be hashed again
+  (`fingerprints`)
+
+The key hashes the scan's bytes, the preprocessing spec and this file's version, so a
+changed input is a new entry, an interrupted run continues, and two processes that write
+the same entry write the same bytes. Every file appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pathlib
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from ldm_jax import atomic
+from ldm_jax.data.cohorts.attributes import Schema
+from ldm_jax.data.cohorts.cohort import Cohort
+from ldm_jax.data.preprocessing.preprocess import Spec
+from ldm_jax.data.store import prepare as store_prepare
+from ldm_jax.data.store.fingerprints import Stamps
+from ldm_jax.data.store.split import Split
+
+VERSION = store_prepare.VERSION
+NUM_LISTED = 5
+
+
+def prepare(
+  store_dir: str | os.PathLike,
+  cohort: Cohort,
+  spec: Spec,
+  *,
+  max_bad_fraction: float = 0.0,
+  progress: Callable[[int, int], None] | None = None,
+  workers: int = 0,
+  index: str | os.PathLike | None = None,
+) -> dict[str, Any]:
+  """Preprocesses the scans that are not stored yet, then writes the cohort's index.
+
+  Args:
+    store_dir: folder of the store.
+    cohort: whose `name` names the index.
+    spec: how volumes become arrays.
+    max_bad_fraction: share of records that may be unreadable; they are listed.
+    progress: called with (records done, records in all).
+    workers: threads; 0 is two per core, because half of them wait for the disk.
+    index: file to write the index to, instead of the store's own.
+
+  Returns:
+    The index: name, schema, spec, entries, problems [{id, path, reason}], warnings.
+
+  Raises:
+    ValueError: an empty cohort, more unreadable records than allowed, or none left.
+    OSError: the store cannot be written (full disk); what was stored stays valid.
+  """
+  root, place = pathlib.Path(store_dir), index
+  if not cohort.records:
+    raise ValueError(
+      f'Cohort {cohort.name!r} holds no scans; required is at least one. Set its data '
+      'section (layout, root), or give it a larger share in data.split.'
+    )
+  _remove_abandoned(root / 'volumes')
+  stamps = Stamps(root / 'fingerprints.json')
+  found, problems, warnings = [], [], []
+  workers = workers or 2 * (os.cpu_count() or 1)
+  listed = _listed(root / f'{cohort.name}.json')
+  outcomes = store_prepare.outcomes(root, cohort, spec, stamps, listed, workers)
+  with contextlib.closing(outcomes):
+    for done, (record, outcome) in enumerate(
+      zip(cohort.records, outcomes, strict=True)
+    ):
+      if isinstance(outcome, ValueError):
+        path = str(getattr(record.source, 'image', ''))
+        problems.append({'id': record.id, 'path': path, 'reason': str(outcome)})
+      else:
+        found.append(outcome)
+        warnings += [
+          f'{record.id}: {text}'
+          for text in cohort.schema.out_of_range(record.attributes)
+        ]
+      if progress is not None:
+        progress(done + 1, len(cohort.records))
+  stamps.save()
+  _check_problems(cohort, problems, max_bad_fraction)
+  index = {
+    'version': VERSION,
+    'name': cohort.name,
+    'schema': cohort.schema.to_config(),
+    'spec': spec.to_config(),
+    'entries': found,
+    'slices': _slices(found),
+    'problems': problems,
+    'warnings': warnings + _repeated_scans(found),
+    'notes': list(cohort.notes),
+  }
+  _write_index(pathlib.Path(place or root / f'{cohort.name}.json'), index)
+  return index
+
+
+def slices_in_words(index: dict[str, Any]) -> list[str]:
+  """What the index of `prepare` says about jumps between slices; nothing, if none."""
+  found = index['slices']
+  if not found['scans_with_jumps'] and not found['scans_scaled_slice_by_slice']:
+    return []
+  remedy = 'they are evened out'
+  if not index['spec']['harmonise_slices']:
+    remedy = 'data.preprocess.harmonise_slices=True evens them out'
+  return [
+    f'{found["scans_with_jumps"]} of {found["scans"]} scans jump in brightness from '
+    f'slice to slice, by a factor up to {found["largest"]:.2f}, and '
+    f'{found["scans_scaled_slice_by_slice"]} seem to be scaled slice by slice; {remedy}'
+  ]
+
+
+def open_split(
+  store_dir: str | os.PathLike,
+  name: str,
+  schema: Schema | None = None,
+  spec: Spec | None = None,
+  index: str | os.PathLike | None = None,
+) -> Split:
+  """Opens a prepared cohort.
+
+  Args:
+    store_dir: folder of the store.
+    name: of the cohort.
+    schema: checked against the stored one when given.
+    spec: checked against the stored one when given.
+    index: file to read instead of the store's own.
+
+  Raises:
+    ValueError: not prepared, damaged, or prepared with another schema, preprocessing or
+      version of this software.
+  """
+  path = pathlib.Path(index or pathlib.Path(store_dir) / f'{name}.json')
+  try:
+    index = json.loads(path.read_text())
+  except (OSError, json.JSONDecodeError) as error:
+    raise ValueError(
+      f'The store has no readable index {path} ({error}); required is a prepared '
+      f'cohort. Run the stage prepare, with data.{name} set.'
+    ) from error
+  if index['version'] != VERSION:
+    raise ValueError(
+      f'{path} was prepared by another version of this software (store version '
+      f'{index["version"]}, required is {VERSION}). Run the stage prepare again.'
+    )
+  if spec is not None and spec.to_config() != index['spec']:
+    changed = [k for k, v in spec.to_config().items() if index['spec'].get(k) != v]
+    raise ValueError(
+      f'{path} was prepared with another data.preprocess ({", ".join(changed)} '
+      'differ); required is the one of the config. Run the stage prepare again, or set '
+      'config.data.preprocess back.'
+    )
+  stored = Schema.from_config(index['schema'])
+  if schema is not None and schema.to_config() != stored.to_config():
+    raise ValueError(
+      f'{path} was prepared with the attributes {list(stored.names)}, asked for are '
+      f'{list(schema.names)} (or their ranges differ). Run the stage prepare again.'
+    )
+  return Split(pathlib.Path(store_dir), index, stored)
+
+
+def check_distinct(splits: dict[str, Split]) -> None:
+  """Raises ValueError when one scan, byte by byte, stands in two cohorts."""
+  seen = {}
+  for name, split in splits.items():
+    for key, record in zip(split.keys, split.ids, strict=True):
+      if key in seen and seen[key][0] != name:
+        raise ValueError(
+          f'The scan {record!r} of {name!r} is the same file as {seen[key][1]!r} of '
+          f'{seen[key][0]!r}; required is that no patient stands in two cohorts, under '
+          'whatever id. Remove one of the two.'
+        )
+      seen[key] = (name, record)
+
+
+def _write_index(path: pathlib.Path, index: dict) -> None:
+  text = json.dumps(index, allow_nan=False)
+  with contextlib.suppress(OSError, UnicodeDecodeError):
+    if path.read_text() == text:
+      return
+  atomic.write_bytes(path, text.encode())
+
+
+def _listed(path: pathlib.Path) -> dict[str, dict]:
+  """Key -> entry of an index that was written before, if there is a readable one."""
+  try:
+    index = json.loads(path.read_text())
+    return {entry['key']: entry for entry in index['entries']}
+  except (OSError, ValueError, KeyError, TypeError):
+    return {}
+
+
+def _slices(found: list[dict]) -> dict[str, Any]:
+  """How many scans have jumps of intensity from slice to slice, and how large."""
+  reports = [entry['slices'] for entry in found]
+  counted = Counter(report['jumps'] for report in reports)
+  return {
+    'scans': len(reports),
+    'scans_with_jumps': len(reports) - counted[0],
+    'scans_scaled_slice_by_slice': sum(report['scaled_alone'] for report in reports),
+    'largest': max((report['largest'] for report in reports), default=1.0),
+  }
+
+
+def _check_problems(cohort: Cohort, problems: list, max_bad_fraction: float) -> None:
+  total, bad = len(cohort.records), len(problems)
+  if not bad or (bad <= max_bad_fraction * total and bad < total):
+    return
+  listed = '; '.join(
+    f'{p["id"]}: {p["reason"].rstrip(".")}' for p in problems[:NUM_LISTED]
+  )
+  more = f'; and {bad - NUM_LISTED} more' if bad > NUM_LISTED else ''
+  raise ValueError(
+    f'{bad} of the {total} scans of cohort {cohort.name!r} cannot be used, more than '
+    f'data.max_bad_fraction={max_bad_fraction:g} allows: {listed}{more}. Repair or '
+    'remove them, or raise data.max_bad_fraction.'
+  )
+
+
+def _repeated_scans(found: list[dict]) -> list[str]:
+  seen, messages = {}, []
+  for entry in found:
+    first = seen.setdefault(entry['key'], entry)
+    if first['id'] != entry['id']:
+      messages.append(f'{entry["id"]}: the same file as {first["id"]}')
+  return messages
+
+
+def _remove_abandoned(folder: pathlib.Path, age_seconds: float = 3600.0) -> None:
+  """Removes temporary files of killed processes; live ones are younger."""
+  for path in folder.glob(f'{atomic.TEMPORARY_PREFIX}*'):
+    with contextlib.suppress(OSError):
+      if time.time() - path.stat().st_mtime > age_seconds:
+        path.unlink()

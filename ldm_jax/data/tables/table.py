@@ -1,0 +1,261 @@
+"""Tables of patients: TSV, CSV or XLS -> rows of text, with errors that name the cell.
+
+UTF-8 with or without byte-order mark, or UTF-16 with one (Unicode text of Excel); the
+separator (tab, comma, semicolon) is taken from the header line. Cells stay text, so
+that an id such as 001 keeps its zeros.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import pathlib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from ldm_jax.data.cohorts.attributes import Attribute, Schema, is_missing
+from ldm_jax.data.readers import streams
+from ldm_jax.data.tables import cells, delimited, text_file
+
+LONGEST_VALUE = 200  # characters of an attribute
+NAMES = ('participants.tsv', 'participants.csv')
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+  """A table that was read.
+
+  Attributes:
+    path: the file.
+    columns: names in the header, stripped.
+    rows: one dict column -> text per line, '' where a line is short.
+    lines: the line of every row in the file, from 1, for messages.
+    separator: of its cells.
+  """
+
+  path: pathlib.Path
+  columns: tuple[str, ...]
+  rows: tuple[dict[str, str], ...]
+  lines: tuple[int, ...]
+  separator: str = '\t'
+
+  def require(self, column: str, purpose: str, key: str) -> str:
+    """Returns `column`, or raises ValueError naming it and the columns there are."""
+    if column in self.columns:
+      return column
+    raise ValueError(
+      f'{self.path} has no column {column!r} for {purpose}; its columns are '
+      f'{listed(self.columns)}. Name the right one in {key}, or add it to the table.'
+    )
+
+  def where(self, index: int, column: str) -> str:
+    """Says where a cell stands, for messages."""
+    return f'{self.path}, line {self.lines[index]}, column {column!r}'
+
+  def attribute(self, index: int, attribute: Attribute) -> Any:
+    """Value of an attribute in row `index`: a number, a category's text, or None.
+
+    Numbers may have a decimal comma, `cells.decimal_comma` of their column; an age (a
+    column 'age', or the unit 'years') may name its unit.
+
+    Raises:
+      ValueError: the column is absent, or its cell is no number or known category.
+    """
+    key = f'data.schema (column of {attribute.name!r})'
+    column = attribute.column or attribute.name
+    self.require(column, f'attribute {attribute.name!r}', key)
+    value = self.rows[index][column]
+    if is_missing(value):
+      return None
+    if len(value) > LONGEST_VALUE:
+      raise ValueError(
+        f'{self.where(index, column)}: the cell holds {len(value)} characters, '
+        f'beginning with {value[:20]!r}; required is one value, a number or one of the '
+        'known categories. Correct the table.'
+      )
+    if attribute.kind == 'continuous':
+      is_age = attribute.unit == 'years' or column.lower() == 'age'
+      read_as = cells.years if is_age else cells.number
+      number = read_as(value, self._decimal_commas[column])
+      if number is not None:
+        return number
+    try:
+      attribute.encode(value)
+    except ValueError as error:
+      either = any(p.fullmatch(value) for p in (cells.AMBIGUOUS, cells.DOTTED))
+      hint = f' {value!r} may be a thousand or a fraction: write it plainly.'
+      raise ValueError(
+        f'{self.where(index, column)}: {error}{hint if either else ""}'
+      ) from error
+    return value
+
+  @functools.cached_property
+  def _decimal_commas(self) -> dict[str, bool]:
+    return {
+      column: cells.decimal_comma((row[column] for row in self.rows), self.separator)
+      for column in self.columns
+    }
+
+  def number(self, index: int, column: str, unit: str = '') -> float | None:
+    """Number in a cell; None where the cell is empty or the table has no such column.
+
+    Raises:
+      ValueError: the cell holds something else.
+    """
+    if column not in self.columns:
+      return None
+    return self.attribute(index, Attribute(column, low=0, high=1, unit=unit))
+
+  def one_of(
+    self, index: int, column: str, codes: Mapping[str, Any], notes: list[str]
+  ) -> Any:
+    """What `codes` (lower-case text -> value) says of a cell; None where it is empty.
+
+    Whole numbers are looked up without their point. An unknown text is taken as
+    missing, and `notes` receives a message.
+    """
+    text = ' '.join(self.rows[index].get(column, '').lower().split())
+    text = re.sub(r'^(-?\d+)\.0*$', r'\1', text)
+    if text not in codes and not is_missing(text):
+      notes.append(
+        f'{self.where(index, column)}: {text!r} is not known and taken as missing; '
+        f'known are {", ".join(codes)}'
+      )
+    return codes.get(text)
+
+  def attributes(self, index: int, schema: Schema) -> dict[str, Any]:
+    """All attributes of the schema in row `index`."""
+    return {a.name: self.attribute(index, a) for a in schema}
+
+
+def attributes(
+  schema: Schema, known: Mapping[str, Any], table: Table | None, index: int | None
+) -> dict[str, Any]:
+  """Values of the schema's attributes: what the layout knows, else the table's column.
+
+  Raises:
+    ValueError: neither knows an attribute, or a cell is no number or known category.
+  """
+  found = {}
+  for attribute in schema:
+    if attribute.name in known:
+      found[attribute.name] = known[attribute.name]
+    elif table is None:
+      raise ValueError(
+        f'The attribute {attribute.name!r} of data.schema is not known here; known are '
+        f'{", ".join(known)}. Change data.schema, or add a table with that column.'
+      )
+    else:
+      column = attribute.column or attribute.name
+      table.require(column, f'attribute {attribute.name!r}', 'data.schema')
+      found[attribute.name] = (
+        None if index is None else table.attribute(index, attribute)
+      )
+  return found
+
+
+def require_attributes(table: Table, schema: Schema, known: Iterable[str]) -> None:
+  """Raises ValueError for an attribute that neither the layout nor the table knows."""
+  known = set(known)
+  for attribute in schema:
+    if attribute.name not in known:
+      column = attribute.column or attribute.name
+      table.require(column, f'attribute {attribute.name!r}', 'data.schema')
+
+
+def index_by(
+  table: Table,
+  column: str,
+  purpose: str,
+  notes: list[str],
+  key: Callable[[str], str] = str.strip,
+) -> dict[str, list[int]]:
+  """Id -> numbers of its rows, in their order.
+
+  Args:
+    table: the table.
+    column: of the ids.
+    purpose: what the ids name, for the error when the column is absent.
+    notes: receives a message for each row without an id.
+    key: brings the spellings of one id together.
+  """
+  column = table.require(column, purpose, 'the table')
+  rows = {}
+  for index, row in enumerate(table.rows):
+    if is_missing(row[column]):
+      notes.append(f'{table.where(index, column)}: no id, the row is left out')
+    else:
+      rows.setdefault(key(row[column]), []).append(index)
+  return rows
+
+
+def require_folder(root: str | os.PathLike, key: str = 'root') -> pathlib.Path:
+  """Returns the folder, or raises ValueError when it is missing or empty."""
+  path = pathlib.Path(root).expanduser()
+  if not str(root) or not os.path.isdir(path):  # false, too, for an impossible name
+    raise ValueError(
+      f'The data folder {str(root)!r} does not exist or is no folder; required is a '
+      f'folder of scans. Set {key} of the data section (or root=... after the config).'
+    )
+  try:
+    empty = not any(path.iterdir())
+  except OSError as error:
+    advice = f'Change its permissions or set {key} of the data section.'
+    raise streams.unreadable(path, error, 'a folder of scans', advice) from error
+  if empty:
+    raise ValueError(
+      f'The data folder {path} is empty; required is a folder of scans with a table of '
+      f'patients. Fill it or set {key} of the data section.'
+    )
+  return path
+
+
+def find(root: pathlib.Path, name: str = '') -> pathlib.Path:
+  """Path of the table in `root`: `name`, participants.tsv/.csv, or the only table.
+
+  Raises:
+    ValueError: there is none, or more than one to choose from.
+  """
+  if name:
+    path = root / name
+    if not path.is_file():
+      raise ValueError(
+        f'The table {path} does not exist; required is a TSV or CSV file. Set '
+        'options.table of the data section.'
+      )
+    return path
+  for usual in NAMES:
+    if (root / usual).is_file():
+      return root / usual
+  found = sorted(p for p in root.iterdir() if p.suffix.lower() in ('.tsv', '.csv'))
+  if len(found) == 1:
+    return found[0]
+  listed = ', '.join(p.name for p in found[:5]) or 'none'
+  raise ValueError(
+    f'{root} needs one table of patients; found: {listed}. Add participants.tsv (a '
+    'subject column and one column per attribute) or set options.table of the data '
+    'section.'
+  )
+
+
+def read(path: str | os.PathLike) -> Table:
+  """Reads a TSV or CSV file.
+
+  Raises:
+    ValueError: no such file or too large, not UTF-8, no header, no rows, repeated
+      column names, an open quote, or a line with more cells than the header.
+  """
+  path = pathlib.Path(path)
+  is_sheet = path.suffix.lower() == text_file.SHEET_SUFFIX
+  text = text_file.sheet_as_tsv(path) if is_sheet else text_file.read(path)
+  columns, rows, lines, separator = delimited.parse(path, text)
+  return Table(path, columns, rows, lines, separator)
+
+
+def listed(columns: Iterable[str]) -> str:
+  """The names of columns for a message, the first of very many."""
+  columns = list(columns)
+  more = f' and {len(columns) - 20} more' if len(columns) > 20 else ''
+  return ', '.join(column[:60] for column in columns[:20]) + more

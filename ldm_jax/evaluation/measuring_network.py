@@ -1,0 +1,223 @@
+"""The measuring network: volumes (n,d,h,w,1) -> labels (n,d,h,w), features (n,f).
+
+A small segmenter learned from public labelled volumes only. Its labels measure what
+was requested of a sample; its bottleneck gives the features of the Frechet distance.
+What it says about a volume is therefore a figure of a public model.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from ldm_jax.data.batching import epoch_batch
+from ldm_jax.evaluation import control
+from ldm_jax.models.critics import perceptual
+from ldm_jax.training import encoding, loop, state
+from ldm_jax.training.plain_step import plain_step
+
+
+def fit(module, params, split, section, label_values, *, mesh, key, seed, run):
+  """Trains the segmenter on a public split; resumes like every stage.
+
+  Args:
+    module: models.critics.segmenter.Segmenter.
+    params: its initial parameters.
+    split: public data.store.Split with labels.
+    section: config.evaluate.segmenter (steps, batch_size, learning_rate).
+    label_values: label value of each class in the data set's coding.
+    mesh: devices.
+    key: PRNG key; only the order of keys depends on it.
+    seed: order of the batches.
+    run: keyword arguments of training.loop.train (folder, log, ...).
+
+  Returns:
+    Trained parameters (averaged), nested.
+  """
+
+  def example_losses(trained, frozen, batch, keys, step):
+    del frozen, keys, step
+    logits = module.apply({'params': state.unflatten(trained)}, batch['x'])
+    return _segmentation_loss(logits, batch['classes']), {}
+
+  optimizer = optax.adam(
+    optax.cosine_decay_schedule(section.learning_rate, section.steps, 0.02)
+  )
+  step = plain_step(example_losses, optimizer, mesh, ema_decay=0.98)
+
+  def take_step(current, number):
+    chosen = epoch_batch(len(split), section.batch_size, seed, number, wrap=True)
+    x, classes = split.volumes(chosen), classes_of(split.labels(chosen), label_values)
+    x, classes = augment(x, classes, np.random.default_rng((seed, number)))
+    return step(current, {}, {'x': x, 'classes': classes}, key)
+
+  initial = state.create(state.flatten(params), optimizer)
+  final = loop.train(take_step, initial, section.steps, mesh=mesh, **run)
+  return state.unflatten(final.ema)
+
+
+def augment(x, classes, generator):
+  """Random intensity scale, noise and blur-free shifts: sites and samples differ."""
+  scale = generator.uniform(0.7, 1.3, (len(x), 1, 1, 1, 1))
+  power = np.exp(generator.uniform(-0.3, 0.3, (len(x), 1, 1, 1, 1)))
+  noise = generator.normal(0, 0.03, x.shape) * generator.uniform(
+    size=(len(x), 1, 1, 1, 1)
+  )
+  x = np.clip(scale * np.clip(x, 0, 1) ** power + noise * (x > 0), 0, 1)
+  shift = generator.integers(-2, 3, 2)
+  return (
+    np.roll(x, shift, (2, 3)).astype(np.float32),
+    np.roll(classes, shift, (2, 3)),
+  )
+
+
+class Measurer:
+  """Applies a trained segmenter in batches of one shape.
+
+  Attributes:
+    name, sha256: which network the figures come from.
+    measures: whether it can measure anatomy.
+  """
+
+  measures = True
+
+  def __init__(self, module, params, batch_size=8):
+    self._params, self._batch = params, batch_size
+    self._labels = jax.jit(lambda p, x: jnp.argmax(module.apply({'params': p}, x), -1))
+    self._features = jax.jit(
+      lambda p, x: module.apply({'params': p}, x, method='features')
+    )
+    self._distance = jax.jit(
+      lambda p, x, y: perceptual.distance(
+        lambda v: module.apply({'params': p}, v, method='maps'), x, y
+      )
+    )
+    self.name = f'segmenter of public volumes, channels {module.channels}'
+    self.sha256 = state.parameter_hash(params)
+
+  def labels(self, volumes):
+    """(n,d,h,w,1) -> uint8 class indices (n,d,h,w)."""
+    return self._apply(self._labels, volumes).astype(np.uint8)
+
+  def features(self, volumes):
+    """(n,d,h,w,1) -> float32 (n,f)."""
+    return self._apply(self._features, volumes)
+
+  def distance(self, x, y):
+    """Distance in the features of all levels, twice (n,d,h,w,1) -> (n,). [Zhang18]"""
+    pairs = np.concatenate([x, y], -1)
+    return self._apply(lambda p, v: self._distance(p, v[..., :1], v[..., 1:]), pairs)
+
+  def _apply(self, function, volumes):
+    return encoding.apply_in_batches(
+      lambda x: function(self._params, x), volumes, self._batch
+    )
+
+
+class LatentFeatures:
+  """Stands in where public volumes have no labels: pooled latents of the encoder.
+
+  Mean and standard deviation of every latent channel over the 2^k corners of the
+  volume; measures no anatomy.
+  """
+
+  measures = False
+
+  def __init__(self, encode, params, batch_size=8):
+    self._encode, self._batch = encode, batch_size
+    self.name = 'pooled latents of the public autoencoder'
+    self.sha256 = state.parameter_hash(params)
+
+  def features(self, volumes):
+    """(n,d,h,w,1) -> float32 (n,f)."""
+    z = encoding.apply_in_batches(self._encode, volumes, self._batch)
+    axes = tuple(range(1, z.ndim - 1))
+    corners = [z]
+    for axis in axes:
+      corners = [
+        half for part in corners for half in np.array_split(part, 2, axis) if half.size
+      ]
+    pooled = [part.mean(axes) for part in corners]
+    return np.concatenate([*pooled, z.std(axes)], axis=1).astype(np.float32)
+
+
+def measure(measures, labels, spacing_mm):
+  """What `config.evaluate.measures` names, on class indices (n,d,h,w).
+
+  Args:
+    measures: entries with `name`, `kind` and `classes`: 'volume' of the classes,
+      'thickness' of the second around the first, or 'width_ratio' of the first to all.
+    labels: class indices (n,d,h,w).
+    spacing_mm: (d,h,w) voxel size in mm.
+
+  Returns:
+    Dict name -> (n,) values: ml (times the entry's `scale`), mm, or a ratio.
+
+  Raises:
+    ValueError: an unknown kind.
+  """
+  voxel_ml = float(np.prod(spacing_mm)) / 1000
+  values = {}
+  for entry in measures:
+    if entry['kind'] == 'volume':
+      ml = control.volume_ml(labels, tuple(entry['classes']), voxel_ml)
+      values[entry['name']] = ml * entry.get('scale', 1.0)
+    elif entry['kind'] == 'thickness':
+      inner, ring = entry['classes']
+      values[entry['name']] = control.wall_thickness_mm(labels, inner, ring, spacing_mm)
+    elif entry['kind'] == 'width_ratio':
+      classes = tuple(entry['classes'])
+      values[entry['name']] = control.width_ratio(labels, classes[:1], classes)
+    else:
+      raise ValueError(
+        f'evaluate.measures has {entry["name"]!r} of kind {entry["kind"]!r}; required '
+        'is volume, thickness or width_ratio.'
+      )
+  return values
+
+
+def answers(entry, schema):
+  """Whether a measure answers attributes of the schema, so that they can be compared.
+
+  A measure without `attributes` is compared where the truth is known, on phantoms.
+  """
+  names = entry.get('attributes', ())
+  return bool(len(names)) and all(name in schema.names for name in names)
+
+
+def requested(entry, schema, vectors):
+  """The value that a measure should have: (n,k) encoded attributes -> (n,).
+
+  `attributes` names one attribute, or one a category of the attribute `by` (the LV
+  volume is LVESV or LVEDV, by ESED).
+  """
+  decoded = [schema.decode(vector) for vector in vectors]
+  chosen = []
+  for vector, values in zip(vectors, decoded, strict=True):
+    index = 0
+    if entry.get('by'):
+      code = vector[schema.names.index(entry['by'])]
+      index = int(code) if np.isfinite(code) else 0
+    value = values[entry['attributes'][index]]
+    chosen.append(np.nan if value is None else float(value))
+  return np.asarray(chosen)
+
+
+def classes_of(labels, label_values):
+  """Label values of a data set -> class indices int32; a value not listed is 0."""
+  table = np.zeros(256, np.int32)
+  for index, value in enumerate(label_values):
+    table[int(value)] = index
+  return table[labels]
+
+
+def _segmentation_loss(logits, classes):
+  """Cross-entropy plus soft Dice over the foreground classes, (b,)."""
+  entropy = optax.softmax_cross_entropy_with_integer_labels(logits, classes)
+  truth = jax.nn.one_hot(classes, logits.shape[-1])
+  guess = jax.nn.softmax(logits)
+  axes = tuple(range(1, logits.ndim - 1))
+  overlap = (truth * guess).sum(axes)[:, 1:]
+  total = (truth + guess).sum(axes)[:, 1:]
+  dice = 1 - (2 * overlap + 1) / (total + 1)
+  return entropy.reshape(len(entropy), -1).mean(1) + dice.mean(1)

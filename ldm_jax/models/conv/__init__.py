@@ -1,0 +1,1 @@
+"""Convolutions, and the fast paths behind them."""

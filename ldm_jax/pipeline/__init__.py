@@ -1,0 +1,1 @@
+"""What the stages call, in the order in which they call it."""

@@ -1,0 +1,48 @@
+"""The stage `counterfactual`: whose scans are changed, and pictures of the change."""
+
+from ldm_jax.data import folder_scans
+from ldm_jax.pipeline import inputs
+from ldm_jax.report import figures
+from ldm_jax.synthesis import write_counterfactuals, write_forecasts
+
+
+def run(config, work):
+  """Changes attributes of given scans and writes counterfactuals/.
+
+  Raises:
+    ValueError: a source that is neither a prepared cohort nor a folder of scans.
+  """
+  section = config.counterfactual
+  if not section.num or not len(section.set):
+    return {'volumes': 0}
+  system, found = inputs.system(config, work)
+  split = _source(config, system.schema, found)
+  key = inputs.key(config, 'counterfactual')
+  summary = write_counterfactuals.write_counterfactuals(
+    config, work, system, split, key
+  )
+  _draw(work)
+  forecasts = write_forecasts.write_forecasts(
+    config, work, system, found.get('test'), key
+  )
+  return {**summary, 'forecasts': forecasts}
+
+
+def _source(config, schema, found):
+  section = config.counterfactual
+  if section.source in found:
+    return found[section.source]
+  folder_scans.check(section.source, found)
+  cohort = folder_scans.read(section.source, schema, section.options.to_dict())
+  return folder_scans.Scans(cohort, inputs.spec(config))
+
+
+def _draw(work):
+  """A montage of every case, beside its volumes."""
+  kept = work.read_arrays(write_counterfactuals.COUNTERFACTUALS)
+  for number, name in enumerate(kept['ids']):
+    rows = [kept[kind][number, ..., 0] for kind in ('source', 'counterfactual')]
+    truth = kept['truth'][number, ..., 0] if 'truth' in kept else None
+    picture, _ = figures.counterfactual(*rows, rows[1] - rows[0], truth=truth)
+    path = work.path('counterfactuals', f'{name}_montage.png')
+    path.write_bytes(picture)

@@ -1,0 +1,208 @@
+"""The stage `autoencoder` in parts: feature network, step, alarms and report."""
+
+import jax
+import numpy as np
+
+from ldm_jax.config.parsing import digest, to_plain
+from ldm_jax.data import demonstration_split
+from ldm_jax.data.batching import epoch_batch
+from ldm_jax.data.prefetch import Ahead
+from ldm_jax.evaluation import assess
+from ldm_jax.models.critics import perceptual
+from ldm_jax.models.interop import pretrained
+from ldm_jax.pipeline import inputs
+from ldm_jax.report import autoencoder_page
+from ldm_jax.training import (
+  alarms,
+  autoencoder_loss,
+  checkpoint,
+  codebook,
+  encoding,
+  feature_network,
+  loop,
+  networks,
+)
+from ldm_jax.training.mesh import make_mesh, put_examples
+from ldm_jax.training.plain_step import plain_step
+from ldm_jax.training.state import create, flatten, parameter_hash, unflatten
+
+# Volumes that are looked at for alarms, and measured for the report.
+NUM_INSPECTED, NUM_MEASURED = 8, 64
+
+
+def check(config, work):
+  """Refuses an autoencoder.init that is not there or does not fit.
+
+  Raises:
+    ValueError: naming what is missing or where the shapes differ.
+  """
+  section = config.autoencoder
+  if not section.init:
+    return
+  module, key = networks.autoencoder(section), jax.random.key(0)
+  x = jax.ShapeDtypeStruct((1, *config.data.preprocess.shape, 1), np.float32)
+  shapes = jax.eval_shape(lambda key, x: module.init(key, x, key)['params'], key, x)
+  checkpoint.check_fits(section.init, shapes, 'autoencoder.init')
+
+
+def fit(config, work, split):
+  """Trains the autoencoder on a public split; returns its parameters, averaged."""
+  section = config.autoencoder
+  mesh = make_mesh(**config.mesh)
+  key = inputs.key(config, 'autoencoder')
+  module = networks.autoencoder(section)
+  features = _perceptual(config, work, split, mesh)
+  x = split.volumes(np.arange(min(NUM_INSPECTED, len(split))))
+  params = networks.initialise(module, key, x[:1], key)
+  if section.init:
+    params = checkpoint.load_into(section.init, params, 'autoencoder.init')
+  adversary = None
+  if section.adversarial.weight:
+    adversary = networks.discriminator(section)
+    params['discriminator'] = networks.initialise(adversary, key, x[:1])
+  optimizer = autoencoder_loss.optimizer(section)
+
+  def build(adversary):
+    losses = autoencoder_loss.example_losses(module, section, features, adversary)
+    return plain_step(losses, optimizer, mesh, section.ema_decay)
+
+  alone, together = build(None), build(adversary)
+
+  def batch_of(number):
+    chosen = epoch_batch(len(split.ids), section.batch_size, config.seed, number, True)
+    batch = {'x': inputs.public_volumes(config, split, chosen, 'step', number)}
+    if module.num_codes:
+      batch['picked'] = codebook.picks(
+        len(chosen), module.num_codes, config.seed, number
+      )
+    return put_examples(mesh, batch)
+
+  with Ahead(batch_of, section.steps) as batch:
+
+    def take_step(current, number):
+      step = alone if number < section.adversarial.start else together
+      return step(current, {}, batch(number), key)
+
+    final = loop.train(
+      take_step,
+      create(flatten(params), optimizer),
+      section.steps,
+      mesh=mesh,
+      inspect=_inspector(module, x),
+      **inputs.loop_arguments(config, work, 'autoencoder'),
+    )
+  params = unflatten(final.ema)
+  params.pop('discriminator', None)
+  return params
+
+
+def report(config, work, split, latents, statistics):
+  """Writes report/autoencoder.html and reconstruction.json about a public split.
+
+  Args:
+    latents: (n,*space,c) posterior means of the split.
+    statistics: `training.autoencoder_loss.latent_statistics` of them.
+  """
+  module = networks.autoencoder(config.autoencoder)
+  params = {'params': checkpoint.load_params(work.checkpoints('autoencoder'))}
+  decode = jax.jit(lambda z: module.apply(params, z, method='decode'))
+  num = min(NUM_MEASURED, len(split))
+  x = split.volumes(np.arange(num))
+  x_hat = encoding.apply_in_batches(
+    decode, np.asarray(latents[:num]), config.autoencoder.batch_size
+  )
+  figures = {
+    'reconstruction': assess.reconstruction(x, x_hat, split.patients[:num]),
+    'latent': statistics,
+    'alarms': [e for e in work.events() if 'alarm' in e],
+  }
+  if module.num_codes:
+    quantise = jax.jit(
+      lambda z: module.apply(params, z, method=lambda m, z: m.quantizer.indices(z))
+    )
+    indices = encoding.apply_in_batches(
+      quantise, np.asarray(latents), config.autoencoder.batch_size
+    )
+    figures['codebook'] = codebook.usage_statistics(indices, module.num_codes)
+  work.write_json(figures, 'checkpoints', 'encode', 'reconstruction.json')
+  autoencoder_page.write(
+    work.path('report', 'autoencoder.html'),
+    config.name,
+    to_plain(config.autoencoder),
+    figures,
+    (x[..., 0], x_hat[..., 0]),
+    work.events(),
+    demonstration_split.warning(config.data),
+  )
+
+
+def _inspector(module, x):
+  """(step, state, metrics) -> alarms, of some public volumes x."""
+
+  @jax.jit
+  def look(trained):
+    params = {'params': unflatten(trained)}
+    mean, std = module.apply(params, x, method='encode')
+    codes = module.apply(params, x, method='codes') if module.num_codes else None
+    return mean, std, module.apply(params, mean, method='decode'), codes
+
+  def inspect(state, metrics):
+    mean, std, x_hat, codes = look(state.trained)
+    found = alarms.of_parameters(state.trained)
+    found += alarms.of_latents(mean, None if module.num_codes else std)
+    found += alarms.of_reconstruction(x, x_hat)
+    if module.num_codes:
+      statistics = codebook.usage_statistics(codes, module.num_codes)
+      found += alarms.of_codebook(statistics)
+    if 'discriminator' in metrics:
+      found += alarms.of_discriminator(metrics['discriminator'])
+    return found
+
+  return inspect
+
+
+def _perceptual(config, work, split, mesh):
+  """(x, x_hat, keys) -> (b,) in the features that the config names, or None."""
+  section = config.autoencoder.perceptual
+  if not section.weight:
+    return None
+  if section.network == 'public':
+    features, mark = _public_features(config, work, split, mesh)
+  else:
+    features = pretrained.load(section.network, section.weights)
+    mark = checkpoint.file_hash(section.weights)
+  work.log('autoencoder', perceptual=section.network, sha256=mark)
+  planes = tuple(section.planes)
+
+  def distance(x, x_hat, keys):
+    return perceptual.distance(features, x, x_hat, planes, section.share, keys)
+
+  return distance
+
+
+def _public_features(config, work, split, mesh):
+  """The network learned from public volumes, and its hash; learned once and kept."""
+  section = config.autoencoder.perceptual
+  module, planes = networks.feature_network(config.autoencoder), tuple(section.planes)
+  name = 'perceptual'
+  key = inputs.key(config, name)
+
+  def learn():
+    return feature_network.fit(
+      module,
+      networks.initialise(
+        module, key, feature_network.example(split.volumes([0]), planes)
+      ),
+      split.volumes,
+      section,
+      planes,
+      mesh=mesh,
+      key=key,
+      seed=config.seed,
+      num=len(split),
+      run=inputs.loop_arguments(config, work, name),
+    )
+
+  mark = digest([split.digest(), to_plain(section), config.seed])
+  params = inputs.learned_once(work, name, mark, learn)
+  return feature_network.feature_maps(module, params), parameter_hash(params)

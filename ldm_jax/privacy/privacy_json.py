@@ -1,0 +1,213 @@
+"""The privacy statement: releases -> the dict that is stored as privacy.json.
+
+Any reader can recompute epsilon from it: each release has its mechanism, noise
+multiplier (standard deviation of the noise over the clip norm), sampling probability,
+steps, and further fields that its mechanism needs; `sampling` describes in words how
+patients are drawn and what releases this amounts to.
+"""
+
+import importlib.metadata
+import math
+import os
+import pathlib
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ldm_jax import atomic
+from ldm_jax.data import demonstration_split
+from ldm_jax.privacy import accounting, checks
+
+ASSUMPTIONS = (
+  'the unit is the patient: all volumes of a patient enter one clipped contribution',
+  'the number of private patients is public and fixed before training',
+  'patients are drawn as each release says under sampling, and the draws stay secret',
+  'the noise key is unpredictable and is known to nobody who sees the results',
+  'the autoencoder, its latent scale and the attribute ranges come from public data or '
+  'constants',
+  'the ledger file is kept with the data and lists every release on these patients',
+  'a patient appears in the cohort under one identifier only',
+)
+NOT_COVERED = (
+  'patients of the public and measuring cohorts: their data have no protection',
+  'evaluation figures marked internal, which look at private data',
+  'the choice of hyper-parameters, where earlier private runs outside this ledger '
+  'guided it',
+  'floating point: the noise is float32, on a finite grid, and ends near 5.4 standard '
+  'deviations',
+  'the generator threefry2x32, which is not certified as cryptographic',
+  'running time, memory and power of the machine while it trains',
+  'the work folder itself (store, checkpoints, key): whoever reads it reads the data',
+)
+RELEASE_FIELDS = (
+  'name',
+  'mechanism',
+  'noise_multiplier',
+  'sampling_probability',
+  'steps',
+  'clip_norm',
+)
+# Further fields, of some mechanisms only.
+MORE_FIELDS = ('num_patients', 'max_batch_size', 'num_bands', 'strategy', 'clipping')
+
+
+def build(
+  releases: Sequence[Mapping[str, Any]],
+  *,
+  delta: float,
+  num_patients: int,
+  randomness: str,
+  config_sha256: str,
+  assumptions: Iterable[str] = (),
+  not_covered: Iterable[str] = (),
+  unprotected_share: float | None = None,
+) -> dict[str, Any]:
+  """Makes the privacy statement of one private cohort.
+
+  Args:
+    releases: list of all release dicts of the cohort (from the ledger).
+    delta: delta of the total, below 1 / num_patients.
+    num_patients: public number of private patients.
+    randomness: sentence from `secret_key.describe_randomness`.
+    config_sha256: hash of the run's config, hexadecimal.
+    assumptions, not_covered: sentences of this run, added to the general ones.
+    unprotected_share: share of these patients that trained without protection, where
+      one folder was split by lot (`data.demonstration_split`); it leads `not_covered`.
+
+  Returns:
+    A JSON-able dict with the documented keys, and 'relations': epsilon by both
+    accountants for one patient added or removed (the claim), and for one patient
+    substituted by another. 'epsilon' is the PLD figure of the claim. An infinite
+    epsilon (clipping without noise) is the text 'inf', because JSON has no infinity.
+
+  Raises:
+    ValueError: there are releases and delta is not in (0, 1 / num_patients).
+  """
+  if releases:
+    checks.check_delta(delta, num_patients)
+  events = [accounting.event(release) for release in releases]
+  total = accounting.epsilon(events, delta)
+  relations = {
+    accounting.RELATION_NAME: total,
+    'substitute_one': accounting.epsilon(events, delta, 'substitute_one'),
+  }
+  entries = [
+    {
+      **{field: release.get(field) for field in RELEASE_FIELDS},
+      **{field: release[field] for field in MORE_FIELDS if field in release},
+      'sampling': sampling(release),
+      'epsilon': finite(accounting.epsilon([event], delta)['pld']),
+    }
+    for release, event in zip(releases, events, strict=True)
+  ]
+  lot, split = (), None
+  if unprotected_share is not None:
+    lot = (demonstration_split.sentence(unprotected_share),)
+    split = {'share_unprotected': float(unprotected_share)}
+  return {
+    'unit': 'patient',
+    'relation': accounting.RELATION_NAME,
+    'epsilon': finite(total['pld']),
+    'delta': delta,
+    'num_patients': num_patients,
+    'releases': entries,
+    'accountants': {name: finite(value) for name, value in total.items()},
+    'relations': {
+      relation: {name: finite(value) for name, value in figures.items()}
+      for relation, figures in relations.items()
+    },
+    'randomness': randomness,
+    'assumptions': [*ASSUMPTIONS, *assumptions],
+    'not_covered': [*lot, *NOT_COVERED, *not_covered],
+    'demonstration_split': split,
+    'code_version': code_version(),
+    'config_sha256': config_sha256,
+  }
+
+
+def sampling(release: Mapping[str, Any]) -> str:
+  """One sentence: who takes part in a step of this release, and what it amounts to."""
+  probability, steps = release['sampling_probability'], release['steps']
+  gaussian = f'Gaussian releases of noise multiplier {release["noise_multiplier"]:.6g}'
+  if release['mechanism'] == 'truncated_gaussian':
+    return (
+      f'each of the {release["num_patients"]} patients by a coin of probability '
+      f'{probability:.6g} a step; of a draw above {release["max_batch_size"]} a '
+      f'uniform subset of that size: {steps} truncated Poisson-sampled {gaussian}'
+    )
+  if release['mechanism'] == 'banded_gaussian':
+    bands = release['num_bands']
+    return (
+      f'{bands} random groups take turns; each patient of the group whose turn it is, '
+      f'by a coin of probability {probability:.6g}; noise correlated by the banded '
+      f'strategy, of column norm 1: {-(-steps // bands)} Poisson-sampled {gaussian}'
+    )
+  if probability == 1:
+    return f'all patients in every step: {steps} {gaussian}'
+  return (
+    f'each patient by a coin of probability {probability:.6g} a step: {steps} '
+    f'Poisson-sampled {gaussian}'
+  )
+
+
+def write(
+  path: str | os.PathLike,
+  statement: Mapping[str, Any],
+  before: Mapping[str, Any] | None = None,
+) -> None:
+  """Writes the statement atomically as strict JSON, with the caveats of `carried`.
+
+  Args:
+    path: of the file.
+    statement: of `build`.
+    before: the statement that it replaces, if there is one.
+
+  Raises:
+    OSError: the file cannot be written; its old content is intact.
+  """
+  atomic.write_json(path, carried(statement, before or {}))
+
+
+def carried(statement: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+  """The statement with what the one before said against the releases it listed.
+
+  A release stays, and so does its model until another has been trained: a seed that
+  was fixed, or losses that were logged, are not undone by a run with other settings.
+
+  Args:
+    statement: of `build`.
+    before: the statement that it replaces, {} if there is none.
+  """
+  if not before.get('releases'):
+    return dict(statement)
+  known = {*statement['not_covered'], *NOT_COVERED}
+  kept = [text for text in before.get('not_covered', ()) if text not in known]
+  randomness, earlier = statement['randomness'], before.get('randomness', '')
+  if randomness in earlier:
+    randomness = earlier
+  elif earlier:
+    randomness = f'{randomness}. Of releases before: {earlier}'
+  not_covered = [*statement['not_covered'], *kept]
+  return {**statement, 'randomness': randomness, 'not_covered': not_covered}
+
+
+def finite(value: float) -> float | str:
+  """The number, or the text 'inf' where it is infinite (strict JSON has none)."""
+  return 'inf' if math.isinf(value) else float(value)
+
+
+def code_version() -> str:
+  """The package version, with the commit if it runs from a git checkout."""
+  try:
+    version = importlib.metadata.version('ldm-jax')
+  except importlib.metadata.PackageNotFoundError:
+    version = 'unknown'
+  root = pathlib.Path(__file__).resolve().parent.parent.parent
+  if not (root / '.git').exists():
+    return version
+  describe = ['git', '-C', str(root), 'describe', '--always', '--dirty', '--abbrev=12']
+  try:
+    done = subprocess.run(describe, capture_output=True, text=True, timeout=10)
+  except (OSError, subprocess.TimeoutExpired):
+    return version
+  return f'{version}+{done.stdout.strip()}' if done.returncode == 0 else version

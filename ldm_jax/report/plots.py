@@ -1,0 +1,165 @@
+"""The picture of a privacy plan: what steps spend, what a budget needs, which batch.
+
+The picture of a search for a drift: distances or losses over the grid, as PNG.
+"""
+
+import io
+import math
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from ldm_jax.report.figures import ACCENT, INK, MUTED, WARM
+
+SHADES = ('#9fc5d1', '#5fa3b8', '#1f6f8b', '#123f50')
+# Curve of a found drift -> (its name in the picture, colour).
+DRIFT_CURVES = {
+  'distance_sampling': ('L1 distance, drift of sampling alone', MUTED),
+  'distance_training': ('L1 distance after a trial of training', ACCENT),
+  'loss_difference': ('denoising loss less that without drift', ACCENT),
+}
+
+
+def budget(planned, lines):
+  """Three panels as PNG bytes.
+
+  Args:
+    planned: of `privacy.budget.plan`.
+    lines: of `privacy.budget.curves`.
+  """
+  chosen = planned['suggested']
+  figure = Figure(figsize=(12.5, 4.1), layout='constrained')
+  spent, needed, ratio = figure.subplots(1, 3)
+  _spent(spent, planned, lines['spent'])
+  _needed(needed, planned, lines['needed'])
+  _ratio(ratio, planned)
+  figure.suptitle(
+    f'{planned["num_patients"]:,} patients, ε = {planned["epsilon"]:g} at '
+    f'δ = {_plain(planned["delta"])}, {planned["steps"]:,} steps: batch of '
+    f'{chosen["batch_size"]:,} patients with σ = {chosen["noise_multiplier"]:.3g}',
+    fontsize=11,
+    color=INK,
+  )
+  buffer = io.BytesIO()
+  figure.savefig(buffer, format='png', dpi=130, metadata={'Software': None})
+  return buffer.getvalue()
+
+
+def _spent(axis, planned, lines):
+  size = planned['suggested']['batch_size']
+  for (sigma, points), shade in zip(lines.items(), SHADES, strict=False):
+    points = [(x, y) for x, y in points if math.isfinite(y)]
+    axis.loglog(*zip(*points, strict=True), color=shade, lw=1.8)
+    _label(axis, points[-1], f'σ = {sigma:.3g}', shade)
+  axis.axhline(planned['epsilon'], color=MUTED, lw=1, ls=(0, (4, 3)))
+  axis.plot(planned['steps'], planned['epsilon'], 'o', color=WARM, ms=6, zorder=5)
+  _dress(
+    axis,
+    f'What steps spend (batch of {size:,})',
+    'noisy steps',
+    f'ε at δ = {_plain(planned["delta"])}',
+  )
+
+
+def _needed(axis, planned, lines):
+  for (size, points), shade in zip(lines.items(), SHADES, strict=False):
+    points = sorted((x, y) for x, y in points if math.isfinite(x) and x > 0)
+    axis.loglog(*zip(*points, strict=True), color=shade, lw=1.8)
+    _label(axis, points[-1], f'batch {size:,}', shade)
+  chosen = planned['suggested']
+  axis.plot(planned['epsilon'], chosen['noise_multiplier'], 'o', color=WARM, ms=6)
+  axis.axvline(planned['epsilon'], color=MUTED, lw=1, ls=(0, (4, 3)))
+  _dress(
+    axis,
+    f'What a budget needs ({planned["steps"]:,} steps)',
+    f'budget ε at δ = {_plain(planned["delta"])}',
+    'noise multiplier σ (noise deviation / clip norm)',
+  )
+
+
+def _ratio(axis, planned):
+  sizes = [row['batch_size'] for row in planned['table']]
+  ratios = [row['noise_to_signal'] for row in planned['table']]
+  chosen = planned['suggested']
+  axis.loglog(sizes, ratios, 'o-', color=ACCENT, lw=1.8, ms=4)
+  axis.plot(chosen['batch_size'], chosen['noise_to_signal'], 'o', color=WARM, ms=7)
+  place = (chosen['batch_size'], chosen['noise_to_signal'])
+  axis.annotate(
+    f'suggested: {chosen["batch_size"]:,}',
+    place,
+    xytext=(6, 8),
+    textcoords='offset points',
+    fontsize=9,
+    color=WARM,
+  )
+  count = planned['num_parameters']
+  of = f'{count:,.0f} parameters' if count > 1 else 'one parameter'
+  _dress(
+    axis,
+    f'How loud the noise is ({of})',
+    'expected patients a step',
+    'noise norm / largest gradient norm',
+  )
+  axis.margins(y=0.15)
+
+
+def _plain(number):
+  return f'{number:g}'.replace('e-0', 'e-')
+
+
+def _label(axis, place, text, colour):
+  axis.annotate(
+    text,
+    place,
+    xytext=(5, 0),
+    textcoords='offset points',
+    va='center',
+    fontsize=8.5,
+    color=colour,
+  )
+
+
+def _dress(axis, title, across, up):
+  axis.set_title(title, fontsize=10, color=INK)
+  axis.set_xlabel(across, fontsize=9.5, color=INK)
+  axis.set_ylabel(up, fontsize=9.5, color=INK)
+  axis.tick_params(labelsize=8.5, colors=INK, length=3, which='both')
+  axis.grid(color='#e5e9ee', lw=0.6, which='major')
+  axis.set_axisbelow(True)
+  left, right = axis.get_xlim()
+  axis.set_xlim(left, right * (right / left) ** 0.18)  # room for the labels
+  for line in (axis.xaxis, axis.yaxis):
+    low, high = line.get_view_interval()
+    few = high / low < 300  # room for 2 and 5 between the powers of ten
+    line.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
+    line.set_major_formatter(FuncFormatter(lambda value, _: f'{value:,.10g}'))
+    line.set_minor_formatter(NullFormatter())
+  for side, spine in axis.spines.items():
+    spine.set_visible(side in ('left', 'bottom'))
+    spine.set_color('#c3ccd5')
+
+
+def drift_search(found):
+  """PNG bytes, or None of a search without a grid.
+
+  Args:
+    found: content of checkpoints/adapt/drift.json.
+  """
+  if 'grid' not in found:
+    return None
+  figure = Figure(figsize=(6.4, 3.8), layout='constrained')
+  axis = figure.subplots()
+  points = sorted(range(len(found['grid'])), key=lambda i: found['grid'][i])
+  values = [found['grid'][i] for i in points]
+  for name, (label, colour) in DRIFT_CURVES.items():
+    if name in found:
+      scores = [found[name][i] for i in points]
+      axis.plot(values, scores, 'o-', color=colour, lw=1.8, ms=4, label=label)
+  axis.axvline(found['value'], color=WARM, lw=1.2, label=f'chosen: {found["value"]:g}')
+  axis.set_xlabel('drift')
+  axis.set_title(f'Search for a drift: {found["search"]}', fontsize=11, loc='left')
+  axis.spines[['top', 'right']].set_visible(False)
+  axis.legend(frameon=False, fontsize=9)
+  buffer = io.BytesIO()
+  figure.savefig(buffer, format='png', dpi=130, metadata={'Software': None})
+  return buffer.getvalue()

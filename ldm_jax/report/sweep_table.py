@@ -1,0 +1,180 @@
+"""The table of a sweep: figures of its arms, and their mean and interval over repeats.
+
+An arm's figures are those of its metrics.json by dotted names, and its epsilon.
+"""
+
+import csv
+import json
+import math
+import re
+import statistics
+
+from scipy import stats
+
+from ldm_jax.config import ablations
+
+# What the table shows of them.
+SHOWN = r'epsilon|frechet|kid|control\.[^.]+\.pearson_r'
+DISTANCES = ('frechet', 'kid')
+
+
+def figures(arm):
+  """{'control.LV_volume.pearson_r': value} of an arm's metrics and its epsilon."""
+  found = {}
+  statement = arm / 'privacy.json'
+  if statement.is_file():
+    found['epsilon'] = json.loads(statement.read_text())['epsilon']
+  metrics = json.loads((arm / 'metrics.json').read_text())
+  return found | dict(_leaves(metrics, ''))
+
+
+def write(root, columns, arms, note, banner=''):
+  """Writes sweep.csv (all figures of all arms), sweep.json and sweep.md.
+
+  Args:
+    root: folder of the sweep.
+    columns: arm -> its figures, of the arms that have been run.
+    arms: all arms -> their overrides.
+    note: a sentence that the table must not be read without.
+    banner: one that stands above it.
+
+  Returns:
+    The text of sweep.md: one row for all repeats of an arm.
+  """
+  names = list(dict.fromkeys(key for column in columns.values() for key in column))
+  with open(root / 'sweep.csv', 'w', encoding='utf-8', newline='') as file:
+    writer = csv.writer(file)
+    writer.writerow(['figure', *columns])
+    for name in names:
+      writer.writerow([name, *(column.get(name) for column in columns.values())])
+  shown = [name for name in names if re.fullmatch(SHOWN, name)]
+  done = {name: arms[name] for name in columns}
+  rows = [summary(members, columns, arms, shown) for members in repeats(done)]
+  gained = gains(rows)
+  text = json.dumps(
+    {'banner': banner, 'note': note, 'rows': rows, 'gains': gained}, indent=1
+  )
+  (root / 'sweep.json').write_text(text + '\n', encoding='utf-8')
+  table = _table(['arm', 'runs', *shown], rows, shown)
+  if gained:
+    distances = [name for name in shown if name in DISTANCES]
+    table += '\n\nLess than without, run by run:\n\n'
+    table += _table(['addition', 'runs', *distances], gained, distances)
+  reading = (
+    'Brackets: 95 % interval of the mean over the runs (Student t), of one run that '
+    'of its own figures. Figures without them do not vary.'
+  )
+  if len(done) < len(arms):
+    reading = f'{len(done)} of {len(arms)} arms have been run. {reading}'
+  table = f'{table}\n\n{reading} {note}\n'
+  if banner:
+    table = f'> **{banner}**\n\n{table}'
+  (root / 'sweep.md').write_text(table, encoding='utf-8')
+  return table
+
+
+def repeats(arms):
+  """Lists the names of arms that differ in nothing but their seeds."""
+  groups = {}
+  for name, overrides in arms.items():
+    rest = {k: v for k, v in overrides.items() if k not in ablations.SEED_KEYS}
+    groups.setdefault(str(sorted(rest.items())), []).append(name)
+  return list(groups.values())
+
+
+def summary(members, columns, arms, names):
+  """One row: names and overrides of its runs, and each figure's mean and interval."""
+  seeds = r',?\b(\w+\.)?seed=-?\d+'
+  row = {
+    'arm': re.sub(seeds, '', members[0]) if len(members) > 1 else members[0],
+    'runs': len(members),
+    'overrides': [arms[member] for member in members],
+    'figures': {},
+  }
+  for name in names:
+    values = [columns[m][name] for m in members if columns[m].get(name) is not None]
+    if not values:
+      continue
+    if any(isinstance(value, str) for value in values):  # an infinite epsilon
+      row['figures'][name] = {'mean': values[0], 'values': values}
+      continue
+    if len(values) > 1:
+      row['figures'][name] = _of_runs(values)
+      continue
+    low, high = None, None
+    if len(members) == 1:
+      low, high = _own_interval(columns[members[0]], name)
+    mean = values[0]
+    row['figures'][name] = {'mean': mean, 'low': low, 'high': high, 'values': values}
+  return row
+
+
+def partner(name):
+  """Name of the arm without the last addition: 'x+y,seed=0' of 'x+y+z,seed=0'."""
+  return re.sub(r'(?<=\w)\+\w+(?=,|$)', '', name, count=1)
+
+
+def gains(rows):
+  """What '+z' takes off the distances of 'x+y', as rows: paired runs of one seed.
+
+  Args:
+    rows: of `summary`; those without a partner of as many runs are passed over.
+  """
+  by_name, found = {row['arm']: row for row in rows}, []
+  for row in rows:
+    other = by_name.get(partner(row['arm']))
+    if other in (None, row) or row['runs'] < 2 or other['runs'] != row['runs']:
+      continue
+    figures = {}
+    for name in DISTANCES:
+      with_it, without = (
+        r['figures'].get(name, {}).get('values') for r in (row, other)
+      )
+      if with_it and without and len(with_it) == len(without):
+        figures[name] = _of_runs([b - a for a, b in zip(with_it, without, strict=True)])
+    found.append({'arm': row['arm'], 'runs': row['runs'], 'figures': figures})
+  return found
+
+
+def _of_runs(values):
+  """Mean and 95 % interval (Student t) of one figure over two runs or more."""
+  mean = statistics.fmean(values)
+  spread = statistics.stdev(values) / math.sqrt(len(values))
+  half = stats.t.ppf(0.975, len(values) - 1) * spread
+  return {'mean': mean, 'low': mean - half, 'high': mean + half, 'values': values}
+
+
+def _table(header, rows, names):
+  lines = [header, ['---'] * len(header)]
+  for row in rows:
+    cells = [_cell(row['figures'].get(name)) for name in names]
+    lines.append([row['arm'], str(row['runs']), *cells])
+  return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+
+
+def _leaves(node, path):
+  for key, value in node.items() if isinstance(node, dict) else ():
+    name = f'{path}.{key}' if path else key
+    if isinstance(value, dict):
+      yield from _leaves(value, name)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+      yield name.removesuffix('.value'), value
+
+
+def _own_interval(column, name):
+  """(low, high) that one run's metrics give a figure, (None, None) if none."""
+  for separator in '._':
+    ends = [column.get(f'{name}{separator}{end}') for end in ('low', 'high')]
+    if None not in ends:
+      return ends
+  return None, None
+
+
+def _cell(figure):
+  """'0.912 [0.88, 0.94]', without brackets where there is no interval."""
+  if figure is None or isinstance(figure['mean'], str):
+    return figure['mean'] if figure else ''
+  mean, low, high = (figure[key] for key in ('mean', 'low', 'high'))
+  if low is None or high - low < 1e-3 * abs(mean):
+    return f'{mean:.4g}'
+  return f'{mean:.4g} [{low:.4g}, {high:.4g}]'

@@ -1,0 +1,115 @@
+"""What would this scan look like if an attribute were different?
+
+Abduction: an editor (`editors.registry`) finds the noise of the source latent under its
+own attributes. Action: the changed attributes. Prediction: sampling from that noise.
+The
+detail that the autoencoder drops is restored: an intervention that changes nothing
+returns the source. Shapes as in `generate`.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ldm_jax.data.batching import chunks
+
+
+class Counterfactual(NamedTuple):
+  """Arrays (b, d, h, w, 1): the result, the autoencoder's copy of x, result - x."""
+
+  volume: np.ndarray
+  reconstruction: np.ndarray
+  difference: np.ndarray
+
+
+def counterfactual(
+  edit: Callable,
+  encode: Callable,
+  decode: Callable,
+  params,
+  x,
+  attributes,
+  new_attributes,
+  *,
+  keep=None,
+  keep_detail: bool = True,
+) -> Counterfactual:
+  """Returns the counterfactual of volumes x (b, d, h, w, 1) in [0, 1].
+
+  Args:
+    edit: an editor of `editors.registry`.
+    encode: x -> z, the mean of the autoencoder's posterior.
+    decode: z -> x.
+    params: of the denoiser.
+    attributes, new_attributes: (b, k), of the source and as requested.
+    keep: bool, shape of x, true where the source must stay voxel for voxel.
+    keep_detail: add x - decode(encode(x)) back, so that only the change is new.
+  """
+  x = jnp.asarray(x, jnp.float32)
+  z = encode(x)
+  reconstruction = decode(z)
+  latent_keep = None if keep is None else shrink_keep(keep, z.shape)
+  volume = decode(edit(params, z, attributes, new_attributes, latent_keep))
+  if keep_detail:
+    volume = x + (volume - reconstruction)
+  volume = jnp.clip(volume, 0, 1)
+  if keep is not None:
+    volume = jnp.where(jnp.asarray(keep, bool), x, volume)
+  return Counterfactual(*map(np.asarray, (volume, reconstruction, volume - x)))
+
+
+def in_batches(
+  batch_size: int,
+  edit: Callable,
+  encode: Callable,
+  decode: Callable,
+  params,
+  x,
+  attributes,
+  new_attributes,
+  *,
+  keep=None,
+  keep_detail: bool = True,
+) -> Counterfactual:
+  """As `counterfactual`, at most `batch_size` volumes at once; one compilation."""
+  batch_size, found = min(batch_size, len(x)), []
+  for indices, real in chunks(np.arange(len(x)), batch_size):
+    result = counterfactual(
+      edit,
+      encode,
+      decode,
+      params,
+      x[indices],
+      attributes[indices],
+      new_attributes[indices],
+      keep=None if keep is None else keep[indices],
+      keep_detail=keep_detail,
+    )
+    found.append([part[real] for part in result])
+  return Counterfactual(*map(np.concatenate, zip(*found, strict=True)))
+
+
+def shrink_keep(keep, latent_shape) -> jax.Array:
+  """Brings a mask (b, d, h, w, 1) to latent resolution (b, d', h', w', 1).
+
+  A latent cell is kept only where all voxels under it are kept.
+
+  Raises:
+    ValueError: a mask whose axes are no multiples of the latent's.
+  """
+  keep = jnp.asarray(keep, bool)
+  spatial, latent = keep.shape[1:-1], tuple(latent_shape[1:-1])
+  if len(spatial) != len(latent) or any(
+    n % m for n, m in zip(spatial, latent, strict=True)
+  ):
+    raise ValueError(
+      f'A mask of {spatial} voxels does not divide into latents of {latent} cells; '
+      'pass a mask of the shape of the preprocessed volume.'
+    )
+  for axis, (n, m) in enumerate(zip(spatial, latent, strict=True), start=1):
+    split = (*keep.shape[:axis], m, n // m, *keep.shape[axis + 1 :])
+    keep = keep.reshape(split).all(axis + 1)
+  return keep

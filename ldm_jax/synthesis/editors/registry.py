@@ -1,0 +1,36 @@
+"""Editors: source latents and changed attributes -> counterfactual latents, by name.
+
+An editor is `edit(params, z, attributes, new_attributes, keep=None) -> z_cf`, jitted:
+z, z_cf (b, ..., c) in the autoencoder's units; attributes (b, k); keep (b, ..., 1) bool
+at latent resolution, true where the source's trajectory is kept. Its maker takes a
+`Setting` and options of its own, those of `counterfactual.<name>` in the config.
+[Song21] arXiv 2010.02502, [Huberman24] arXiv 2304.06140, [Meng22] SDEdit, arXiv
+2108.01073; [Parmar23] in `pix2pix_zero`, [Brooks23] in `pairs`.
+"""
+
+from collections.abc import Callable
+
+from ldm_jax.synthesis.editors import inversion, pairs, pix2pix_zero
+from ldm_jax.synthesis.editors.setting import Setting
+
+# Name -> maker(setting, **options) -> editor; the names of `counterfactual.editor`.
+EDITORS = {
+  'ddim': inversion.ddim,
+  'ddpm': inversion.ddpm,
+  'pairs': pairs.pairs,
+  'pix2pix_zero': pix2pix_zero.pix2pix_zero,
+  'sdedit': inversion.sdedit,
+}
+
+
+def make(name: str, setting: Setting, **options) -> Callable:
+  """Returns the editor that `counterfactual.editor` names.
+
+  Raises:
+    ValueError: an unknown name; what the editor refuses.
+  """
+  if name not in EDITORS:
+    raise ValueError(
+      f'counterfactual.editor is {name!r}; required is one of {", ".join(EDITORS)}.'
+    )
+  return EDITORS[name](setting, **options)

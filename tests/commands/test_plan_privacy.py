@@ -1,0 +1,150 @@
+"""Laws of ldm-jax-privacy: forth and back agree, bad values end with status 2."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from ldm_jax.commands import plan_privacy
+from ldm_jax.privacy import accounting, budget
+from ldm_jax.report import figures
+
+COHORT = ['--delta=1e-5', '--num_patients=10000', '--batch_size=256', '--steps=5860']
+
+
+def run(capsys, *flags):
+  status = plan_privacy.main(list(flags))
+  captured = capsys.readouterr()
+  return status, captured.out, captured.err
+
+
+def test_the_calibrated_multiplier_gives_back_its_epsilon(capsys):
+  status, out, _ = run(capsys, '--epsilon=10', *COHORT, '--json')
+  there = json.loads(out)
+  assert status == 0
+  assert 1.15 < there['noise_multiplier'] < 1.26
+  flag = f'--noise_multiplier={there["noise_multiplier"]!r}'
+  back = json.loads(run(capsys, flag, *COHORT, '--json')[1])
+  assert back == there
+  assert 9.99 < back['epsilon'] <= 10
+  assert back['accountants']['pld'] == back['epsilon'] < back['accountants']['rdp']
+  assert back['sampling_probability'] == 0.0256
+
+
+def test_the_plain_output_names_the_multiplier_and_both_accountants(capsys):
+  status, out, err = run(capsys, '--noise_multiplier=1.26', *COHORT)
+  assert (status, err) == (0, '')
+  assert 'noise multiplier  1.26' in out
+  assert 'PLD' in out and 'RDP' in out
+
+
+@pytest.mark.parametrize(
+  ('flags', 'named'),
+  [
+    (['--epsilon=0', *COHORT], 'epsilon is 0'),
+    (['--epsilon=-1', *COHORT], 'epsilon is -1'),
+    (['--epsilon=nan', *COHORT], 'epsilon is nan'),
+    (['--epsilon=inf', *COHORT], 'epsilon is inf'),
+    (['--epsilon=ten', *COHORT], '--epsilon'),
+    (['--noise_multiplier=0', *COHORT], 'noise multiplier is 0'),
+    (['--noise_multiplier=nan', *COHORT], 'noise multiplier is nan'),
+    (COHORT, 'exactly one'),
+    (['--epsilon=1', *COHORT[:2], COHORT[3]], '--batch_size'),
+    (['--epsilon=1', *COHORT, '--curves=a.png'], 'needs --plan'),
+    (['--plan', '--noise_multiplier=1', *COHORT], 'starts from --epsilon'),
+    (['--plan', '--epsilon=1', *COHORT, '--num_parameters=0'], '--num_parameters'),
+    (['--epsilon=1', '--noise_multiplier=1', *COHORT], 'exactly one'),
+    (['--epsilon=1', *COHORT[1:]], '--delta'),
+    (['--epsilon=1', *COHORT, '--delta=1e-4'], '1/num_patients'),
+    (['--epsilon=1', *COHORT, '--delta=0'], 'delta is 0'),
+    (['--epsilon=1', *COHORT, '--batch_size=10001'], 'cannot exceed the cohort'),
+    (['--epsilon=1', *COHORT, '--batch_size=-5'], 'batch size is -5'),
+    (['--epsilon=1', *COHORT, '--steps=0'], 'number of steps is 0'),
+    (['--epsilon=1', *COHORT, '--steps=1e3'], '--steps'),
+    (['--epsilon=1', *COHORT, '--num_patients=0'], 'number of private patients'),
+    (['--epsilon=1', *COHORT, '--epsilom=2'], '--epsilom'),
+    (['--epsilon=501', *COHORT], 'epsilon is 501'),
+  ],
+)
+def test_bad_values_end_with_status_2_and_one_paragraph(capsys, flags, named):
+  status, out, err = run(capsys, *flags)
+  assert (status, out) == (2, '')
+  assert named in err
+  assert err.count('\n') == 1
+  assert 'Traceback' not in err
+
+
+def test_the_command_needs_no_accelerator_library():
+  code = 'import sys, ldm_jax.commands.plan_privacy; sys.exit("jax" in sys.modules)'
+  assert subprocess.run([sys.executable, '-c', code]).returncode == 0
+
+
+# The plan
+
+SMALL = ['--plan', '--delta=1e-3', '--num_patients=60', '--steps=20', '--epsilon=8']
+
+
+@pytest.fixture(scope='module')
+def planned():
+  return budget.plan(
+    epsilon=8.0, delta=1e-3, num_patients=60, steps=20, num_parameters=1e6
+  )
+
+
+@pytest.fixture(scope='module')
+def lines(planned):
+  return budget.curves(planned, num_points=3)
+
+
+def test_the_plan_keeps_the_budget_at_every_batch_and_suggests_by_its_rule(planned):
+  table = planned['table']
+  assert [row['batch_size'] for row in table] == [16, 32, 60]
+  for row in table:
+    q, sigma = row['sampling_probability'], row['noise_multiplier']
+    assert q == row['batch_size'] / 60
+    least = accounting.calibrate(8.0, 1e-3, q, 20)
+    assert least * (1 - 1e-4) <= sigma <= 1.006 * least
+    assert row['noise_to_signal'] == pytest.approx(1e3 * sigma / row['batch_size'])
+  ratios = [row['noise_to_signal'] for row in table]
+  assert ratios == sorted(ratios, reverse=True), 'a larger batch drowned more'
+  near = [row for row in table if row['noise_to_signal'] <= 1.1 * min(ratios)]
+  assert planned['suggested'] == near[0]
+
+
+def test_batch_sizes_are_powers_of_two_up_to_the_cohort_and_ones_own():
+  assert budget.batch_sizes(500, 100) == [16, 32, 64, 100, 128, 256, 500]
+  assert budget.batch_sizes(10) == [10]
+  assert budget.batch_sizes(2**20)[0] == 1024
+
+
+def test_the_curves_pass_through_the_plan(planned, lines):
+  sigma = planned['suggested']['noise_multiplier']
+  spent = dict(lines['spent'][sigma])
+  assert min(spent.values()) < 8 < max(spent.values())
+  for points in lines['spent'].values():
+    assert [e for _, e in points] == sorted(e for _, e in points)
+  assert planned['suggested']['batch_size'] in lines['needed']
+  for points in lines['needed'].values():
+    assert [e for e, _ in points] == sorted((e for e, _ in points), reverse=True)
+
+
+def test_the_plan_is_shown_as_a_table_and_drawn_as_a_picture(
+  capsys, tmp_path, monkeypatch, planned, lines
+):
+  monkeypatch.setattr(budget, 'plan', lambda **_: planned)
+  monkeypatch.setattr(budget, 'curves', lambda _: lines)
+  path = tmp_path / 'plan.png'
+  status, out, err = run(capsys, *SMALL, f'--curves={path}')
+  assert (status, err) == (0, '')
+  assert out.count('<- suggested') == 1
+  assert 'noise-to-signal' in out
+  width, height = figures.png_size(path.read_bytes())
+  assert width > 1200 and height > 400
+  assert json.loads(run(capsys, *SMALL, '--json')[1]) == planned
+
+
+def test_a_picture_that_cannot_be_written_ends_with_status_2(capsys, tmp_path):
+  status, out, err = run(capsys, *SMALL, f'--curves={tmp_path}/no/plan.png')
+  assert (status, out) == (2, '')
+  assert '--curves' in err

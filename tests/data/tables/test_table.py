@@ -1,0 +1,99 @@
+"""Laws of tables: text stays text, and every error names its cell."""
+
+import pytest
+
+from ldm_jax.data.cohorts.attributes import Attribute
+from ldm_jax.data.tables import table
+
+
+@pytest.mark.parametrize('separator', ['\t', ',', ';'])
+@pytest.mark.parametrize('encoding', ['utf-8', 'utf-8-sig'])
+@pytest.mark.parametrize('ending', ['\n', '\r\n'])
+def test_separator_mark_and_line_ending_do_not_matter(
+  tmp_path, separator, encoding, ending
+):
+  rows = [['id', 'Größe'], ['001', '1.5'], ['', ''], ['002', 'n/a']]
+  path = tmp_path / 'p.csv'
+  text = ''.join(separator.join(row) + ending for row in rows)
+  path.write_bytes(text.encode(encoding))
+  found = table.read(path)
+  assert found.columns == ('id', 'Größe')
+  assert found.rows == ({'id': '001', 'Größe': '1.5'}, {'id': '002', 'Größe': 'n/a'})
+  assert found.lines == (2, 4)
+  size = Attribute('Größe', low=0, high=3)
+  assert [found.attribute(row, size) for row in (0, 1)] == [1.5, None]
+
+
+def test_quoted_cells_may_hold_separators_and_short_rows_are_missing(tmp_path):
+  (tmp_path / 'p.csv').write_text('id,note,age\n1,"a, b",3\n2\n')
+  found = table.read(tmp_path / 'p.csv')
+  assert found.rows[0]['note'] == 'a, b' and found.rows[1]['age'] == ''
+
+
+@pytest.mark.parametrize(
+  ('content', 'words'),
+  [
+    (b'', 'no rows'),
+    (b'id,age\n', 'no rows'),
+    (b'id,id\n1,2\n', 'more than once'),
+    (b'id,age\n1,2,3\n', 'line 2 has 3 cells'),
+    (b'id,name\n1,M\xfcller\n', 'not UTF-8'),
+  ],
+)
+def test_a_broken_table_is_an_error_that_says_where(tmp_path, content, words):
+  (tmp_path / 'p.csv').write_bytes(content)
+  with pytest.raises(ValueError, match=words):
+    table.read(tmp_path / 'p.csv')
+
+
+def test_a_bad_cell_is_named_by_file_line_column_and_value(tmp_path):
+  (tmp_path / 'p.tsv').write_text('id\tage\n1\t50\n2\tsixty\n')
+  with pytest.raises(ValueError, match=r"p\.tsv, line 3, column 'age'.*sixty"):
+    table.read(tmp_path / 'p.tsv').attribute(1, Attribute('age', low=0, high=99))
+
+
+def test_a_missing_column_is_named_with_the_columns_there_are(tmp_path):
+  (tmp_path / 'p.tsv').write_text('id\tAlter\n1\t50\n')
+  with pytest.raises(ValueError, match=r"'age'.*id, Alter.*data\.schema"):
+    table.read(tmp_path / 'p.tsv').attribute(0, Attribute('age', low=0, high=99))
+
+
+def test_the_usual_table_is_found_else_the_only_one(tmp_path):
+  with pytest.raises(ValueError, match='none'):
+    table.find(tmp_path)
+  (tmp_path / 'mine.csv').write_text('id\n1\n')
+  assert table.find(tmp_path).name == 'mine.csv'
+  (tmp_path / 'other.csv').write_text('id\n1\n')
+  with pytest.raises(ValueError, match=r'mine\.csv, other\.csv.*options\.table'):
+    table.find(tmp_path)
+  (tmp_path / 'participants.tsv').write_text('id\n1\n')
+  assert table.find(tmp_path).name == 'participants.tsv'
+  assert table.find(tmp_path, 'other.csv').name == 'other.csv'
+  with pytest.raises(ValueError, match='does not exist'):
+    table.find(tmp_path, 'none.csv')
+
+
+def test_a_missing_or_empty_folder_is_an_error(tmp_path):
+  for root, words in (('', 'does not exist'), (tmp_path / 'x', 'does not exist')):
+    with pytest.raises(ValueError, match=words):
+      table.require_folder(root)
+  with pytest.raises(ValueError, match='empty'):
+    table.require_folder(tmp_path)
+
+
+def test_semicolons_and_decimal_commas_are_read_as_what_they_mean(tmp_path):
+  (tmp_path / 'p.csv').write_text(
+    'id;Volume, left;age\r\n1;1324,5;62,25\r\n2;1,324;7,125\r\n3;1550;\r\n'
+  )
+  found = table.read(tmp_path / 'p.csv')
+  assert found.columns == ('id', 'Volume, left', 'age')
+  volume = Attribute('v', low=0, high=9, column='Volume, left')
+  age = Attribute('age', low=0, high=99)
+  assert [found.attribute(i, volume) for i in range(3)] == [1324.5, 1.324, 1550]
+  assert [found.attribute(i, age) for i in range(3)] == [62.25, 7.125, None]
+
+
+def test_a_number_that_may_be_a_thousand_or_a_fraction_is_refused(tmp_path):
+  (tmp_path / 'p.tsv').write_text('id\tvolume\n1\t1,324\n')
+  with pytest.raises(ValueError, match=r"line 2.*'1,324' may be a thousand"):
+    table.read(tmp_path / 'p.tsv').attribute(0, Attribute('volume', low=0, high=9))

@@ -1,0 +1,245 @@
+"""Laws of the books around private training: over work folders, runs and budgets.
+
+Only the planning of `adapt` runs here; one test trains, a model of a few numbers.
+"""
+
+import json
+import types
+
+import dp_accounting
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from dp_accounting import pld
+
+from ldm_jax.config import checks
+from ldm_jax.config.defaults import defaults
+from ldm_jax.config.parsing import override
+from ldm_jax.pipeline import fine_tune, inputs, preflight, private_budget, runner
+from ldm_jax.privacy.ledger import Ledger
+from ldm_jax.workfolder import WorkFolder
+
+PATIENTS = tuple(f'patient-{number}' for number in range(40))
+
+
+@pytest.fixture
+def plan(tmp_path, monkeypatch):
+  """(folder, flags, patients) -> the planned scheme, as `adapt` begins."""
+
+  def plan(folder, flags=(), patients=PATIENTS, mark='a'):
+    # A full batch: the accountants answer at once.
+    flags = {'adapt.privacy.mechanism': 'full_batch', **dict(flags)}
+    config = checks.check(override(defaults(), flags))
+    split = types.SimpleNamespace(
+      num_patients=len(patients), patient_names=list(patients)
+    )
+    monkeypatch.setattr(inputs, 'splits_of_store', lambda *_: {'private': split})
+    work = WorkFolder(tmp_path / folder)
+    work.restart('adapt', mark)
+    return private_budget.plan_release(config, work, len(patients))
+
+  return plan
+
+
+def stated(tmp_path, folder):
+  return json.loads((tmp_path / folder / 'privacy.json').read_text())
+
+
+def shared(tmp_path, epsilon, total):
+  return {
+    'ledger.path': str(tmp_path / 'cohort.jsonl'),
+    'ledger.total_epsilon': str(total),
+    'adapt.privacy.epsilon': str(epsilon),
+  }
+
+
+def test_two_work_folders_on_the_same_patients_add_up(plan, tmp_path):
+  flags = shared(tmp_path, 2, 3.5)
+  first, second = plan('one', flags), plan('two', flags)
+  assert first == second, 'each run spends its own part'
+  one, two = stated(tmp_path, 'one'), stated(tmp_path, 'two')
+  assert 1.99 < one['epsilon'] <= 2
+  assert 2.5 < two['epsilon'] <= 3.5
+  assert len(two['releases']) == 2
+  assert all(1.99 < release['epsilon'] <= 2 for release in two['releases'])
+  assert not list(tmp_path.glob('*/store/ledger-private.jsonl'))
+
+
+def test_the_total_stops_the_run_that_would_exceed_it(plan, tmp_path):
+  flags = shared(tmp_path, 2, 3.0)
+  plan('one', flags), plan('two', flags)
+  before = (tmp_path / 'cohort.jsonl').read_bytes()
+  with pytest.raises(ValueError, match=r'total allowed is 3.*spent.*total_epsilon'):
+    plan('three', flags)
+  assert (tmp_path / 'cohort.jsonl').read_bytes() == before
+  smaller = plan('three', shared(tmp_path, 0.3, 3.0))
+  assert smaller.noise_multiplier > 3
+  assert stated(tmp_path, 'three')['epsilon'] <= 3
+
+
+def test_the_total_is_checked_before_the_stages_that_come_first(
+  plan, tmp_path, monkeypatch
+):
+  flags = {**shared(tmp_path, 2, 3.0), 'adapt.privacy.mechanism': 'full_batch'}
+  flags['data.private.layout'] = 'phantom_cardiac'
+  config = checks.check(override(defaults(), flags))
+  monkeypatch.setattr(runner, 'will_start_anew', lambda *_: True)
+  for folder in ('one', 'two'):
+    plan(folder, flags)
+  with pytest.raises(ValueError, match=r"'this run'.*total allowed is 3"):
+    preflight.check_plan(config, WorkFolder(tmp_path / 'three'))
+
+
+def test_without_a_total_the_epsilon_of_a_run_is_the_total(plan, tmp_path):
+  path = {'ledger.path': str(tmp_path / 'cohort.jsonl')}
+  plan('one', {**path, 'adapt.privacy.epsilon': '1'})
+  later = plan('two', {**path, 'adapt.privacy.epsilon': '2'})
+  alone = plan('three', {'adapt.privacy.epsilon': '2'})
+  assert later.noise_multiplier > alone.noise_multiplier
+  assert 1.99 < stated(tmp_path, 'two')['epsilon'] <= 2
+  with pytest.raises(ValueError, match='nothing is left'):
+    plan('four', {**path, 'adapt.privacy.epsilon': '2'})
+
+
+def test_a_resumed_run_adds_nothing_and_a_new_one_does(plan, tmp_path):
+  flags = shared(tmp_path, 1, 9)
+  book = Ledger(tmp_path / 'cohort.jsonl')
+  assert plan('one', flags) == plan('one', flags)
+  assert len(book.releases()) == 1
+  plan('one', flags, mark='changed inputs')
+  assert len(book.releases()) == 2
+
+
+def test_a_recorded_run_whose_key_is_gone_is_not_begun_again(plan, tmp_path):
+  """With another key it would be a second release that no line of the ledger holds."""
+  plan('one')
+  work, config = WorkFolder(tmp_path / 'one'), checks.check(defaults())
+  work.restart('adapt', 'a')
+  with pytest.raises(ValueError, match=r'noise key.*is gone.*releasing a step twice'):
+    private_budget.secret_key(config, work)
+  work.restart('adapt', 'another')
+  first, again = (private_budget.secret_key(config, work) for _ in range(2))
+  assert jax.random.key_data(first).tolist() == jax.random.key_data(again).tolist()
+  plan('one', mark='another', flags={'ledger.total_epsilon': '99'})
+  assert (work.checkpoints('adapt') / 'noise_key').is_file()
+  private_budget.secret_key(config, work)
+
+
+def test_a_ledger_of_other_patients_is_refused_unless_asked_for(plan, tmp_path):
+  flags = shared(tmp_path, 1, 9)
+  plan('one', flags)
+  grown = (*PATIENTS, 'one more')
+  with pytest.raises(ValueError, match=r'other patients.*any_cohort'):
+    plan('two', flags, grown)
+  plan('two', {**flags, 'ledger.any_cohort': 'True'}, grown)
+  assert len(Ledger(tmp_path / 'cohort.jsonl').releases()) == 2
+
+
+def test_releases_beside_the_store_are_not_forgotten_for_a_shared_ledger(
+  plan, tmp_path
+):
+  plan('one')
+  with pytest.raises(ValueError, match=r'1 releases.*forgotten.*copy'):
+    plan('one', shared(tmp_path, 1, 99), mark='again')
+  own = tmp_path / 'one' / 'store' / 'ledger-private.jsonl'
+  (tmp_path / 'cohort.jsonl').write_bytes(own.read_bytes())
+  plan('one', shared(tmp_path, 1, 99), mark='again')
+  assert len(Ledger(tmp_path / 'cohort.jsonl').releases()) == 2
+
+
+def test_a_ledger_that_lacks_what_was_stated_is_refused(plan, tmp_path):
+  plan('one', shared(tmp_path, 1, 99))
+  for forget in ({}, {'ledger.path': str(tmp_path / 'another.jsonl')}):
+    with pytest.raises(ValueError, match=r'lists 1 releases.*only 0.*ledger\.path'):
+      plan('one', forget, mark='again')
+
+
+def test_an_unprotected_run_spends_the_shared_ledger_for_good(plan, tmp_path):
+  flags = shared(tmp_path, 1, 9)
+  plan('one', flags)
+  config = checks.check(override(defaults(), {**flags, 'adapt.privacy': None}))
+  work = WorkFolder(tmp_path / 'two')
+  work.restart('adapt', 'a')
+  private_budget.record_unprotected(config, work)
+  assert stated(tmp_path, 'two')['epsilon'] == 'inf'
+  with pytest.raises(ValueError, match='without noise'):
+    plan('three', flags)
+
+
+@pytest.mark.parametrize(
+  ('flags', 'key'),
+  [
+    ({'ledger.total_epsilon': '0'}, 'ledger.total_epsilon'),
+    ({'ledger.total_epsilon': '3'}, 'ledger.total_epsilon'),
+    ({'adapt.privacy.mechanism': 'shuffle'}, 'adapt.privacy.mechanism'),
+    ({'adapt.privacy.max_batch_size': '64'}, 'adapt.privacy.max_batch_size'),
+    ({'adapt.privacy.num_bands': '2'}, 'adapt.privacy.num_bands'),
+    (
+      {'adapt.privacy.mechanism': 'truncated_poisson'},
+      'adapt.privacy.max_batch_size',
+    ),
+    (
+      {
+        'adapt.privacy.mechanism': 'truncated_poisson',
+        'adapt.privacy.max_batch_size': '8',
+      },
+      'adapt.privacy.max_batch_size',
+    ),
+    (
+      {'adapt.privacy.mechanism': 'banded', 'adapt.privacy.num_bands': '101'},
+      'adapt.privacy.num_bands',
+    ),
+  ],
+)
+def test_keys_that_do_not_go_together_are_refused_before_anything_runs(flags, key):
+  with pytest.raises(ValueError, match=f'config.{key}'):
+    checks.check(override(defaults(), flags))
+
+
+def test_a_run_with_adaptive_clipping_keeps_its_books_from_start_to_end(
+  plan, tmp_path, monkeypatch
+):
+  """Planned, recorded, trained, stated; the bits cost nothing beside the noise."""
+  asked = {
+    'adapt.privacy.mechanism': 'poisson',
+    'adapt.privacy.clipping': 'adaptive',
+    'adapt.privacy.quantile': 0.7,
+    'adapt.privacy.clip_norm': 0.01,
+    'adapt.privacy.batch_size': 20,
+    'adapt.steps': 12,
+    'run.log_every': 1,
+    'mesh.data': 1,
+  }
+  asked = {key: str(value) for key, value in asked.items()}
+  scheme = plan('one', asked)
+  work, config = WorkFolder(tmp_path / 'one'), checks.check(override(defaults(), asked))
+  work.restart('adapt', 'b')  # as the stage begins: nothing is recorded of this run
+  (tmp_path / 'one' / 'store' / 'ledger-private.jsonl').unlink()
+  (tmp_path / 'one' / 'privacy.json').unlink()
+  split = types.SimpleNamespace(
+    num_patients=len(PATIENTS),
+    patient_names=list(PATIENTS),
+    patient_entries=[np.array([2 * i, 2 * i + 1]) for i in range(len(PATIENTS))],
+    attributes=np.zeros((2 * len(PATIENTS), 1), np.float32),
+  )
+  monkeypatch.setattr(inputs, 'conditions', lambda *_: split.attributes)
+  z = np.random.default_rng(0).normal(3, 1, (2 * len(PATIENTS), 2, 1))
+  losses = lambda params, z, *_: jnp.square(z - params['w']).mean((1, 2))
+  final = fine_tune.fit_privately(
+    config, work, split, z.astype(np.float32), losses, {'w': jnp.zeros(())}, {}
+  )
+  assert int(final.step) == 12
+  # Every gradient is longer than C at first, so C grows, by at most its rate a step.
+  assert 1.2 * 0.01 < float(final.clip_norm) < 0.01 * np.exp(0.2 * 0.7 * 12)
+  (recorded,) = Ledger(tmp_path / 'one' / 'store' / 'ledger-private.jsonl').releases()
+  made = stated(tmp_path, 'one')
+  (release,) = made['releases']
+  assert release['clipping'] == recorded['clipping'] == 'adaptive'
+  assert release['noise_multiplier'] == scheme.noise_multiplier
+  assert release['sampling_probability'] == 0.5 and release['steps'] == 12
+  by_hand = pld.PLDAccountant()
+  noise = dp_accounting.GaussianDpEvent(release['noise_multiplier'])
+  by_hand.compose(dp_accounting.PoissonSampledDpEvent(0.5, noise), 12)
+  assert made['epsilon'] == pytest.approx(by_hand.get_epsilon(1e-5), rel=2e-3)
+  assert 9.9 < made['epsilon'] <= 10
