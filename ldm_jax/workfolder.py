@@ -17,7 +17,7 @@ import numpy as np
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-from ldm_jax import replace_results
+from ldm_jax import atomic, replace_results
 from ldm_jax.config.parsing import digest, require_local, to_plain
 
 # Raised when what a stage writes changes meaning, so that old results are redone.
@@ -76,12 +76,12 @@ class WorkFolder:
   def write_json(self, content, *parts):
     """Writes a JSON file atomically and returns its path."""
     path = self.path(*parts)
-    write_atomically(path, json.dumps(content, indent=1, allow_nan=True) + '\n')
+    atomic.write_json(path, content, allow_nan=True)
     return path
 
   def write_text(self, text, *parts):
     """Writes a text file atomically."""
-    write_atomically(self.path(*parts), text)
+    atomic.write_text(self.path(*parts), text)
 
   def read_arrays(self, name):
     """Arrays that a stage left in store/<name>, as a dict, or None."""
@@ -208,16 +208,3 @@ def fingerprint(config, sections, upstream):
     if not section.startswith('-')
   }
   return digest({'format': FORMAT, 'config': chosen, 'upstream': upstream})
-
-
-def write_atomically(path, text):
-  """Writes text so that a reader sees the old file or the new one, never a part."""
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-  try:
-    with open(temporary, 'w', encoding='utf-8') as file:
-      file.write(text)
-      file.flush()
-      os.fsync(file.fileno())
-    os.replace(temporary, path)
-  finally:
-    temporary.unlink(missing_ok=True)

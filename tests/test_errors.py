@@ -366,4 +366,4 @@ def test_a_full_disk_is_told_wherever_it_is_met(fails, tmp_path, monkeypatch):
   monkeypatch.setattr(os, 'replace', full)
   paragraph = fails(MICRO, status=1)
   says(paragraph, 'No space left', 'Free some space', '--workdir', 'intact')
-  assert not list((tmp_path / 'work').rglob('.*.tmp')), 'a part was left behind'
+  assert not list((tmp_path / 'work').rglob('.incomplete-*')), 'a part was left behind'

@@ -49,7 +49,7 @@ sys.exit(main.main(flags))
 """
 # Each next run resumes what the one before left.
 MOMENTS = (
-  ('ldm_jax.atomic:write_bytes', 3, 'before'),  # prepare
+  ('ldm_jax.atomic:write_bytes', 5, 'before'),  # prepare
   ('ldm_jax.training.checkpoint:Checkpoints.save', 2, 'before'),  # autoencoder
   ('ldm_jax.training.checkpoint:save_params', 1, 'before'),
   ('ldm_jax.stages:epoch_batch', 4, 'before'),  # diffusion, between checkpoints

@@ -18,6 +18,7 @@ import sys
 import jax
 import jax.numpy as jnp
 
+from ldm_jax import atomic
 from ldm_jax.models import convert
 from ldm_jax.models.interop import reference_diffusers, reference_monai, weights
 from ldm_jax.training import checkpoint
@@ -114,7 +115,7 @@ def import_weights(reference, source, folder):
   params = convert.to_ours(reference, weights.read(source))
   checkpoint.save_params(folder, jax.tree.map(jnp.asarray, params))
   module = {'class': type(reference.module).__name__, 'options': _options(reference)}
-  (folder / 'module.json').write_text(json.dumps(module, indent=2), encoding='utf-8')
+  atomic.write_json(folder / 'module.json', module)
 
 
 def _options(reference):

@@ -1,5 +1,6 @@
 """The stage `counterfactual`: whose scans are changed, and pictures of the change."""
 
+from ldm_jax import atomic
 from ldm_jax.data import folder_scans
 from ldm_jax.pipeline import inputs
 from ldm_jax.report import figures
@@ -44,5 +45,4 @@ def _draw(work):
     rows = [kept[kind][number, ..., 0] for kind in ('source', 'counterfactual')]
     truth = kept['truth'][number, ..., 0] if 'truth' in kept else None
     picture, _ = figures.counterfactual(*rows, rows[1] - rows[0], truth=truth)
-    path = work.path('counterfactuals', f'{name}_montage.png')
-    path.write_bytes(picture)
+    atomic.write_bytes(work.path('counterfactuals', f'{name}_montage.png'), picture)

@@ -16,6 +16,7 @@ compares them.
 
 import numpy as np
 
+from ldm_jax import atomic
 from ldm_jax.diffusion import shift
 from ldm_jax.pipeline import inputs, private_budget, private_releases
 from ldm_jax.privacy import releases
@@ -67,7 +68,7 @@ def _search(config, work, split):
   found = {'search': section.search, **found, 'value': value}
   drawn = plots.drift_search(found)
   if drawn is not None:
-    work.path(*drift_setting.FOUND[:-1], PICTURE).write_bytes(drawn)
+    atomic.write_bytes(work.path(*drift_setting.FOUND[:-1], PICTURE), drawn)
   work.write_json(found, *drift_setting.FOUND)
   print(f'adapt: drift {np.round(value, 4).tolist()} by {section.search}')
 

@@ -4,12 +4,10 @@ All are settled before the first private step: the versions of a volume from thi
 volume and a seed, the parameters and the class samples from public data alone.
 """
 
-import io
-
 import jax
 import numpy as np
 
-from ldm_jax.atomic import write_bytes
+from ldm_jax import atomic
 from ldm_jax.data.batching import epoch_batch
 from ldm_jax.pipeline import inputs
 from ldm_jax.synthesis import generate
@@ -92,9 +90,7 @@ def class_samples(config, work, params, folder=None):
     z = _generated(config, params, public.schema, z.shape[1:], conditions)
   found = {'z': z, 'conditions': conditions}
   if path:
-    content = io.BytesIO()
-    np.savez(content, **found)
-    write_bytes(path, content.getbuffer())
+    atomic.write_arrays(path, **found)
   return {f'{prior_preservation.GROUP}/{name}': leaf for name, leaf in found.items()}
 
 

@@ -11,11 +11,12 @@ import hashlib
 import os
 import pathlib
 import secrets
-import tempfile
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from ldm_jax import atomic
 
 GENERATOR = 'threefry2x32'
 
@@ -60,18 +61,8 @@ def sampling_secret(key: jax.Array) -> bytes:
 
 def save_key(path: str | os.PathLike, key: jax.Array) -> None:
   """Writes the key atomically with file mode 600, replacing an existing file."""
-  path = pathlib.Path(path)
   data = np.asarray(jax.random.key_data(key), '<u4').tobytes().hex()
-  descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
-  try:
-    with os.fdopen(descriptor, 'w') as file:  # mkstemp creates with mode 600
-      file.write(f'{GENERATOR} {data}\n')
-      file.flush()
-      os.fsync(file.fileno())
-    os.replace(name, path)
-  except BaseException:
-    pathlib.Path(name).unlink(missing_ok=True)
-    raise
+  atomic.write_bytes(path, f'{GENERATOR} {data}\n'.encode(), mode=0o600)
 
 
 def load_key(path: str | os.PathLike) -> jax.Array:

@@ -1,8 +1,8 @@
 """The report: one HTML file that needs nothing else, readable anywhere, printable."""
 
-import os
 import pathlib
 
+from ldm_jax import atomic
 from ldm_jax.report import evidence, pictures, sections, style
 from ldm_jax.report.privacy_statement import lot, statement
 from ldm_jax.report.wording import escape
@@ -51,15 +51,7 @@ def write(path, content, sections=SECTIONS):
     ValueError: for images of an unusable shape.
   """
   path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-  try:
-    text = page(content, sections)
-    # The name of a file need not be text.
-    temporary.write_text(text, encoding='utf-8', errors='backslashreplace')
-    os.replace(temporary, path)
-  finally:
-    temporary.unlink(missing_ok=True)
+  atomic.write_text(path, page(content, sections))
   return path
 
 

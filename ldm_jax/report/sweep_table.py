@@ -3,7 +3,6 @@
 An arm's figures are those of its metrics.json by dotted names, and its epsilon.
 """
 
-import csv
 import json
 import math
 import re
@@ -11,6 +10,7 @@ import statistics
 
 from scipy import stats
 
+from ldm_jax import atomic
 from ldm_jax.config import ablations
 
 # What the table shows of them.
@@ -42,19 +42,17 @@ def write(root, columns, arms, note, banner=''):
     The text of sweep.md: one row for all repeats of an arm.
   """
   names = list(dict.fromkeys(key for column in columns.values() for key in column))
-  with open(root / 'sweep.csv', 'w', encoding='utf-8', newline='') as file:
-    writer = csv.writer(file)
-    writer.writerow(['figure', *columns])
-    for name in names:
-      writer.writerow([name, *(column.get(name) for column in columns.values())])
+  figures = [
+    {'figure': name, **{arm: column.get(name) for arm, column in columns.items()}}
+    for name in names
+  ]
+  atomic.write_csv(root / 'sweep.csv', figures)
   shown = [name for name in names if re.fullmatch(SHOWN, name)]
   done = {name: arms[name] for name in columns}
   rows = [summary(members, columns, arms, shown) for members in repeats(done)]
   gained = gains(rows)
-  text = json.dumps(
-    {'banner': banner, 'note': note, 'rows': rows, 'gains': gained}, indent=1
-  )
-  (root / 'sweep.json').write_text(text + '\n', encoding='utf-8')
+  content = {'banner': banner, 'note': note, 'rows': rows, 'gains': gained}
+  atomic.write_json(root / 'sweep.json', content, allow_nan=True)
   table = _table(['arm', 'runs', *shown], rows, shown)
   if gained:
     distances = [name for name in shown if name in DISTANCES]
@@ -69,7 +67,7 @@ def write(root, columns, arms, note, banner=''):
   table = f'{table}\n\n{reading} {note}\n'
   if banner:
     table = f'> **{banner}**\n\n{table}'
-  (root / 'sweep.md').write_text(table, encoding='utf-8')
+  atomic.write_text(root / 'sweep.md', table)
   return table
 
 

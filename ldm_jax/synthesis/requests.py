@@ -171,11 +171,3 @@ def row(schema, vector):
     else value
     for name, value in decoded.items()
   }
-
-
-def write_table(path, rows):
-  """Writes dicts of the same keys as CSV."""
-  with open(path, 'w', encoding='utf-8', newline='') as file:
-    writer = csv.DictWriter(file, list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ldm_jax import atomic
 from ldm_jax.config.parsing import to_plain
 from ldm_jax.data.preprocessing import edit_masks, preprocess
 from ldm_jax.data.readers import volume
@@ -9,7 +10,7 @@ from ldm_jax.synthesis import true_counterfactuals
 from ldm_jax.synthesis.changes import in_turn, parse_changes
 from ldm_jax.synthesis.edit import in_batches
 from ldm_jax.synthesis.editors import registry, setting
-from ldm_jax.synthesis.requests import row, write_table
+from ldm_jax.synthesis.requests import row
 from ldm_jax.workfolder import progress_bar
 
 # Arrays kept so that evaluation and report need not read NIfTI.
@@ -77,8 +78,8 @@ def write_counterfactuals(config, work, trained, split, key=None):
         **{f'requested_{k}': v for k, v in row(trained.schema, new[number]).items()},
       }
     )
-  write_table(work.path('counterfactuals', 'counterfactuals.csv'), rows)
-  np.savez(
+  atomic.write_csv(work.path('counterfactuals', 'counterfactuals.csv'), rows)
+  atomic.write_arrays(
     work.path('store', COUNTERFACTUALS),
     source=x,
     **found,

@@ -6,6 +6,7 @@ later scan is only compared with the result. Of each patient one pair, the longe
 
 import numpy as np
 
+from ldm_jax import atomic
 from ldm_jax.data.store import visit_pairs
 from ldm_jax.synthesis import edit, write_counterfactuals
 from ldm_jax.synthesis.editors import registry
@@ -46,7 +47,7 @@ def write_forecasts(config, work, trained, split, key=None):
     split.attributes[later],
     keep_detail=section.keep_detail,
   )
-  np.savez(
+  atomic.write_arrays(
     work.path('store', FORECASTS),
     earlier=x,
     predicted=result.volume,

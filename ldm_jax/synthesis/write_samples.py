@@ -2,9 +2,10 @@
 
 import numpy as np
 
+from ldm_jax import atomic
 from ldm_jax.data.readers import volume
 from ldm_jax.synthesis import generate, requests, tiling
-from ldm_jax.synthesis.requests import row, write_table
+from ldm_jax.synthesis.requests import row
 from ldm_jax.training.mesh import make_mesh
 from ldm_jax.workfolder import progress_bar
 
@@ -47,8 +48,8 @@ def write_samples(config, work, trained, public, affine, key):
     rows.append(
       {'id': name, **asked, 'seed': config.seed, 'model': trained.name, **origin}
     )
-  write_table(work.path('samples', 'samples.csv'), rows)
-  np.savez(work.path('store', SAMPLES), volumes=volumes, requests=vectors)
+  atomic.write_csv(work.path('samples', 'samples.csv'), rows)
+  atomic.write_arrays(work.path('store', SAMPLES), volumes=volumes, requests=vectors)
   write_sweeps(config, work, trained, vectors[0], key)
   print(f'sample: drawn from the model {trained.name}')
   return {'volumes': len(volumes), 'model': trained.name}
@@ -83,7 +84,7 @@ def write_sweeps(config, work, trained, base, key, num_values=5):
     sweeps[f'{name}_values'] = np.array(
       [trained.schema.decode(vector)[name] for vector in vectors]
     )
-  np.savez(work.path('store', SWEEPS), names=np.array(names), **sweeps)
+  atomic.write_arrays(work.path('store', SWEEPS), names=np.array(names), **sweeps)
 
 
 def _decoder(section, trained, mesh):

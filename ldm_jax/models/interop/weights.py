@@ -3,9 +3,10 @@
 import os
 import pathlib
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
+
+from ldm_jax import atomic
 
 READABLE = ('.safetensors', '.npz', '.pt', '.pth', '.ckpt', '.bin')
 # Keys under which training scripts store the tensors.
@@ -57,16 +58,12 @@ def write(path: str | os.PathLike, tensors: Mapping[str, np.ndarray]) -> None:
     )
   if path.exists():
     raise ValueError(f'{path} exists; remove it or choose another --out.')
-  path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f'.{path.stem}.tmp{path.suffix}')
   if path.suffix == '.npz':
-    arrays: dict[str, Any] = dict(tensors)
-    np.savez(temporary, **arrays)
+    atomic.write_arrays(path, **tensors)
   else:
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
-    save_file(dict(tensors), temporary)
-  temporary.rename(path)
+    atomic.write_bytes(path, save(dict(tensors)))
 
 
 def _read_torch(path):
