@@ -17,50 +17,51 @@ may still fail where it was not attacked.
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import numpy as np
 import optax
 
 from ldm_jax.data import batching
-from ldm_jax.pipeline import fine_tune, inputs, starting_point
+from ldm_jax.pipeline import fine_tune, starting_point
+from ldm_jax.pipeline.run import Run
 from ldm_jax.privacy import (
   accounting,
   canaries,
   clipping,
   epsilon_lower_bounds,
+  mechanisms,
   privacy_json,
   secret_key,
 )
-from ldm_jax.synthesis.system import denoiser_params
 from ldm_jax.training import (
-  denoising_loss,
   drift_setting,
   methods,
-  networks,
   private_run,
   private_step,
   state,
 )
-from ldm_jax.training.mesh import make_mesh, put_examples, put_state
+from ldm_jax.training.mesh import put_examples, put_state
+from ldm_jax.workfolder import WorkFolder
 
 NUM_PROBED = 4  # patients taken out in turn: of most volumes, repeated by padding
 SPARE = 4096  # coordinates that nobody pushes: they cost nothing and show the noise
 
 
-def run(config, work):
+def attack(run: Run) -> dict[str, Any]:
   """Audits the private step of a config; writes and returns audit.json.
 
   Args:
-    config, work: of a run whose stages up to `diffusion` have finished.
+    run: its stages up to `diffusion` have finished.
 
   Raises:
     ValueError: no privacy to audit, or no public cohort to stand in.
     RuntimeError: a bound exceeds its claim, or a patient the clip norm: the step is
       broken. audit.json is written nevertheless.
   """
-  section, privacy = config.audit, config.adapt.privacy
-  split = inputs.splits(config, work).get('public')
+  config, section, privacy = run.config, run.config.audit, run.config.adapt.privacy
+  split = run.splits.get('public')
   if privacy is None or split is None:
     raise ValueError(
       'audit needs a private step and public patients to try it on; adapt.privacy is '
@@ -68,12 +69,12 @@ def run(config, work):
       f'{"empty" if split is None else "there"}. Set both.'
     )
   times = section.participations
-  scheme = planned(config, work, split)
+  scheme = planned(run)
   bands = getattr(scheme, 'num_bands', 1)
   num_steps = 2 * times * bands
   # The same noise in a run that is long enough: the noise multiplier stays.
   steps = max(scheme.steps, num_steps)
-  stand = _Stand(config, work, split, dataclasses.replace(scheme, steps=steps))
+  stand = _Stand(run, split, dataclasses.replace(scheme, steps=steps))
   inside = canaries.coins(split.num_patients, config.seed)
   included = canaries.coins(section.num_canaries, config.seed, 1)
   secret = secret_key.new_noise_key(privacy.seed)
@@ -99,10 +100,10 @@ def run(config, work):
     'loss_canaries': stand.compare_losses(final, inside, 2 * times, each),
     'influence': stand.influence(secret),
   }
-  return conclude(found, work)
+  return conclude(found, run.work)
 
 
-def conclude(found, work):
+def conclude(found: dict[str, Any], work: WorkFolder) -> dict[str, Any]:
   """Writes and prints the findings and whether the claim holds.
 
   Raises:
@@ -119,18 +120,18 @@ def conclude(found, work):
   return found
 
 
-def planned(config, work, split):
+def planned(run: Run) -> mechanisms.Poisson:
   """The scheme of `adapt` as calibrated with an empty ledger.
 
   The size of the private cohort is public; without one, the public cohort's counts.
   """
-  privacy = config.adapt.privacy
-  cohort = inputs.splits(config, work).get('private', split)
-  scheme = private_run.configured(privacy, cohort.num_patients, config.adapt.steps)
+  section, privacy = run.config.adapt, run.config.adapt.privacy
+  cohort = run.splits.get('private', run.splits.get('public'))
+  scheme = private_run.configured(privacy, cohort.num_patients, section.steps)
   return scheme.calibrated(privacy.epsilon, privacy.delta).prepared()
 
 
-def holds(found):
+def holds(found: dict[str, Any]) -> bool:
   """Whether nothing in the findings contradicts the claim."""
   gradient, loss = found['gradient_canaries'], found['loss_canaries']
   return bool(
@@ -141,7 +142,7 @@ def holds(found):
   )
 
 
-def text(found):
+def text(found: dict[str, Any]) -> str:
   """The findings in a few lines for people."""
   gradient, loss = found['gradient_canaries'], found['loss_canaries']
   noise = gradient['noise']
@@ -167,21 +168,22 @@ def text(found):
 class _Stand:
   """The step under audit, and the public patients and canaries that it is tried on."""
 
-  def __init__(self, config, work, split, scheme):
+  def __init__(self, run, split, scheme):
+    config, self.mesh = run.config, run.mesh
     self.config, self.num_patients = config, split.num_patients
-    self.privacy, self.mesh = config.adapt.privacy, make_mesh(**config.mesh)
-    self.key = inputs.key(config, 'audit')
-    latents = inputs.latents(work, split)
-    losses, params = networks_of(config, work, split, latents)
-    trained, frozen = starting_point.parameters(config, work, params)
-    self.trained = trained | fine_tune.pair_parameters(
-      config, split.schema, latents.shape[1:]
-    )
-    samples = starting_point.class_samples(config, work, params)
+    self.privacy, self.key = config.adapt.privacy, run.key('audit')
+    latents = run.latents(split)
+    latent_shape = latents.shape[1:]
+    # The drift of the config where none has been searched for yet.
+    drift = drift_setting.in_training(config, run.work, searched=False)
+    losses, params = starting_point.losses_and_params(run, latent_shape, drift)
+    trained, frozen = starting_point.parameters(run, params)
+    self.trained = trained | starting_point.pair_parameters(run, latent_shape)
+    samples = starting_point.class_samples(run, params)
     self.frozen = put_state(self.mesh, {**frozen, **samples})
     draws = self.privacy.noise_multiplicity
     self.loss = methods.patient_loss(config.adapt, losses, draws)
-    patients = fine_tune.patient_examples(config, split, latents)
+    patients = fine_tune.patient_examples(run, split, latents)
     self.examples = canaries.appended(patients, config.audit.num_canaries)
     self.scheme, self.sigma = scheme, scheme.noise_multiplier
     # A step of this rate moves a coordinate by its private sum in units of C.
@@ -297,24 +299,6 @@ class _Stand:
     if self.scheme.clipping == 'adaptive':
       limit *= math.sqrt(1 - clipping.BIT_SHARE**2)
     return {'largest': largest, 'limit': limit, 'patients': len(probed)}
-
-
-def networks_of(config, work, split, latents):
-  """(losses, nested parameters) that `adapt` starts from, without a private volume."""
-  module = networks.denoiser(config, split.schema)
-  drift, schedule = (
-    drift_setting.in_training(config, work, False),
-    networks.schedule(config),
-  )
-  losses = denoising_loss.configured_losses(
-    config, module, schedule, drift, adapting=True
-  )
-  if config.adapt.init == 'diffusion':
-    inputs.require(work, 'diffusion')
-    return losses, denoiser_params(config, work, is_adapted=False)
-  return losses, networks.initial_denoiser(
-    module, inputs.key(config, 'init'), latents.shape[1:], len(split.schema)
-  )
 
 
 def _finite(found):

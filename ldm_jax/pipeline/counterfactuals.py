@@ -1,41 +1,44 @@
 """The stage `counterfactual`: whose scans are changed, and pictures of the change."""
 
+from typing import Any
+
 from ldm_jax import atomic
 from ldm_jax.data import folder_scans
-from ldm_jax.pipeline import inputs
+from ldm_jax.pipeline.run import Run
 from ldm_jax.report import figures
 from ldm_jax.synthesis import write_counterfactuals, write_forecasts
 
 
-def run(config, work):
+def change(run: Run) -> dict[str, Any]:
   """Changes attributes of given scans and writes counterfactuals/.
 
   Raises:
     ValueError: a source that is neither a prepared cohort nor a folder of scans.
   """
-  section = config.counterfactual
+  config, work, section = run.config, run.work, run.config.counterfactual
   if not section.num or not len(section.set):
     return {'volumes': 0}
-  system, found = inputs.system(config, work)
-  split = _source(config, system.schema, found)
-  key = inputs.key(config, 'counterfactual')
+  system, key = run.system, run.key('counterfactual')
+  split = _source(run)
   summary = write_counterfactuals.write_counterfactuals(
     config, work, system, split, key
   )
   _draw(work)
   forecasts = write_forecasts.write_forecasts(
-    config, work, system, found.get('test'), key
+    config, work, system, run.splits.get('test'), key
   )
   return {**summary, 'forecasts': forecasts}
 
 
-def _source(config, schema, found):
-  section = config.counterfactual
+def _source(run):
+  section, found = run.config.counterfactual, run.splits
   if section.source in found:
     return found[section.source]
   folder_scans.check(section.source, found)
-  cohort = folder_scans.read(section.source, schema, section.options.to_dict())
-  return folder_scans.Scans(cohort, inputs.spec(config))
+  cohort = folder_scans.read(
+    section.source, run.system.schema, section.options.to_dict()
+  )
+  return folder_scans.Scans(cohort, run.spec)
 
 
 def _draw(work):

@@ -11,6 +11,7 @@ import sys
 from ldm_jax.data import cohorts_of_config, demonstration_split
 from ldm_jax.data.inspection import findings as inspection
 from ldm_jax.pipeline import cost_estimate, grid_proposal
+from ldm_jax.pipeline.run import Run
 from ldm_jax.report import doctor_costs, doctor_findings, doctor_grid, page
 from ldm_jax.workfolder import progress_bar
 
@@ -18,17 +19,16 @@ from ldm_jax.workfolder import progress_bar
 INTERNAL = ('private', 'test')
 
 
-def examine(config, work, spec):
+def examine(run: Run) -> None:
   """Reads the cohorts, estimates the run, prints the findings and writes the page.
 
   Args:
-    config: of the run; `doctor.max_records` limits the scans read of a cohort.
-    work: WorkFolder.
-    spec: preprocess.Spec that is planned.
+    run: `doctor.max_records` of its config limits the scans read of a cohort.
 
   Raises:
     ValueError: a cohort whose table or folder cannot be read at all.
   """
+  config, work, spec = run.config, run.work, run.spec
   looks, cohorts = {}, cohorts_of_config.cohorts(config.data, disjoint=False)
   limit = config.doctor.max_records or None
   for name, cohort in cohorts.items():

@@ -9,33 +9,43 @@
 
 The first three look at the target as it is and are refused under adapt.privacy. The
 last two are releases: planned and recorded together with training's (`private_budget`,
-`private_releases`), computed once, kept. Under adapt.privacy the model is asked with
-public conditions, and of the private cohort nothing else is used. docs/drift.md
+`private_releases`), computed once and stored. Under adapt.privacy the network is given
+public conditions, and nothing else of the private cohort is used. docs/drift.md
 compares them.
 """
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from ldm_jax import atomic
+from ldm_jax.data.store.split import Split
 from ldm_jax.diffusion import shift
-from ldm_jax.pipeline import inputs, private_budget, private_releases
+from ldm_jax.diffusion.drift import Drift
+from ldm_jax.pipeline import private_budget, private_releases
+from ldm_jax.pipeline.run import Run
 from ldm_jax.privacy import releases
 from ldm_jax.report import plots
 from ldm_jax.synthesis.drift_probe import Asked
-from ldm_jax.training import checkpoint, drift_setting, networks, patients
+from ldm_jax.training import checkpoint, drift_setting, patients
+from ldm_jax.types import Shape
 
 PICTURE = 'drift.png'  # beside the value
 NUM_SCALED = 64  # public patients that give a private search its scale
 
 
-def find(config, work, split):
-  """Finds the drift that the config searches for and keeps it, once.
+# Latents (n,...,c), conditions (n,k), `patients.patient_arrays` of both, names.
+Cohort = tuple[np.ndarray, np.ndarray, dict[str, np.ndarray], list[str]]
 
-  It is kept in `drift_setting.FOUND`: a resumed run trains with the same.
+
+def find(run: Run) -> Drift | None:
+  """Finds the drift that the config searches for and stores it, once.
+
+  It is stored in `drift_setting.FOUND`: a resumed run trains with the same.
 
   Args:
-    config, work: of the run; the stage `adapt` has begun.
-    split: the private cohort.
+    run: the stage `adapt` has begun.
 
   Returns:
     The Drift to train with, or None.
@@ -43,55 +53,51 @@ def find(config, work, split):
   Raises:
     ValueError: a search that adapt.privacy does not allow.
   """
-  if config.adapt.drift.search and work.read_json(*drift_setting.FOUND) is None:
-    _search(config, work, split)
-  return drift_setting.in_training(config, work)
+  is_asked = bool(run.config.adapt.drift.search)
+  if is_asked and run.work.read_json(*drift_setting.FOUND) is None:
+    _search(run)
+  return drift_setting.in_training(run.config, run.work)
 
 
-def _search(config, work, split):
-  section = config.adapt.drift
-  if (config.adapt.privacy is None) == (section.search in private_releases.DRIFT_NAMES):
+def _search(run):
+  privacy, section = run.config.adapt.privacy, run.config.adapt.drift
+  if (privacy is None) == (section.search in private_releases.DRIFT_NAMES):
     raise ValueError(
-      f'adapt.drift.search={section.search!r} came with adapt.privacy '
-      f'{"None" if config.adapt.privacy is None else "set"}: a search that looks at '
-      "private patients without noise needs none, and 'private_mean' and "
-      "'private_loss' need it. Change one of the two."
+      f'adapt.drift.search is {section.search!r} and adapt.privacy is '
+      f'{"None" if privacy is None else "set"}; expected private_mean or private_loss '
+      'with adapt.privacy, and one of the other searches without. Change one.'
     )
-  asked = network(config, work, split)
-  if config.adapt.privacy is None:
-    private_budget.record_unprotected(config, work)
-    target = parts(config, work, split)
+  asked = network(run)
+  if privacy is None:
+    private_budget.record_unprotected(run)
+    target = cohort(run, run.splits['private'])
     found = {**SEARCHES[section.search](asked, target), 'internal': True}
   else:
-    found = _privately(asked, work, split)
+    found = _privately(run, asked)
   value = np.asarray(found['value'], float).tolist()
   found = {'search': section.search, **found, 'value': value}
   drawn = plots.drift_search(found)
   if drawn is not None:
-    atomic.write_bytes(work.path(*drift_setting.FOUND[:-1], PICTURE), drawn)
-  work.write_json(found, *drift_setting.FOUND)
+    atomic.write_bytes(run.work.path(*drift_setting.FOUND[:-1], PICTURE), drawn)
+  run.work.write_json(found, *drift_setting.FOUND)
   print(f'adapt: drift {np.round(value, 4).tolist()} by {section.search}')
 
 
-def network(config, work, split):
-  """The pre-trained network of a run, to be asked."""
-  inputs.require(work, 'diffusion')
-  return Asked(
-    config,
-    networks.denoiser(config, split.schema),
-    checkpoint.load_params(work.checkpoints('diffusion')),
-    inputs.key(config, 'drift'),
-  )
+def network(run: Run) -> Asked:
+  """The pre-trained network of a run, ready to be asked about drifts."""
+  run.require('diffusion')
+  params = checkpoint.load_params(run.work.checkpoints('diffusion'))
+  return Asked(run.config, run.denoiser, params, run.key('drift'))
 
 
-def parts(config, work, split):
-  """(latents (n,...,c), conditions (n,k), patients' arrays, names) of a cohort."""
-  latents, conditions = inputs.latents(work, split), inputs.conditions(config, split)
+def cohort(run: Run, split: Split) -> Cohort:
+  """What the searches need of a cohort."""
+  latents, conditions = run.latents(split), run.conditions(split)
   examples = patients.patient_arrays(split, latents, conditions)
   return latents, conditions, examples, split.patient_names
 
 
-def grid(asked, target):
+def grid(asked: Asked, target: Cohort) -> dict[str, Any]:
   """The drift of least distance: of sampling alone, or of training where it trains."""
   latents, conditions, _, _ = target
   section = asked.config.adapt.drift
@@ -103,14 +109,16 @@ def grid(asked, target):
   return {'value': section.grid[best], 'grid': list(section.grid), **scores}
 
 
-def closed_form(asked, target):
+def closed_form(asked: Asked, target: Cohort) -> dict[str, Any]:
   """The drift per channel between the latent means of model and target."""
   latents, conditions, examples, _ = target
   means = releases.latent_means(examples['z'], examples['present'])
   return solve(asked, latents.shape[1:], conditions, means.mean(0))
 
 
-def solve(asked, shape, conditions, target_mean):
+def solve(
+  asked: Asked, shape: Shape, conditions: np.ndarray, target_mean: np.ndarray
+) -> dict[str, Any]:
   """`shift.closed_form` of the network, asked with these conditions."""
   model_mean, gain = asked.movement(shape, conditions)
   largest = max(map(abs, asked.config.adapt.drift.grid))
@@ -122,14 +130,14 @@ def solve(asked, shape, conditions, target_mean):
   }
 
 
-def loss(asked, target):
+def loss(asked: Asked, target: Cohort) -> dict[str, Any]:
   """The drift whose starting point has the least denoising loss on the target."""
   values = list(asked.config.adapt.drift.grid)
   differences = releases.loss_parts(asked.losses(target[3], target[2]), values)
   return least(differences.mean(0), values)
 
 
-def least(differences, values):
+def least(differences: np.ndarray, values: list[float]) -> dict[str, Any]:
   """The value of least loss, and the losses less that of no drift."""
   told = np.insert(differences, values.index(0), 0.0)
   return {
@@ -142,7 +150,9 @@ def least(differences, values):
 SEARCHES = {'grid': grid, 'closed_form': closed_form, 'loss': loss}
 
 
-def vectors(asked, examples, names):
+def vectors(
+  asked: Asked, examples: Mapping[str, np.ndarray], names: Sequence[str]
+) -> np.ndarray:
   """One vector a patient, (p,m), that the private searches clip and sum."""
   section = asked.config.adapt.drift
   if section.search == 'private_mean':
@@ -150,39 +160,34 @@ def vectors(asked, examples, names):
   return releases.loss_parts(asked.losses(names, examples), section.grid)
 
 
-def _privately(asked, work, split):
+def _privately(run, asked):
   """The drift from one release on the private cohort, and public facts."""
-  config = asked.config
-  section = config.adapt.drift
-  public = inputs.splits(config, work).get('public')
+  section, public = run.config.adapt.drift, run.splits.get('public')
   if public is None:
     raise ValueError(
       f'adapt.drift.search={section.search!r} takes its scale from public patients, '
       "but data.public is empty. Set adapt.drift.search='' and adapt.drift.value."
     )
-  secret_key = private_budget.secret_key(config, work)
-  private_budget.plan_release(config, work, split.num_patients)
-  run = work.read_json('checkpoints', 'adapt', 'started.json')['run']
-  wanted = private_releases.wanted_drift(config, work, run)
-  latents, conditions, examples, names = parts(config, work, public)
+  secret_key, private = private_budget.plan(run).secret_key, run.splits['private']
+  wanted = private_releases.wanted_drift(run, run.name)
+  latents, conditions, examples, names = cohort(run, public)
 
   def compute(key):
     few = {name: leaf[:NUM_SCALED] for name, leaf in examples.items()}
     scale = releases.public_scale(vectors(asked, few, names[:NUM_SCALED]))
     mean, _ = releases.private_parts(
-      vectors(asked, *parts(config, work, split)[2:]),
+      vectors(asked, *cohort(run, private)[2:]),
       scale,
       wanted['clip_norm'],
       wanted['noise_multiplier'],
-      split.num_patients,
+      private.num_patients,
       key,
       wanted['name'],
     )
     return {'mean': mean.tolist(), 'public_scale': scale}
 
-  book = private_budget.private_ledger(config, work)
   made = private_releases.publish_once(
-    wanted, private_releases.DRIFT, work, split, book, secret_key, compute
+    run, wanted, private_releases.DRIFT, secret_key, compute
   )
   if section.search == 'private_mean':
     return solve(asked, latents.shape[1:], conditions, made['mean'])

@@ -1,117 +1,80 @@
-"""How the stage `adapt` fits the private cohort: plainly or by DP-SGD."""
+"""The steps of the stage `adapt`: the private cohort is fitted plainly or by DP-SGD.
+
+`private_latents` come from the store, `starting_point` and `private_budget` say where
+training begins and what it may spend; `fit` trains and `save` writes the model.
+"""
 
 import functools
+import hashlib
+from collections.abc import Mapping
+from typing import Any
 
 import jax
+import numpy as np
 
 from ldm_jax.data.batching import epoch_batch
+from ldm_jax.data.preprocessing.augment import augment
 from ldm_jax.data.store import visit_pairs
-from ldm_jax.models.conditions import earlier_visit
-from ldm_jax.pipeline import inputs, private_budget, private_releases
+from ldm_jax.data.store.split import Split
+from ldm_jax.pipeline import encode, private_releases
+from ldm_jax.pipeline.private_budget import Plan
+from ldm_jax.pipeline.run import Run
+from ldm_jax.pipeline.starting_point import Start
 from ldm_jax.training import (
+  checkpoint,
   denoising_loss,
   loop,
   methods,
-  networks,
   pair_examples,
   patients,
   private_run,
   private_step,
   state,
 )
-from ldm_jax.training.mesh import make_mesh, put_examples
+from ldm_jax.training.mesh import put_examples
 from ldm_jax.training.plain_step import plain_step
 
 
-def fit_plainly(config, work, split, latents, losses, trained, frozen):
-  """Fine-tunes without privacy, patient by patient; returns the final TrainState.
+def private_latents(run: Run, split: Split) -> np.ndarray:
+  """Latents (v n,...,c) of the private volumes and of their transformed versions.
 
-  The ledger learns of it as a release without noise, so that no later statement on
-  these patients can claim a finite epsilon.
+  Version 0 is the volume, the others are as `adapt.augment` says. What is drawn for a
+  volume depends on that volume (of pairs: on its patient's name) and the seed alone:
+  another patient, added or removed, changes no version of this one's, which the
+  sensitivity of the step relies on.
   """
-  section, mesh = config.adapt, make_mesh(**config.mesh)
-  key = inputs.key(config, 'adapt')
-  private_budget.record_unprotected(config, work)
-  examples = patient_examples(config, split, latents)
-  optimizer = private_step.optimizer(section)
-  step = plain_step(
-    denoising_loss.patient_example_losses(methods.patient_loss(section, losses, 1)),
-    optimizer,
-    mesh,
-    section.ema_decay,
-  )
+  section = run.config.adapt.augment
+  options = {key: value for key, value in section.items() if key != 'multiplicity'}
+  seed = run.config.seed + run.config.adapt.seed
+  # Two scans of a pair must move alike, so all scans of a patient do.
+  names = split.patients if run.config.adapt.pairs.use else split.keys
 
-  def take_step(current, number):
-    chosen = epoch_batch(
-      split.num_patients, section.batch_size, config.seed + section.seed, number, True
-    )
-    batch = jax.tree.map(lambda leaf: leaf[chosen], examples)
-    return step(current, frozen, put_examples(mesh, batch), key)
+  def transformed(index, volume, copy):
+    words = hashlib.sha256(f'{seed}:{names[index]}:{copy}'.encode()).digest()
+    draws = np.random.default_rng(int.from_bytes(words))
+    return augment(volume[None], draws, **options)[0]
 
-  return loop.train(
-    take_step,
-    state.create(trained, optimizer, section.ema_decay),
-    section.steps,
-    mesh=mesh,
-    **_marked_internal(inputs.loop_arguments(config, work, 'adapt'), None),
-  )
+  def volumes_of(indices, copy):
+    pairs = zip(indices, split.volumes(indices), strict=True)
+    return np.stack([transformed(index, volume, copy) for index, volume in pairs])
+
+  return encode.with_copies(run, split, section.multiplicity - 1, volumes_of)
 
 
-def fit_privately(config, work, split, latents, losses, trained, frozen):
-  """Fine-tunes by DP-SGD under the ledger; returns the final TrainState."""
-  section, privacy, mesh = config.adapt, config.adapt.privacy, make_mesh(**config.mesh)
-  key, secret = inputs.key(config, 'adapt'), private_budget.secret_key(config, work)
-  scheme = private_budget.plan_release(config, work, split.num_patients)
-  book = private_budget.private_ledger(config, work)
-  private_releases.publish(
-    config, work, split, book, private_budget.run_name(work), secret
-  )
-  optimizer = private_step.optimizer(section)
-  loss = methods.patient_loss(section, losses, privacy.noise_multiplicity)
-  examples = patient_examples(config, split, latents)
-  step = private_step.private_step(
-    loss,
-    optimizer,
-    mesh,
-    section.ema_decay,
-    scheme,
-    microbatch=privacy.microbatch,
-    method=privacy.gradients,
-  )
-  return private_run.take_steps(
-    step,
-    examples,
-    split.patient_names,
-    privacy.chunk_size,
-    state.create(trained, optimizer, section.ema_decay),
-    frozen,
-    key=key,
-    secret_key=secret,
-    mesh=mesh,
-    observe=private_run.internal_loss(loss, examples) if privacy.log_internal else None,
-    **_marked_internal(inputs.loop_arguments(config, work, 'adapt'), privacy),
-  )
-
-
-def _marked_internal(arguments, privacy):
-  """Marks log lines that hold figures of private data without noise."""
-  if privacy is not None and not privacy.log_internal:
-    return arguments
-  return {**arguments, 'log': functools.partial(arguments['log'], internal=True)}
-
-
-def patient_examples(config, split, latents):
+def patient_examples(
+  run: Run, split: Split, latents: np.ndarray
+) -> dict[str, np.ndarray]:
   """What a step draws from: `patients.patient_arrays` of scans, or of their pairs.
 
   Args:
-    config: of the run.
+    run: of the config.
     split: the cohort.
     latents: (v n,...,c), v versions of its entries.
 
   Raises:
     ValueError: pairs are asked for and there are none.
   """
-  section, conditions = config.adapt.pairs, inputs.conditions(config, split)
+  section, conditions = run.config.adapt.pairs, run.conditions(split)
   if not section.use:
     return patients.patient_arrays(split, latents, conditions)
   limits = section.min_years, section.max_years, section.adjacent
@@ -122,8 +85,94 @@ def patient_examples(config, split, latents):
   )
 
 
-def pair_parameters(config, schema, latent_shape):
-  """Flat parameters that read pairs, which every method trains; {} without pairs."""
-  if not config.adapt.pairs.use:
-    return {}
-  return earlier_visit.added(networks.denoiser(config, schema), latent_shape)
+def fit(
+  run: Run, split: Split, latents: np.ndarray, start: Start, plan: Plan | None
+) -> state.TrainState:
+  """Trains on the private cohort; returns the final TrainState.
+
+  Args:
+    run: the stage `adapt` has begun, its release is in the ledger.
+    split: the private cohort.
+    latents: of `private_latents`.
+    start: of `starting_point.find`.
+    plan: of `private_budget.plan`; None fits without privacy.
+  """
+  examples = patient_examples(run, split, latents)
+  if plan is None:
+    return _fit_plainly(run, examples, start)
+  private_releases.publish(run, run.name, plan.secret_key)
+  return _fit_privately(run, split.patient_names, examples, start, plan)
+
+
+def save(run: Run, final: state.TrainState, start: Start) -> None:
+  """Writes the parameters that the stage `diffusion` does not have already."""
+  checkpoint.save_adapted(
+    run.work.checkpoints('adapt'),
+    final.ema,
+    run.config.adapt.ema_decay,
+    start.frozen,
+    start.base,
+  )
+
+
+def _fit_plainly(run, examples, start):
+  """Fine-tunes without privacy, patient by patient."""
+  section, key = run.config.adapt, run.key('adapt')
+  optimizer = private_step.optimizer(section)
+  loss = methods.patient_loss(section, start.losses, 1)
+  step = plain_step(
+    denoising_loss.patient_example_losses(loss), optimizer, run.mesh, section.ema_decay
+  )
+  frozen, seed = {**start.frozen, **start.class_samples}, run.config.seed + section.seed
+
+  def take_step(current, number):
+    num_patients = len(examples['present'])
+    chosen = epoch_batch(num_patients, section.batch_size, seed, number, True)
+    batch = jax.tree.map(lambda leaf: leaf[chosen], examples)
+    return step(current, frozen, put_examples(run.mesh, batch), key)
+
+  return loop.train(
+    take_step,
+    state.create(start.trained, optimizer, section.ema_decay),
+    section.steps,
+    mesh=run.mesh,
+    **_marked_internal(run.loop_arguments('adapt')),
+  )
+
+
+def _fit_privately(run, names, examples, start, plan):
+  """Fine-tunes by DP-SGD; nothing of a patient leaves but by the noisy sums."""
+  section, privacy = run.config.adapt, run.config.adapt.privacy
+  optimizer = private_step.optimizer(section)
+  loss = methods.patient_loss(section, start.losses, privacy.noise_multiplicity)
+  arguments, observe = run.loop_arguments('adapt'), None
+  if privacy.log_internal:
+    arguments = _marked_internal(arguments)
+    observe = private_run.internal_loss(loss, examples)
+  step = private_step.private_step(
+    loss,
+    optimizer,
+    run.mesh,
+    section.ema_decay,
+    plan.scheme,
+    microbatch=privacy.microbatch,
+    method=privacy.gradients,
+  )
+  return private_run.take_steps(
+    step,
+    examples,
+    names,
+    privacy.chunk_size,
+    state.create(start.trained, optimizer, section.ema_decay),
+    {**start.frozen, **start.class_samples},
+    key=run.key('adapt'),
+    secret_key=plan.secret_key,
+    mesh=run.mesh,
+    observe=observe,
+    **arguments,
+  )
+
+
+def _marked_internal(arguments: Mapping[str, Any]) -> dict[str, Any]:
+  """Marks log lines as internal: their figures show private data without noise."""
+  return {**arguments, 'log': functools.partial(arguments['log'], internal=True)}

@@ -1,5 +1,7 @@
 """The stage `autoencoder` in parts: feature network, step, alarms and report."""
 
+from typing import Any
+
 import jax
 import numpy as np
 
@@ -7,10 +9,11 @@ from ldm_jax.config.parsing import digest, to_plain
 from ldm_jax.data import demonstration_split
 from ldm_jax.data.batching import epoch_batch
 from ldm_jax.data.prefetch import Ahead
+from ldm_jax.data.store.split import Split
 from ldm_jax.evaluation import assess
 from ldm_jax.models.critics import perceptual
 from ldm_jax.models.interop import pretrained
-from ldm_jax.pipeline import inputs
+from ldm_jax.pipeline.run import Run
 from ldm_jax.report import autoencoder_page
 from ldm_jax.training import (
   alarms,
@@ -22,21 +25,22 @@ from ldm_jax.training import (
   loop,
   networks,
 )
-from ldm_jax.training.mesh import make_mesh, put_examples
+from ldm_jax.training.mesh import put_examples
 from ldm_jax.training.plain_step import plain_step
 from ldm_jax.training.state import create, flatten, parameter_hash, unflatten
+from ldm_jax.types import PyTree
 
 # Volumes that are looked at for alarms, and measured for the report.
 NUM_INSPECTED, NUM_MEASURED = 8, 64
 
 
-def check(config, work):
+def check(run: Run) -> None:
   """Refuses an autoencoder.init that is not there or does not fit.
 
   Raises:
     ValueError: naming what is missing or where the shapes differ.
   """
-  section = config.autoencoder
+  config, section = run.config, run.config.autoencoder
   if not section.init:
     return
   module, key = networks.autoencoder(section), jax.random.key(0)
@@ -45,13 +49,12 @@ def check(config, work):
   checkpoint.check_fits(section.init, shapes, 'autoencoder.init')
 
 
-def fit(config, work, split):
+def fit(run: Run, split: Split) -> PyTree:
   """Trains the autoencoder on a public split; returns its parameters, averaged."""
-  section = config.autoencoder
-  mesh = make_mesh(**config.mesh)
-  key = inputs.key(config, 'autoencoder')
+  config, section, mesh = run.config, run.config.autoencoder, run.mesh
+  key = run.key('autoencoder')
   module = networks.autoencoder(section)
-  features = _perceptual(config, work, split, mesh)
+  features = _perceptual(run, split)
   x = split.volumes(np.arange(min(NUM_INSPECTED, len(split))))
   params = networks.initialise(module, key, x[:1], key)
   if section.init:
@@ -70,7 +73,7 @@ def fit(config, work, split):
 
   def batch_of(number):
     chosen = epoch_batch(len(split.ids), section.batch_size, config.seed, number, True)
-    batch = {'x': inputs.public_volumes(config, split, chosen, 'step', number)}
+    batch = {'x': run.public_volumes(split, chosen, 'step', number)}
     if module.num_codes:
       batch['picked'] = codebook.picks(
         len(chosen), module.num_codes, config.seed, number
@@ -89,20 +92,25 @@ def fit(config, work, split):
       section.steps,
       mesh=mesh,
       inspect=_inspector(module, x),
-      **inputs.loop_arguments(config, work, 'autoencoder'),
+      **run.loop_arguments('autoencoder'),
     )
   params = unflatten(final.ema)
   params.pop('discriminator', None)
   return params
 
 
-def report(config, work, split, latents, statistics):
+def report(
+  run: Run, split: Split, latents: np.ndarray, statistics: dict[str, Any]
+) -> None:
   """Writes report/autoencoder.html and reconstruction.json about a public split.
 
   Args:
+    run: of the stage `encode`.
+    split: a public cohort.
     latents: (n,*space,c) posterior means of the split.
     statistics: `training.autoencoder_loss.latent_statistics` of them.
   """
+  config, work = run.config, run.work
   module = networks.autoencoder(config.autoencoder)
   params = {'params': checkpoint.load_params(work.checkpoints('autoencoder'))}
   decode = jax.jit(lambda z: module.apply(params, z, method='decode'))
@@ -161,17 +169,17 @@ def _inspector(module, x):
   return inspect
 
 
-def _perceptual(config, work, split, mesh):
+def _perceptual(run, split):
   """(x, x_hat, keys) -> (b,) in the features that the config names, or None."""
-  section = config.autoencoder.perceptual
+  section = run.config.autoencoder.perceptual
   if not section.weight:
     return None
   if section.network == 'public':
-    features, mark = _public_features(config, work, split, mesh)
+    features, mark = _public_features(run, split)
   else:
     features = pretrained.load(section.network, section.weights)
     mark = checkpoint.file_hash(section.weights)
-  work.log('autoencoder', perceptual=section.network, sha256=mark)
+  run.work.log('autoencoder', perceptual=section.network, sha256=mark)
   planes = tuple(section.planes)
 
   def distance(x, x_hat, keys):
@@ -180,12 +188,12 @@ def _perceptual(config, work, split, mesh):
   return distance
 
 
-def _public_features(config, work, split, mesh):
+def _public_features(run, split):
   """The network learned from public volumes, and its hash; learned once and kept."""
-  section = config.autoencoder.perceptual
+  config, section = run.config, run.config.autoencoder.perceptual
   module, planes = networks.feature_network(config.autoencoder), tuple(section.planes)
   name = 'perceptual'
-  key = inputs.key(config, name)
+  key = run.key(name)
 
   def learn():
     return feature_network.fit(
@@ -196,13 +204,13 @@ def _public_features(config, work, split, mesh):
       split.volumes,
       section,
       planes,
-      mesh=mesh,
+      mesh=run.mesh,
       key=key,
       seed=config.seed,
       num=len(split),
-      run=inputs.loop_arguments(config, work, name),
+      run=run.loop_arguments(name),
     )
 
   mark = digest([split.digest(), to_plain(section), config.seed])
-  params = inputs.learned_once(work, name, mark, learn)
+  params = run.learned_once(name, mark, learn)
   return feature_network.feature_maps(module, params), parameter_hash(params)

@@ -1,13 +1,15 @@
 """Which cohort the measuring network of `evaluate` learns from, and its learning."""
 
+from collections.abc import Mapping
+
 from ldm_jax.config.parsing import digest, to_plain
+from ldm_jax.data.store.split import Split
 from ldm_jax.evaluation import measuring_network
-from ldm_jax.pipeline import inputs
+from ldm_jax.pipeline.run import Run
 from ldm_jax.training import checkpoint, networks
-from ldm_jax.training.mesh import make_mesh
 
 
-def check(found):
+def check(found: Mapping[str, Split]) -> None:
   """Refuses, before anything is trained, a cohort that cannot teach to measure.
 
   Raises:
@@ -20,23 +22,24 @@ def check(found):
     )
 
 
-def network(config, work, system, found):
-  """The measuring network, learned once from public volumes and kept.
+def network(
+  run: Run,
+) -> measuring_network.Measurer | measuring_network.LatentFeatures:
+  """The measuring network, learned once from public volumes and stored.
 
-  Args:
-    system: `synthesis.system.Trained`; its encoder stands in without labels.
-    found: name -> Split of the prepared cohorts.
+  Without labels the encoder of the trained system takes its place.
   """
+  config, found = run.config, run.splits
   split = found.get('measuring', found.get('public'))
-  weights = checkpoint.load_params(work.checkpoints('autoencoder'))
   if split is None or not split.is_labelled:
-    return measuring_network.LatentFeatures(system.encode, weights)
+    weights = checkpoint.load_params(run.work.checkpoints('autoencoder'))
+    return measuring_network.LatentFeatures(run.system.encode, weights)
   module = networks.segmenter(config)
   section = config.evaluate.segmenter
   mark = digest(
     [split.digest(), to_plain(section), config.evaluate.labels, config.seed]
   )
-  key = inputs.key(config, 'measurement')
+  key = run.key('measurement')
 
   def learn():
     return measuring_network.fit(
@@ -45,11 +48,11 @@ def network(config, work, system, found):
       split,
       section,
       config.evaluate.labels,
-      mesh=make_mesh(**config.mesh),
+      mesh=run.mesh,
       key=key,
       seed=config.seed,
-      run=inputs.loop_arguments(config, work, 'measurement'),
+      run=run.loop_arguments('measurement'),
     )
 
-  params = inputs.learned_once(work, 'measurement', mark, learn)
+  params = run.learned_once('measurement', mark, learn)
   return measuring_network.Measurer(module, params)

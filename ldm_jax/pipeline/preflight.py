@@ -1,19 +1,16 @@
-"""What is refused before the hours of training that it would follow."""
+"""What is refused before the hours of training that it would follow.
+
+`runner.STAGES` says which stage asks for which check.
+"""
 
 from ldm_jax.config import parsing
 from ldm_jax.data import folder_scans
 from ldm_jax.diffusion import grid, solvers
-from ldm_jax.pipeline import (
-  fit_autoencoder,
-  inputs,
-  private_budget,
-  private_releases,
-  runner,
-)
-from ldm_jax.privacy import accounting, checks, marginals
+from ldm_jax.pipeline import private_budget
+from ldm_jax.pipeline.run import Run
+from ldm_jax.privacy import checks, marginals
 from ldm_jax.synthesis import requests, system, tiling
 from ldm_jax.training import (
-  checkpoint,
   denoising_loss,
   drift_setting,
   methods,
@@ -21,23 +18,24 @@ from ldm_jax.training import (
   private_run,
   state,
 )
-from ldm_jax.training.mesh import check_divides, make_mesh
+from ldm_jax.training.mesh import check_divides
+from ldm_jax.types import Config
 
 
-def check_method(config, work):
+def check_method(run: Run) -> None:
   """Refuses a method that finds nothing to train, before the training that precedes it.
 
   Raises:
     ValueError: naming what this network lacks.
   """
+  config = run.config
   if config.adapt.method == 'full' or not config.data.private.layout:
     return
-  schema = inputs.splits_of_store(config, work)['private'].schema
-  shapes = state.flatten(networks.denoiser_shapes(config, schema)[0])
+  shapes = state.flatten(networks.denoiser_shapes(config, run.schema)[0])
   methods.num_trained(config.adapt, shapes)
 
 
-def check_process(config):
+def check_process(config: Config) -> None:
   """Finds what the diffusion process of a config cannot do, before any stage runs.
 
   Raises:
@@ -55,22 +53,20 @@ def check_process(config):
   tiling.check(section.decode_tile, section.decode_overlap)
 
 
-def check_requests(config, work):
+def check_requests(run: Run) -> None:
   """Finds a misspelt request of `sample` or `counterfactual` before training starts.
 
   Raises:
     ValueError: for requests that cannot be drawn, or an attribute that is not there.
   """
-  found = inputs.splits_of_store(config, work)
-  schema = next(iter(found.values())).schema
-  prior = None
+  config, found, schema, prior = run.config, run.prepared, run.schema, None
   if config.sample.requests == 'private_prior':
     section = config.adapt.privacy.releases.attributes
     prior = marginals.uniform(schema, section.num_bins, section.pairs)
   asked = requests.draw(config, schema, found.get('public'), prior)
   requests.check_not_copied(config, asked, found)
   for name in set(found) & {'public', 'private'}:
-    inputs.conditions(config, found[name])
+    run.conditions(found[name])
   system.requested_text(config)
   known = {name.lower() for name in schema.names}
   folder_scans.check(config.counterfactual.source, found)
@@ -82,56 +78,49 @@ def check_requests(config, work):
       )
 
 
-def check_plan(config, work):
-  """Refuses what `adapt` would refuse, before the hours of training that precede it.
-
-  Where `adapt` will start anew, its budget must fit beside what the ledger holds.
-
-  Args:
-    config, work: of the run; its cohorts are prepared.
+def check_sizes(run: Run) -> None:
+  """Refuses batches and a delta that `adapt` would refuse, before training precedes it.
 
   Raises:
-    ValueError: for batches that do not fit the cohort or the devices, a delta too
-      large, or a budget that is impossible or spent.
+    ValueError: batches that do not fit the cohort or the devices, or a delta that is
+      too large.
   """
-  privacy, mesh = config.adapt.privacy, make_mesh(**config.mesh)
+  config, privacy = run.config, run.config.adapt.privacy
   sizes = ['autoencoder.batch_size', 'diffusion.batch_size']
   if config.data.private.layout:
     private_size = 'adapt.batch_size' if privacy is None else 'adapt.privacy.chunk_size'
     sizes.append(private_size)
   flat = parsing.flatten(config)
-  check_divides(mesh, {key: flat[key] for key in sizes})
-  if privacy is None or not config.data.private.layout:
-    return
-  num_patients = inputs.splits_of_store(config, work)['private'].num_patients
-  checks.check_delta(privacy.delta, num_patients)
-  private_run.configured(privacy, num_patients, config.adapt.steps)
-  book = private_budget.private_ledger(config, work)
-  if runner.will_start_anew('adapt', config, work):
-    beside = private_releases.planned(config, work, book, None)
-    events = [accounting.event(release) for release in beside]
-    events.append(private_budget.plan(config, book, num_patients, beside).event())
-    book.check_budget(
-      'this run', events, private_budget.total_epsilon(config), privacy.delta
-    )
+  check_divides(run.mesh, {key: flat[key] for key in sizes})
+  if privacy is not None and config.data.private.layout:
+    num_patients = run.prepared['private'].num_patients
+    checks.check_delta(privacy.delta, num_patients)
+    private_run.configured(privacy, num_patients, config.adapt.steps)
+    # Opened here, so that one that has lost releases is refused as well.
+    run.ledger.releases()
 
 
-def check_initial(config, work):
-  """Refuses a diffusion.init that is not there or does not fit.
+def check_budget(run: Run) -> None:
+  """Refuses a new run of `adapt` whose budget does not fit beside the ledger.
 
   Raises:
-    ValueError: naming what is missing or where the shapes differ.
+    ValueError: a budget that is impossible or spent.
   """
-  if config.diffusion.init:
-    split = next(iter(inputs.splits_of_store(config, work).values()))
-    shapes, _ = networks.denoiser_shapes(config, split.schema)
-    checkpoint.check_fits(config.diffusion.init, shapes['unet'], 'diffusion.init')
+  if run.config.adapt.privacy is not None and run.config.data.private.layout:
+    private_budget.check_fits(run)
 
 
-# Stage -> functions (config, work) -> None that raise ValueError.
-CHECKS = {
-  'autoencoder': (fit_autoencoder.check,),
-  'diffusion': (check_initial,),
-  'adapt': (check_plan, check_method),
-  'sample': (check_requests,),
-}
+def check_keeps_model(run: Run) -> None:
+  """Refuses to replace an adapted model by nothing, where data.private is empty.
+
+  Raises:
+    ValueError: the folder has an adapted model and the config no private cohort.
+  """
+  done = run.work.read_json('checkpoints', 'adapt', 'done.json') or {}
+  if done.get('adapted') and not run.config.data.private.layout:
+    raise ValueError(
+      f'data.private is empty, but {run.work.root} holds a model that was adapted to a '
+      'private cohort: the stage adapt would replace it by nothing. Leave that stage '
+      'out (--stages=sample,...) to use the model, name the cohort in data.private, or '
+      'choose another --workdir.'
+    )

@@ -1,11 +1,27 @@
-"""The books of the stage `adapt`: noise key, ledger, what its releases spend."""
+"""What training on the private cohort may spend, and where that is written down.
+
+  plan             the noise key, the calibrated noise, and all releases of the run in
+                   the ledger, before the first step
+  calibrated       how much noise the rest of the budget needs
+  record_unprotected  the release of a run without privacy: its epsilon is infinite
+  write_statement  privacy.json from the ledger
+
+The ledger itself is opened in `private_ledger`; what is published beside the model is
+planned in `private_releases`.
+"""
+
+import dataclasses
+
+import jax
 
 from ldm_jax.config import parsing
 from ldm_jax.data import demonstration_split
-from ldm_jax.pipeline import inputs, private_releases
-from ldm_jax.privacy import accounting, checks, ledger, privacy_json
+from ldm_jax.pipeline import private_ledger, private_releases
+from ldm_jax.pipeline.run import Run
+from ldm_jax.privacy import accounting, checks, mechanisms, privacy_json
 from ldm_jax.privacy import secret_key as secret_keys
 from ldm_jax.training import private_run
+from ldm_jax.types import Config
 
 BROUGHT_IN = (
   'the weights brought in from {}: they are taken as learned without the private '
@@ -21,99 +37,129 @@ LOGGED = (
 )
 
 
-def secret_key(config, work):
-  """The noise key of this run of `adapt`: a new one, until its release is recorded.
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """What a private run may do, as the ledger holds it.
 
-  Raises:
-    ValueError: the release is recorded or a checkpoint is there, but the key is gone:
-      other noise would be a second release under the same line of the ledger.
+  Attributes:
+    scheme: who is drawn at each step, and how much noise is added.
+    secret_key: of noise and draws.
   """
-  folder = work.checkpoints('adapt')
-  recorded = _recorded(private_ledger(config, work), run_name(work)) is not None
-  has_begun = recorded or (folder / 'state').is_dir()
-  return private_run.noise_key(folder, config.adapt.privacy, has_begun)
+
+  scheme: mechanisms.Poisson
+  secret_key: jax.Array
 
 
-def private_ledger(config, work):
-  """The ledger of the private cohort, in ledger.path or else beside the store.
-
-  Raises:
-    ValueError: if the store holds a ledger whose releases ledger.path does not know,
-      or privacy.json lists more releases than the ledger.
-  """
-  own = ledger.Ledger(work.path('store', 'ledger-private.jsonl'))
-  patients = inputs.splits_of_store(config, work)['private'].patient_names
-  section = config.ledger
-  book = ledger.Ledger(
-    section.path or own.path, None if section.any_cohort else patients
-  )
-  if section.path:
-    known = {release['id'] for release in book.releases()}
-    missing = [release for release in own.releases() if release['id'] not in known]
-    if missing:
-      raise ValueError(
-        f'{own.path} lists {len(missing)} releases on these patients that '
-        f'ledger.path={section.path!r} does not: they would be forgotten. Begin that '
-        "ledger as a copy of this one, or leave ledger.path at ''."
-      )
-  stated = (work.read_json('privacy.json') or {}).get('releases') or ()
-  if len(stated) > len(book.releases()):
-    raise ValueError(
-      f'privacy.json in {work.root} lists {len(stated)} releases on these patients, '
-      f'the ledger {book.path} only {len(book.releases())}. A ledger only grows: set '
-      'ledger.path back to the one that was used, or restore the file.'
-    )
-  return book
-
-
-def plan_release(config, work, num_patients):
-  """Calibrates the noise of the stage `adapt` and records its releases, once.
+def plan(run: Run) -> Plan | None:
+  """Makes the noise key, calibrates the noise and records the releases, once a run.
 
   What is published beside the model (`private_releases`) counts as spent before
-  training.
+  training. A run that resumes gets the key of its file and the noise of the ledger. A
+  run without privacy is recorded as such and has no plan.
 
-  Returns:
-    The scheme (`privacy.mechanisms`), calibrated; of a resumed run, as it was recorded.
+  Raises:
+    ValueError: the budget is spent, or the run was recorded but its key is gone: other
+      noise would be a second release under the same line of the ledger.
   """
-  section, privacy = config.adapt, config.adapt.privacy
-  book, run = private_ledger(config, work), run_name(work)
+  section, privacy = run.config.adapt, run.config.adapt.privacy
+  if privacy is None:
+    record_unprotected(run)
+    return None
+  folder, num_patients = run.work.checkpoints('adapt'), _num_patients(run)
+  recorded = private_ledger.release_of(run.ledger, run.name)
+  has_begun = recorded is not None or (folder / 'state').is_dir()
+  key = private_run.noise_key(folder, privacy, has_begun)
   checks.check_delta(privacy.delta, num_patients)
-  mine = _recorded(book, run)
-  if mine:
+  if recorded:
     scheme = private_run.configured(privacy, num_patients, section.steps)
-    return private_run.as_recorded(scheme, mine)
-  beside = private_releases.planned(config, work, book, run)
-  scheme = plan(config, book, num_patients, beside).prepared()
-  release = _named(run, scheme.release(f'adapt: {section.method} fine-tuning'))
-  book.record_all([*beside, release], (total_epsilon(config), privacy.delta))
-  write_statement(config, work)
-  return scheme
+    return Plan(private_run.as_recorded(scheme, recorded), key)
+  beside = private_releases.planned(run, run.name)
+  scheme = calibrated(run, beside).prepared()
+  release = scheme.release(f'adapt: {section.method} fine-tuning')
+  release = private_ledger.named(run.name, release)
+  budget = (total_epsilon(run.config), privacy.delta)
+  run.ledger.record_all([*beside, release], budget)
+  write_statement(run)
+  return Plan(scheme, key)
 
 
-def record_unprotected(config, work):
+def calibrated(run: Run, beside: list[dict]) -> mechanisms.Poisson:
+  """The scheme with noise that keeps within what the ledger and `beside` leave.
+
+  Without ledger.total_epsilon, adapt.privacy.epsilon is the total of all releases on
+  these patients; with it, adapt.privacy.epsilon is the part of this run alone, its
+  releases `beside` the model included, and the total is checked when they are recorded.
+
+  Raises:
+    ValueError: nothing is left, or the patients were used without noise before.
+  """
+  config, book = run.config, run.ledger
+  for release in book.releases():
+    if release['noise_multiplier'] == 0:
+      raise ValueError(
+        f'{release["name"]!r} used these private patients without noise (see '
+        f'{book.path}): its epsilon is infinite, and no later noise takes that back, '
+        'so no finite epsilon can be claimed on this store. Delete that model and its '
+        'samples and start in a new --workdir, or set --config.adapt.privacy=None.'
+      )
+  privacy = config.adapt.privacy
+  scheme = private_run.configured(privacy, _num_patients(run), config.adapt.steps)
+  spent = [accounting.event(release) for release in beside]
+  if config.ledger.total_epsilon is None:
+    mine = {release['id'] for release in beside}
+    spent += [accounting.event(r) for r in book.releases() if r['id'] not in mine]
+  return scheme.calibrated(privacy.epsilon, privacy.delta, spent)
+
+
+def total_epsilon(config: Config) -> float:
+  """The most epsilon that all releases on these patients together may spend."""
+  total = config.ledger.total_epsilon
+  return config.adapt.privacy.epsilon if total is None else total
+
+
+def check_fits(run: Run) -> None:
+  """Refuses a new run of `adapt` that would exceed the budget, before it begins.
+
+  Raises:
+    ValueError: a budget that is impossible or spent.
+  """
+  config = run.config
+  beside = private_releases.planned(run, None)
+  events = [accounting.event(release) for release in beside]
+  events.append(calibrated(run, beside).event())
+  run.ledger.check_budget(
+    'this run', events, total_epsilon(config), config.adapt.privacy.delta
+  )
+
+
+def record_unprotected(run: Run) -> None:
   """Records, once, that these patients were used without clipping and without noise.
 
   From then on the ledger's epsilon is infinite, whatever is added to it.
   """
-  book, run = private_ledger(config, work), run_name(work)
-  if _recorded(book, run) is None:
+  section = run.config.adapt
+  if private_ledger.release_of(run.ledger, run.name) is None:
     release = {
-      'name': f'adapt: {config.adapt.method} fine-tuning without privacy',
+      'name': f'adapt: {section.method} fine-tuning without privacy',
       'mechanism': 'gaussian',
       'noise_multiplier': 0.0,
       'sampling_probability': 1.0,
-      # Without steps, too: a drift may have been looked for.
-      'steps': max(config.adapt.steps, 1),
+      # Without steps, too: a drift may have been searched for.
+      'steps': max(section.steps, 1),
       'clip_norm': None,
     }
-    book.record(_named(run, release))
-  write_statement(config, work)
+    run.ledger.record(private_ledger.named(run.name, release))
+  write_statement(run)
 
 
-def write_statement(config, work):
-  """Rewrites privacy.json from the ledger; stages that touch patients call it."""
+def write_statement(run: Run) -> None:
+  """Rewrites privacy.json from the ledger; stages that touch patients call it.
+
+  Raises:
+    ValueError: the ledger has lost releases.
+  """
+  config, work, num_patients = run.config, run.work, _num_patients(run)
   privacy, share = config.adapt.privacy, demonstration_split.share(config.data)
-  num_patients = inputs.splits_of_store(config, work)['private'].num_patients
   if privacy is None:
     delta, not_covered = min(1e-5, 0.5 / num_patients), [UNPROTECTED]
     randomness = 'none: adapt.privacy is None, so no noise is added'
@@ -121,7 +167,9 @@ def write_statement(config, work):
     delta, randomness = privacy.delta, secret_keys.describe_randomness(privacy.seed)
     not_covered = [LOGGED] if privacy.log_internal else []
   not_covered += [BROUGHT_IN.format(path) for path in _brought_in(config)]
-  content = private_ledger(config, work).statement(
+  # Hours may have passed since it was opened.
+  private_ledger.check_complete(run.ledger, config, work)
+  content = run.ledger.statement(
     delta=delta,
     num_patients=num_patients,
     randomness=randomness,
@@ -133,56 +181,19 @@ def write_statement(config, work):
   privacy_json.write(work.path('privacy.json'), content, before)
 
 
+def finish(run: Run) -> None:
+  """Destroys the noise key of a run whose model is saved, and writes the statement."""
+  secret_keys.destroy_key(run.work.checkpoints('adapt') / private_run.KEY_FILE)
+  write_statement(run)
+
+
+def _num_patients(run):
+  return run.prepared['private'].num_patients
+
+
 def _brought_in(config):
   """Files of weights that this run did not learn."""
   paths = [config.autoencoder.init, config.diffusion.init]
   if config.autoencoder.perceptual.weight:
     paths.append(config.autoencoder.perceptual.weights)
   return [path for path in paths if path]
-
-
-def plan(config, book, num_patients, beside):
-  """The calibrated scheme, within what the ledger and `beside` leave to spend.
-
-  Without ledger.total_epsilon, adapt.privacy.epsilon is the total of all releases on
-  these patients; with it, adapt.privacy.epsilon is the part of this run alone, its
-  releases `beside` the model included, and the total is checked when they are recorded.
-  """
-  for release in book.releases():
-    if release['noise_multiplier'] == 0:
-      raise ValueError(
-        f'{release["name"]!r} used these private patients without noise (see '
-        f'{book.path}): its epsilon is infinite, and no later noise takes that back, '
-        'so no finite epsilon can be claimed on this store. Delete that model and its '
-        'samples and start in a new --workdir, or set --config.adapt.privacy=None.'
-      )
-  privacy = config.adapt.privacy
-  scheme = private_run.configured(privacy, num_patients, config.adapt.steps)
-  spent = [accounting.event(release) for release in beside]
-  if config.ledger.total_epsilon is None:
-    mine = {release['id'] for release in beside}
-    spent += [accounting.event(r) for r in book.releases() if r['id'] not in mine]
-  return scheme.calibrated(privacy.epsilon, privacy.delta, spent)
-
-
-def total_epsilon(config):
-  """The most epsilon that all releases on these patients together may spend."""
-  total = config.ledger.total_epsilon
-  return config.adapt.privacy.epsilon if total is None else total
-
-
-def run_name(work):
-  """The random name that this run of `adapt` keeps over its resumes."""
-  return work.read_json('checkpoints', 'adapt', 'started.json')['run']
-
-
-def _recorded(book, run):
-  """The release that this run has recorded, or None."""
-  mine = (release for release in book.releases() if release.get('run') == run)
-  return next(mine, None)
-
-
-def _named(run, release):
-  """The release with its run and its id, as the ledger holds it."""
-  release = {'run': run, **release}
-  return {**release, 'id': ledger.release_id(run, release)}

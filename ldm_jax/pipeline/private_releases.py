@@ -9,10 +9,18 @@ There are two: the attributes' histograms, computed here, and what a private sea
 a drift asks of the patients, computed by `drift_search`.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+
 from ldm_jax.config import parsing
-from ldm_jax.pipeline import inputs
-from ldm_jax.privacy import accounting, ledger, marginals, releases
+from ldm_jax.pipeline import private_ledger
+from ldm_jax.pipeline.run import Run
+from ldm_jax.privacy import accounting, marginals, releases
 from ldm_jax.synthesis.requests import PRIOR
+from ldm_jax.types import Config
 
 NAME = 'attribute marginals'
 # What a private search for a drift releases, and where its numbers are kept.
@@ -26,45 +34,43 @@ DRIFT = ('store', 'release-drift.json')
 CLIP_NORMS = {'private_mean': 2.0, 'private_loss': 1.0}
 
 
-def planned(config, work, book, run):
+def planned(run: Run, name: str | None) -> list[dict]:
   """Releases that belong to this run, in the ledger already or not.
 
   Args:
-    config, work: of the run; its cohorts are prepared.
-    book: ledger of the private cohort.
-    run: the run's random name, None before it has begun.
+    run: its cohorts are prepared.
+    name: the run's random name, None before it has begun.
 
   Returns:
     List of release dicts for `Ledger.record` (which adds none twice), without those
     whose question the numbers of an earlier run answer.
   """
-  asked, known = [], _known(book)
-  if _asks_attributes(config) or asks_drift(config):
-    split = inputs.splits_of_store(config, work)['private']
-    if _asks_attributes(config):
-      asked.append((_wanted(config, split.schema, run), PRIOR))
-    if asks_drift(config):
-      asked.append((wanted_drift(config, work, run), DRIFT))
+  asked, known = [], private_ledger.ids(run.ledger)
+  if _asks_attributes(run.config):
+    asked.append((_wanted_attributes(run, name), PRIOR))
+  if asks_drift(run.config):
+    asked.append((wanted_drift(run, name), DRIFT))
   return [
     wanted
     for wanted, place in asked
-    if wanted['id'] in known or not _kept(wanted, place, work, split, known)
+    if wanted['id'] in known or not _kept(wanted, place, run, known)
   ]
 
 
-def publish(config, work, split, book, run, secret_key):
-  """Computes the attributes' histograms if they are recorded and not kept yet.
+def publish(run: Run, name: str, secret_key: jax.Array) -> None:
+  """Computes the attributes' histograms if they are recorded and not stored yet.
 
-  Call it after `Ledger.record`; what it raises and keeps is told in `publish_once`.
+  Call it after `private_budget.plan`; errors are those of `publish_once`.
 
   Args:
-    split: the private cohort.
+    run: of the stage `adapt`.
+    name: the run's random name.
     secret_key: the run's noise key.
   """
-  if not _asks_attributes(config):
+  if not _asks_attributes(run.config):
     return
-  wanted = _wanted(config, split.schema, run)
-  section = config.adapt.privacy.releases.attributes
+  wanted = _wanted_attributes(run, name)
+  section, split = run.config.adapt.privacy.releases.attributes, _private(run)
 
   def compute(key):
     prior, _ = marginals.compute(
@@ -78,48 +84,58 @@ def publish(config, work, split, book, run, secret_key):
     )
     return {'prior': prior}
 
-  publish_once(wanted, PRIOR, work, split, book, secret_key, compute)
+  publish_once(run, wanted, PRIOR, secret_key, compute)
 
 
-def publish_once(wanted, place, work, split, book, secret_key, compute):
-  """The numbers of a recorded release: kept ones, or computed now and kept.
+def publish_once(
+  run: Run,
+  wanted: dict,
+  place: tuple[str, ...],
+  secret_key: jax.Array,
+  compute: Callable[[jax.Array], dict],
+) -> dict:
+  """The numbers of a recorded release: stored ones, or computed now and stored.
 
   A run killed in between computes the same numbers again: its noise follows from the
   run's secret key.
 
   Args:
+    run: of the stage `adapt`.
     wanted: the release dict.
-    place: names of the file that keeps its numbers in the work folder.
+    place: names of the file that stores its numbers in the work folder.
+    secret_key: the run's noise key.
     compute: (secret key of this release alone) -> JSON-able dict of private numbers.
 
   Raises:
-    ValueError: the release stands in no ledger.
+    ValueError: the release is not in the ledger.
   """
-  known = _known(book)
-  if _kept(wanted, place, work, split, known):
-    return work.read_json(*place)
+  known = private_ledger.ids(run.ledger)
+  if _kept(wanted, place, run, known):
+    return run.work.read_json(*place)
   if wanted['id'] not in known:
     raise ValueError(
-      f'{wanted["name"]!r} is not recorded in {book.path}; nothing private may be '
-      'computed before it is.'
+      f'{wanted["name"]!r} is not recorded in {run.ledger.path}; nothing private may '
+      'be computed before it is.'
     )
   numbers = compute(releases.release_key(secret_key, wanted['id']))
-  kept = {'id': wanted['id'], 'query': wanted['query'], 'cohort': split.digest()}
-  work.write_json({**kept, **numbers}, *place)  # the digest stays in the store
-  return {**kept, **numbers}
+  about = {'id': wanted['id'], 'query': wanted['query']}
+  kept = {**about, 'cohort': _private(run).digest(), **numbers}
+  run.work.write_json(kept, *place)  # the digest stays in the store
+  return kept
 
 
-def asks_drift(config):
+def asks_drift(config: Config) -> bool:
   """Whether a private search for a drift belongs to the run."""
   search = config.adapt.drift.search
   return config.adapt.privacy is not None and search in DRIFT_NAMES
 
 
-def wanted_drift(config, work, run):
+def wanted_drift(run: Run, name: str | None) -> dict:
   """The release dict of a private search for a drift.
 
   Patients' parts come in units of a public norm, so the clip norm is known beforehand.
   """
+  config, work = run.config, run.work
   privacy, section = config.adapt.privacy, config.adapt.drift
   sigma = accounting.calibrate(section.epsilon, privacy.delta, 1.0, 1)
   clip_norm = section.clip_norm or CLIP_NORMS[section.search]
@@ -131,17 +147,18 @@ def wanted_drift(config, work, run):
     times, diffusion = map(parsing.to_plain, (config.adapt.times, config.diffusion))
     drift = {key: parsing.to_plain(section)[key] for key in keys}
     about += [work.finished('diffusion'), drift, times, diffusion, config.seed]
-  made = {'run': f'{run}/drift', 'query': parsing.digest(about), **made}
-  return {**made, 'id': ledger.release_id(run, made)}
+  made = {'query': parsing.digest(about), **made}
+  return private_ledger.named(name, made, 'drift')
 
 
 def _asks_attributes(config):
-  return config.adapt.privacy.releases.attributes.epsilon is not None
-
-
-def _wanted(config, schema, run):
-  """The release dict of the attributes' histograms."""
   privacy = config.adapt.privacy
+  return privacy is not None and privacy.releases.attributes.epsilon is not None
+
+
+def _wanted_attributes(run, name):
+  """The release dict of the attributes' histograms."""
+  privacy, schema = run.config.adapt.privacy, _private(run).schema
   section = privacy.releases.attributes
   sigma = accounting.calibrate(section.epsilon, privacy.delta, 1.0, 1)
   num_blocks = len(schema) + len(section.pairs)
@@ -149,16 +166,16 @@ def _wanted(config, schema, run):
   # Public facts only, since the id is a hash of what is written here.
   pairs = [list(pair) for pair in section.pairs]
   query = parsing.digest([schema.to_config(), section.num_bins, pairs, sigma])
-  made = {'run': f'{run}/attributes', 'query': query, **made}
-  return {**made, 'id': ledger.release_id(run, made)}
+  return private_ledger.named(name, {'query': query, **made}, 'attributes')
 
 
-def _known(book):
-  return {entry['id'] for entry in book.releases()}
+def _private(run):
+  return run.prepared['private']
 
 
-def _kept(wanted, place, work, split, known):
-  """Whether the work folder holds the numbers of an equal release of this cohort."""
-  kept = work.read_json(*place) or {}
-  same = kept.get('query') == wanted['query'] and kept.get('cohort') == split.digest()
+def _kept(wanted, place, run, known):
+  """Whether the work folder has the numbers of an equal release of this cohort."""
+  kept = run.work.read_json(*place) or {}
+  same = kept.get('query') == wanted['query']
+  same = same and kept.get('cohort') == _private(run).digest()
   return same and kept['id'] in known

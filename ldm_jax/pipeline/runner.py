@@ -1,14 +1,25 @@
-"""The order of the stages, their marks, and when a stage runs again."""
+"""The table of stages, and when a stage runs.
 
+A stage is passed over when it has finished with the same settings on the same inputs:
+both are in its fingerprint, which checkpoints/<stage>/done.json keeps. Otherwise its
+checks are made, it runs beside what it replaces (see `workfolder`), and only a finished
+run takes the place of the old one.
+"""
+
+import dataclasses
 import functools
+import os
+from collections.abc import Callable
 
-from ldm_jax.config import parsing
+from ldm_jax import replace_results
 from ldm_jax.data import cohorts_of_config, folder_scans
 from ldm_jax.data.store import store
-from ldm_jax.pipeline.inputs import require
+from ldm_jax.pipeline import fit_autoencoder, preflight, pretrain
+from ldm_jax.pipeline.run import Run
 from ldm_jax.synthesis import system
 from ldm_jax.training import drift_setting, model_record
-from ldm_jax.workfolder import WorkFolder, fingerprint
+from ldm_jax.types import Config
+from ldm_jax.workfolder import fingerprint
 
 # Settings of the model that decide what sampling makes of its parameters.
 MODEL = (
@@ -16,118 +27,191 @@ MODEL = (
   *('diffusion.conditioner', 'diffusion.model', 'diffusion.text'),
   *('adapt.init', 'adapt.ema_decay', 'adapt.pairs', 'adapt.drift'),
 )
-# Stage -> (config sections it reads, stages it builds on).
-DEPENDENCIES = {
-  'prepare': (('data',), ()),
-  'autoencoder': (('autoencoder', 'augment', 'seed'), ('prepare',)),
-  'encode': (('autoencoder', 'encode'), ('autoencoder',)),
-  'diffusion': (('diffusion', 'augment', 'seed'), ('encode',)),
-  'adapt': (('diffusion', 'adapt', 'seed'), ('encode', 'diffusion')),
-  'sample': (('sample', *MODEL, 'seed'), ('adapt',)),
-  'counterfactual': (
-    ('counterfactual', 'sample.ema_decay', 'sample.model', *MODEL, 'seed'),
-    ('adapt',),
-  ),
-  'evaluate': (('evaluate', 'seed'), ('sample', 'counterfactual')),
-  'report': ((), ('evaluate',)),
+AUTOENCODER, SAMPLED = ('autoencoder',), ('autoencoder', 'sampled')
+Check = Callable[[Run], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+  """What a stage reads, uses and refuses; what it leaves is in `leaves`.
+
+  Attributes:
+    name: of the stage.
+    reads: sections of the config, as `workfolder.fingerprint` takes them.
+    after: stages that it builds on.
+    models: stages whose models it uses. 'initial' is the denoiser that `adapt` starts
+      from, if it was pre-trained; 'sampled' the one that sample.model names.
+    checks: each raises ValueError for what the stage cannot do, before it writes.
+    checks_if_new: the same, made only when no interrupted run is resumed.
+  """
+
+  name: str
+  reads: tuple[str, ...]
+  after: tuple[str, ...]
+  models: tuple[str, ...] = ()
+  checks: tuple[Check, ...] = ()
+  checks_if_new: tuple[Check, ...] = ()
+
+  @property
+  def leaves(self) -> tuple[str, ...]:
+    """Files and folders of the work folder that it replaces when it has finished."""
+    return (
+      f'checkpoints/{self.name}',
+      *replace_results.OUTPUTS.get(self.name, ()),
+    )
+
+  def check(self, run: Run) -> None:
+    """Makes the checks of a stage that is about to start."""
+    for check in self.checks:
+      check(run)
+    if will_start_anew(self.name, run):
+      for check in self.checks_if_new:
+        check(run)
+
+
+STAGES = {
+  stage.name: stage
+  for stage in (
+    Stage('prepare', reads=('data',), after=()),
+    Stage(
+      'autoencoder',
+      reads=('autoencoder', 'augment', 'seed'),
+      after=('prepare',),
+      checks=(fit_autoencoder.check,),
+    ),
+    Stage(
+      'encode',
+      reads=('autoencoder', 'encode'),
+      after=('autoencoder',),
+      models=AUTOENCODER,
+    ),
+    Stage(
+      'diffusion',
+      reads=('diffusion', 'augment', 'seed'),
+      after=('encode',),
+      models=AUTOENCODER,
+      checks=(pretrain.check,),
+    ),
+    Stage(
+      'adapt',
+      reads=('diffusion', 'adapt', 'seed'),
+      after=('encode', 'diffusion'),
+      models=('autoencoder', 'initial'),
+      checks=(
+        preflight.check_keeps_model,
+        preflight.check_sizes,
+        preflight.check_method,
+      ),
+      checks_if_new=(preflight.check_budget,),
+    ),
+    Stage(
+      'sample',
+      reads=('sample', *MODEL, 'seed'),
+      after=('adapt',),
+      models=SAMPLED,
+      checks=(preflight.check_requests,),
+    ),
+    Stage(
+      'counterfactual',
+      reads=('counterfactual', 'sample.ema_decay', 'sample.model', *MODEL, 'seed'),
+      after=('adapt',),
+      models=SAMPLED,
+    ),
+    Stage(
+      'evaluate',
+      reads=('evaluate', 'seed'),
+      after=('sample', 'counterfactual'),
+      models=SAMPLED,
+    ),
+    Stage('report', reads=(), after=('evaluate',), models=SAMPLED),
+  )
 }
-# Stages that use what the stage `adapt` left.
-USERS = ('sample', 'counterfactual', 'evaluate', 'report')
 
 
-def chosen(stages):
-  """'a,b' -> ('a', 'b') in the order of the pipeline; '' -> all.
+def chosen(stages: str) -> list[str]:
+  """'a,b' -> ['a', 'b'] in the order of the pipeline; '' -> all.
 
   Raises:
     ValueError: for a name that is no stage.
   """
-  names = [name for name in stages.split(',') if name] or list(parsing.STAGES)
-  unknown = set(names) - set(parsing.STAGES) - {'doctor', 'audit'}
+  names = [name for name in stages.split(',') if name] or list(STAGES)
+  unknown = set(names) - set(STAGES) - {'doctor', 'audit'}
   if unknown:
     raise ValueError(
       f'--stages names {", ".join(sorted(unknown))}; stages are '
-      f'{", ".join(parsing.STAGES)}; and doctor and audit, which train nothing.'
+      f'{", ".join(STAGES)}; and doctor and audit, which train nothing.'
     )
-  return [name for name in ('doctor', *parsing.STAGES, 'audit') if name in names]
+  return [name for name in ('doctor', *STAGES, 'audit') if name in names]
 
 
-def stage(*checks):
-  """Turns `function(config, work)` into a stage `(config, workdir)`.
+def stage(
+  function: Callable[[Run], dict | None],
+) -> Callable[[Config, str | os.PathLike], None]:
+  """Turns `function(run)`, named as in STAGES, into a stage `(config, workdir)`.
 
-  The stage is passed over when it was finished with the same config sections and the
-  same inputs; an interrupted one resumes from what its folder holds.
-
-  Args:
-    checks: (config, work) -> None; each refuses, by a ValueError, what the stage cannot
-      do, before anything is written.
+  Its summary is kept in done.json and in the log.
   """
+  name = function.__name__
 
-  def decorate(function):
-    name = function.__name__
+  @functools.wraps(function, assigned=('__module__', '__name__', '__doc__'), updated=())
+  def wrapped(config: Config, workdir: str | os.PathLike) -> None:
+    run = Run.open(config, workdir)
+    work = run.work
+    check_models(name, run)
+    mark, built_on = _fingerprint(name, run)
+    if work.finished(name) == mark:
+      print(f'{name}: up to date')
+      return
+    STAGES[name].check(run)
+    work.restart(name, mark)
+    work.log(name, event='start')
+    summary = function(run) or {}
+    work.finish(name, mark, built_on=built_on, **summary)
+    work.log(name, event='end', **summary)
 
-    @functools.wraps(function)
-    def run(config, workdir):
-      work = WorkFolder(workdir)
-      work.settle()
-      check_models(name, config, work)
-      mark, built_on = _fingerprint(name, config, work)
-      if work.finished(name) == mark:
-        print(f'{name}: up to date')
-        return
-      for check in checks:
-        check(config, work)
-      work.restart(name, mark)
-      work.log(name, event='start')
-      summary = function(config, work) or {}
-      work.finish(name, mark, built_on=built_on, **summary)
-      work.log(name, event='end', **summary)
-
-    return run
-
-  return decorate
+  del wrapped.__wrapped__  # help() would show its signature
+  return wrapped
 
 
-def will_start_anew(name, config, work):
+def will_start_anew(name: str, run: Run) -> bool:
   """Whether a stage will begin from nothing, once all before it are up to date."""
-  return planned(name, config, work) not in (
-    *(work.finished(name), work.interrupted(name)),
-  )
+  return planned(name, run) not in (run.work.finished(name), run.work.interrupted(name))
 
 
-def planned(name, config, work):
+def planned(name: str, run: Run) -> str | None:
   """The fingerprint that a stage will have once all before it are up to date."""
   if name == 'prepare':
-    return work.finished(name)
-  sections, upstream = _sections(name, config), DEPENDENCIES[name][1]
-  inputs = {before: planned(before, config, work) for before in upstream}
-  return fingerprint(config, sections, inputs)
+    return run.work.finished(name)
+  inputs = {before: planned(before, run) for before in STAGES[name].after}
+  return fingerprint(run.config, _sections(name, run.config), inputs)
 
 
-def check_models(name, config, work):
+def check_models(name: str, run: Run) -> None:
   """Refuses a config that the models which a stage uses were not trained with.
 
   Also models that do not belong together, because one was trained again since.
 
   Args:
     name: of the stage, or 'audit'.
+    run: of the config.
 
   Raises:
     ValueError: naming what differs and what to run.
   """
-  models, order = _models(name, config, work)
+  work, models = run.work, _models(name, run)
   for model in models:
     if work.finished(model) is None:
-      continue  # `require` says so, where it is needed
+      continue  # `Run.require` says so, where it is needed
     if model_record.read(work, model) is not None:
-      model_record.check(config, work, model)
-    elif work.finished(model) != _fingerprint(model, config, work)[0]:
+      model_record.check(run.config, work, model)
+    elif work.finished(model) != _fingerprint(model, run)[0]:
       raise ValueError(
         f'The model in {work.checkpoints(model)} was trained before models kept their '
         'settings, and the config is not the one that it was trained with, so it is '
         'not known to fit. Use that config (a config.json that was kept, or the flags '
         f'of that command), or train it again{model_record.again(model, ())}.'
       )
-  for later, earlier in order:
+  for later, earlier in _built_on(name, models, run.config):
     done = work.read_json('checkpoints', later, 'done.json') or {}
     before = done.get('built_on', {}).get(earlier)
     if before is not None and before != work.finished(earlier):
@@ -138,42 +222,44 @@ def check_models(name, config, work):
       )
 
 
-def _models(name, config, work):
-  """(stages whose models a stage uses, (later, earlier) stages that must fit)."""
-  if name == 'encode':
-    return ('autoencoder',), ()
-  if name == 'diffusion':
-    return ('autoencoder',), (('encode', 'autoencoder'),)
-  order = (('encode', 'autoencoder'), ('diffusion', 'encode'))
-  if name == 'audit' or (name == 'adapt' and config.adapt.init == 'diffusion'):
-    return ('autoencoder', 'diffusion'), order
-  if name == 'adapt':
-    return ('autoencoder',), order[:1]
-  if name not in USERS:
-    return (), ()
-  if system.sampled_stage(config, work) == 'diffusion':
-    return ('autoencoder', 'diffusion'), order
-  from_diffusion = config.adapt.init == 'diffusion'
-  order = (*order[: 1 + from_diffusion], ('adapt', 'encode'))
-  return ('autoencoder', 'adapt'), order
+def _models(name, run):
+  """The stages whose models a stage uses."""
+  if name == 'audit':
+    return ('autoencoder', 'diffusion')
+  found = {
+    'initial': 'diffusion' if run.config.adapt.init == 'diffusion' else None,
+    'sampled': system.sampled_stage(run.config, run.work),
+  }
+  models = (found.get(model, model) for model in STAGES[name].models)
+  return tuple(filter(None, models))
+
+
+def _built_on(name, models, config):
+  """(later, earlier) stages, of which the later must have used the earlier as it is."""
+  if not models or name == 'encode':
+    return []
+  pairs = [('encode', 'autoencoder')]
+  is_adapted = 'adapt' in models
+  if 'diffusion' in models or (is_adapted and config.adapt.init == 'diffusion'):
+    pairs.append(('diffusion', 'encode'))
+  return [*pairs, ('adapt', 'encode')] if is_adapted else pairs
 
 
 def _sections(name, config):
-  sections = DEPENDENCIES[name][0]
+  sections = STAGES[name].reads
   return (*sections, *drift_setting.unread(config)) if name == 'adapt' else sections
 
 
-def _fingerprint(name, config, work):
+def _fingerprint(name, run):
   """(mark of what a stage reads, marks of the stages that it builds on)."""
-  sections, upstream = _sections(name, config), DEPENDENCIES[name][1]
-  for before in upstream:
-    require(work, before)
-  built_on = {before: work.finished(before) for before in upstream}
+  config, work = run.config, run.work
+  for before in STAGES[name].after:
+    run.require(before)
+  built_on = {before: work.finished(before) for before in STAGES[name].after}
   inputs = dict(built_on)
   if name == 'prepare':
-    inputs['files'] = cohorts_of_config.listing_digest(
-      cohorts_of_config.cohorts(config.data)
-    )
+    cohorts = cohorts_of_config.cohorts(config.data)
+    inputs['files'] = cohorts_of_config.listing_digest(cohorts)
     inputs['store'] = store.VERSION
   if name == 'counterfactual':
     section = config.counterfactual
@@ -181,4 +267,4 @@ def _fingerprint(name, config, work):
       folder_scans.stamp(section.source),
       folder_scans.stamp(section.mask),
     )
-  return fingerprint(config, sections, inputs), built_on
+  return fingerprint(config, _sections(name, config), inputs), built_on

@@ -1,17 +1,23 @@
-"""What the stage `adapt` begins from: versions of the scans, parameters, class samples.
+"""What the stage `adapt` begins from: losses, parameters, class samples.
 
-All are settled before the first private step: the versions of a volume from this
-volume and a seed, the parameters and the class samples from public data alone.
+All are settled before the first private step, from public data and from shapes alone.
 """
+
+import dataclasses
+import pathlib
+from typing import Any
 
 import jax
 import numpy as np
 
 from ldm_jax import atomic
 from ldm_jax.data.batching import epoch_batch
-from ldm_jax.pipeline import inputs
+from ldm_jax.diffusion.drift import Drift
+from ldm_jax.models.conditions import earlier_visit
+from ldm_jax.pipeline.run import Run
 from ldm_jax.synthesis import generate
 from ldm_jax.training import (
+  checkpoint,
   denoising_loss,
   drift_setting,
   methods,
@@ -20,39 +26,94 @@ from ldm_jax.training import (
   state,
   unreachable,
 )
-from ldm_jax.training.mesh import make_mesh
+from ldm_jax.training.mesh import put_state
+from ldm_jax.types import PyTree, Shape
 from ldm_jax.workfolder import progress_bar
 
 CLASS_SAMPLES = 'class_samples.npz'
 
 
-def parameters(config, work, params):
+@dataclasses.dataclass(frozen=True)
+class Start:
+  """Where fine-tuning starts.
+
+  Attributes:
+    losses: of `denoising_loss.configured_losses`.
+    trained: flat parameters that the method trains.
+    frozen: flat parameters that it does not, on the devices.
+    class_samples: latents of the class for the loss, {} if it asks for none.
+    base: flat parameters that later stages load from the stage `diffusion`.
+  """
+
+  losses: Any
+  trained: dict[str, Any]
+  frozen: dict[str, Any]
+  class_samples: dict[str, Any]
+  base: dict[str, Any]
+
+
+def find(run: Run, latent_shape: Shape, drift: Drift | None) -> Start:
+  """The start of the stage `adapt`, for latents of the shape (...,c)."""
+  losses, params = losses_and_params(run, latent_shape, drift)
+  trained, frozen = parameters(run, params)
+  if run.config.adapt.privacy is not None:
+    trained, frozen = leave_out_idle(run, latent_shape, trained, frozen)
+  samples = class_samples(run, params, run.work.checkpoints('adapt'))
+  return Start(
+    losses,
+    trained | pair_parameters(run, latent_shape),
+    put_state(run.mesh, frozen),
+    put_state(run.mesh, samples),
+    state.flatten(params) if run.config.adapt.init == 'diffusion' else {},
+  )
+
+
+def losses_and_params(
+  run: Run, latent_shape: Shape, drift: Drift | None
+) -> tuple[Any, PyTree]:
+  """(losses of fine-tuning, nested parameters of the network before it)."""
+  losses = denoising_loss.configured_losses(
+    run.config, run.denoiser, run.schedule, drift, adapting=True
+  )
+  if run.config.adapt.init != 'diffusion':
+    return losses, run.initial_denoiser(latent_shape)
+  run.require('diffusion')
+  return losses, checkpoint.load_params(run.work.checkpoints('diffusion'))
+
+
+def parameters(run: Run, params: PyTree) -> tuple[dict, dict]:
   """Flat (trained, frozen) parameters that the method of `config.adapt` begins with.
 
   Args:
+    run: of the config.
     params: nested, of the network as it is before.
 
   Raises:
-    ValueError: if the network has not what the method trains.
+    ValueError: the network lacks what the method trains.
   """
-  section, like = config.adapt, None
+  section, like = run.config.adapt, None
   flat = state.flatten(params)
   if methods.METHODS[section.method].starts_at_class:
-    like = class_token(config, work, params)
-  new = methods.added(section, flat, inputs.key(config, 'adapters'), like)
+    like = class_token(run, params)
+  new = methods.added(section, flat, run.key('adapters'), like)
   return methods.partition(section.method, {**flat, **new})
 
 
-def class_token(config, work, params):
+def pair_parameters(run: Run, latent_shape: Shape) -> dict[str, Any]:
+  """Flat parameters that read pairs, which every method trains; {} without pairs."""
+  if not run.config.adapt.pairs.use:
+    return {}
+  return earlier_visit.added(run.denoiser, latent_shape)
+
+
+def class_token(run: Run, params: PyTree) -> jax.Array:
   """Mean (width,) of the tokens that the network makes of the public conditions.
 
   It stands for the class of what pre-training saw, as the word 'dog' does for a dog.
   """
-  public = inputs.splits(config, work)['public']
-  module = networks.denoiser(config, public.schema)
-  conditions = inputs.conditions(config, public)
+  conditions = run.conditions(run.splits['public'])
   describe = jax.jit(
-    lambda params, c: module.apply({'params': params}, c, method='describe')[0]
+    lambda params, c: run.denoiser.apply({'params': params}, c, method='describe')[0]
   )
   context = describe(params, conditions)
   tokens, there = context if isinstance(context, tuple) else (context, None)
@@ -61,51 +122,53 @@ def class_token(config, work, params):
   return (tokens * there[..., None]).sum((0, 1)) / there.sum()
 
 
-def class_samples(config, work, params, folder=None):
+def class_samples(
+  run: Run, params: PyTree, folder: pathlib.Path | None = None
+) -> dict[str, Any]:
   """Latents that stand for the class, where the method's loss asks for them.
 
   They are drawn from the pre-trained network under conditions of the public cohort, or
-  are latents of this cohort (adapt.prior.source): public either way. Drawn once a run
-  and kept beside the checkpoint, so that a resumed run has the same.
+  are latents of this cohort (adapt.prior.source): public either way. They are drawn
+  once a run and stored beside the checkpoint, so that a resumed run has the same.
 
   Args:
+    run: of the config.
     params: nested, of the pre-trained network.
-    folder: where they are kept; None keeps nothing.
+    folder: where they are stored; None stores nothing.
 
   Returns:
     {'prior/z' (n,...,c) normalised, 'prior/conditions' (n,k)}, or {}.
   """
-  section = config.adapt.prior
+  config, section = run.config, run.config.adapt.prior
   if not methods.prior_weight(config.adapt):
     return {}
   path = folder and folder / CLASS_SAMPLES
   if path and path.is_file():
     with np.load(path) as kept:
       return {f'{prior_preservation.GROUP}/{name}': kept[name] for name in kept.files}
-  public = inputs.splits(config, work)['public']
-  everyone, latents = inputs.conditions(config, public), inputs.latents(work, public)
+  public = run.splits['public']
+  everyone, latents = run.conditions(public), run.latents(public)
   rows = epoch_batch(len(everyone), section.num, config.seed, 0, wrap=True)
   z, conditions = latents[rows], everyone[rows]
   if section.source == 'generated':
-    z = _generated(config, params, public.schema, z.shape[1:], conditions)
+    z = _generated(run, params, z.shape[1:], conditions)
   found = {'z': z, 'conditions': conditions}
   if path:
     atomic.write_arrays(path, **found)
   return {f'{prior_preservation.GROUP}/{name}': leaf for name, leaf in found.items()}
 
 
-def _generated(config, params, schema, latent_shape, conditions):
-  section, module = config.adapt.prior, networks.denoiser(config, schema)
-  # Of several processes each draws all: the same numbers, and none waits for another.
-  mesh = make_mesh(**config.mesh) if jax.process_count() == 1 else None
+def _generated(run, params, latent_shape, conditions):
+  section = run.config.adapt.prior
   sampler = generate.make_sampler(
-    lambda params, *inputs: module.apply({'params': params}, *inputs),
-    networks.schedule(config),
+    lambda params, *inputs: run.denoiser.apply({'params': params}, *inputs),
+    run.schedule,
     latent_shape,
     num_steps=section.steps,
-    prediction=config.diffusion.prediction,
+    prediction=run.config.diffusion.prediction,
     guidance=section.guidance,
-    mesh=mesh,
+    # With several processes each draws all: the same numbers, and none waits.
+    mesh=run.mesh if jax.process_count() == 1 else None,
   )
   with progress_bar('class samples', len(conditions), 'latent') as advance:
     return generate.generate(
@@ -113,47 +176,49 @@ def _generated(config, params, schema, latent_shape, conditions):
       lambda z: z,
       params,
       conditions,
-      inputs.key(config, 'prior'),
+      run.key('prior'),
       batch_size=section.batch_size,
       progress=advance,
     )
 
 
-def leave_out_idle(config, work, split, latent_shape, trained, frozen):
+def leave_out_idle(
+  run: Run, latent_shape: Shape, trained: dict, frozen: dict
+) -> tuple[dict, dict]:
   """Moves parameters that would gather nothing but noise from trained to frozen.
 
-  Found once a run, from shapes alone (see training.unreachable), and kept beside the
-  checkpoint, so that a resumed run trains the same parameters.
+  They are found once a run, from shapes alone (see training.unreachable), and stored
+  beside the checkpoint, so that a resumed run trains the same parameters.
   """
-  place = ('checkpoints', 'adapt', 'idle.json')
+  place, work = ('checkpoints', 'adapt', 'idle.json'), run.work
   names = work.read_json(*place)
   if names is None:
-    probe = config.copy_and_resolve_references()
-    # What stands for a dropped condition must be seen, however rarely it is needed.
-    for section, key in (
-      (probe.diffusion, 'drop_probability'),
-      (probe.diffusion.text, 'missing_probability'),
-    ):
-      section[key] = 0.5 if 0 < section[key] < 1 else section[key]
-    probe.adapt.pairs.use = False  # what reads them is no part of `trained` yet
-    losses = denoising_loss.configured_losses(
-      probe,
-      networks.denoiser(probe, split.schema),
-      networks.schedule(probe),
-      drift_setting.in_training(config, work),
-      adapting=True,
-    )
-    names = unreachable.idle(
-      losses,
-      trained,
-      frozen,
-      latent_shape,
-      len(split.schema),
-      inputs.conditions(config, split).shape[1],
-    )
+    names = _idle(run, latent_shape, trained, frozen)
     work.write_json(names, *place)
     if names:
       work.log('adapt', not_trained=names, reason='no gradient reaches them')
       print(f'adapt: not trained, since no gradient reaches them: {", ".join(names)}')
   left = {path: leaf for path, leaf in trained.items() if path not in set(names)}
   return left, {**frozen, **{path: trained[path] for path in names}}
+
+
+def _idle(run, latent_shape, trained, frozen):
+  probe = run.config.copy_and_resolve_references()
+  # What stands for a dropped condition must be seen, however rarely it is needed.
+  for section, key in (
+    (probe.diffusion, 'drop_probability'),
+    (probe.diffusion.text, 'missing_probability'),
+  ):
+    section[key] = 0.5 if 0 < section[key] < 1 else section[key]
+  probe.adapt.pairs.use = False  # what reads pairs is not part of `trained` yet
+  losses = denoising_loss.configured_losses(
+    probe,
+    networks.denoiser(probe, run.schema),
+    networks.schedule(probe),
+    drift_setting.in_training(run.config, run.work),
+    adapting=True,
+  )
+  num_conditions = run.conditions(run.splits['private']).shape[1]
+  return unreachable.idle(
+    losses, trained, frozen, latent_shape, len(run.schema), num_conditions
+  )

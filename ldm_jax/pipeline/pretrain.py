@@ -1,0 +1,73 @@
+"""The stage `diffusion` in parts: the denoiser is learned from public latents."""
+
+import numpy as np
+
+from ldm_jax.data.batching import epoch_batch
+from ldm_jax.data.prefetch import Ahead
+from ldm_jax.data.store.split import Split
+from ldm_jax.pipeline import encode
+from ldm_jax.pipeline.run import Run
+from ldm_jax.training import checkpoint, denoising_loss, loop, networks, state
+from ldm_jax.training.mesh import put_examples
+from ldm_jax.training.plain_step import plain_step
+from ldm_jax.types import PyTree
+
+
+def check(run: Run) -> None:
+  """Refuses a diffusion.init that is not there or does not fit.
+
+  Raises:
+    ValueError: naming what is missing or where the shapes differ.
+  """
+  init = run.config.diffusion.init
+  if init:
+    shapes, _ = networks.denoiser_shapes(run.config, run.schema)
+    checkpoint.check_fits(init, shapes['unet'], 'diffusion.init')
+
+
+def fit(run: Run, split: Split) -> PyTree:
+  """Trains the denoiser on a public split; returns its parameters, averaged."""
+  section, key = run.config.diffusion, run.key('diffusion')
+  latents, conditions = examples(run, split)
+  params = run.initial_denoiser(latents.shape[1:])
+  if section.init:
+    unet = checkpoint.load_into(section.init, params['unet'], 'diffusion.init')
+    params = {**params, 'unet': unet}
+  losses = denoising_loss.configured_losses(run.config, run.denoiser, run.schedule)
+  optimizer = denoising_loss.optimizer(section.learning_rate, section.steps)
+  step = plain_step(
+    denoising_loss.example_losses(losses), optimizer, run.mesh, section.ema_decay
+  )
+  redraw = encode.redraw(run, split)
+
+  def batch_of(number):
+    chosen = epoch_batch(
+      len(latents), section.batch_size, run.config.seed, number, True
+    )
+    z = redraw(latents[chosen], chosen, number)
+    return put_examples(run.mesh, {'z': z, 'attributes': conditions[chosen]})
+
+  with Ahead(batch_of, section.steps) as batch:
+    final = loop.train(
+      lambda current, number: step(current, {}, batch(number), key),
+      state.create(state.flatten(params), optimizer),
+      section.steps,
+      mesh=run.mesh,
+      **run.loop_arguments('diffusion'),
+    )
+  return state.unflatten(final.ema)
+
+
+def examples(run: Run, split: Split) -> tuple[np.ndarray, np.ndarray]:
+  """Normalised latents (n,...,c) and conditions (n,k) of a public split.
+
+  With `augment.copies` = m, n is 1 + m times the number of volumes.
+  """
+  copies = run.config.augment.copies
+  latents = encode.with_copies(
+    run,
+    split,
+    copies,
+    lambda indices, copy: run.public_volumes(split, indices, 'copy', copy, indices[0]),
+  )
+  return latents, np.tile(run.conditions(split), (1 + copies, 1))

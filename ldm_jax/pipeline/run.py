@@ -1,0 +1,289 @@
+"""What a stage works with: one object per stage, each part opened once.
+
+config, work              settings; the work folder
+spec, prepared, splits    preprocessing; the prepared cohorts
+latents, conditions       what a network learns from
+encoder, denoiser, system networks, untrained or trained
+ledger                    of the private cohort
+mesh, key, schedule       devices, public random keys, noise levels
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from ldm_jax.config import parsing
+from ldm_jax.data import cohorts_of_config
+from ldm_jax.data.cohorts.attributes import Schema
+from ldm_jax.data.preprocessing import preprocess
+from ldm_jax.data.preprocessing.augment import augment
+from ldm_jax.data.readers.grid import centred_affine
+from ldm_jax.data.store import latents as stored_latents
+from ldm_jax.data.store import store, text_embeddings
+from ldm_jax.data.store.split import Split
+from ldm_jax.diffusion.schedules import Schedule
+from ldm_jax.models.denoisers.conditional import ConditionalDenoiser
+from ldm_jax.pipeline import private_ledger
+from ldm_jax.privacy.ledger import Ledger
+from ldm_jax.synthesis import system as trained_system
+from ldm_jax.training import checkpoint, encoding, mesh, model_record, networks
+from ldm_jax.types import Config, PyTree, Shape
+from ldm_jax.workfolder import WorkFolder
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """A config and a work folder, and what follows from both.
+
+  A stage gets a Run of its own: what it opens here is not written by this stage later.
+
+  Attributes:
+    config: of the run.
+    work: its folder.
+  """
+
+  config: Config
+  work: WorkFolder
+
+  @classmethod
+  def open(cls, config: Config, workdir: str | os.PathLike) -> Run:
+    """A Run on a folder, in which a replacement of results that was cut is completed.
+
+    Raises:
+      ValueError: the folder cannot be written.
+    """
+    work = WorkFolder(workdir)
+    work.settle()
+    return cls(config, work)
+
+  # Settings
+
+  @functools.cached_property
+  def spec(self) -> preprocess.Spec:
+    """The preprocessing that the config asks for."""
+    return preprocess.Spec.from_config(parsing.to_plain(self.config.data.preprocess))
+
+  @functools.cached_property
+  def mesh(self) -> jax.sharding.Mesh:
+    """The devices, as config.mesh arranges them."""
+    return mesh.make_mesh(**self.config.mesh)
+
+  @functools.cached_property
+  def schedule(self) -> Schedule:
+    """The noise levels of config.diffusion.schedule."""
+    return networks.schedule(self.config)
+
+  def key(self, purpose: str) -> jax.Array:
+    """PRNG key of one purpose; public, unlike the noise key of private training."""
+    config = self.config
+    key = jax.random.fold_in(jax.random.key(config.seed), zlib.crc32(purpose.encode()))
+    own = {'adapt': config.adapt.seed, 'sample': config.sample.seed}.get(purpose)
+    return jax.random.fold_in(key, own) if own else key
+
+  def loop_arguments(self, name: str) -> dict[str, Any]:
+    """The arguments of `training.loop.train` that are the same for every stage."""
+    section = self.config.run
+    # Steps of `adapt` are few and long (a whole batch of patients each).
+    rarest = 10 if name == 'adapt' else section.checkpoint_every
+    return {
+      'folder': self.work.checkpoints(name),
+      'log': functools.partial(self.work.log, name),
+      'title': name,
+      'log_every': section.log_every,
+      'checkpoint_every': min(section.checkpoint_every, rarest),
+    }
+
+  def require(self, name: str) -> None:
+    """Raises ValueError when the stage `name` has not been finished."""
+    if self.work.finished(name) is None:
+      raise ValueError(
+        f'The stage {name!r} has not been run in {self.work.root}. Run it first: '
+        f'--stages={name},... or leave --stages away to run all.'
+      )
+
+  # Data
+
+  @functools.cached_property
+  def prepared(self) -> dict[str, Split]:
+    """Name -> Split of the prepared cohorts, also while `prepare` still runs."""
+    work = self.work
+    return {
+      name: store.open_split(
+        work.store, name, spec=self.spec, index=work.found('store', f'{name}.json')
+      )
+      for name in cohorts_of_config.NAMES
+      if self.config.data[name].layout
+    }
+
+  @property
+  def splits(self) -> dict[str, Split]:
+    """Name -> Split of the prepared cohorts, as the models of the folder know them.
+
+    Raises:
+      ValueError: `prepare` has not finished, or the cohorts are not preprocessed as the
+        autoencoder's volumes were.
+    """
+    self.require('prepare')
+    learned = self.work.read_json('checkpoints', 'autoencoder', 'preprocess.json')
+    for split in self.prepared.values() if learned else ():
+      split.check_spec(learned['spec'])
+    return self.prepared
+
+  @property
+  def schema(self) -> Schema:
+    """The attributes, which all cohorts of a config share."""
+    return next(iter(self.prepared.values())).schema
+
+  def conditions(self, split: Split) -> np.ndarray:
+    """Encoded attributes (n,k) of a split, followed by its embedded text if used.
+
+    Raises:
+      ValueError: text that is not there or does not fit.
+    """
+    section = self.config.diffusion.text
+    if not section.files:
+      return split.attributes
+    embedded = text_embeddings.read(
+      section.files, split, section.num_tokens, section.width
+    )
+    return np.concatenate([split.attributes, embedded], 1)
+
+  def public_volumes(
+    self, split: Split, indices: np.ndarray, *draw: str | int
+  ) -> np.ndarray:
+    """Volumes (n,d,h,w,1) of a public split, transformed if `augment` makes copies.
+
+    Args:
+      split: a public cohort.
+      indices: (n,) of its entries.
+      draw: names this draw, so that an interrupted run draws the same again.
+    """
+    config, volumes = self.config, split.volumes(indices)
+    if not config.augment.copies:
+      return volumes
+    options = {
+      name: value for name, value in config.augment.items() if name != 'copies'
+    }
+    words = [zlib.crc32(str(word).encode()) for word in draw]
+    return augment(volumes, np.random.default_rng((config.seed, *words)), **options)
+
+  @property
+  def sample_affine(self) -> np.ndarray:
+    """(4,4) of a synthetic volume: the cohort's median spacing, centred, along RAS."""
+    split, count = next(iter(self.splits.values())), 50
+    spacings = [
+      np.linalg.norm(split.affine(index)[:3, :3], axis=0)
+      for index in range(min(len(split), count))
+    ]
+    return centred_affine(split.shape, np.median(spacings, axis=0))
+
+  # Latents
+
+  @functools.cached_property
+  def encoder(self) -> tuple[Callable[[np.ndarray], jax.Array], PyTree]:
+    """(jitted x (b,d,h,w,1) -> posterior mean (b,...,c), parameters) as trained."""
+    params = checkpoint.load_params(self.work.checkpoints('autoencoder'))
+    module = networks.autoencoder(self.config.autoencoder)
+    return jax.jit(
+      lambda x: module.apply({'params': params}, x, method='encode')[0]
+    ), params
+
+  @functools.cached_property
+  def statistics(self) -> dict[str, list[float]]:
+    """{'mean', 'std'} per channel (c) of the public latents."""
+    return self.work.read_json('checkpoints', 'encode', 'latent_statistics.json')
+
+  def normalise(self, z: np.ndarray | jax.Array) -> np.ndarray:
+    """Latents (...,c) in units of the public statistics."""
+    return np.asarray(
+      encoding.normalise(z, self.statistics['mean'], self.statistics['std'])
+    )
+
+  def stored(self, split: Split, kind: str = 'mean') -> np.ndarray | None:
+    """What `encode` stored of a split (n,...,c), memory-mapped, or None."""
+    tag = self.work.read_json('checkpoints', 'encode', 'done.json')['tag']
+    return stored_latents.read(self.work.store, split, tag, kind)
+
+  def latents(self, split: Split) -> np.ndarray:
+    """Normalised latents (n,...,c) of a prepared split, in memory.
+
+    Raises:
+      ValueError: the stage `encode` has not stored them.
+    """
+    self.require('encode')
+    found = self.stored(split)
+    if found is None:
+      raise ValueError(
+        f'The store has no latents of the cohort {split.name!r} by this autoencoder. '
+        'Run the stage encode again: --stages=encode.'
+      )
+    return self.normalise(np.asarray(found))
+
+  # Networks
+
+  @functools.cached_property
+  def denoiser(self) -> ConditionalDenoiser:
+    """The denoising network, without parameters."""
+    return networks.denoiser(self.config, self.schema)
+
+  def initial_denoiser(self, latent_shape: Shape) -> PyTree:
+    """Nested parameters of the denoiser before any training, for latents (...,c)."""
+    return networks.initial_denoiser(
+      self.denoiser, self.key('init'), latent_shape, len(self.schema)
+    )
+
+  @functools.cached_property
+  def system(self) -> trained_system.Trained:
+    """The trained system that samples and edits.
+
+    Raises:
+      ValueError: a stage has not finished, or was trained with other attributes.
+    """
+    split = next(iter(self.splits.values()))
+    stage = trained_system.sampled_stage(self.config, self.work)
+    model_record.check_schema(self.work, stage, split.schema)
+    return trained_system.load(self.config, self.work, split.schema, split.shape)
+
+  def reconstruct(self, x: np.ndarray) -> jax.Array:
+    """x (b,d,h,w,1) encoded and decoded by the trained autoencoder."""
+    return self.system.decode(self.system.encode(x))
+
+  def learned_once(self, name: str, mark: str, learn: Callable[[], PyTree]) -> PyTree:
+    """Parameters of a network beside the stages, learned anew when its mark changes.
+
+    Args:
+      name: of its folder in checkpoints/.
+      mark: digest of everything it is learned from.
+      learn: () -> nested parameters; it resumes from the folder of `name`.
+    """
+    work = self.work
+    if work.finished(name) != mark:
+      work.restart(name, mark)
+      checkpoint.save_params(work.checkpoints(name), learn())
+      work.finish(name, mark)
+    return checkpoint.load_params(work.checkpoints(name))
+
+  # Privacy
+
+  @functools.cached_property
+  def ledger(self) -> Ledger:
+    """The ledger of the private cohort; it reads its file at every question.
+
+    Raises:
+      ValueError: it has lost releases that the work folder knows of.
+    """
+    patients = self.prepared['private'].patient_names
+    return private_ledger.open_ledger(self.config, self.work, patients)
+
+  @property
+  def name(self) -> str:
+    """The random name that this run of `adapt` keeps when it resumes."""
+    return self.work.read_json('checkpoints', 'adapt', 'started.json')['run']
