@@ -22,7 +22,8 @@ import numpy as np
 from ldm_jax.config import parsing
 from ldm_jax.config.defaults import defaults
 from ldm_jax.diffusion import process, shift
-from ldm_jax.pipeline import drift_search, inputs, private_releases
+from ldm_jax.pipeline import drift_search, private_releases
+from ldm_jax.pipeline.run import Run
 from ldm_jax.privacy import accounting, releases, secret_key
 from ldm_jax.synthesis.drift_probe import Asked
 from ldm_jax.training import networks
@@ -71,11 +72,11 @@ def synthetic(num_patients):
 
 def of_work_folder(config, work):
   """As `synthetic`, of a run."""
-  found = inputs.splits(config, work)
+  run = Run(config, work)
   public, target = (
-    drift_search.parts(config, work, found[name]) for name in ('public', 'private')
+    drift_search.cohort(run, run.splits[name]) for name in ('public', 'private')
   )
-  return drift_search.network(config, work, found['private']), public[2:], target[2:]
+  return drift_search.network(run), public[2:], target[2:]
 
 
 def measure(asked, public, target, search, epsilons, seeds):

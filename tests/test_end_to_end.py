@@ -94,7 +94,7 @@ def untrained(monkeypatch):
     raise AssertionError('a stage that trains was reached')
 
   for name in ('autoencoder', 'diffusion'):
-    monkeypatch.setattr(stages, name, reached)
+    monkeypatch.setitem(stages.STAGES, name, reached)
 
 
 # What lies in the folder

@@ -52,7 +52,11 @@ MOMENTS = (
   ('ldm_jax.atomic:write_bytes', 5, 'before'),  # prepare
   ('ldm_jax.training.checkpoint:Checkpoints.save', 2, 'before'),  # autoencoder
   ('ldm_jax.training.checkpoint:save_params', 1, 'before'),
-  ('ldm_jax.stages:epoch_batch', 4, 'before'),  # diffusion, between checkpoints
+  (
+    'ldm_jax.pipeline.pretrain:epoch_batch',
+    4,
+    'before',
+  ),  # diffusion, between checkpoints
   ('ldm_jax.privacy.ledger:Ledger.record_all', 1, 'before'),  # adapt: a key, no release
   ('ldm_jax.privacy.ledger:Ledger.record_all', 1, 'after'),  # a release, no step
   ('ldm_jax.privacy.sampling:PoissonSampler.draw', 4, 'after'),

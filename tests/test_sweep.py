@@ -10,7 +10,8 @@ import pytest
 from scipy import stats
 
 from ldm_jax.config import ablations, parsing
-from ldm_jax.pipeline import private_budget, runner
+from ldm_jax.pipeline import runner
+from ldm_jax.pipeline.run import Run
 from ldm_jax.report import sweep_table
 from ldm_jax.workfolder import WorkFolder
 
@@ -261,12 +262,12 @@ def test_a_fine_tuning_that_an_arm_was_given_is_up_to_date_there(tmp_path, finis
   changed = {'sample.ema_decay': 0.9, 'sample.seed': 3, 'evaluate.num_bootstrap': 0}
   later = parsing.override(config, changed)
   work = WorkFolder(arm)
-  assert not runner.will_start_anew('adapt', later, work)
+  assert not runner.will_start_anew('adapt', Run(later, work))
   assert work.finished('adapt') == WorkFolder(first).finished('adapt')
-  assert private_budget.private_ledger(later, work).releases()
+  assert Run(later, work).ledger.releases()
   for override in ({'adapt.seed': 1}, {'adapt.privacy.epsilon': 5.0}):
     other = parsing.override(config, override)
-    assert runner.will_start_anew('adapt', other, work)
+    assert runner.will_start_anew('adapt', Run(other, work))
     assert sweep.fine_tuning(override) != sweep.fine_tuning({})
   assert sweep.fine_tuning(changed) == sweep.fine_tuning({})
 

@@ -11,13 +11,8 @@ import pytest
 from ldm_jax.config import parsing
 from ldm_jax.diffusion import shift
 from ldm_jax.models.denoisers.conditional import ConditionalDenoiser
-from ldm_jax.pipeline import (
-  drift_search,
-  inputs,
-  private_budget,
-  private_releases,
-  runner,
-)
+from ldm_jax.pipeline import drift_search, private_releases, runner
+from ldm_jax.pipeline.run import Run
 from ldm_jax.privacy import accounting, releases, secret_key
 from ldm_jax.training import drift_setting
 from ldm_jax.workfolder import WorkFolder
@@ -52,10 +47,10 @@ def unspent(finished, tmp_path_factory):
 
 
 def begun(unspent, place, config):
-  """A copy in which the stage `adapt` has begun, and its private cohort."""
-  work = WorkFolder(shutil.copytree(unspent, place))
-  work.restart('adapt', 'mark')
-  return work, inputs.splits(config, work)['private']
+  """A copy in which the stage `adapt` has begun."""
+  run = Run.open(config, shutil.copytree(unspent, place))
+  run.work.restart('adapt', 'mark')
+  return run
 
 
 def counted(monkeypatch):
@@ -73,9 +68,9 @@ def test_the_searches_that_see_the_target_are_compiled_once_and_mark_its_patient
   unspent, tmp_path, monkeypatch
 ):
   config = searching('loss', **{'adapt.privacy': None})
-  work, split = begun(unspent, tmp_path / 'work', config)
-  calls = counted(monkeypatch)
-  drift = drift_search.find(config, work, split)
+  run = begun(unspent, tmp_path / 'work', config)
+  work, calls = run.work, counted(monkeypatch)
+  drift = drift_search.find(run)
   assert len(calls) == 1, 'one trace serves the grid and all patients'
   found = work.read_json(*drift_setting.FOUND)
   assert found['internal'] and found['grid'] == list(GRID)
@@ -86,7 +81,7 @@ def test_the_searches_that_see_the_target_are_compiled_once_and_mark_its_patient
   assert work.path('checkpoints', 'adapt', 'drift.png').read_bytes()[1:4] == b'PNG'
   # What was found is kept, for a resumed run and for sampling.
   calls.clear()
-  again = drift_search.find(config, work, split)
+  again = drift_search.find(run)
   assert not calls and (again.value if again else 0.0) == best
   sampled = drift_setting.in_sampling(config, work)
   assert (sampled.value if sampled else 0.0) == best
@@ -96,9 +91,9 @@ def test_grid_and_closed_form_ask_the_network_as_sampling_will(
   unspent, tmp_path, monkeypatch
 ):
   config = searching('grid', **{'adapt.privacy': None})
-  work, split = begun(unspent, tmp_path / 'work', config)
-  question = drift_search.network(config, work, split)
-  target = drift_search.parts(config, work, split)
+  run = begun(unspent, tmp_path / 'work', config)
+  question = drift_search.network(run)
+  target = drift_search.cohort(run, run.splits['private'])
   calls = counted(monkeypatch)
   found = drift_search.grid(question, target)
   assert len(calls) <= 4, 'sampling, trial, and sampling after it, each traced once'
@@ -123,9 +118,9 @@ def test_a_private_search_is_one_recorded_release_computed_once(
   search, unspent, tmp_path, monkeypatch
 ):
   config = searching(search)
-  work, split = begun(unspent, tmp_path / 'work', config)
-  book = private_budget.private_ledger(config, work)
-  question = drift_search.network(config, work, split)
+  run = begun(unspent, tmp_path / 'work', config)
+  work, book = run.work, run.ledger
+  question = drift_search.network(run)
   monkeypatch.setattr(drift_search, 'network', lambda *_: question)  # compiled once
 
   def killed(*args):
@@ -135,10 +130,10 @@ def test_a_private_search_is_one_recorded_release_computed_once(
   with monkeypatch.context() as patch:
     patch.setattr(releases, 'private_parts', killed)
     with pytest.raises(KeyboardInterrupt):
-      drift_search.find(config, work, split)
+      drift_search.find(run)
   recorded = book.releases()
   assert work.read_json(*drift_setting.FOUND) is None
-  drift_search.find(config, work, split)
+  drift_search.find(run)
   assert book.releases() == recorded, 'a resumed run recorded another release'
   first = work.read_json(*drift_setting.FOUND)
   events = [accounting.event(entry) for entry in recorded]
@@ -153,25 +148,23 @@ def test_a_private_search_is_one_recorded_release_computed_once(
   work.path(*drift_setting.FOUND).unlink()
   work.path(*private_releases.DRIFT).unlink()
   monkeypatch.setattr(drift_search, 'solve', lambda *_: {'value': 0.0})
-  drift_search.find(config, work, split)
+  drift_search.find(run)
   assert work.read_json(*private_releases.DRIFT) == kept
 
   # Another run with the same question takes the kept numbers and spends on training.
   work.restart('adapt', 'another mark')
   assert work.read_json(*drift_setting.FOUND) is None
-  wanted = private_releases.wanted_drift(config, work, 'another run')
+  wanted = private_releases.wanted_drift(run, 'another run')
   assert wanted['id'] not in {entry['id'] for entry in recorded}
-  assert private_releases.planned(config, work, book, 'another run') == []
+  assert private_releases.planned(run, 'another run') == []
   # Another question is another release.
-  other = searching(search, **{'adapt.drift.clip_norm': 0.7})
-  assert len(private_releases.planned(other, work, book, 'another run')) == 1
+  other = Run(searching(search, **{'adapt.drift.clip_norm': 0.7}), work)
+  assert len(private_releases.planned(other, 'another run')) == 1
   with pytest.raises(ValueError, match='not recorded'):
     private_releases.publish_once(
-      private_releases.wanted_drift(other, work, 'another run'),
+      other,
+      private_releases.wanted_drift(other, 'another run'),
       private_releases.DRIFT,
-      work,
-      split,
-      book,
       secret_key.new_noise_key(0),
       lambda key: pytest.fail('computed without being recorded'),
     )
@@ -179,9 +172,9 @@ def test_a_private_search_is_one_recorded_release_computed_once(
 
 def test_the_losses_of_a_patient_know_no_other_patient(unspent, tmp_path):
   config = searching('private_loss')
-  work, split = begun(unspent, tmp_path / 'work', config)
-  question = drift_search.network(config, work, split)
-  examples, names = drift_search.parts(config, work, split)[2:]
+  run = begun(unspent, tmp_path / 'work', config)
+  question = drift_search.network(run)
+  examples, names = drift_search.cohort(run, run.splits['private'])[2:]
   whole, rest = question.losses(names, examples), [5, 3, 1]
   names = [names[index] for index in rest]
   fewer = {name: leaf[rest] for name, leaf in examples.items()}
@@ -198,19 +191,19 @@ def test_private_patients_are_not_searched_without_noise_under_privacy(
     searching('loss'),
     searching('private_mean', **{'adapt.privacy': None}),
   ):
-    work, split = begun(unspent, tmp_path / config.adapt.drift.search, config)
+    run = begun(unspent, tmp_path / config.adapt.drift.search, config)
     with pytest.raises(ValueError, match=r'private_mean.*private_loss'):
-      drift_search.find(config, work, split)
-    assert private_budget.private_ledger(config, work).releases() == []
+      drift_search.find(run)
+    assert run.ledger.releases() == []
 
 
 def test_a_drift_of_sampling_alone_trains_nothing_anew(tmp_path):
   work = WorkFolder(tmp_path)
-  mark = lambda name, **flags: runner.planned(name, asked(**flags), work)
+  mark = lambda name, **flags: runner.planned(name, Run(asked(**flags), work))
   for name in ('prepare', 'autoencoder', 'encode', 'diffusion', 'adapt', 'sample'):
     work.restart(name, mark(name) or 'prepared')
     work.finish(name, mark(name) or 'prepared')
-  anew = lambda name, **flags: runner.will_start_anew(name, asked(**flags), work)
+  anew = lambda name, **flags: runner.will_start_anew(name, Run(asked(**flags), work))
   assert not anew('adapt') and not anew('sample')
   assert not anew('adapt', **{'adapt.drift.sampling': False})
   assert anew('sample', **{'adapt.drift.sampling': False})

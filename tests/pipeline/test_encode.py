@@ -10,6 +10,7 @@ import pytest
 from ldm_jax import main
 from ldm_jax.data.store import latents, store
 from ldm_jax.pipeline import encode
+from ldm_jax.pipeline.run import Run
 from ldm_jax.workfolder import WorkFolder
 
 MICRO = pathlib.Path(__file__).parents[1] / 'micro.py'
@@ -48,10 +49,11 @@ def test_a_redrawn_latent_has_the_posterior_s_mean_and_deviation(tmp_path, copie
   work.write_json(statistics, 'checkpoints', 'encode', 'latent_statistics.json')
   split = Keys(['a', 'b', 'c'])
   config = types.SimpleNamespace(seed=3, encode=types.SimpleNamespace(logvar=True))
+  run = Run(config, work)
   with pytest.raises(ValueError, match='--stages=encode'):
-    encode.redraw(config, work, split)
+    encode.redraw(run, split)
   latents.write(work.store, split, 't', logvar, 'logvar')
-  redraw = encode.redraw(config, work, split)
+  redraw = encode.redraw(run, split)
   indices = np.arange(3 * copies)
   z = np.tile(mean, (copies, 1, 1, 1, 1))
   draws = np.stack([redraw(z, indices, step) for step in range(800)])
@@ -60,7 +62,7 @@ def test_a_redrawn_latent_has_the_posterior_s_mean_and_deviation(tmp_path, copie
   np.testing.assert_allclose(draws.std(0) / std, 1, atol=0.15)
   assert np.array_equal(redraw(z, indices, 5), draws[5])
   config.encode.logvar = False
-  assert encode.redraw(config, work, split)(z, indices, 5) is z
+  assert encode.redraw(run, split)(z, indices, 5) is z
 
 
 class Keys:

@@ -9,7 +9,8 @@ from ldm_jax.config import parsing
 from ldm_jax.data.store import latents
 from ldm_jax.data.store.split import Split
 from ldm_jax.evaluation import measuring_network
-from ldm_jax.pipeline import fit_measuring_network, inputs
+from ldm_jax.pipeline import fit_measuring_network
+from ldm_jax.pipeline.run import Run
 from ldm_jax.workfolder import WorkFolder
 
 MICRO = str(pathlib.Path(__file__).parents[1] / 'micro.py')
@@ -36,8 +37,9 @@ def test_the_network_learns_from_the_measuring_cohort_where_there_is_one(
     return params
 
   monkeypatch.setattr(measuring_network, 'fit', fit)
-  found = inputs.splits(config, work)
-  assert fit_measuring_network.network(config, work, None, found).measures
+  opened = Run(config, work)
+  found = opened.splits
+  assert fit_measuring_network.network(opened).measures
   assert taught == [teacher]
   encoded = [name for name in found if has_latents(work, found[name])]
   assert encoded == ['public', 'private']

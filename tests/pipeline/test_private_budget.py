@@ -1,4 +1,4 @@
-"""Laws of the books around private training: over work folders, runs and budgets.
+"""Laws of the privacy budget: over work folders, runs and ledgers.
 
 Only the planning of `adapt` runs here; one test trains, a model of a few numbers.
 """
@@ -16,7 +16,9 @@ from dp_accounting import pld
 from ldm_jax.config import checks
 from ldm_jax.config.defaults import defaults
 from ldm_jax.config.parsing import override
-from ldm_jax.pipeline import fine_tune, inputs, preflight, private_budget, runner
+from ldm_jax.pipeline import fine_tune, preflight, private_budget
+from ldm_jax.pipeline.run import Run
+from ldm_jax.pipeline.starting_point import Start
 from ldm_jax.privacy.ledger import Ledger
 from ldm_jax.workfolder import WorkFolder
 
@@ -24,22 +26,29 @@ PATIENTS = tuple(f'patient-{number}' for number in range(40))
 
 
 @pytest.fixture
-def plan(tmp_path, monkeypatch):
+def plan(tmp_path):
   """(folder, flags, patients) -> the planned scheme, as `adapt` begins."""
 
   def plan(folder, flags=(), patients=PATIENTS, mark='a'):
     # A full batch: the accountants answer at once.
     flags = {'adapt.privacy.mechanism': 'full_batch', **dict(flags)}
     config = checks.check(override(defaults(), flags))
-    split = types.SimpleNamespace(
-      num_patients=len(patients), patient_names=list(patients)
-    )
-    monkeypatch.setattr(inputs, 'splits_of_store', lambda *_: {'private': split})
-    work = WorkFolder(tmp_path / folder)
-    work.restart('adapt', mark)
-    return private_budget.plan_release(config, work, len(patients))
+    run = opened(tmp_path / folder, config, patients)
+    run.work.restart('adapt', mark)
+    return private_budget.plan(run).scheme
 
   return plan
+
+
+def opened(folder, config, patients=PATIENTS):
+  """A Run on a folder whose private cohort has these patients."""
+  run = Run(config, WorkFolder(folder))
+  vars(run)['prepared'] = {
+    'private': types.SimpleNamespace(
+      num_patients=len(patients), patient_names=list(patients)
+    )
+  }
+  return run
 
 
 def stated(tmp_path, folder):
@@ -78,17 +87,14 @@ def test_the_total_stops_the_run_that_would_exceed_it(plan, tmp_path):
   assert stated(tmp_path, 'three')['epsilon'] <= 3
 
 
-def test_the_total_is_checked_before_the_stages_that_come_first(
-  plan, tmp_path, monkeypatch
-):
+def test_the_total_is_checked_before_the_stages_that_come_first(plan, tmp_path):
   flags = {**shared(tmp_path, 2, 3.0), 'adapt.privacy.mechanism': 'full_batch'}
   flags['data.private.layout'] = 'phantom_cardiac'
   config = checks.check(override(defaults(), flags))
-  monkeypatch.setattr(runner, 'will_start_anew', lambda *_: True)
   for folder in ('one', 'two'):
     plan(folder, flags)
   with pytest.raises(ValueError, match=r"'this run'.*total allowed is 3"):
-    preflight.check_plan(config, WorkFolder(tmp_path / 'three'))
+    preflight.check_budget(opened(tmp_path / 'three', config))
 
 
 def test_without_a_total_the_epsilon_of_a_run_is_the_total(plan, tmp_path):
@@ -114,16 +120,16 @@ def test_a_resumed_run_adds_nothing_and_a_new_one_does(plan, tmp_path):
 def test_a_recorded_run_whose_key_is_gone_is_not_begun_again(plan, tmp_path):
   """With another key it would be a second release that no line of the ledger holds."""
   plan('one')
-  work, config = WorkFolder(tmp_path / 'one'), checks.check(defaults())
-  work.restart('adapt', 'a')
+  flags = {'adapt.privacy.mechanism': 'full_batch', 'ledger.total_epsilon': '99'}
+  run = opened(tmp_path / 'one', checks.check(override(defaults(), flags)))
+  run.work.restart('adapt', 'a')
+  (run.work.checkpoints('adapt') / 'noise_key').unlink()
   with pytest.raises(ValueError, match=r'noise key.*is gone.*releasing a step twice'):
-    private_budget.secret_key(config, work)
-  work.restart('adapt', 'another')
-  first, again = (private_budget.secret_key(config, work) for _ in range(2))
+    private_budget.plan(run)
+  run.work.restart('adapt', 'another')
+  first, again = (private_budget.plan(run).secret_key for _ in range(2))
   assert jax.random.key_data(first).tolist() == jax.random.key_data(again).tolist()
-  plan('one', mark='another', flags={'ledger.total_epsilon': '99'})
-  assert (work.checkpoints('adapt') / 'noise_key').is_file()
-  private_budget.secret_key(config, work)
+  assert (run.work.checkpoints('adapt') / 'noise_key').is_file()
 
 
 def test_a_ledger_of_other_patients_is_refused_unless_asked_for(plan, tmp_path):
@@ -159,9 +165,9 @@ def test_an_unprotected_run_spends_the_shared_ledger_for_good(plan, tmp_path):
   flags = shared(tmp_path, 1, 9)
   plan('one', flags)
   config = checks.check(override(defaults(), {**flags, 'adapt.privacy': None}))
-  work = WorkFolder(tmp_path / 'two')
-  work.restart('adapt', 'a')
-  private_budget.record_unprotected(config, work)
+  run = opened(tmp_path / 'two', config)
+  run.work.restart('adapt', 'a')
+  assert private_budget.plan(run) is None
   assert stated(tmp_path, 'two')['epsilon'] == 'inf'
   with pytest.raises(ValueError, match='without noise'):
     plan('three', flags)
@@ -197,9 +203,7 @@ def test_keys_that_do_not_go_together_are_refused_before_anything_runs(flags, ke
     checks.check(override(defaults(), flags))
 
 
-def test_a_run_with_adaptive_clipping_keeps_its_books_from_start_to_end(
-  plan, tmp_path, monkeypatch
-):
+def test_a_run_with_adaptive_clipping_spends_what_is_recorded(plan, tmp_path):
   """Planned, recorded, trained, stated; the bits cost nothing beside the noise."""
   asked = {
     'adapt.privacy.mechanism': 'poisson',
@@ -213,8 +217,8 @@ def test_a_run_with_adaptive_clipping_keeps_its_books_from_start_to_end(
   }
   asked = {key: str(value) for key, value in asked.items()}
   scheme = plan('one', asked)
-  work, config = WorkFolder(tmp_path / 'one'), checks.check(override(defaults(), asked))
-  work.restart('adapt', 'b')  # as the stage begins: nothing is recorded of this run
+  run = opened(tmp_path / 'one', checks.check(override(defaults(), asked)))
+  run.work.restart('adapt', 'b')  # as the stage begins: nothing is recorded of this run
   (tmp_path / 'one' / 'store' / 'ledger-private.jsonl').unlink()
   (tmp_path / 'one' / 'privacy.json').unlink()
   split = types.SimpleNamespace(
@@ -223,12 +227,12 @@ def test_a_run_with_adaptive_clipping_keeps_its_books_from_start_to_end(
     patient_entries=[np.array([2 * i, 2 * i + 1]) for i in range(len(PATIENTS))],
     attributes=np.zeros((2 * len(PATIENTS), 1), np.float32),
   )
-  monkeypatch.setattr(inputs, 'conditions', lambda *_: split.attributes)
+  run.prepared['private'] = split
   z = np.random.default_rng(0).normal(3, 1, (2 * len(PATIENTS), 2, 1))
   losses = lambda params, z, *_: jnp.square(z - params['w']).mean((1, 2))
-  final = fine_tune.fit_privately(
-    config, work, split, z.astype(np.float32), losses, {'w': jnp.zeros(())}, {}
-  )
+  start = Start(losses, {'w': jnp.zeros(())}, {}, {}, {})
+  planned = private_budget.plan(run)
+  final = fine_tune.fit(run, split, z.astype(np.float32), start, planned)
   assert int(final.step) == 12
   # Every gradient is longer than C at first, so C grows, by at most its rate a step.
   assert 1.2 * 0.01 < float(final.clip_norm) < 0.01 * np.exp(0.2 * 0.7 * 12)

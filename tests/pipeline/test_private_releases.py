@@ -14,7 +14,8 @@ import pytest
 from ldm_jax import main
 from ldm_jax.config import parsing
 from ldm_jax.data.store import store
-from ldm_jax.pipeline import private_budget, private_releases
+from ldm_jax.pipeline import private_releases
+from ldm_jax.pipeline.run import Run
 from ldm_jax.privacy import accounting, marginals, secret_key
 from ldm_jax.synthesis.requests import PRIOR
 from ldm_jax.workfolder import WorkFolder
@@ -55,7 +56,8 @@ def test_the_prior_is_released_once_within_the_budget_and_drawn_from(
   unspent, monkeypatch
 ):
   work, config = WorkFolder(unspent), asked()
-  book = private_budget.private_ledger(config, work)
+  opened = Run(config, work)
+  book = opened.ledger
 
   def killed(*args):
     assert len(book.releases()) == 2, 'computed before both releases were recorded'
@@ -89,18 +91,15 @@ def test_the_prior_is_released_once_within_the_budget_and_drawn_from(
 
   # Another run asks the same of the same patients: nothing more is spent.
   before = unspent.joinpath(*PRIOR).read_bytes()
-  assert private_releases.planned(config, work, book, 'another run') == []
-  split, key = (
-    store.open_split(unspent / 'store', 'private'),
-    secret_key.new_noise_key(),
-  )
-  private_releases.publish(config, work, split, book, 'another run', key)
+  assert private_releases.planned(opened, 'another run') == []
+  key = secret_key.new_noise_key()
+  private_releases.publish(opened, 'another run', key)
   assert unspent.joinpath(*PRIOR).read_bytes() == before
   # Another question is another release, and nothing is computed before it is recorded.
-  other = asked(**{f'{ATTRIBUTES}.num_bins': 5})
-  assert len(private_releases.planned(other, work, book, 'another run')) == 1
+  other = Run(asked(**{f'{ATTRIBUTES}.num_bins': 5}), work)
+  assert len(private_releases.planned(other, 'another run')) == 1
   with pytest.raises(ValueError, match='not recorded'):
-    private_releases.publish(other, work, split, book, 'another run', key)
+    private_releases.publish(other, 'another run', key)
   assert unspent.joinpath(*PRIOR).read_bytes() == before
 
 

@@ -11,6 +11,7 @@ import pytest
 from ldm_jax import main
 from ldm_jax.config.parsing import override
 from ldm_jax.pipeline import runner
+from ldm_jax.pipeline.run import Run
 from ldm_jax.training import model_record
 from ldm_jax.workfolder import WorkFolder
 
@@ -54,7 +55,7 @@ def test_a_config_that_is_not_the_models_is_refused_with_both_values(
   finished, name, key, value, trained
 ):
   with pytest.raises(ValueError, match='another than the config') as refused:
-    runner.check_models(name, micro(**{key: value}), WorkFolder(finished))
+    runner.check_models(name, Run(micro(**{key: value}), WorkFolder(finished)))
   for words in (f'config.{key} is', f'trained with {trained}', '--stages='):
     assert words in str(refused.value)
 
@@ -73,12 +74,12 @@ def test_a_config_that_is_not_the_models_is_refused_with_both_values(
 def test_what_the_model_does_not_depend_on_may_differ(finished, key, value):
   config, work = micro(**{key: value}), WorkFolder(finished)
   for name in USERS:
-    runner.check_models(name, config, work)
+    runner.check_models(name, Run(config, work))
 
 
 def test_a_drift_of_sampling_alone_is_free(finished):
   flags = {'adapt.drift.value': '0.1', 'adapt.drift.training': 'False'}
-  runner.check_models('sample', micro(**flags), WorkFolder(finished))
+  runner.check_models('sample', Run(micro(**flags), WorkFolder(finished)))
 
 
 def test_a_wrong_process_is_refused_at_the_command_line_and_samples_stay(copy, capsys):
@@ -95,7 +96,7 @@ def test_a_wrong_process_is_refused_at_the_command_line_and_samples_stay(copy, c
 def test_adapting_a_network_of_another_process_spends_nothing(finished):
   config = micro(**{'diffusion.prediction': 'epsilon'})
   with pytest.raises(ValueError, match=r'checkpoints/diffusion.*diffusion.prediction'):
-    runner.check_models('adapt', config, WorkFolder(finished))
+    runner.check_models('adapt', Run(config, WorkFolder(finished)))
 
 
 def test_a_folder_of_an_older_version_is_taken_with_the_config_of_its_training(copy):
@@ -103,9 +104,11 @@ def test_a_folder_of_an_older_version_is_taken_with_the_config_of_its_training(c
     (copy / 'checkpoints' / stage / model_record.FILE).unlink()
   work = WorkFolder(copy)
   for name in USERS:
-    runner.check_models(name, micro(), work)
+    runner.check_models(name, Run(micro(), work))
   with pytest.raises(ValueError, match=r'before models kept.*not known to fit'):
-    runner.check_models('sample', micro(**{'diffusion.prediction': 'epsilon'}), work)
+    runner.check_models(
+      'sample', Run(micro(**{'diffusion.prediction': 'epsilon'}), work)
+    )
 
 
 def test_models_that_do_not_belong_together_are_refused(copy):
@@ -115,7 +118,7 @@ def test_models_that_do_not_belong_together_are_refused(copy):
   work.write_json(another, 'checkpoints', 'autoencoder', 'done.json')
   for name in ('diffusion', 'adapt', *USERS):
     with pytest.raises(ValueError, match=r'autoencoder was run again.*after encode'):
-      runner.check_models(name, micro(), work)
+      runner.check_models(name, Run(micro(), work))
 
 
 def test_other_attributes_than_the_models_are_refused(finished):
