@@ -7,13 +7,15 @@ import pathlib
 import platform
 import sys
 import traceback
+from collections.abc import Mapping, Sequence
+from typing import NoReturn
 
 LONGEST = 1900  # characters of an error
 ADVICE = 'Free some space or choose another --workdir'
 # Numbers of glibc's mallopt, and what makes it keep all memory that is freed.
 ONE_ARENA, NO_MAPS, NO_TRIMMING = (-8, 1), (-4, 0), (-1, -1)
-# (number of processes, rank of this one) as launchers tell them: only both together say
-# that this is one of several; a shell within an allocation has no such step.
+# (number of processes, rank of this one) as launchers set them. Both are needed: a
+# shell in an allocation has the first alone.
 LAUNCHERS = (
   ('SLURM_STEP_NUM_TASKS', 'SLURM_PROCID'),
   ('OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_RANK'),
@@ -25,7 +27,7 @@ LAUNCHERS = (
 ACCELERATORS = ('/dev/nvidiactl', '/dev/kfd', '/dev/accel0', '/dev/vfio')
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
   """Runs the stages the flags ask for.
 
   Returns:
@@ -39,7 +41,7 @@ def main(argv=None):
   try:
     flags, rest = parser.parse_known_args(argv)
   except SystemExit as stop:
-    return stop.code
+    return int(stop.code or 0)
   if hasattr(sys.stdout, 'reconfigure'):  # a file's name need not be text
     sys.stdout.reconfigure(errors='backslashreplace')
   try:
@@ -64,19 +66,19 @@ def main(argv=None):
     return _fail(error, 1, flags.debug)
 
 
-def run():
+def run() -> NoReturn:
   """Entry point of the console script."""
   sys.exit(main())
 
 
-def require_one_process(environment):
-  """Refuses to be one of several processes, which would write the same folder.
+def require_one_process(environment: Mapping[str, str]) -> None:
+  """Refuses to run as one of several processes, which would write the same folder.
 
   Args:
     environment: mapping, such as os.environ.
 
   Raises:
-    ValueError: naming the variables that tell of the other processes.
+    ValueError: naming the variables that count the other processes.
   """
   told = [
     f'{size}={environment[size]}'
@@ -95,7 +97,7 @@ def require_one_process(environment):
     )
 
 
-def set_up_jax():
+def set_up_jax() -> None:
   """Settings that jax and the C library read once: call it before importing jax.
 
   Compiled programs are kept between runs, but for those that call oneDNN
@@ -121,7 +123,7 @@ def set_up_jax():
     os.environ['XLA_FLAGS'] = f'{flags} {flag}={devices}'.strip()
 
 
-def keep_memory():
+def keep_memory() -> bool:
   """Makes the C library keep freed memory, so that a step reuses that of the last one.
 
   By default glibc returns the hundreds of megabytes of a step's temporaries to the

@@ -1,17 +1,18 @@
-"""What a finished stage left beside the old results takes their place, kill by kill.
+"""The results of a finished stage replace the old ones, safely under kills.
 
   checkpoints/<stage>          what the stage finished last
   checkpoints/<stage>.new      a run of it that has not finished: it resumes from here
   checkpoints/<stage>.new/outputs/...   what it has made of OUTPUTS so far
 
-done.json in checkpoints/<stage>.new says that the run has finished. Before it, nothing
-of the old results is touched; after it, `settle` goes on with the replacement, however
-often that is killed: each of its steps may be repeated.
+done.json in checkpoints/<stage>.new says that the run has finished. Before it exists,
+no old result is touched; afterwards, `settle` completes the replacement, however often
+that is killed: each of its steps may be repeated.
 """
 
 import errno
 import json
 import os
+import pathlib
 import shutil
 
 # Stage -> what it leaves outside checkpoints/<stage>, replaced together.
@@ -34,13 +35,13 @@ ADDING = ('prepare',)
 NEW, ASIDE = '.new', '.old'
 
 
-def beside(stage):
+def beside(stage: str) -> str:
   """Name of the folder in checkpoints/ in which a stage runs."""
   return f'{stage}{NEW}'
 
 
-def replace(root, stage):
-  """Puts what a finished run of a stage left beside into its place.
+def replace(root: pathlib.Path, stage: str) -> None:
+  """Puts the results of a finished run of a stage in place of the old ones.
 
   Args:
     root: pathlib.Path of the work folder.
@@ -65,10 +66,10 @@ def replace(root, stage):
   _remove(_aside(current))
 
 
-def settle(root):
-  """Completes every replacement that was cut, and finds runs of older versions.
+def settle(root: pathlib.Path) -> None:
+  """Completes every interrupted replacement, and moves runs of older versions.
 
-  They ran in checkpoints/<stage> itself: one that was interrupted there goes on in
+  Those ran in checkpoints/<stage> itself: an interrupted one goes on in
   checkpoints/<stage>.new.
 
   Args:

@@ -12,6 +12,8 @@ import pathlib
 import secrets
 import shutil
 import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from tensorboardX import SummaryWriter
@@ -19,6 +21,7 @@ from tqdm import tqdm
 
 from ldm_jax import atomic, replace_results
 from ldm_jax.config.parsing import digest, require_local, to_plain
+from ldm_jax.types import Config, Progress
 
 # Raised when what a stage writes changes meaning, so that old results are redone.
 FORMAT = 1
@@ -34,10 +37,11 @@ class WorkFolder:
     ValueError: if the folder is an address, or cannot be created or written.
   """
 
-  def __init__(self, root):
+  def __init__(self, root: str | os.PathLike):
     require_local('--workdir', str(root))
     self.root = pathlib.Path(root)
-    self._boards, self._running = {}, set()
+    self._boards: dict[str, SummaryWriter] = {}
+    self._running: set[str] = set()
     try:
       self.root.mkdir(parents=True, exist_ok=True)
       probe = self.root / f'.write-test-{os.getpid()}'
@@ -49,46 +53,48 @@ class WorkFolder:
         'Choose a folder on a writable disk with --workdir.'
       ) from None
 
-  def path(self, *parts):
+  def path(self, *parts: str) -> pathlib.Path:
     """A path to write to, its parent created; beside the old one while a stage runs."""
     path = self._beside(parts) or self.root.joinpath(*parts)
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 
-  def found(self, *parts):
+  def found(self, *parts: str) -> pathlib.Path:
     """A path to read from: what a running stage has written so far, else the old."""
     path = self._beside(parts)
     is_own = path is not None and (parts[0] == 'checkpoints' or path.exists())
     return path if is_own else self.root.joinpath(*parts)
 
   @property
-  def store(self):
+  def store(self) -> pathlib.Path:
+    """The folder of prepared volumes, latents and the ledger."""
     return self.path('store')
 
-  def checkpoints(self, stage):
+  def checkpoints(self, stage: str) -> pathlib.Path:
+    """The folder of a stage; of a running one, the folder in which it runs."""
     return self.path('checkpoints', stage)
 
-  def read_json(self, *parts):
+  def read_json(self, *parts: str) -> Any:
     """The JSON file's content, or None where there is no such file."""
     path = self.found(*parts)
     return json.loads(path.read_text()) if path.is_file() else None
 
-  def write_json(self, content, *parts):
+  def write_json(self, content: Any, *parts: str) -> pathlib.Path:
     """Writes a JSON file atomically and returns its path."""
     path = self.path(*parts)
     atomic.write_json(path, content, allow_nan=True)
     return path
 
-  def write_text(self, text, *parts):
+  def write_text(self, text: str, *parts: str) -> None:
     """Writes a text file atomically."""
     atomic.write_text(self.path(*parts), text)
 
-  def read_arrays(self, name):
+  def read_arrays(self, name: str) -> dict[str, np.ndarray] | None:
     """Arrays that a stage left in store/<name>, as a dict, or None."""
     path = self.found('store', name)
     return dict(np.load(path)) if path.is_file() else None
 
-  def log(self, stage, **event):
+  def log(self, stage: str, **event: Any) -> None:
     """Appends one line to log.jsonl, and its numbers to TensorBoard.
 
     Private losses must never come here.
@@ -104,7 +110,7 @@ class WorkFolder:
           self._boards[stage].add_scalar(name, value, event['step'])
       self._boards[stage].flush()
 
-  def events(self):
+  def events(self) -> list[dict[str, Any]]:
     """The log's events; a line cut by a kill is passed over."""
     path = self.root / 'log.jsonl'
     events = []
@@ -115,18 +121,18 @@ class WorkFolder:
         continue
     return events
 
-  def finished(self, stage):
+  def finished(self, stage: str) -> str | None:
     """The fingerprint under which the stage was finished, or None."""
     return (self.read_json('checkpoints', stage, 'done.json') or {}).get('fingerprint')
 
-  def interrupted(self, stage):
+  def interrupted(self, stage: str) -> str | None:
     """The fingerprint of a run of the stage that was cut, or None."""
     started = (
       self.read_json('checkpoints', replace_results.beside(stage), 'started.json') or {}
     )
     return started.get('fingerprint')
 
-  def restart(self, stage, fingerprint):
+  def restart(self, stage: str, fingerprint: str) -> pathlib.Path:
     """Begins the stage beside what it left before: an equal run that was cut resumes.
 
     Until `finish`, this object reads and writes checkpoints/<stage> and its
@@ -149,7 +155,7 @@ class WorkFolder:
     self.write_json(started, 'checkpoints', stage, 'started.json')
     return folder
 
-  def finish(self, stage, fingerprint, **summary):
+  def finish(self, stage: str, fingerprint: str, **summary: Any) -> None:
     """Marks the stage as done with these inputs and this config, and replaces the old.
 
     Killed before done.json, the old results stay; after it, `settle` goes on.
@@ -165,7 +171,7 @@ class WorkFolder:
     self._running.discard(stage)
     replace_results.replace(self.root, stage)
 
-  def settle(self):
+  def settle(self) -> None:
     """Completes a replacement that was cut, as every stage does before it begins."""
     replace_results.settle(self.root)
 
@@ -185,13 +191,15 @@ class WorkFolder:
 
 
 @contextlib.contextmanager
-def progress_bar(title, total, unit):
+def progress_bar(title: str, total: int, unit: str) -> Iterator[Progress]:
   """Shows a bar; yields advance(done, total=None), to be called as work goes on."""
   with tqdm(total=total, desc=title, unit=unit, mininterval=0.5) as bar:
     yield lambda done, total=None: bar.update(done - bar.n)
 
 
-def fingerprint(config, sections, upstream):
+def fingerprint(
+  config: Config, sections: Sequence[str], upstream: Mapping[str, Any]
+) -> str:
   """Hash of the config sections a stage reads and of what it builds on.
 
   A section is a key of the config, or 'section.key' of one in it; '-section.key' is

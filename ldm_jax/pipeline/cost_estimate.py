@@ -19,15 +19,19 @@ times, so that over the whole run the ratio is that of a step over sqrt(T).
 
 import math
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from ldm_jax.data.cohorts.attributes import Schema
 from ldm_jax.privacy import budget, checks
 from ldm_jax.training import methods as tuning_methods
 from ldm_jax.training import networks, private_run, state
+from ldm_jax.types import Config, PyTree
 
 COPIES = 5  # of each trained parameter: itself, gradient, two moments of Adam, average
 EPSILONS = (1.0, 3.0, 10.0)
@@ -37,7 +41,13 @@ LARGER = 10  # times the cohort, for comparison
 GOOD, USABLE = 3.0, 30.0
 
 
-def plan(config, schema, num_patients, num_scans, flops_per_second):
+def plan(
+  config: Config,
+  schema: Schema,
+  num_patients: Mapping[str, int],
+  num_scans: Mapping[str, int],
+  flops_per_second: float,
+) -> dict[str, Any]:
   """Parameters, memory and time of the stages, and the noise of private training.
 
   Args:
@@ -87,7 +97,7 @@ def plan(config, schema, num_patients, num_scans, flops_per_second):
   }
 
 
-def methods(shapes, section):
+def methods(shapes: PyTree, section: Config) -> dict[str, int]:
   """Method -> number of parameters it trains.
 
   Args:
@@ -104,7 +114,9 @@ def methods(shapes, section):
   return found
 
 
-def noise_table(config, trained, num_patients):
+def noise_table(
+  config: Config, trained: Mapping[str, int], num_patients: int
+) -> list[dict[str, Any]]:
   """Noise over signal of the configured budget and of others.
 
   A larger cohort is given with a larger batch, which leaves the sampling probability
@@ -148,8 +160,8 @@ def noise_table(config, trained, num_patients):
   return rows
 
 
-def verdict(ratio):
-  """What a ratio of noise to signal lets one hope for, in words."""
+def verdict(ratio: float) -> str:
+  """What to expect of training at a ratio of noise to signal, in words."""
   if ratio <= GOOD:
     return 'should learn'
   if ratio <= USABLE:
@@ -157,7 +169,7 @@ def verdict(ratio):
   return 'mostly noise'
 
 
-def machine_speed(seconds=0.3):
+def machine_speed(seconds: float = 0.3) -> float:
   """Measured floating-point operations a second of a 3D convolution, all devices."""
   x, kernel = jnp.ones((1, 8, 32, 32, 16)), jnp.ones((3, 3, 3, 16, 16))
   numbers = ('NDHWC', 'DHWIO', 'NDHWC')

@@ -8,22 +8,33 @@ import math
 import os
 import pathlib
 import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
 from ldm_jax.config import checks, parsing
-from ldm_jax.data.inspection import grid_fit, thumbnail
+from ldm_jax.data.cohorts.cohort import Cohort
+from ldm_jax.data.inspection import findings, grid_fit, thumbnail
 from ldm_jax.data.preprocessing import preprocess
 from ldm_jax.pipeline import cost_estimate
 from ldm_jax.training.mesh import check_divides, make_mesh
+from ldm_jax.types import Config
 
 EXAMPLES = 3  # scans that are shown
 MEMORY = 0.5  # share of the machine's memory that a stage may plan with
 BATCHES = ('autoencoder', 'diffusion')
 
 
-def suggest(config, looks, cohorts, spec, speed, plan):
+def suggest(
+  config: Config,
+  looks: Mapping[str, findings.Look],
+  cohorts: Mapping[str, Cohort],
+  spec: preprocess.Spec,
+  speed: float,
+  plan: Mapping[str, Any],
+) -> dict[str, Any] | None:
   """The planned grid beside one that fits the public scans.
 
   Args:
@@ -73,7 +84,7 @@ def suggest(config, looks, cohorts, spec, speed, plan):
   return {**found, 'overrides': overrides, 'command': text}
 
 
-def multiples(config):
+def multiples(config: Config) -> tuple[int, ...]:
   """(d,h,w), of which the networks' strides want the shape to be multiples."""
   strides = [*config.autoencoder.model.strides]
   if config.diffusion.model.kind != 'dit':
@@ -85,7 +96,7 @@ def multiples(config):
   return tuple(math.lcm(*pair) for pair in pairs)
 
 
-def command(words, overrides):
+def command(words: Sequence[str], overrides: Mapping[str, Any]) -> str:
   """A command line with these overrides in place of its own.
 
   Args:
@@ -99,7 +110,7 @@ def command(words, overrides):
   return ' \\\n  '.join(start + [shlex.quote(word) for word in (*kept, *added)])
 
 
-def machine_memory():
+def machine_memory() -> int:
   """Bytes that the first device has; on a CPU, what this process may use."""
   statistics = jax.devices()[0].memory_stats() or {}
   if statistics.get('bytes_limit'):
@@ -110,7 +121,9 @@ def machine_memory():
   return min(found, int(text)) if text.isdigit() else found
 
 
-def examples(cohort, ids, specs):
+def examples(
+  cohort: Cohort, ids: Sequence[str], specs: Mapping[str, preprocess.Spec]
+) -> list[dict[str, Any]]:
   """Middle planes of some scans on their own grid and as each spec leaves them.
 
   Args:

@@ -1,0 +1,65 @@
+"""Laws of the work folder: where a running stage writes, and what a mark depends on."""
+
+import json
+
+import pytest
+
+from ldm_jax.config.parsing import override
+from ldm_jax.workfolder import WorkFolder, fingerprint
+from tests import micro
+
+
+def test_a_running_stage_writes_beside_and_reads_its_own_then_replaces(tmp_path):
+  work = WorkFolder(tmp_path)
+  for text in ('old', 'new'):
+    work.restart('evaluate', text)
+    work.write_json(text, 'metrics.json')
+    if text == 'new':
+      assert json.loads((tmp_path / 'metrics.json').read_text()) == 'old'
+      assert WorkFolder(tmp_path).read_json('metrics.json') == 'old'
+    assert work.read_json('metrics.json') == text
+    work.finish('evaluate', text)
+  assert json.loads((tmp_path / 'metrics.json').read_text()) == 'new'
+
+
+def test_an_equal_run_resumes_under_its_name_and_another_begins_anew(tmp_path):
+  work = WorkFolder(tmp_path)
+  name = lambda: work.read_json('checkpoints', 'adapt', 'started.json')['run']
+  work.restart('adapt', 'a')
+  first = name()
+  work.write_text('kept', 'checkpoints', 'adapt', 'state')
+  assert WorkFolder(tmp_path).interrupted('adapt') == 'a'
+  work.restart('adapt', 'a')
+  assert name() == first and work.found('checkpoints', 'adapt', 'state').is_file()
+  work.restart('adapt', 'b')
+  assert name() != first and not work.found('checkpoints', 'adapt', 'state').exists()
+
+
+def test_a_mark_follows_the_sections_that_are_named_and_nothing_else():
+  config = micro.get_config()
+  mark = lambda sections, **changes: fingerprint(
+    override(micro.get_config(), changes), sections, {}
+  )
+  assert mark(('sample',)) == fingerprint(config, ('sample',), {})
+  assert mark(('sample',)) != mark(('sample',), **{'sample.num': 9})
+  assert mark(('sample',)) == mark(('sample',), **{'adapt.steps': 9})
+  assert mark(('sample.num',)) == mark(('sample.num',), **{'sample.steps': 2})
+  left_out = ('sample', '-sample.num')
+  assert mark(left_out) == mark(left_out, **{'sample.num': 9})
+  assert mark(('sample',)) != fingerprint(config, ('sample',), {'adapt': 'x'})
+
+
+def test_a_line_of_the_log_that_was_cut_is_passed_over(tmp_path):
+  work = WorkFolder(tmp_path)
+  work.log('sample', event='start')
+  with open(tmp_path / 'log.jsonl', 'a') as file:
+    file.write('{"time": 1, "sta')
+  assert [event['event'] for event in work.events()] == ['start']
+
+
+def test_a_folder_that_cannot_be_written_is_refused_by_name(tmp_path):
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(ValueError, match=r'file.*cannot be written.*--workdir'):
+    WorkFolder(tmp_path / 'file')
+  with pytest.raises(ValueError, match='--workdir'):
+    WorkFolder('gs://bucket/work')
