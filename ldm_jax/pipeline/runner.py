@@ -47,7 +47,7 @@ class Stage:
 
   name: str
   reads: tuple[str, ...]
-  after: tuple[str, ...]
+  after: tuple[str, ...] = ()
   models: tuple[str, ...] = ()
   checks: tuple[Check, ...] = ()
   checks_if_new: tuple[Check, ...] = ()
@@ -55,10 +55,7 @@ class Stage:
   @property
   def leaves(self) -> tuple[str, ...]:
     """Files and folders of the work folder that it replaces when it has finished."""
-    return (
-      f'checkpoints/{self.name}',
-      *replace_results.OUTPUTS.get(self.name, ()),
-    )
+    return (f'checkpoints/{self.name}', *replace_results.OUTPUTS.get(self.name, ()))
 
   def check(self, run: Run) -> None:
     """Makes the checks of a stage that is about to start."""
@@ -69,63 +66,47 @@ class Stage:
         check(run)
 
 
-STAGES = {
-  stage.name: stage
-  for stage in (
-    Stage('prepare', reads=('data',), after=()),
-    Stage(
-      'autoencoder',
-      reads=('autoencoder', 'augment', 'seed'),
-      after=('prepare',),
-      checks=(fit_autoencoder.check,),
-    ),
-    Stage(
-      'encode',
-      reads=('autoencoder', 'encode'),
-      after=('autoencoder',),
-      models=AUTOENCODER,
-    ),
-    Stage(
-      'diffusion',
-      reads=('diffusion', 'augment', 'seed'),
-      after=('encode',),
-      models=AUTOENCODER,
-      checks=(pretrain.check,),
-    ),
-    Stage(
-      'adapt',
-      reads=('diffusion', 'adapt', 'seed'),
-      after=('encode', 'diffusion'),
-      models=('autoencoder', 'initial'),
-      checks=(
-        preflight.check_keeps_model,
-        preflight.check_sizes,
-        preflight.check_method,
-      ),
-      checks_if_new=(preflight.check_budget,),
-    ),
-    Stage(
-      'sample',
-      reads=('sample', *MODEL, 'seed'),
-      after=('adapt',),
-      models=SAMPLED,
-      checks=(preflight.check_requests,),
-    ),
-    Stage(
-      'counterfactual',
-      reads=('counterfactual', 'sample.ema_decay', 'sample.model', *MODEL, 'seed'),
-      after=('adapt',),
-      models=SAMPLED,
-    ),
-    Stage(
-      'evaluate',
-      reads=('evaluate', 'seed'),
-      after=('sample', 'counterfactual'),
-      models=SAMPLED,
-    ),
-    Stage('report', reads=(), after=('evaluate',), models=SAMPLED),
-  )
-}
+TABLE = (
+  Stage('prepare', ('data',)),
+  Stage(
+    'autoencoder',
+    ('autoencoder', 'augment', 'seed'),
+    after=('prepare',),
+    checks=(fit_autoencoder.check,),
+  ),
+  Stage('encode', ('autoencoder', 'encode'), ('autoencoder',), models=AUTOENCODER),
+  Stage(
+    'diffusion',
+    ('diffusion', 'augment', 'seed'),
+    after=('encode',),
+    models=AUTOENCODER,
+    checks=(pretrain.check,),
+  ),
+  Stage(
+    'adapt',
+    ('diffusion', 'adapt', 'seed'),
+    after=('encode', 'diffusion'),
+    models=('autoencoder', 'initial'),
+    checks=(preflight.check_keeps_model, preflight.check_sizes, preflight.check_method),
+    checks_if_new=(preflight.check_budget,),
+  ),
+  Stage(
+    'sample',
+    ('sample', *MODEL, 'seed'),
+    after=('adapt',),
+    models=SAMPLED,
+    checks=(preflight.check_requests,),
+  ),
+  Stage(
+    'counterfactual',
+    ('counterfactual', 'sample.ema_decay', 'sample.model', *MODEL, 'seed'),
+    after=('adapt',),
+    models=SAMPLED,
+  ),
+  Stage('evaluate', ('evaluate', 'seed'), ('sample', 'counterfactual'), models=SAMPLED),
+  Stage('report', (), after=('evaluate',), models=SAMPLED),
+)
+STAGES = {stage.name: stage for stage in TABLE}
 
 
 def chosen(stages: str) -> list[str]:
