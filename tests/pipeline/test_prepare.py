@@ -1,0 +1,68 @@
+"""Laws of the stage `prepare`: what it stores, counts and says of whom."""
+
+import json
+
+import pytest
+
+from ldm_jax.config.parsing import override
+from ldm_jax.data.store import store
+from ldm_jax.pipeline import prepare
+from ldm_jax.pipeline.run import Run
+from tests import micro
+
+FEW = {f'data.{name}.options.num_patients': 2 for name in ('public', 'private')}
+FEW |= {'data.test.layout': '', 'data.measuring.layout': ''}
+
+
+def begun(root, **changes):
+  run = Run.open(override(micro.get_config(), {**FEW, **changes}), root)
+  run.work.restart('prepare', 'a')
+  return run
+
+
+@pytest.fixture
+def unreadable(monkeypatch):
+  """Every cohort has one scan that was left out, and a warning."""
+  original = store.prepare
+
+  def prepared(root, cohort, spec, **options):
+    index = original(root, cohort, spec, **options)
+    name = f'scan-of-{cohort.name}'
+    index['problems'].append({'id': name, 'path': name, 'reason': 'cut off'})
+    return index
+
+  monkeypatch.setattr(store, 'prepare', prepared)
+
+
+def test_cohorts_are_stored_counted_and_stated(tmp_path):
+  run = begun(tmp_path)
+  summary = prepare.prepare(run)
+  expected = {'patients': 2, 'left_out': 0}
+  assert summary == {'public': expected, 'private': expected}
+  assert {name: split.num_patients for name, split in run.prepared.items()} == {
+    'public': 2,
+    'private': 2,
+  }
+  stated = run.work.read_json('privacy.json')
+  assert stated['releases'] == [] and stated['num_patients'] == 2
+  assert not (tmp_path / 'privacy.json').exists(), 'it lies beside until the end'
+  run.work.finish('prepare', 'a')
+  assert json.loads((tmp_path / 'privacy.json').read_text()) == stated
+
+
+def test_a_scan_of_a_private_patient_is_named_in_no_log(tmp_path, unreadable, capsys):
+  run = begun(tmp_path)
+  summary = prepare.prepare(run)
+  assert {name: found['left_out'] for name, found in summary.items()} == {
+    'public': 1,
+    'private': 1,
+  }
+  log = (tmp_path / 'log.jsonl').read_text()
+  assert 'scan-of-public' in log and 'scan-of-private' not in log
+  assert 'left out scan-of-private: cut off' in capsys.readouterr().out
+
+
+def test_without_a_private_cohort_there_is_no_statement(tmp_path):
+  run = begun(tmp_path, **{'data.private.layout': ''})
+  assert list(prepare.prepare(run)) == ['public']
+  assert run.work.read_json('privacy.json') is None
