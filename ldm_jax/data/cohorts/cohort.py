@@ -266,10 +266,5 @@ def _rank(seed: int, patient: str) -> str:
 def _file_digest(path: str) -> bytes:
   if container.is_dicom(path):
     return container.digest(path)
-  required, advice = 'a NIfTI file', 'Correct the path in the table or options.image.'
-  streams.require_file(path, required, advice)
-  try:
-    with open(path, 'rb') as file:
-      return hashlib.file_digest(file, 'sha256').digest()
-  except OSError as error:
-    raise streams.unreadable(path, error, required, advice) from error
+  advice = 'Correct the path in the table or options.image.'
+  return streams.digest(path, 'a NIfTI file', advice)

@@ -16,10 +16,12 @@ import os
 import numpy as np
 from PIL import Image, ImageOps
 
+from ldm_jax.data.readers import streams
 from ldm_jax.data.readers.volume import Volume
 
 SUFFIXES = ('.jpg', '.jpeg', '.png')
 FORMATS = ('JPEG', 'PNG')
+REQUIRED, ADVICE = 'a whole JPEG or PNG file', 'Copy it again, or remove it.'
 # 35 x 43 cm, the usual detector of a chest radiograph.
 LONGER_SIDE_MM = 430.0
 MAX_PIXELS = 2**26
@@ -56,10 +58,8 @@ class ImageSource:
     """SHA-256 of the files' bytes and of how they are read."""
     digest = hashlib.sha256(f'image:{LONGER_SIDE_MM}'.encode())
     for path in (self.image, self.label):
-      try:
-        digest.update(b'|none' if path is None else b'|' + _digest(path))
-      except OSError as error:
-        raise _unreadable(path, error) from error
+      content = b'none' if path is None else streams.digest(path, REQUIRED, ADVICE)
+      digest.update(b'|' + content)
     return digest.hexdigest()
 
 
@@ -85,11 +85,11 @@ def read(path: str | os.PathLike) -> Volume:
 
 def _pixels(path: str | os.PathLike, indexed: bool = False) -> np.ndarray:
   """(h,w) grey values, or the indices of a palette."""
-  _require_file(path)
+  streams.require_file(path, REQUIRED, ADVICE)
   try:
     picture = Image.open(path, formats=FORMATS)
   except Exception as error:  # Pillow raises many kinds for a damaged header
-    raise _unreadable(path, error) from error
+    raise _damaged(path, error) from error
   with picture:
     width, height = picture.size
     if width * height > MAX_PIXELS:
@@ -101,7 +101,7 @@ def _pixels(path: str | os.PathLike, indexed: bool = False) -> np.ndarray:
       picture.load()
       upright = ImageOps.exif_transpose(picture)
     except Exception as error:
-      raise _unreadable(path, error) from error
+      raise _damaged(path, error) from error
   if upright.mode in GREY or (indexed and upright.mode == 'P'):
     return np.asarray(upright).astype(np.float32)
   colours = np.asarray(upright.convert('RGB')).astype(np.float32)
@@ -113,21 +113,6 @@ def _pixels(path: str | os.PathLike, indexed: bool = False) -> np.ndarray:
   return colours[..., 0]
 
 
-def _digest(path: str) -> bytes:
-  _require_file(path)
-  with open(path, 'rb') as file:
-    return hashlib.file_digest(file, 'sha256').digest()
-
-
-def _require_file(path: str | os.PathLike) -> None:
-  """A pipe or device in the place of a file would be waited for."""
-  if not os.path.isfile(path):
-    raise _unreadable(path, FileNotFoundError(2, 'no such file, or no plain one'))
-
-
-def _unreadable(path: object, error: Exception) -> ValueError:
+def _damaged(path: str | os.PathLike, error: Exception) -> ValueError:
   reason = getattr(error, 'strerror', None) or str(error) or type(error).__name__
-  return ValueError(
-    f'{path} cannot be read ({reason}); required is a whole JPEG or PNG file. Copy it '
-    'again, or remove it.'
-  )
+  return ValueError(f'{path} cannot be read ({reason}); expected {REQUIRED}. {ADVICE}')

@@ -7,6 +7,7 @@ at before it is opened, and a packed stream is read no further than was asked fo
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 
@@ -57,6 +58,16 @@ def require_file(path: str | os.PathLike, required: str, advice: str) -> os.stat
     error = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     raise unreadable(path, error, required, advice)
   return found
+
+
+def digest(path: str | os.PathLike, required: str, advice: str) -> bytes:
+  """SHA-256 of a file's bytes. Arguments and errors as of `require_file`."""
+  require_file(path, required, advice)
+  try:
+    with open(path, 'rb') as file:
+      return hashlib.file_digest(file, 'sha256').digest()
+  except OSError as error:
+    raise unreadable(path, error, required, advice) from error
 
 
 def unreadable(

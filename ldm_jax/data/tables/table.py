@@ -1,8 +1,6 @@
-"""Tables of patients: TSV, CSV or XLS -> rows of text, with errors that name the cell.
+"""Tables of patients: rows of text -> values, with errors that name the cell.
 
-UTF-8 with or without byte-order mark, or UTF-16 with one (Unicode text of Excel); the
-separator (tab, comma, semicolon) is taken from the header line. Cells stay text, so
-that an id such as 001 keeps its zeros.
+Cells stay text until they are asked for, so that an id such as 001 keeps its zeros.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ from typing import Any
 
 from ldm_jax.data.cohorts.attributes import Attribute, Schema, is_missing
 from ldm_jax.data.readers import streams
-from ldm_jax.data.tables import cells, delimited, text_file
+from ldm_jax.data.tables import cells, rows
 
 LONGEST_VALUE = 200  # characters of an attribute
 NAMES = ('participants.tsv', 'participants.csv')
@@ -182,13 +180,13 @@ def index_by(
     key: brings the spellings of one id together.
   """
   column = table.require(column, purpose, 'the table')
-  rows = {}
+  found = {}
   for index, row in enumerate(table.rows):
     if is_missing(row[column]):
       notes.append(f'{table.where(index, column)}: no id, the row is left out')
     else:
-      rows.setdefault(key(row[column]), []).append(index)
-  return rows
+      found.setdefault(key(row[column]), []).append(index)
+  return found
 
 
 def require_folder(root: str | os.PathLike, key: str = 'root') -> pathlib.Path:
@@ -241,17 +239,9 @@ def find(root: pathlib.Path, name: str = '') -> pathlib.Path:
 
 
 def read(path: str | os.PathLike) -> Table:
-  """Reads a TSV or CSV file.
-
-  Raises:
-    ValueError: no such file or too large, not UTF-8, no header, no rows, repeated
-      column names, an open quote, or a line with more cells than the header.
-  """
+  """Reads a TSV, CSV or XLS file. Raises ValueError as `rows.read`."""
   path = pathlib.Path(path)
-  is_sheet = path.suffix.lower() == text_file.SHEET_SUFFIX
-  text = text_file.sheet_as_tsv(path) if is_sheet else text_file.read(path)
-  columns, rows, lines, separator = delimited.parse(path, text)
-  return Table(path, columns, rows, lines, separator)
+  return Table(path, *rows.read(path))
 
 
 def listed(columns: Iterable[str]) -> str:

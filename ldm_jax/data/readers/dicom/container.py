@@ -2,8 +2,9 @@
 
 A path may end in '#2', the second volume of what lies there, or '#NAME', all series
 whose description matches NAME (wildcards *, ?). Nothing is ever extracted: a zip's
-members are streamed, and a zip that lies about its sizes, holds paths that leave it, or
-unpacks to more than images do is refused from its directory alone.
+members are streamed. A zip that lies about its sizes, holds paths that lead out of it,
+or unpacks to more than images do is refused by its directory alone: no more is unpacked
+than was announced there.
 """
 
 from __future__ import annotations
@@ -19,12 +20,18 @@ import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from ldm_jax.data.readers.dicom import zip_check
-from ldm_jax.data.readers.dicom.zip_check import MAX_MEMBER_BYTES, MAX_MEMBERS
+from ldm_jax.data.readers import streams
 
 SUFFIXES = ('.dcm', '.dicom', '.ima')
 NUM_DEPTHS = 12
+MAX_MEMBERS = 100_000
+MAX_MEMBER_BYTES = 2**29  # a member is unpacked in memory, whole
+MAX_ZIP_BYTES = 2**35
+MAX_ZIP_RATIO = 100  # of all members together; cine images reach about 4
+SMALL_ZIP_BYTES = 2**26  # an empty phantom of this size may be packed tighter
 MARK = b'DICM'
+REQUIRED = 'a DICOM file, or a folder or zip of them'
+ADVICE = 'Correct the path in the table or the pattern in options.image.'
 # A name like this is an identifier of the study, which no message repeats.
 UID = re.compile(r'\d+(\.\d+){4,}')
 
@@ -48,7 +55,7 @@ def split_choice(path: str | os.PathLike) -> tuple[pathlib.Path, str]:
   """'x.zip#2' -> (x.zip, '2'); a path that exists as it is has no choice."""
   whole = pathlib.Path(path)
   before, mark, choice = str(path).rpartition('#')
-  if not mark or not before or _exists(whole):
+  if not mark or not before or os.path.exists(whole):
     return whole, ''
   return pathlib.Path(before), choice
 
@@ -77,11 +84,7 @@ def digest(path: str | os.PathLike) -> bytes:
   path, choice = split_choice(path)
   found = hashlib.sha256(f'dicom:{choice}'.encode())
   for file in _files(path) if os.path.isdir(path) else [path]:
-    try:
-      with file.open('rb') as content:
-        found.update(hashlib.file_digest(content, 'sha256').digest())
-    except OSError as error:
-      raise _unreadable(file, error) from error
+    found.update(streams.digest(file, REQUIRED, ADVICE))
   return found.digest()
 
 
@@ -121,9 +124,9 @@ class Container:
     if self.path.is_dir():
       found = [(str(f.relative_to(self.path)), _size(f)) for f in _files(self.path)]
     elif self.path.name.lower().endswith('.zip'):
-      self._zip = zip_check.open_zip(self.path)
+      self._zip = _open_zip(self.path)
       try:
-        found = zip_check.checked(self.path, self._zip)
+        found = _checked(self.path, self._zip)
       except ValueError:
         self._zip.close()
         raise
@@ -198,7 +201,7 @@ def _files(folder: pathlib.Path) -> list[pathlib.Path]:
     try:
       entries = list(os.scandir(current))
     except (OSError, ValueError) as error:
-      raise _unreadable(current, error) from error
+      raise streams.unreadable(current, error, REQUIRED, ADVICE) from error
     for entry in entries:
       path = pathlib.Path(entry.path)
       if entry.name.startswith('.'):
@@ -224,27 +227,71 @@ def _shown(path: pathlib.Path, name: str, number: int, packed: bool) -> str:
 
 
 def _size(path: pathlib.Path) -> int:
+  return streams.require_file(path, REQUIRED, ADVICE).st_size
+
+
+def _open_zip(path: pathlib.Path) -> zipfile.ZipFile:
+  """Opens a zip. Raises ValueError when it is missing or no whole zip."""
   try:
-    status = path.stat()
-  except (OSError, ValueError) as error:
-    raise _unreadable(path, error) from error
-  if not stat.S_ISREG(status.st_mode):
+    return zipfile.ZipFile(path)
+  except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+    if isinstance(error, OSError):
+      required = 'a zip of DICOM files'
+      raise streams.unreadable(path, error, required, ADVICE) from error
     raise ValueError(
-      f'{path} is a pipe, socket or device; required is a DICOM file. Remove it.'
-    )
-  return status.st_size
+      f'{path} is no whole zip ({type(error).__name__}); required is a zip of DICOM '
+      'files. It is truncated or damaged: copy it again.'
+    ) from error
 
 
-def _exists(path: pathlib.Path) -> bool:
-  try:
-    return path.exists()
-  except (OSError, ValueError):
-    return False
+def _checked(path: pathlib.Path, archive: zipfile.ZipFile) -> list[tuple[str, int]]:
+  """(name, size) of a zip's files, once its directory is found honest.
 
-
-def _unreadable(path: pathlib.Path, error: Exception) -> ValueError:
-  reason = getattr(error, 'strerror', None) or type(error).__name__
-  return ValueError(
-    f'{path} cannot be read ({reason}); required is a DICOM file, a folder or a zip of '
-    'them. Correct the path in the table or the pattern in options.image.'
+  Raises:
+    ValueError: names that leave it, links, overlaps, encryption, or sizes that no
+      images have.
+  """
+  entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+  names = [entry.filename for entry in entries]
+  leaving = [n for n in names if n[:1] in '/\\' or '..' in re.split(r'[/\\]', n)]
+  unpacked = sum(entry.file_size for entry in entries)
+  packed = sum(entry.compress_size for entry in entries)
+  largest = max((entry.file_size for entry in entries), default=0)
+  methods = {entry.compress_type for entry in entries}
+  links = [e for e in entries if stat.S_ISLNK(e.external_attr >> 16)]
+  faults = (
+    (len(entries) > MAX_MEMBERS, f'{len(entries)} files, more than {MAX_MEMBERS}'),
+    (leaving, f'{len(leaving)} paths that lead out of it'),
+    (links, f'{len(links)} links'),
+    (len(set(names)) < len(names), 'two files of one name'),
+    (any(e.flag_bits & 1 for e in entries), 'encrypted files'),
+    (
+      methods - {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED},
+      'files packed by another method than deflate',
+    ),
+    (
+      packed > path.stat().st_size,
+      f'{packed} packed bytes in a file of {path.stat().st_size}: its files overlap',
+    ),
+    (
+      largest > MAX_MEMBER_BYTES,
+      f'a file of {largest} bytes, more than {MAX_MEMBER_BYTES}',
+    ),
+    (
+      unpacked > MAX_ZIP_BYTES
+      or unpacked > max(SMALL_ZIP_BYTES, MAX_ZIP_RATIO * packed),
+      f'{unpacked} bytes packed into {packed}, which no images are',
+    ),
   )
+  for fault, what in faults:
+    if fault:
+      raise ValueError(
+        f'{path} holds {what}; required is a plain zip of the DICOM files of one scan. '
+        'Pack it again, or give a folder.'
+      )
+  return [
+    (entry.filename, entry.file_size)
+    for entry in entries
+    if not os.path.basename(entry.filename).startswith('.')
+    and not entry.filename.startswith('__MACOSX')
+  ]
