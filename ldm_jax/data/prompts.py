@@ -1,7 +1,7 @@
 """Sentences from attributes: {'AGE': 66, 'SEX': 1} -> 'a 66 year old male'.
 
-For users of `diffusion.text`: write a sentence per scan, embed it with any text encoder,
-and save the tokens where `diffusion.text.files` says ('text/{id}.npy', see
+For users of `diffusion.text`: write a sentence per scan, embed it with any text
+encoder, and save the tokens where `diffusion.text.files` says ('text/{id}.npy', see
 `data.store.text_embeddings`). No stage calls this module.
 
     words = {'SEX': {0: 'female', 1: 'male'}}
@@ -120,10 +120,11 @@ def phrase(
     third = math.floor((code + 1) / 2 * len(LEVEL_WORDS))
     return LEVEL_WORDS[min(max(third, 0), len(LEVEL_WORDS) - 1)]
   if is_age:
-    low = 10 * math.floor(number / 10)
-    return f'{low}-{low + 9}{unit}'
-  width = (attribute.high - attribute.low) / NUM_BINS
-  low = attribute.low + width * math.floor((number - attribute.low) / width)
+    decade = 10 * math.floor(number / 10)
+    return f'{decade}-{decade + 9}{unit}'
+  lowest, highest = attribute.limits
+  width = (highest - lowest) / NUM_BINS
+  low = lowest + width * math.floor((number - lowest) / width)
   return f'{low:.4g}-{low + width:.4g}{unit}'
 
 

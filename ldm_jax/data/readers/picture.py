@@ -49,7 +49,7 @@ class ImageSource:
     if values.shape != scan.array.shape[1:] or values.min() < 0 or values.max() > 255:
       raise ValueError(
         f'{self.label} is {values.shape} with values {values.min():g} to '
-        f'{values.max():g}; required are labels 0..255 of the size of its picture, '
+        f'{values.max():g}; expected labels 0..255 of the size of its picture, '
         f'{scan.array.shape[1:]}. Name the label file in options.label.'
       )
     return scan, Volume(values[None].astype(np.uint8), scan.affine)
@@ -73,8 +73,8 @@ def read(path: str | os.PathLike) -> Volume:
   pixels = _pixels(path)
   if pixels.min() == pixels.max():
     raise ValueError(
-      f'{path} holds one constant value ({pixels.flat[0]:g}) in all pixels; required '
-      'is an image. Repair or remove the file.'
+      f'{path} holds one constant value ({pixels.flat[0]:g}) in all pixels; expected '
+      'an image. Repair or remove the file.'
     )
   mm = LONGER_SIDE_MM / max(pixels.shape)
   affine = np.zeros((4, 4))
@@ -94,7 +94,7 @@ def _pixels(path: str | os.PathLike, indexed: bool = False) -> np.ndarray:
     width, height = picture.size
     if width * height > MAX_PIXELS:
       raise ValueError(
-        f'{path} announces {width} x {height} pixels; allowed are {MAX_PIXELS} in all. '
+        f'{path} announces {width} x {height} pixels; expected at most {MAX_PIXELS}. '
         'The file is damaged, or must be made smaller.'
       )
     try:
@@ -107,7 +107,7 @@ def _pixels(path: str | os.PathLike, indexed: bool = False) -> np.ndarray:
   colours = np.asarray(upright.convert('RGB')).astype(np.float32)
   if (np.ptp(colours, axis=-1) > 2).any():  # JPEG rounds equal channels apart
     raise ValueError(
-      f'{path} is a colour picture ({upright.mode}); required is one grey value per '
+      f'{path} is a colour picture ({upright.mode}); expected one grey value per '
       'pixel. Convert it to grey.'
     )
   return colours[..., 0]

@@ -18,7 +18,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from typing import Any
 
 import numpy as np
@@ -115,7 +115,7 @@ def read_into(path: str, size: int, start: int, out: np.ndarray) -> None:
   with open(path, 'rb') as file:
     _check_size(file.fileno(), size)
     file.seek(start)
-    count = file.readinto(out.reshape(-1).view(np.uint8))
+    count = file.readinto(out.reshape(-1).data.cast('B'))
     if count != out.nbytes:
       raise ValueError(f'{out.nbytes - count} bytes are missing')
 
@@ -139,7 +139,7 @@ def make(
   known: Fingerprints,
   listed: Mapping[str, dict],
   workers: int,
-) -> Iterator[dict[str, Any] | ValueError]:
+) -> Generator[dict[str, Any] | ValueError, None, None]:
   """Makes the entries of a cohort that are not stored yet, in parallel.
 
   Threads, not processes: reading, unpacking, hashing and resampling release Python's
@@ -166,13 +166,13 @@ def make(
     threadpool_limits(1, 'blas'),
     concurrent.futures.ThreadPoolExecutor(workers) as pool,
   ):
-    futures = [
-      None if entry else pool.submit(_make_one, root, cohort, spec, known, record)
+    results = [
+      entry or pool.submit(_make_one, root, cohort, spec, known, record)
       for entry, record in zip(stored, cohort.records, strict=True)
     ]
     try:
-      for entry, future in zip(stored, futures, strict=True):
-        yield entry or future.result()
+      for found in results:
+        yield found if isinstance(found, dict) else found.result()
     finally:
       pool.shutdown(cancel_futures=True)
 

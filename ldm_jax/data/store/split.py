@@ -29,6 +29,7 @@ class Split:
     attributes: (n,k) float32, encoded, NaN where missing.
     patient_names: one text per patient, in order of appearance.
     patient_entries: per patient the indices of the entries, in that order.
+    problems, warnings, slices: as in the index (see `store.prepare`).
   """
 
   def __init__(self, root: pathlib.Path, index: dict, schema: Schema):
@@ -47,7 +48,7 @@ class Split:
       [[np.nan if v is None else v for v in e['attributes']] for e in scans],
       np.float32,
     ).reshape(len(scans), len(schema))
-    grouped = {}
+    grouped: dict[str, list[int]] = {}
     for number, patient in enumerate(self.patients):
       grouped.setdefault(patient, []).append(number)
     self.patient_names = list(grouped)
@@ -60,6 +61,7 @@ class Split:
 
   @property
   def num_patients(self) -> int:
+    """Number of patients."""
     return len(self.patient_names)
 
   @property
@@ -95,7 +97,8 @@ class Split:
     found = np.empty((len(indices), *self.shape), np.float32)
     for number, index in enumerate(indices):
       try:
-        entries.read_into(self._path(index), *self._places[index], found[number])
+        size, start = self._places[index]
+        entries.read_into(self._path(index), size, start, found[number])
       except (OSError, ValueError) as error:
         raise self._damaged(index, error) from error
     return found[..., None]

@@ -174,7 +174,7 @@ def open_split(
 
 def check_distinct(splits: Mapping[str, Split]) -> None:
   """Raises ValueError when two cohorts hold the same scan, byte by byte."""
-  seen = {}
+  seen: dict[str, tuple[str, str]] = {}
   for name, split in splits.items():
     for key, record in zip(split.keys, split.ids, strict=True):
       if key in seen and seen[key][0] != name:
@@ -231,7 +231,8 @@ def _check_problems(cohort: Cohort, problems: list, max_bad_fraction: float) -> 
 
 
 def _repeated_scans(found: list[dict]) -> list[str]:
-  seen, messages = {}, []
+  seen: dict[str, dict] = {}
+  messages = []
   for entry in found:
     first = seen.setdefault(entry['key'], entry)
     if first['id'] != entry['id']:

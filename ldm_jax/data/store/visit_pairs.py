@@ -55,4 +55,4 @@ def entry_pairs(
         if not (adjacent and any(first < time < last for time in times)):
           found.append((earlier, later, last - first))
   table = np.asarray(found, np.float64).reshape(-1, 3)
-  return EntryPairs(*table[:, :2].T.astype(int), table[:, 2])
+  return EntryPairs(table[:, 0].astype(int), table[:, 1].astype(int), table[:, 2])

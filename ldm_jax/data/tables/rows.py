@@ -69,19 +69,20 @@ def parse(path: pathlib.Path, text: str) -> Rows:
   # `splitlines` would end a row at a form feed inside a cell. Strict, because a quote
   # that is never closed would swallow all rows behind it.
   reader = csv.reader(io.StringIO(text, newline=''), delimiter=separator, strict=True)
-  columns, rows, lines = None, [], []
+  columns: tuple[str, ...] = ()
+  rows, lines = [], []
   try:
     for cells in reader:
       cells = [cell.strip() for cell in cells]
       if not any(cells):
         continue
-      if columns is None:
+      if not columns:
         columns = _columns(path, cells)
         continue
       if len(cells) > len(columns) and any(cells[len(columns) :]):
         raise ValueError(
           f'{path}, line {reader.line_num} has {len(cells)} cells but the header has '
-          f'{len(columns)}; required is one cell per column. Quote cells that hold the '
+          f'{len(columns)}; expected one cell per column. Quote cells that hold the '
           f'separator {separator!r}.'
         )
       cells += [''] * (len(columns) - len(cells))
@@ -89,11 +90,11 @@ def parse(path: pathlib.Path, text: str) -> Rows:
       lines.append(reader.line_num)
   except csv.Error as error:
     raise ValueError(
-      f'{path}, line {reader.line_num} is no table row ({error}); repair the line.'
+      f'{path}, line {reader.line_num} is not a table row ({error}); repair the line.'
     ) from error
   if not rows:
     raise ValueError(
-      f'{path} holds no rows; required are a header line and one line per patient.'
+      f'{path} holds no rows; expected a header line and one line per patient. Fill it.'
     )
   return Rows(columns, tuple(rows), tuple(lines), separator)
 
@@ -105,7 +106,7 @@ def _text_of(path: pathlib.Path) -> str:
   size = streams.require_file(path, required, advice).st_size
   if size > MAX_BYTES:
     raise ValueError(
-      f'{path} has {size} bytes; allowed are {MAX_BYTES}. Cut it down to the columns '
+      f'{path} has {size} bytes; expected at most {MAX_BYTES}. Keep only the columns '
       'that data.schema names.'
     )
   try:
@@ -120,13 +121,13 @@ def _text_of(path: pathlib.Path) -> str:
     raise ValueError(
       f'{path} is not UTF-8 text ({error.reason} at byte {error.start}'
       + (f'; it looks like {kind}' if kind else '')
-      + f'); required is {required}. Save it again as UTF-8.'
+      + f'); expected {required}. Save it again as UTF-8.'
     ) from error
   if '\0' in text:
     line = text.count('\n', 0, text.index('\0')) + 1
     raise ValueError(
       f'{path} holds a NUL byte in line {line}; '
-      f'required is {required}. It is damaged or UTF-16 without a mark: save it again '
+      f'expected {required}. It is damaged or UTF-16 without a mark: save it again '
       'as UTF-8.'
     )
   return text
@@ -137,14 +138,14 @@ def _sheet_as_tsv(path: pathlib.Path) -> str:
   try:
     size = path.stat().st_size if path.is_file() else 0
     if not 0 < size <= MAX_BYTES:
-      raise ValueError(f'{size} bytes, allowed are 1 to {MAX_BYTES}')
+      raise ValueError(f'{size} bytes, expected 1 to {MAX_BYTES}')
     book = xlrd.open_workbook(path, logfile=io.StringIO(), on_demand=True)
     sheet = book.sheet_by_index(0)
     rows = [sheet.row(number) for number in range(sheet.nrows)]
   except Exception as error:  # xlrd raises many kinds for a damaged file
     raise ValueError(
       f'{path} cannot be read as Excel 97 ({type(error).__name__}: {error}); '
-      'required is .xls, .tsv or .csv. Save its first sheet as CSV.'
+      'expected .xls, .tsv or .csv. Save its first sheet as CSV.'
     ) from error
   text = io.StringIO()
   writer = csv.writer(text, delimiter='\t', lineterminator='\n')
@@ -168,7 +169,7 @@ def _columns(path: pathlib.Path, cells: list[str]) -> tuple[str, ...]:
   repeated = sorted(name for name, count in counts.items() if name and count > 1)
   if repeated:
     raise ValueError(
-      f'{path} has the column {repeated[0][:80]!r} more than once; required are '
+      f'{path} has the column {repeated[0][:80]!r} more than once; expected '
       'distinct names. Rename one of them.'
     )
   return tuple(cells)

@@ -1,6 +1,6 @@
 """Tables of patients: rows of text -> values, with errors that name the cell.
 
-Cells stay text until they are asked for, so that an id such as 001 keeps its zeros.
+Cells stay text until a value is read, so that an id such as 001 keeps its zeros.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ class Table:
     )
 
   def where(self, index: int, column: str) -> str:
-    """Says where a cell stands, for messages."""
+    """File, line and column of a cell, for messages."""
     return f'{self.path}, line {self.lines[index]}, column {column!r}'
 
   def attribute(self, index: int, attribute: Attribute) -> Any:
     """Value of an attribute in row `index`: a number, a category's text, or None.
 
-    Numbers may have a decimal comma, `cells.decimal_comma` of their column; an age (a
-    column 'age', or the unit 'years') may name its unit.
+    Numbers may have a decimal comma (decided per column by `cells.decimal_comma`); an
+    age (a column 'age', or the unit 'years') may name its unit.
 
     Raises:
       ValueError: the column is absent, or its cell is no number or known category.
@@ -70,7 +70,7 @@ class Table:
     if len(value) > LONGEST_VALUE:
       raise ValueError(
         f'{self.where(index, column)}: the cell holds {len(value)} characters, '
-        f'beginning with {value[:20]!r}; required is one value, a number or one of the '
+        f'beginning with {value[:20]!r}; expected one value, a number or one of the '
         'known categories. Correct the table.'
       )
     if attribute.kind == 'continuous':
@@ -83,7 +83,7 @@ class Table:
       attribute.encode(value)
     except ValueError as error:
       either = any(p.fullmatch(value) for p in (cells.AMBIGUOUS, cells.DOTTED))
-      hint = f' {value!r} may be a thousand or a fraction: write it plainly.'
+      hint = f' {value!r} may be a thousand or a fraction: write it unambiguously.'
       raise ValueError(
         f'{self.where(index, column)}: {error}{hint if either else ""}'
       ) from error
@@ -109,10 +109,16 @@ class Table:
   def one_of(
     self, index: int, column: str, codes: Mapping[str, Any], notes: list[str]
   ) -> Any:
-    """What `codes` (lower-case text -> value) says of a cell; None where it is empty.
+    """Looks up the text of a cell in `codes`.
 
-    Whole numbers are looked up without their point. An unknown text is taken as
-    missing, and `notes` receives a message.
+    Args:
+      index: of the row.
+      column: a column that the table lacks counts as empty.
+      codes: lower-case text -> value; whole numbers are written without a point.
+      notes: receives a message for a text that is not in `codes`.
+
+    Returns:
+      The value; None where the cell is empty or not in `codes`.
     """
     text = ' '.join(self.rows[index].get(column, '').lower().split())
     text = re.sub(r'^(-?\d+)\.0*$', r'\1', text)
@@ -131,7 +137,13 @@ class Table:
 def attributes(
   schema: Schema, known: Mapping[str, Any], table: Table | None, index: int | None
 ) -> dict[str, Any]:
-  """Values of the schema's attributes: what the layout knows, else the table's column.
+  """Values of the schema's attributes: from the layout, else from the table's column.
+
+  Args:
+    schema: of the attributes.
+    known: name -> value, what the layout knows.
+    table: with the other attributes, or None.
+    index: row of the table; None if the patient has none, and its values are missing.
 
   Raises:
     ValueError: neither knows an attribute, or a cell is no number or known category.
@@ -142,7 +154,7 @@ def attributes(
       found[attribute.name] = known[attribute.name]
     elif table is None:
       raise ValueError(
-        f'The attribute {attribute.name!r} of data.schema is not known here; known are '
+        f'The attribute {attribute.name!r} of data.schema is unknown; known are '
         f'{", ".join(known)}. Change data.schema, or add a table with that column.'
       )
     else:
@@ -177,10 +189,10 @@ def index_by(
     column: of the ids.
     purpose: what the ids name, for the error when the column is absent.
     notes: receives a message for each row without an id.
-    key: brings the spellings of one id together.
+    key: normalises the spelling of an id.
   """
   column = table.require(column, purpose, 'the table')
-  found = {}
+  found: dict[str, list[int]] = {}
   for index, row in enumerate(table.rows):
     if is_missing(row[column]):
       notes.append(f'{table.where(index, column)}: no id, the row is left out')
@@ -192,9 +204,9 @@ def index_by(
 def require_folder(root: str | os.PathLike, key: str = 'root') -> pathlib.Path:
   """Returns the folder, or raises ValueError when it is missing or empty."""
   path = pathlib.Path(root).expanduser()
-  if not str(root) or not os.path.isdir(path):  # false, too, for an impossible name
+  if not str(root) or not os.path.isdir(path):  # also false for an impossible name
     raise ValueError(
-      f'The data folder {str(root)!r} does not exist or is no folder; required is a '
+      f'The data folder {str(root)!r} does not exist or is no folder; expected a '
       f'folder of scans. Set {key} of the data section (or root=... after the config).'
     )
   try:
@@ -204,7 +216,7 @@ def require_folder(root: str | os.PathLike, key: str = 'root') -> pathlib.Path:
     raise streams.unreadable(path, error, 'a folder of scans', advice) from error
   if empty:
     raise ValueError(
-      f'The data folder {path} is empty; required is a folder of scans with a table of '
+      f'The data folder {path} is empty; expected a folder of scans with a table of '
       f'patients. Fill it or set {key} of the data section.'
     )
   return path
@@ -220,7 +232,7 @@ def find(root: pathlib.Path, name: str = '') -> pathlib.Path:
     path = root / name
     if not path.is_file():
       raise ValueError(
-        f'The table {path} does not exist; required is a TSV or CSV file. Set '
+        f'The table {path} does not exist; expected a TSV or CSV file. Set '
         'options.table of the data section.'
       )
     return path
@@ -245,7 +257,7 @@ def read(path: str | os.PathLike) -> Table:
 
 
 def listed(columns: Iterable[str]) -> str:
-  """The names of columns for a message, the first of very many."""
+  """The names of columns for a message: at most 20."""
   columns = list(columns)
   more = f' and {len(columns) - 20} more' if len(columns) > 20 else ''
   return ', '.join(column[:60] for column in columns[:20]) + more

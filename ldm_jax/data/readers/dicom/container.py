@@ -1,9 +1,9 @@
-"""Where DICOM files lie: a folder, one file or a zip -> members that are read in turn.
+"""A folder, one file or a zip of DICOM files -> members that are read in turn.
 
 A path may end in '#2', the second volume of what lies there, or '#NAME', all series
-whose description matches NAME (wildcards *, ?). Nothing is ever extracted: a zip's
+whose description matches NAME (wildcards *, ?). Nothing is extracted to disk: a zip's
 members are streamed. A zip that lies about its sizes, holds paths that lead out of it,
-or unpacks to more than images do is refused by its directory alone: no more is unpacked
+or unpacks to more than images do is refused by its directory alone; no more is unpacked
 than was announced there.
 """
 
@@ -18,7 +18,7 @@ import stat
 import zipfile
 import zlib
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from ldm_jax.data.readers import streams
 
@@ -32,7 +32,7 @@ SMALL_ZIP_BYTES = 2**26  # an empty phantom of this size may be packed tighter
 MARK = b'DICM'
 REQUIRED = 'a DICOM file, or a folder or zip of them'
 ADVICE = 'Correct the path in the table or the pattern in options.image.'
-# A name like this is an identifier of the study, which no message repeats.
+# A name like this identifies the study and is kept out of messages.
 UID = re.compile(r'\d+(\.\d+){4,}')
 
 
@@ -43,7 +43,7 @@ class Member:
   Attributes:
     name: as the folder or zip has it.
     size: bytes once unpacked, as announced.
-    shown: what messages call it: its name, or its number where that is an identifier.
+    shown: its name in messages, or its number where the name identifies the study.
   """
 
   name: str
@@ -61,7 +61,7 @@ def split_choice(path: str | os.PathLike) -> tuple[pathlib.Path, str]:
 
 
 def is_dicom(path: str | os.PathLike) -> bool:
-  """Whether a path means DICOM: a folder, a zip, or a file with DICOM's mark."""
+  """Whether a path is read as DICOM: a folder, a zip, or a file with DICOM's mark."""
   path, _ = split_choice(path)
   name = path.name.lower()
   if name.endswith((*SUFFIXES, '.zip')) or os.path.isdir(path):
@@ -76,10 +76,10 @@ def is_dicom(path: str | os.PathLike) -> bool:
 
 
 def digest(path: str | os.PathLike) -> bytes:
-  """SHA-256 of the bytes that lie at a path, and of the choice among them.
+  """SHA-256 of all bytes at a path, and of the choice among them.
 
   Raises:
-    ValueError: nothing readable lies there.
+    ValueError: there is nothing readable.
   """
   path, choice = split_choice(path)
   found = hashlib.sha256(f'dicom:{choice}'.encode())
@@ -89,7 +89,7 @@ def digest(path: str | os.PathLike) -> bytes:
 
 
 def listing(path: str | os.PathLike) -> tuple[str, ...]:
-  """Every file that a path means, NIfTI too; the path where it cannot be looked at."""
+  """Every file of a path, NIfTI too; the path itself where it cannot be listed."""
   path, _ = split_choice(path)
   try:
     return tuple(map(str, _files(path))) if os.path.isdir(path) else (str(path),)
@@ -148,7 +148,7 @@ class Container:
     """Opens one file for reading. Raises ValueError when it cannot be."""
     try:
       if self._zip is not None:
-        stream = self._zip.open(member.name)
+        stream: Any = self._zip.open(member.name)
         stream.name = ''  # pydicom's log would quote it, and it may hold a UID
         return stream
       stream = (self.path / member.name if member.name else self.path).open('rb')
@@ -169,8 +169,8 @@ class Container:
     """The members that carry DICOM's mark.
 
     Raises:
-      ValueError: a file that is named like DICOM but has no mark: without it the volume
-        would lack a slice and nobody would know.
+      ValueError: a file that is named like DICOM but has no mark: skipping it would
+        drop a slice unnoticed.
     """
     for member in self.members:
       if os.path.basename(member.name) == 'DICOMDIR':
@@ -179,16 +179,16 @@ class Container:
         yield member
       elif (member.name or self.path.name).lower().endswith(SUFFIXES):
         raise ValueError(
-          f'{member.shown} is no DICOM file ({member.size} bytes, without the mark '
-          'DICM at byte 128); required is a whole DICOM file with its preamble. Copy '
+          f'{member.shown} is not a DICOM file ({member.size} bytes, without the mark '
+          'DICM at byte 128); expected a whole DICOM file with its preamble. Copy '
           'it again, or remove it.'
         )
 
 
 def damaged(member: Member, error: Exception) -> ValueError:
-  """The message about a member that cannot be read; never quotes what it holds."""
+  """The error about a member that cannot be read; never quotes its content."""
   return ValueError(
-    f'{member.shown} is truncated or damaged ({type(error).__name__}); required is a '
+    f'{member.shown} is truncated or damaged ({type(error).__name__}); expected a '
     'whole DICOM file. Copy it again, or remove it.'
   )
 
@@ -212,7 +212,7 @@ def _files(folder: pathlib.Path) -> list[pathlib.Path]:
         found.append(path)
     if len(found) > MAX_MEMBERS:
       raise ValueError(
-        f'{folder} holds more than {MAX_MEMBERS} files; required is the folder of one '
+        f'{folder} holds more than {MAX_MEMBERS} files; expected the folder of one '
         'scan. Name a deeper folder in the table or in options.image.'
       )
   return sorted(found)
@@ -239,16 +239,16 @@ def _open_zip(path: pathlib.Path) -> zipfile.ZipFile:
       required = 'a zip of DICOM files'
       raise streams.unreadable(path, error, required, ADVICE) from error
     raise ValueError(
-      f'{path} is no whole zip ({type(error).__name__}); required is a zip of DICOM '
+      f'{path} is not a whole zip ({type(error).__name__}); expected a zip of DICOM '
       'files. It is truncated or damaged: copy it again.'
     ) from error
 
 
 def _checked(path: pathlib.Path, archive: zipfile.ZipFile) -> list[tuple[str, int]]:
-  """(name, size) of a zip's files, once its directory is found honest.
+  """(name, size) of a zip's files.
 
   Raises:
-    ValueError: names that leave it, links, overlaps, encryption, or sizes that no
+    ValueError: paths that lead out of it, links, overlaps, encryption, or sizes that no
       images have.
   """
   entries = [entry for entry in archive.infolist() if not entry.is_dir()]
@@ -286,7 +286,7 @@ def _checked(path: pathlib.Path, archive: zipfile.ZipFile) -> list[tuple[str, in
   for fault, what in faults:
     if fault:
       raise ValueError(
-        f'{path} holds {what}; required is a plain zip of the DICOM files of one scan. '
+        f'{path} holds {what}; expected a plain zip of the DICOM files of one scan. '
         'Pack it again, or give a folder.'
       )
   return [

@@ -1,9 +1,9 @@
 """One DICOM file -> its image planes, and the pixels of one of them (columns, rows).
 
 Positions are in DICOM's patient coordinates, LPS mm. Enhanced (multi-frame) files give
-one plane per frame. Only the elements in `TAGS` are ever parsed, so names, ids and dates
-of a patient do not enter the program. No message quotes the text of an element; the UID
-of a series tells series apart and is kept as a hash.
+one plane per frame. Only the elements in `TAGS` are ever parsed, so names, ids and
+dates of a patient do not enter the program. No message quotes the text of an element;
+the UID of a series distinguishes series and is kept as a hash.
 
 [PS3.3] DICOM part 3: C.7.6.2 image plane, C.7.6.3 pixels, C.7.6.16 functional groups.
 """
@@ -56,16 +56,16 @@ TAG = {
 }
 TAGS = [TAG[keyword] for keyword in (*TEXT, *NUMBERS, *GROUPS, *OTHERS)]
 IS_TEXT = {keyword for keyword in NUMBERS if dictionary_VR(keyword) in ('DS', 'IS')}
-# Names a dataset that pydicom would unpack at once, however large it becomes.
+# Transfer syntax of a dataset that pydicom would unpack at once, however large.
 DEFLATED = b'1.2.840.10008.1.2.1.99'
 MAX_PLANE = 2**26
 MAX_FRAMES = 2**16
-# No codec packs a scan tighter: what announces more is damaged or a bomb.
+# No codec packs a scan tighter: a file that announces more is damaged or a bomb.
 MAX_PACKED_RATIO = 1100
 
 
 class Unusable(ValueError):
-  """A file that was understood and refused."""
+  """A file that was parsed and refused."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,9 +86,9 @@ class Plane:
     stored: (lowest, highest) value that can be stored.
     series: hash of the series' UID.
     number: of the series, 0 where there is none.
-    description: of the series; chooses files and is shown to nobody.
-    kind: what else must agree within one volume: image type, echo, frames per slice.
-    times: clock -> number, of those that the file has (see `dicom_series.CLOCKS`).
+    description: of the series; chooses files and is never shown.
+    kind: what must also agree within a volume: image type, echo, frames per slice.
+    times: clock -> number, of those that the file has (see `stack.CLOCKS`).
   """
 
   member: Member
@@ -110,6 +110,7 @@ class Plane:
 
   @property
   def normal(self) -> np.ndarray:
+    """(3,) unit vector through the plane."""
     return np.cross(self.row, self.column)
 
 
@@ -172,7 +173,7 @@ def read_pixels(stream: BinaryIO, plane: Plane) -> np.ndarray:
     raise damaged(member, error) from None
   if pixels.shape != plane.shape[::-1]:
     raise _refusal(
-      member, f'has pixels of shape {pixels.shape}, announced are {plane.shape[::-1]}'
+      member, f'has pixels of shape {pixels.shape} but announces {plane.shape[::-1]}'
     )
   values = pixels.T.astype(np.float32)
   if plane.inverted:
@@ -197,7 +198,7 @@ def _plane(
       raise _refusal(member, f'has no {keyword} of {count} numbers: no known place')
     return np.array(found)
 
-  def value(keyword: str, default: float | None) -> float | None:
+  def value(keyword: str, default: Any) -> Any:
     found = _number(item(keyword), keyword)
     return default if found is None else found
 
@@ -224,7 +225,7 @@ def _plane(
     row=cosines[0] / lengths[0],
     column=cosines[1] / lengths[1],
     spacing=(columns_mm, rows_mm),
-    shape=(int(_number(top, 'Columns')), int(_number(top, 'Rows'))),
+    shape=(int(_number(top, 'Columns') or 0), int(_number(top, 'Rows') or 0)),
     thickness=None if thickness is None else abs(thickness),
     rescale=(slope, intercept),
     inverted=_text(top, 'PhotometricInterpretation') == 'MONOCHROME1',
@@ -258,13 +259,13 @@ def _times(top: pydicom.Dataset, value: Any, frame: int | None) -> dict[str, flo
 
 
 def _check_pixels(member: Member, top: pydicom.Dataset, has_pixels: bool) -> None:
-  """Refuses what cannot be read before anything of its size is allocated."""
+  """Refuses unreadable pixels before anything of their size is allocated."""
   size, count = (int(_number(top, k) or 1) for k in ('Rows', 'NumberOfFrames'))
-  size *= int(_number(top, 'Columns'))
+  size *= int(_number(top, 'Columns') or 1)
   if _number(top, 'SamplesPerPixel') not in (None, 1.0) or not _text(
     top, 'PhotometricInterpretation'
   ).startswith('MONOCHROME'):
-    raise _refusal(member, 'holds colours; required is one grey value per pixel')
+    raise _refusal(member, 'holds colours; expected one grey value per pixel')
   if 'ModalityLUTSequence' in top:
     raise _refusal(member, 'maps its values by a table (ModalityLUTSequence)')
   if size > MAX_PLANE or not 1 <= count <= MAX_FRAMES:
@@ -281,8 +282,8 @@ def _check_pixels(member: Member, top: pydicom.Dataset, has_pixels: bool) -> Non
 
 def _refusal(member: Member, what: str) -> Unusable:
   return Unusable(
-    f'{member.shown} {what}; required are grey-scale DICOM images, whole, with their '
-    'place in the patient. Repair, convert or remove the file.'
+    f'{member.shown} {what}; expected whole grey-scale DICOM images with their '
+    'position in the patient. Repair, convert or remove the file.'
   )
 
 
