@@ -59,14 +59,18 @@ def test_the_corpus_is_large_and_took_little_memory(outcomes):
   assert outcomes['peak'] < 2**29
 
 
+# Without the one whose 2 GiB of nothing take seconds to hash.
+LISTED = {name: case for name, case in hostile.NIFTI.items() if name != 'sparse_file'}
+
+
 @pytest.fixture(scope='module')
 def cohort(tmp_path_factory):
-  """All NIfTI cases as patients of one folder, each with an age."""
+  """NIfTI cases as patients of one folder, each with an age."""
   root = tmp_path_factory.mktemp('patients')
-  for name, (write, _) in hostile.NIFTI.items():
+  for name, (write, _) in LISTED.items():
     (root / name).mkdir()
     write(root / name)
-  ages = ''.join(f'{name}\t{20 + n / 9}\n' for n, name in enumerate(hostile.NIFTI))
+  ages = ''.join(f'{name}\t{20 + n / 9}\n' for n, name in enumerate(LISTED))
   (root / 'participants.tsv').write_text(f'participant_id\tage\n{ages}')
   age = Schema((Attribute('age', low=20, high=90),))
   return folder.read(str(root), age, image='{subject}/*')
@@ -77,7 +81,7 @@ UNLISTED = {'half_of_a_pair', 'a_file_as_a_folder'}
 
 
 def broken():
-  listed = {name for name, (_, words) in hostile.NIFTI.items() if words != hostile.READ}
+  listed = {name for name, (_, words) in LISTED.items() if words != hostile.READ}
   return listed - UNLISTED
 
 
@@ -99,4 +103,4 @@ def test_prepare_leaves_out_the_broken_files_when_allowed_and_no_other(
 def test_an_inspection_lists_the_broken_files_and_goes_on(cohort):
   found = findings.inspect(cohort).findings
   assert {text.split(':')[0] for text in found['unreadable']} == broken()
-  assert found['counts']['inspected'] == len(hostile.NIFTI) - len(UNLISTED)
+  assert found['counts']['inspected'] == len(LISTED) - len(UNLISTED)

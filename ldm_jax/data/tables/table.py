@@ -48,6 +48,12 @@ class Table:
       f'{listed(self.columns)}. Name the right one in {key}, or add it to the table.'
     )
 
+  def column_of(self, attribute: Attribute) -> str:
+    """The column of an attribute. Raises ValueError where the table has none."""
+    key = f'data.schema (column of {attribute.name!r})'
+    column = attribute.column or attribute.name
+    return self.require(column, f'attribute {attribute.name!r}', key)
+
   def where(self, index: int, column: str) -> str:
     """File, line and column of a cell, for messages."""
     return f'{self.path}, line {self.lines[index]}, column {column!r}'
@@ -61,9 +67,7 @@ class Table:
     Raises:
       ValueError: the column is absent, or its cell is no number or known category.
     """
-    key = f'data.schema (column of {attribute.name!r})'
-    column = attribute.column or attribute.name
-    self.require(column, f'attribute {attribute.name!r}', key)
+    column = self.column_of(attribute)
     value = self.rows[index][column]
     if is_missing(value):
       return None
@@ -158,8 +162,7 @@ def attributes(
         f'{", ".join(known)}. Change data.schema, or add a table with that column.'
       )
     else:
-      column = attribute.column or attribute.name
-      table.require(column, f'attribute {attribute.name!r}', 'data.schema')
+      table.column_of(attribute)
       found[attribute.name] = (
         None if index is None else table.attribute(index, attribute)
       )
@@ -171,8 +174,7 @@ def require_attributes(table: Table, schema: Schema, known: Iterable[str]) -> No
   known = set(known)
   for attribute in schema:
     if attribute.name not in known:
-      column = attribute.column or attribute.name
-      table.require(column, f'attribute {attribute.name!r}', 'data.schema')
+      table.column_of(attribute)
 
 
 def index_by(
