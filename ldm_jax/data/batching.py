@@ -1,8 +1,9 @@
-"""Which examples a step sees, as pure functions of the step.
+"""The examples of each step of public training, as pure functions of the step.
 
-Public data comes in shuffled epochs; what private training draws is in
-`privacy/sampling.py`. Nothing here keeps state, so that a resumed run draws what the
-uninterrupted one would have drawn."""
+Public data is drawn in shuffled epochs; private training draws in
+`privacy/sampling.py`. Nothing here keeps state, so that a resumed run draws the same
+examples as an uninterrupted one.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ def epoch_batch(
   """Returns the examples of one step, (batch_size,) int.
 
   Epoch e is a permutation that depends on (seed, e) only; step s takes positions
-  s * batch_size ... of the epochs laid end to end, so each epoch visits every example
+  s * batch_size ... of the concatenated epochs, so each epoch visits every example
   exactly once.
 
   Args:
@@ -33,13 +34,14 @@ def epoch_batch(
   """
   if num_examples < 1 or batch_size < 1 or step < 0:
     raise ValueError(
-      f'num_examples={num_examples}, batch_size={batch_size}, step={step} came; '
-      'required are at least one example, a positive batch_size and step >= 0.'
+      'Expected at least one example, a positive batch_size and step >= 0, got '
+      f'num_examples={num_examples}, batch_size={batch_size}, step={step}. Set '
+      'batch_size in the config.'
     )
   if batch_size > num_examples and not wrap:
     raise ValueError(
       f'batch_size is {batch_size} but the cohort has {num_examples} examples; '
-      'required is a batch no larger than the cohort. Lower batch_size in the config.'
+      'expected a batch no larger than the cohort. Lower batch_size in the config.'
     )
   position = step * batch_size + np.arange(batch_size)
   epochs, places = position // num_examples, position % num_examples
@@ -65,7 +67,7 @@ def chunks(
     padded. An empty draw yields nothing.
   """
   if chunk_size < 1:
-    raise ValueError(f'chunk_size is {chunk_size}; required is a positive integer.')
+    raise ValueError(f'Expected a positive chunk_size, got {chunk_size}. Set it.')
   indices = np.asarray(indices, np.int64)
   for start in range(0, indices.size, chunk_size):
     piece = indices[start : start + chunk_size]

@@ -1,18 +1,23 @@
-"""The cohorts a config names: data.public, data.private, data.test, data.measuring.
+"""The cohorts of a config: data.public, data.private, data.test, data.measuring.
 
-Sections that share one layout, root and options are parts of one patient-wise split, so
-that no patient can stand in two of them.
+Sections with the same layout, root and options are parts of one patient-wise split, so
+that no patient can be in two of them.
 """
+
+from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ldm_jax.config.parsing import to_plain
 from ldm_jax.data import layouts
-from ldm_jax.data.cohorts import cohort as cohorts_
 from ldm_jax.data.cohorts.attributes import Schema
+from ldm_jax.data.cohorts.cohort import Cohort, Source, check_disjoint
 from ldm_jax.data.readers.dicom import container
+from ldm_jax.types import Config
 
 NAMES = ('public', 'private', 'test', 'measuring')
 # data.<cohort>.part of a data set's own part: 'published:train'; 'published:train/x' is
@@ -23,18 +28,19 @@ PUBLISHED = 'published:'
 HEARTS = ('acdc', 'mnms', 'mnms2', 'scd', 'scd_dicom', 'ukbb')
 
 
-def cohorts(data, disjoint=True):
+def cohorts(data: Config, disjoint: bool = True) -> dict[str, Cohort]:
   """Reads the cohorts of `config.data`.
 
   Args:
-    disjoint: False lets a patient stand in two cohorts, for those who look into it.
+    data: `config.data`.
+    disjoint: False allows a patient in two cohorts, for doctor to report.
 
   Returns:
     Dict of name -> Cohort for the sections that are not empty.
 
   Raises:
     ValueError: if all are empty, a layout is unknown, schemas differ, or a patient
-      stands in two cohorts.
+      is in two cohorts.
   """
   wholes, found = {}, {}
   for name in NAMES:
@@ -61,7 +67,7 @@ def cohorts(data, disjoint=True):
       f'{", ".join(sorted(layouts.LAYOUTS))}) and its root.'
     )
   if disjoint:
-    cohorts_.check_disjoint(found)
+    check_disjoint(found)
   schemas = {cohort.schema for cohort in found.values()}
   if len(schemas) > 1:
     raise ValueError(
@@ -72,9 +78,9 @@ def cohorts(data, disjoint=True):
   return found
 
 
-def listing_digest(found):
-  """Hash of which records there are and of their files' size and time of change."""
-  lines = []
+def listing_digest(found: Mapping[str, Cohort]) -> str:
+  """SHA-256 of the records of cohorts and of their files' size and time of change."""
+  lines: list[Any] = []
   for name, cohort in found.items():
     lines.append([name, cohort.schema.to_config()])
     for record in cohort.records:
@@ -82,12 +88,17 @@ def listing_digest(found):
         [record.id, record.patient, sorted(map(str, record.attributes.items()))]
       )
       lines.append(_stamp(record.source))
-      lines.append(getattr(record.source, 'reason', ''))  # of a faulty one
+      lines.append(getattr(record.source, 'reason', ''))  # of a `FaultySource`
   return hashlib.sha256(json.dumps(lines, default=str).encode()).hexdigest()
 
 
-def population(data, num, seed):
+def population(data: Config, num: int, seed: int) -> list[dict[str, Any]]:
   """Requests from the documented population of the private (or public) layout.
+
+  Args:
+    data: `config.data`.
+    num: of requests.
+    seed: chooses them.
 
   Returns:
     List of dicts; attributes that the population does not know are not in them.
@@ -96,9 +107,10 @@ def population(data, num, seed):
     ValueError: if the layout documents no population.
   """
   section = data.private if data.private.layout else data.public
+  of_hearts: Any = layouts.LAYOUTS['phantom_cardiac']
   if section.layout in HEARTS:
-    return layouts.LAYOUTS['phantom_cardiac'].population(num, seed)
-  layout = layouts.LAYOUTS[section.layout]
+    return of_hearts.population(num, seed)
+  layout: Any = layouts.LAYOUTS[section.layout]
   if not hasattr(layout, 'population'):
     raise ValueError(
       f"sample.requests is 'population', but the layout {section.layout!r} documents "
@@ -108,19 +120,20 @@ def population(data, num, seed):
   return layout.population(num, seed, **_options(section))
 
 
-def _read(name, section, schema):
+def _read(name: str, section: Config, schema: Sequence) -> Cohort:
   if section.layout not in layouts.LAYOUTS:
     raise ValueError(
-      f'config.data.{name}.layout is {section.layout!r}, but must be one of '
+      f'config.data.{name}.layout is {section.layout!r}; expected one of '
       f'{", ".join(sorted(layouts.LAYOUTS))}.'
     )
   options = _options(section)
   if schema:
     options['schema'] = Schema.from_config([dict(entry) for entry in schema])
-  return layouts.LAYOUTS[section.layout].read(section.root, **options)
+  layout: Any = layouts.LAYOUTS[section.layout]
+  return layout.read(section.root, **options)
 
 
-def _part(name, whole, data):
+def _part(name: str, whole: Cohort, data: Config) -> Cohort:
   """The patients of a cohort that `data.<name>.part` chooses."""
   part = data[name].part
   if part.startswith(PUBLISHED):
@@ -138,14 +151,14 @@ def _part(name, whole, data):
   return parts[part]
 
 
-def _options(section):
+def _options(section: Config) -> dict[str, Any]:
   return {
     key: tuple(value) if isinstance(value, list) else value
     for key, value in to_plain(section.options).items()
   }
 
 
-def _stamp(source):
+def _stamp(source: Source) -> list | str:
   files = getattr(source, 'files', None)
   if files is None:
     return source.fingerprint()

@@ -1,8 +1,8 @@
-"""Is the public cohort of a config drawn by lot from the private patients' own folder?
+"""Detects a public cohort that is drawn at random from the private patients' folder.
 
-Such a split shows the method and protects nobody whom the lot makes public: the
-autoencoder and the denoiser learn from these patients without clipping and noise. It is
-read off the sections of `config.data`, so that no flag hides it.
+Such a split demonstrates the method but does not protect the patients who become
+public: the autoencoder and the denoiser train on them without clipping and noise. It is
+derived from the sections of `config.data`, so that no flag hides it.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ UNPROTECTED = ('public', 'measuring')
 
 
 def share(data: Any) -> float | None:
-  """Share of the private patients' folder that trains unprotected; None where no does.
+  """Share of the private patients' folder that trains unprotected; None if none does.
 
-  Patients whom a table or the data set itself names public are no lot. Nor is a
-  phantom: nobody stands behind it.
+  Patients whom a table or the data set itself names public do not count, nor do those
+  of a phantom, who are no people.
 
   Args:
     data: `config.data`.
@@ -39,13 +39,13 @@ def share(data: Any) -> float | None:
 
 
 def warning(data: Any) -> str:
-  """The sentence that stands on every page of such a run; '' for any other run."""
+  """The warning on every page of such a run; '' for any other run."""
   found = share(data)
   return '' if found is None else sentence(found)
 
 
 def sentence(unprotected: float) -> str:
-  """The warning, of the share that trains unprotected."""
+  """The warning, for the share that trains unprotected."""
   return (
     f'Demonstration only: {100 * unprotected:.0f} % of these patients train without '
     'protection. One folder is split by lot, and the patients whom the lot calls '
@@ -56,7 +56,7 @@ def sentence(unprotected: float) -> str:
 
 
 def _place(section: Any) -> pathlib.Path:
-  """Where the scans lie, whatever the spelling; a layout may read another's folder."""
+  """The folder of the scans, resolved; two layouts may read the same one."""
   return pathlib.Path(section.root).expanduser().resolve()
 
 

@@ -1,8 +1,8 @@
-"""Scans that a command names by their folder: preprocessed in memory, never stored.
+"""Scans of a folder given on the command line: preprocessed in memory, never stored.
 
-The folder is read as the layout `folder` reads one; without a table every NIfTI file is
-the scan of one patient of whom nothing is known. Nobody has declared these patients
-public, so that all that is made of them is for the owner of the scans.
+The folder is read by the layout `folder`; without a table every NIfTI file is the scan
+of one patient without attributes. These patients are not declared public, so whatever
+is made from them is for the owner of the scans only.
 """
 
 from __future__ import annotations
@@ -28,8 +28,7 @@ NIFTI = ('.nii', '.nii.gz')
 
 
 class Scans:
-  """What `data.store.split.Split` offers of a prepared cohort, of one that is not
-  stored.
+  """The interface of `data.store.split.Split`, for a cohort that is not stored.
 
   Attributes:
     name, schema, spec, ids, patients: as of a `Split`.
@@ -43,7 +42,8 @@ class Scans:
     self.attributes = np.stack(
       [cohort.schema.encode(record.attributes) for record in cohort.records]
     ).astype(np.float32)
-    self._records, self._processed = cohort.records, {}
+    self._records = cohort.records
+    self._processed: dict[int, preprocess.Processed] = {}
 
   def __len__(self) -> int:
     return len(self.ids)
@@ -60,7 +60,8 @@ class Scans:
   def labels(self, indices: np.ndarray) -> np.ndarray | None:
     """(m,) -> (m,d,h,w) uint8, or None when one of the scans has no labels."""
     found = [self._read(i).label for i in np.atleast_1d(indices)]
-    return None if any(label is None for label in found) else np.stack(found)
+    known = [label for label in found if label is not None]
+    return np.stack(known) if len(known) == len(found) else None
 
   def record(self, index: int) -> dict[str, Any]:
     """What `preprocess.invert` needs to put scan `index` back on its own grid."""
@@ -79,8 +80,8 @@ def read(root: str, schema: Schema, options: Mapping[str, Any] | None = None) ->
 
   Args:
     root: the folder.
-    schema: of the model; columns may differ from its names in case, and a column that
-      is not there makes the attribute unknown.
+    schema: of the model; case does not matter in names of columns. An attribute
+      without a column is missing.
     options: of the layout `folder`.
 
   Raises:
@@ -105,15 +106,15 @@ def check(source: str, cohorts: Collection[str]) -> None:
   """Raises ValueError unless a source is one of the cohorts or a folder."""
   if source not in cohorts and not pathlib.Path(source).expanduser().is_dir():
     raise ValueError(
-      f'counterfactual.source is {source!r}; required is a prepared cohort '
+      f'counterfactual.source is {source!r}; expected a prepared cohort '
       f'({", ".join(cohorts)}) or a folder of scans. Change counterfactual.source.'
     )
 
 
 def stamp(place: str) -> list:
-  """Name, size and time of change of the files that a path names; [] where none are.
+  """Name, size and time of change of the files of a path; [] where there are none.
 
-  The path is a folder, a file, or one with {id} in it, which stands for any text.
+  The path is a folder, a file, or has {id} in it, which matches any text.
   """
   path = pathlib.Path(place.replace('{id}', '*')).expanduser()
   if not place:
@@ -123,12 +124,12 @@ def stamp(place: str) -> list:
 
 
 def _value(name: str, text: Any) -> Any:
-  """Options come as text from a command line."""
+  """The value of an option that is text on a command line."""
   try:
     return ast.literal_eval(str(text)) if name in ('frame', 'stack') else text
   except (ValueError, SyntaxError):
     raise ValueError(
-      f'counterfactual.options.{name} is {text!r}; required is a whole number (frame) '
+      f'counterfactual.options.{name} is {text!r}; expected a whole number (frame) '
       'or True or False (stack).'
     ) from None
 
@@ -143,8 +144,8 @@ def _without_table(path: pathlib.Path, schema: Schema) -> Cohort:
   files = sorted(file for file in path.iterdir() if file.name.endswith(NIFTI))
   if not files:
     raise ValueError(
-      f'{path} holds neither a table of patients nor a .nii or .nii.gz file; required '
-      'is one of the two. Change counterfactual.source.'
+      f'{path} holds neither a table of patients nor a .nii or .nii.gz file; expected '
+      'one of the two. Change counterfactual.source.'
     )
   records = []
   for file in files:

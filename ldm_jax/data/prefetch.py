@@ -1,4 +1,4 @@
-"""Batches made while the step before them computes."""
+"""Makes batches in background threads while earlier steps compute."""
 
 from __future__ import annotations
 
@@ -6,21 +6,27 @@ import concurrent.futures
 from collections.abc import Callable
 from typing import Any
 
-# Two, so that a batch that waits for the disk does not hold up the next.
+# Two, so that a batch that waits for the disk does not delay the next.
 NUM_THREADS = 2
 
 
 class Ahead:
   """`make(step)` for step, step + 1, ..., the next ones in threads of their own.
 
-  `make` must depend on the step alone (`batching.epoch_batch` does); so what a step
-  sees does not depend on timing, and a resumed run may begin anywhere. An error of
-  `make` is raised by the step that asks for its batch. Used in a `with` block, at whose
-  end batches that nobody asked for are dropped.
+  `make` must depend on the step alone (`batching.epoch_batch` does); then a batch does
+  not depend on timing, and a resumed run may begin anywhere. An error of `make` is
+  raised by the step that uses its batch. Use it in a `with` block, whose end drops
+  batches that were not used.
   """
 
   def __init__(self, make: Callable[[int], Any], num_steps: int, depth: int = 3):
-    """Args: make; num_steps, after which nothing is made; depth, batches in advance."""
+    """Starts nothing yet.
+
+    Args:
+      make: step -> batch.
+      num_steps: nothing is made for later steps.
+      depth: number of batches made in advance.
+    """
     self._make, self._num_steps, self._depth = make, num_steps, depth
     self._pool = concurrent.futures.ThreadPoolExecutor(NUM_THREADS, 'ahead')
     self._waiting: dict[int, concurrent.futures.Future] = {}

@@ -1,9 +1,16 @@
 """Sentences from attributes: {'AGE': 66, 'SEX': 1} -> 'a 66 year old male'.
 
-For text encoders, whose embeddings then condition the denoiser
-(`data/store/text_embeddings.py`), with
-patient information as number, word or bin: [Yeganeh25] arXiv 2412.20651, "a <age> year
-old <sex> with <diagnosis>".
+For users of `diffusion.text`: write a sentence per scan, embed it with any text
+encoder, and save the tokens where `diffusion.text.files` says ('text/{id}.npy', see
+`data.store.text_embeddings`). No stage calls this module.
+
+    words = {'SEX': {0: 'female', 1: 'male'}}
+    for record in cohort.records:
+      text = prompt('a[ {AGE}][ {SEX}]', record.attributes, cohort.schema, words=words)
+      np.save(f'text/{record.id}.npy', my_text_encoder(text))  # (m,e)
+
+Patient information is written as number, word or bin.
+[Yeganeh25] arXiv 2412.20651, "a <age> year old <sex> with <diagnosis>".
 """
 
 from __future__ import annotations
@@ -28,8 +35,6 @@ AGE_WORDS = (
 # Thirds of an attribute's range.
 LEVEL_WORDS = ('low', 'medium', 'high')
 NUM_BINS = 10
-# The span of years that two scans of one patient lie apart. [Yeganeh25]
-SPAN_WORDS = ((5, 'slightly'), (10, 'moderately'), (math.inf, 'significantly'))
 
 
 def prompt(
@@ -43,7 +48,7 @@ def prompt(
 
   Args:
     template: {NAME} stands for an attribute; a part in brackets is left out when one
-      of its attributes is missing. 'a' becomes 'an' where the next word asks for it.
+      of its attributes is missing. 'a' becomes 'an' before a vowel.
     values: name -> value as in the table.
     schema: of the attributes.
     style: of continuous attributes, see `phrase`.
@@ -98,7 +103,7 @@ def phrase(
     ValueError: an unknown style, or a value that the attribute cannot have.
   """
   if style not in STYLES:
-    raise ValueError(f'The prompt style is {style!r}; required is one of {STYLES}.')
+    raise ValueError(f'The prompt style is {style!r}; expected one of {STYLES}.')
   if is_missing(value):
     return ''
   code = attribute.encode(value)
@@ -115,40 +120,12 @@ def phrase(
     third = math.floor((code + 1) / 2 * len(LEVEL_WORDS))
     return LEVEL_WORDS[min(max(third, 0), len(LEVEL_WORDS) - 1)]
   if is_age:
-    low = 10 * math.floor(number / 10)
-    return f'{low}-{low + 9}{unit}'
-  width = (attribute.high - attribute.low) / NUM_BINS
-  low = attribute.low + width * math.floor((number - attribute.low) / width)
+    decade = 10 * math.floor(number / 10)
+    return f'{decade}-{decade + 9}{unit}'
+  lowest, highest = attribute.limits
+  width = (highest - lowest) / NUM_BINS
+  low = lowest + width * math.floor((number - lowest) / width)
   return f'{low:.4g}-{low + width:.4g}{unit}'
-
-
-def ageing(years: float, style: str = 'word') -> str:
-  """How much older a patient becomes: '7 years', 'moderately', '5-10 years' + older.
-
-  Args:
-    years: at least 0, between two scans.
-    style: 'number', 'word' or 'bin'. [Yeganeh25]: slightly below 5 years, moderately
-      up to 10, significantly above.
-
-  Raises:
-    ValueError: an unknown style, or years below 0.
-  """
-  if style not in STYLES or not years >= 0:
-    raise ValueError(
-      f'{years} years in the style {style!r} came; required are years from 0 up and '
-      f'one of {STYLES}.'
-    )
-  if style == 'number':
-    return f'{years:.4g} year{"" if years == 1 else "s"} older'
-  # Ten years are still moderate.
-  index = int(years >= SPAN_WORDS[0][0]) + int(years > SPAN_WORDS[1][0])
-  high, word = SPAN_WORDS[index]
-  low = SPAN_WORDS[index - 1][0] if index else 0
-  if style == 'word':
-    return f'{word} older'
-  if high == math.inf:
-    return f'more than {low} years older'
-  return f'{low}-{high} years older'
 
 
 def _articles(sentence: str) -> str:

@@ -3,18 +3,23 @@
     python -m ldm_jax.data.tfds_builders scd OUT --manual_dir=ROOT [--options=JSON]
     --config.data.public.layout=tfds --config.data.public.root=OUT/ldm_scd/default/1.0.0
 
-Every layout of `layouts.LAYOUTS` that has an ABOUT is a builder `ldm_<layout>`; new
-ones appear by themselves. An example is one scan on its own grid (d,h,w), not
-preprocessed, with all that `prepare` asks of it: a store built from these records
-equals the store built from the files, name by name. This module alone needs
-tensorflow-datasets (extra `tfds`); `layouts.tfds` reads what it wrote. The command
+Every layout of `layouts.LAYOUTS` that has an ABOUT is a builder `ldm_<layout>`. An
+example is one scan on its own grid (d,h,w), not preprocessed, with everything that
+`prepare` needs: a store built from these records equals one built from the files. This
+module alone needs tensorflow-datasets (extra `tfds`); `layouts.tfds` reads the result.
+Where TensorFlow is installed, which the command `tfds` imports, this does the same:
 `tfds build --imports=ldm_jax.data.tfds_builders ldm_scd --manual_dir=ROOT
---data_dir=OUT` does the same where TensorFlow is installed, which that command imports.
+--data_dir=OUT`.
 """
+
+from __future__ import annotations
 
 import argparse
 import dataclasses
 import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -38,13 +43,15 @@ class LayoutConfig(tfds.core.BuilderConfig):
   schema: tuple = ()
 
 
-class LayoutBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class LayoutBuilder(  # type: ignore[call-arg]
+  tfds.core.GeneratorBasedBuilder, skip_registration=True
+):
   """Writes the scans of one layout; `LAYOUT` is its module."""
 
   LAYOUT = None
   builder_config_cls = LayoutConfig
 
-  def __init__(self, *, file_format='array_record', **options):
+  def __init__(self, *, file_format: str = 'array_record', **options: Any):
     super().__init__(file_format=file_format, **options)
 
   def _info(self):
@@ -88,7 +95,7 @@ class LayoutBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     return self.LAYOUT.read(str(root), **options)
 
   def _generate_examples(self, cohort):
-    """Yields scans in order; one that cannot be read is noted and passed over."""
+    """Yields scans in order; an unreadable one is skipped with a note."""
     listed, problems = [], []
     for record in cohort.records:
       try:
@@ -158,12 +165,18 @@ BUILDERS = {
 globals().update({builder.__name__: builder for builder in BUILDERS.values()})
 
 
-def build(name, data_dir, manual_dir=None, options=None, schema=()):
+def build(
+  name: str,
+  data_dir: str | os.PathLike,
+  manual_dir: str | os.PathLike | None = None,
+  options: Mapping[str, Any] | None = None,
+  schema: Sequence[Mapping[str, Any]] = (),
+) -> LayoutBuilder:
   """Builds one layout below `data_dir` and returns its builder.
 
   Args:
     name: of the layout.
-    data_dir: where <ldm_name>/<config>/<version> is written; what is there stays.
+    data_dir: where <ldm_name>/<config>/<version> is written, unless it is there.
     manual_dir: folder of the data set, for layouts that read files.
     options: keyword arguments of the layout.
     schema: entries of `Schema.to_config`.
@@ -171,7 +184,7 @@ def build(name, data_dir, manual_dir=None, options=None, schema=()):
   config = None
   if options or schema:
     config = LayoutConfig(
-      name='custom', description='', options=options or {}, schema=schema
+      name='custom', description='', options=dict(options or {}), schema=tuple(schema)
     )
   builder = BUILDERS[name](data_dir=data_dir, config=config)
   manual_dir = None if manual_dir is None else str(manual_dir)
@@ -180,7 +193,8 @@ def build(name, data_dir, manual_dir=None, options=None, schema=()):
   return builder
 
 
-def main():
+def main() -> None:
+  """Builds one layout as the command line says."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('layout', choices=sorted(BUILDERS))
   parser.add_argument('data_dir', help='where the data set is written')

@@ -79,7 +79,7 @@ def _(root):
   (root / 'participants.tsv').symlink_to('participants.tsv')
 
 
-@tree('table_of_a_terabyte', 'Cut it down')
+@tree('table_of_a_terabyte', 'Keep only the columns')
 def _(root):
   os.truncate(root / 'participants.tsv', 2**40)
 
@@ -102,8 +102,8 @@ table('columns_twice', 'more than once', text(head=('id', 'age', 'age')))
 table('row_too_long', 'line 5 has 5 cells', with_row('P4', '1', 'F', '', 'x'))
 table('row_too_short', READ, with_cells('40'))
 table('separators_mixed', 'control characters', text(separator=',') + 'P4\t1\tF\n')
-table('quote_never_closed', 'no table row', text().replace('P2', '"P2'))
-table('quote_in_a_cell', 'no table row', text().replace('P2', '"P"2'))
+table('quote_never_closed', 'not a table row', text().replace('P2', '"P2'))
+table('quote_in_a_cell', 'not a table row', text().replace('P2', '"P"2'))
 table('a_field_of_megabytes', 'field larger', with_row('P4', '1', 'x' * 2**20))
 table('a_hundred_thousand_columns', "'age'", '\t'.join(map(str, range(10**5))) + '\n1')
 table('form_feed_in_a_cell', 'known categories', with_cells('1', 'F\x0cP5'))

@@ -57,7 +57,7 @@ def test_a_part_taken_twice_is_refused(data):
 @pytest.mark.parametrize(
   ('part', 'message'),
   [
-    ('published:valid', r"'valid'.*published in test, train"),
+    ('published:valid', r"'valid'.*expected one of test, train"),
     ('published:train/x', r"'x'.*the parts .*private"),
     ('train', "'published:train'"),
   ],

@@ -19,7 +19,7 @@ from tests.data import hostile, hostile_trees
 
 EXAMPLES = int(os.environ.get('LDM_JAX_FUZZ', 0))
 few = settings(
-  max_examples=EXAMPLES or 250,
+  max_examples=EXAMPLES or 100,
   derandomize=not EXAMPLES,
   database=None,
   deadline=None,

@@ -3,7 +3,7 @@
 import pytest
 
 from ldm_jax.data.cohorts.attributes import CARDIAC_SCHEMA, Attribute, Schema
-from ldm_jax.data.prompts import ageing, phrase, prompt
+from ldm_jax.data.prompts import phrase, prompt
 
 SCHEMA = Schema(
   (
@@ -62,20 +62,6 @@ def test_articles_follow_the_sound(age, article):
   assert prompt('a {age}', {'age': age}, SCHEMA).startswith(f'{article} {age} ')
 
 
-@pytest.mark.parametrize(
-  ('years', 'expected'),
-  [
-    (1, ('1 year', 'slightly', '0-5 years')),
-    (5, ('5 years', 'moderately', '5-10 years')),
-    (10, ('10 years', 'moderately', '5-10 years')),
-    (12.5, ('12.5 years', 'significantly', 'more than 10 years')),
-  ],
-)
-def test_ageing_is_slight_moderate_or_significant(years, expected):
-  told = tuple(ageing(years, style) for style in ('number', 'word', 'bin'))
-  assert told == tuple(f'{text} older' for text in expected)
-
-
 def test_unknown_attributes_styles_and_values_are_named():
   with pytest.raises(ValueError, match="'weight' is not in the schema"):
     prompt('{weight}', {}, SCHEMA)
@@ -83,5 +69,3 @@ def test_unknown_attributes_styles_and_values_are_named():
     phrase(SCHEMA['age'], 66, 'roman')
   with pytest.raises(ValueError, match="'sex' has the value 'X'"):
     prompt('{sex}', {'sex': 'X'}, SCHEMA)
-  with pytest.raises(ValueError, match='from 0 up'):
-    ageing(-1)

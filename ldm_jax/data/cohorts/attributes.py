@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 
@@ -20,7 +20,7 @@ MISSING = frozenset({'', 'n/a', 'na', 'nan', 'none', 'null', '-', '?'})
 
 
 def is_missing(value: Any) -> bool:
-  """Tells whether a table's cell means "not known": None, NaN, '', 'n/a', ..."""
+  """Whether a table's cell means "not known": None, NaN, '', 'n/a', ..."""
   if value is None:
     return True
   if isinstance(value, str):
@@ -54,8 +54,8 @@ class Attribute:
     object.__setattr__(self, 'categories', tuple(self.categories or ()))
     if not isinstance(self.name, str) or not self.name:
       raise ValueError(
-        f'An attribute without a name came ({self.name!r}); every entry of data.schema '
-        'needs name=<text>.'
+        f'Expected an attribute with a name, got {self.name!r}. Set name=<text> in '
+        'every entry of data.schema.'
       )
     if self.kind == 'continuous':
       self._check_range()
@@ -63,7 +63,7 @@ class Attribute:
       self._check_categories()
     else:
       raise ValueError(
-        f'Attribute {self.name!r} has kind {self.kind!r}; required is "continuous" or '
+        f'Attribute {self.name!r} has kind {self.kind!r}; expected "continuous" or '
         '"categorical". Change its entry in data.schema.'
       )
 
@@ -76,14 +76,14 @@ class Attribute:
       ):
         raise ValueError(
           f'Continuous attribute {self.name!r} has the range ({self.low}, '
-          f'{self.high}); required are two finite numbers low < high. Set low and high '
-          'in data.schema to known clinical limits: they are not measured on the data, '
-          'because a range taken from private patients would be a private release.'
+          f'{self.high}); expected two finite numbers low < high. Set low and high '
+          'in data.schema to known clinical limits: a range measured on private '
+          'patients would be a private release.'
         )
     if not self.low < self.high:
       raise ValueError(
         f'Continuous attribute {self.name!r} has the range ({self.low}, {self.high}); '
-        'required is low < high. Change its entry in data.schema.'
+        'expected low < high. Change its entry in data.schema.'
       )
 
   def _check_categories(self):
@@ -91,11 +91,16 @@ class Attribute:
     if not texts or len(set(texts)) != len(texts):
       raise ValueError(
         f'Categorical attribute {self.name!r} has categories {self.categories!r}; '
-        'required is at least one, all different. Change its entry in data.schema.'
+        'expected at least one, all different. Change its entry in data.schema.'
       )
 
+  @property
+  def limits(self) -> tuple[float, float]:
+    """(low, high) of a continuous attribute."""
+    return cast('tuple[float, float]', (self.low, self.high))
+
   def encode(self, value: Any) -> float:
-    """Encodes one value; missing -> NaN. Raises ValueError for what it cannot mean."""
+    """Encodes one value; missing -> NaN. Raises ValueError for an impossible one."""
     if is_missing(value):
       return math.nan
     if self.kind == 'categorical':
@@ -103,11 +108,12 @@ class Attribute:
     number = _as_number(value)
     if number is None:
       raise ValueError(
-        f'Attribute {self.name!r} has the value {value!r}; required is a finite number'
+        f'Attribute {self.name!r} has the value {value!r}; expected a finite number'
         f'{" in " + self.unit if self.unit else ""} or an empty cell. Correct the '
         'table, or declare the attribute categorical in data.schema.'
       )
-    return 2.0 * (number - self.low) / (self.high - self.low) - 1.0
+    low, high = self.limits
+    return 2.0 * (number - low) / (high - low) - 1.0
 
   def decode(self, code: float) -> Any:
     """Inverse of `encode`; NaN -> None, a categorical code -> the nearest category."""
@@ -115,7 +121,8 @@ class Attribute:
     if math.isnan(code):
       return None
     if self.kind == 'continuous':
-      return self.low + (code + 1.0) / 2.0 * (self.high - self.low)
+      low, high = self.limits
+      return low + (code + 1.0) / 2.0 * (high - low)
     return self.categories[min(max(round(code), 0), len(self.categories) - 1)]
 
   def _category_index(self, value: Any) -> int:
@@ -144,14 +151,14 @@ class Schema:
     repeated = {name for name in self.names if self.names.count(name) > 1}
     if repeated:
       raise ValueError(
-        f'The schema names {sorted(repeated)} more than once; required are distinct '
+        f'The schema names {sorted(repeated)} more than once; expected distinct '
         'names. Change data.schema.'
       )
 
   def __len__(self) -> int:
     return len(self.attributes)
 
-  def __iter__(self):
+  def __iter__(self) -> Iterator[Attribute]:
     return iter(self.attributes)
 
   def __getitem__(self, name: str) -> Attribute:
@@ -164,6 +171,7 @@ class Schema:
 
   @property
   def names(self) -> tuple[str, ...]:
+    """Names of the attributes, in order."""
     return tuple(attribute.name for attribute in self.attributes)
 
   @property
@@ -185,8 +193,8 @@ class Schema:
       unknown = sorted(set(entry) - known)
       if unknown or 'name' not in entry:
         raise ValueError(
-          f'A schema entry came with the keys {sorted(entry)}; required is "name", '
-          f'allowed are {sorted(known)}. Change data.schema.'
+          f'A schema entry has the keys {sorted(entry)}; expected "name" and any of '
+          f'{sorted(known)}. Change data.schema.'
         )
       if entry.get('categories') and 'kind' not in entry:
         entry['kind'] = 'categorical'
@@ -198,9 +206,9 @@ class Schema:
     default = Attribute('x', low=0, high=1)
     entries = []
     for attribute in self.attributes:
-      entry = {'name': attribute.name, 'kind': attribute.kind}
+      entry: dict[str, Any] = {'name': attribute.name, 'kind': attribute.kind}
       if attribute.kind == 'continuous':
-        entry |= {'low': float(attribute.low), 'high': float(attribute.high)}
+        entry |= zip(('low', 'high'), map(float, attribute.limits), strict=True)
       else:
         entry['categories'] = list(attribute.categories)
       for key in ('unit', 'column'):
@@ -226,7 +234,8 @@ class Schema:
     vector = np.asarray(vector)
     if vector.shape != (len(self),):
       raise ValueError(
-        f'An attribute vector of shape {vector.shape} came; required is ({len(self)},).'
+        f'Expected an attribute vector of shape ({len(self)},), got {vector.shape}. '
+        'Decode it with the schema that encoded it.'
       )
     return {
       attribute.name: attribute.decode(code)
@@ -240,11 +249,11 @@ class Schema:
       value = values.get(attribute.name)
       if attribute.kind != 'continuous' or is_missing(value):
         continue
-      number = _as_number(value)
-      if number is None or not attribute.low <= number <= attribute.high:
+      number, (low, high) = _as_number(value), attribute.limits
+      if number is None or not low <= number <= high:
         messages.append(
-          f'{attribute.name} = {value} lies outside [{attribute.low:g}, '
-          f'{attribute.high:g}] {attribute.unit}'.rstrip()
+          f'{attribute.name} = {value} lies outside [{low:g}, {high:g}] '
+          f'{attribute.unit}'.rstrip()
         )
     return messages
 

@@ -1,7 +1,7 @@
-"""A cohort: patients -> records -> where each record's scan comes from.
+"""A cohort: patients -> records -> the source of each record's scan.
 
-Every layout and phantom returns a `Cohort`; nothing later knows how the files lay on
-disk. The unit of splitting and of privacy is the patient, never the record.
+Every layout and phantom returns a `Cohort`; nothing later knows how the files are laid
+out on disk. The unit of splitting and of privacy is the patient, never the record.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ldm_jax.data.readers.dicom import container
 
 
 class Source(Protocol):
-  """Where a record's scan comes from."""
+  """Reads a record's scan."""
 
   def read(self) -> tuple[volumes.Volume, volumes.Volume | None]:
     """Returns the scan and its labels (or None), on one grid."""
@@ -64,9 +64,9 @@ class FileSource:
 
   @property
   def files(self) -> tuple[str, ...]:
-    """What `fingerprint` hashes, every file of a folder of DICOM.
+    """The files that `fingerprint` hashes; every file of a folder of DICOM.
 
-    While these rest, the fingerprint need not be taken again.
+    While these are unchanged, the fingerprint need not be computed again.
     """
     paths = [path for path in (self.image, self.label) if path is not None]
     return tuple(file for path in paths for file in container.listing(path))
@@ -125,7 +125,7 @@ class Cohort:
     name: 'public', 'private', 'test' or the layout's name.
     schema: attributes every record may carry.
     records: in the layout's order.
-    notes: what the layout saw and the user should know (missing files, ...).
+    notes: messages of the layout for the user (missing files, ...).
     matching: how the ids of table and scans of the whole data set agree, or None where
       the layout has no such pair.
 
@@ -149,13 +149,13 @@ class Cohort:
         if fault:
           raise ValueError(
             f'Cohort {self.name!r} holds the record id {record.id!r} of patient '
-            f'{record.patient!r}, which {fault}; required is {ids.REQUIRED}, because '
+            f'{record.patient!r}, which {fault}; expected {ids.REQUIRED}, because '
             'samples and store entries are named by it. Change the subject column.'
           )
       if record.id in seen:
         raise ValueError(
           f'Cohort {self.name!r} holds record {record.id!r} twice (patients '
-          f'{seen[record.id]!r} and {record.patient!r}); required is one row per scan. '
+          f'{seen[record.id]!r} and {record.patient!r}); expected one row per scan. '
           'Remove the duplicate row from the table, or name a visit column '
           '(options.visit) that tells the scans apart.'
         )
@@ -167,7 +167,7 @@ class Cohort:
   @property
   def patients(self) -> dict[str, list[Record]]:
     """Patient -> that patient's records, both in order of appearance."""
-    grouped = {}
+    grouped: dict[str, list[Record]] = {}
     for record in self.records:
       grouped.setdefault(record.patient, []).append(record)
     return grouped
@@ -181,8 +181,8 @@ class Cohort:
     parts = sorted({record.part for record in self.records if record.part})
     if part not in parts:
       raise ValueError(
-        f'The part {part!r} of cohort {self.name!r} was asked for, but '
-        + (f'it is published in {", ".join(parts)}' if parts else 'it has no parts')
+        f'Cohort {self.name!r} has no part {part!r}; '
+        + (f'expected one of {", ".join(parts)}' if parts else 'it has no parts')
         + ". Change data.<cohort>.part; without 'published:' the shares of data.split "
         'are drawn instead.'
       )
@@ -214,8 +214,8 @@ class Cohort:
       or abs(shares.sum() - 1) > 1e-6
     ):
       raise ValueError(
-        f'Split fractions {dict(fractions)} came; required are non-negative numbers '
-        'that sum to 1. Change data.split.'
+        f'Expected split fractions that are non-negative and sum to 1, got '
+        f'{dict(fractions)}. Change data.split.'
       )
     grouped = self.patients
     ordered = sorted(grouped, key=lambda patient: _rank(seed, patient))
@@ -233,16 +233,16 @@ class Cohort:
 
 
 def check_disjoint(cohorts: Mapping[str, Cohort]) -> None:
-  """Raises ValueError naming patients that stand in two of the cohorts."""
+  """Raises ValueError naming patients that are in two of the cohorts."""
   for first, second in itertools.combinations(cohorts, 2):
     shared = sorted(set(cohorts[first].patients) & set(cohorts[second].patients))
     if shared:
       more = f' and {len(shared) - 5} more' if len(shared) > 5 else ''
       raise ValueError(
-        f'Patients {", ".join(shared[:5])}{more} stand in both {first!r} and '
-        f'{second!r}; required is that no patient stands in two cohorts, because what '
-        'is learned from the public one carries no privacy guarantee. Remove them from '
-        'one of the tables; where one id means two people, rename those of one table.'
+        f'Patients {", ".join(shared[:5])}{more} are in both {first!r} and {second!r}; '
+        'expected every patient in one cohort only, because training on the public one '
+        'has no privacy guarantee. Remove them from one of the tables; where one id '
+        'means two people, rename those of one table.'
       )
 
 
@@ -266,10 +266,5 @@ def _rank(seed: int, patient: str) -> str:
 def _file_digest(path: str) -> bytes:
   if container.is_dicom(path):
     return container.digest(path)
-  required, advice = 'a NIfTI file', 'Correct the path in the table or options.image.'
-  streams.require_file(path, required, advice)
-  try:
-    with open(path, 'rb') as file:
-      return hashlib.file_digest(file, 'sha256').digest()
-  except OSError as error:
-    raise streams.unreadable(path, error, required, advice) from error
+  advice = 'Correct the path in the table or options.image.'
+  return streams.digest(path, 'a NIfTI file', advice)

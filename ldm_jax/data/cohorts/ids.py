@@ -1,8 +1,8 @@
-"""Ids that may name files and stand in tables: what is wrong with the others."""
+"""Which ids of patients and records are safe as file names and in tables."""
 
 from __future__ import annotations
 
-# What a spreadsheet takes for a formula, and a command line for a flag.
+# A spreadsheet takes these for a formula, and a command line '-' for a flag.
 FORMULA = ('=', '+', '-', '@')
 MAX_BYTES = 200  # of the 255 that a file name may have; endings are added to it
 REQUIRED = (
@@ -11,7 +11,7 @@ REQUIRED = (
 
 
 def fault(text: str) -> str:
-  """Says why `text` cannot be the id of a patient or record; '' when it can."""
+  """Why `text` cannot be the id of a patient or record; '' when it can."""
   if not text:
     return 'is empty'
   if '/' in text or '\\' in text:

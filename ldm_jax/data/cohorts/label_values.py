@@ -1,8 +1,8 @@
-"""What a label value means, whatever data set it comes from: (d,h,w) -> (d,h,w) uint8.
+"""Label values of data sets -> common ones: (d,h,w) -> (d,h,w) uint8.
 
-The codes of a heart are those of the phantom; data sets number the same three parts in
-their own ways. A layout names its mapping in the source of each scan, and `translate`
-applies it as the labels are read, so that nothing later knows another code.
+The common values of a heart are those of the phantom; data sets number the same three
+parts differently. A layout states its mapping in the source of each scan, and
+`translate` applies it when the labels are read.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def translate(
     where: names the file in the error.
 
   Raises:
-    ValueError: a value that has no common meaning.
+    ValueError: a value that is not in `codes`.
   """
   if not codes:
     return array
@@ -44,7 +44,7 @@ def translate(
   if (found < 0).any():
     unknown = sorted(set(array[found < 0].ravel().tolist()))
     raise ValueError(
-      f'{where} holds the labels {unknown}, which this layout does not know; it knows '
+      f'{where} holds the labels {unknown}, which this layout does not know; expected '
       f'{[0, *(own for own, _ in codes)]}. Remove or replace the file, or read it with '
       'configs/folder.py, which keeps all values.'
     )

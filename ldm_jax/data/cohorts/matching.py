@@ -1,4 +1,4 @@
-"""Do the ids of a table and of a folder agree? Who is left without the other."""
+"""Compares the ids of a table with those of a folder: who is on one side only?"""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 
 from ldm_jax.data.readers.picture import SUFFIXES
 
-NOTABLE = 0.1  # share of rows or of scans without the other that is a headline
+NOTABLE = 0.1  # share of unmatched rows or scans that is reported as a headline
 NUM_EXAMPLES = 3
 
 
@@ -20,8 +20,7 @@ class Matching:
 
   Attributes:
     rows, scans: how many patients each has.
-    rows_alone, scans_alone: ids without a partner, as the table and the folder write
-      them.
+    rows_alone, scans_alone: unmatched ids, as the table and the folder write them.
     table: name of the table's file.
   """
 
@@ -33,7 +32,7 @@ class Matching:
 
   @property
   def headline(self) -> str:
-    """What does not match, with examples of both sides; '' for less than NOTABLE."""
+    """What does not match, with examples; '' for less than NOTABLE."""
     alone = (len(self.rows_alone), self.rows), (len(self.scans_alone), self.scans)
     if not any(count and count >= NOTABLE * total for count, total in alone):
       return ''
@@ -55,10 +54,10 @@ class Matching:
     agreeing = sum(_bare(name) in bare for name in self.rows_alone)
     if agreeing:
       return (
-        f'{agreeing} agree but for leading zeros, prefixes or case: write the ids of '
-        'the table as the files have them.'
+        f'{agreeing} agree except for leading zeros, prefixes or case: write the ids '
+        'of the table as in the file names.'
       )
-    return 'Required is one id in both: correct the table, or add what is missing.'
+    return 'Expected the same ids in both: correct the table, or add what is missing.'
 
 
 def compare(
@@ -70,7 +69,7 @@ def compare(
   """Compares the ids of a table's rows with those of the patients with scans.
 
   Args:
-    rows, scans: ids, spelt alike where they mean one patient.
+    rows, scans: ids, spelt the same where they mean one patient.
     table: name of the table's file.
     shown: id -> how the folder writes it, where that differs.
   """
@@ -87,14 +86,15 @@ def strangers(
   known: Collection[str],
   labels: str = '',
 ) -> set[str]:
-  """Ids in the names of files that fit a pattern but belong to no known patient.
+  """Ids in names of files that match a pattern but belong to no known patient.
 
-  What begins with a known id ('P01_T2' beside 'P01') is another file of that patient.
+  A name that begins with a known id ('P01_T2' beside 'P01') is another file of that
+  patient.
 
   Args:
     root: folder of the files.
     pattern: of their paths, such as 'images/{subject}.nii*'; without a hole there is no
-      id to be read.
+      id to read.
     holes: names of the hole that stands for the id.
     known: ids of the patients.
     labels: pattern of files that are no scans, or ''.
@@ -130,7 +130,7 @@ def _expression(pattern: str, holes: Collection[str]) -> str:
 
 
 def _bare(name: str) -> str:
-  """The id without what spellings differ in: 'sub-0050701' and '50701' are '50701'."""
+  """The id without prefix and leading zeros: 'sub-0050701', '50701' -> '50701'."""
   name = name.lower()
   numbers = re.findall(r'\d+', name)
   return '-'.join(number.lstrip('0') for number in numbers) if numbers else name

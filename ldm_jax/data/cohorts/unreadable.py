@@ -1,9 +1,8 @@
-"""A scan that cannot be used, kept in its cohort so that nobody loses it in silence.
+"""A scan that cannot be used but stays in its cohort, so that it is reported.
 
-A layout that finds one patient's table row or header file broken cannot raise, because
-the others are fine, and must not skip, because then nobody would know. It returns a
-record with this source: `prepare` counts it among the unreadable scans, under
-data.max_bad_fraction, and doctor lists it.
+Where one patient's table row or header file is broken, a layout must not raise, because
+the others are fine, and must not skip it silently. It returns a record with this
+source: `prepare` counts it as unreadable (data.max_bad_fraction), and doctor lists it.
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ from ldm_jax.data.cohorts.cohort import Record
 
 @dataclasses.dataclass(frozen=True)
 class FaultySource:
-  """Stands in the place of a scan and says what is wrong with it.
+  """Takes the place of a scan's source and says what is wrong.
 
   Attributes:
     image: the file or folder that is at fault.
-    reason: what came, what is required, what to change.
+    reason: what was found, what is expected, what to change.
   """
 
   image: str
@@ -28,7 +27,7 @@ class FaultySource:
 
   @property
   def files(self) -> tuple[str, ...]:
-    """The file or folder at fault, so that a run notices when it is mended."""
+    """The file or folder at fault, so that a run notices when it is repaired."""
     return (self.image,)
 
   def read(self) -> NoReturn:

@@ -7,9 +7,13 @@ homogeneous array indices to world RAS millimetres.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import nibabel as nib
 import numpy as np
+
+from ldm_jax.types import Shape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,13 +24,13 @@ class Grid:
     shape: (x,y,z) of the file.
     affine: (4,4), (x,y,z,1) -> world RAS mm.
     axes: the file axis that became d, h and w.
-    flips: whether d, h and w run against that file axis.
+    flips: whether d, h and w run in the opposite direction of that file axis.
   """
 
-  shape: tuple[int, int, int]
+  shape: Shape
   affine: np.ndarray
-  axes: tuple[int, int, int] = (2, 1, 0)
-  flips: tuple[bool, bool, bool] = (False, False, False)
+  axes: tuple[int, ...] = (2, 1, 0)
+  flips: tuple[bool, ...] = (False, False, False)
 
   def orient(self, array: np.ndarray) -> np.ndarray:
     """(x,y,z) in the file's order -> (d,h,w)."""
@@ -47,7 +51,8 @@ class Grid:
       turn[axis, 3] = self.shape[axis] - 1 if flip else 0
     return self.affine @ turn
 
-  def to_json(self) -> dict:
+  def to_json(self) -> dict[str, Any]:
+    """JSON-able dict from which `from_json` rebuilds the grid."""
     return {
       'shape': list(self.shape),
       'affine': np.asarray(self.affine, float).tolist(),
@@ -56,7 +61,8 @@ class Grid:
     }
 
   @classmethod
-  def from_json(cls, entry: dict) -> Grid:
+  def from_json(cls, entry: Mapping[str, Any]) -> Grid:
+    """Inverse of `to_json`."""
     return cls(
       tuple(entry['shape']),
       np.asarray(entry['affine'], np.float64),
@@ -70,7 +76,7 @@ def spacing_of(affine: np.ndarray) -> np.ndarray:
   return np.linalg.norm(np.asarray(affine, np.float64)[:3, :3], axis=0)
 
 
-def centred_affine(shape, spacing_mm) -> np.ndarray:
+def centred_affine(shape: Sequence[int], spacing_mm: Sequence[float]) -> np.ndarray:
   """(4, 4): index (d, h, w, 1) -> world (x, y, z, 1) in mm, RAS, centred at 0."""
   affine = np.zeros((4, 4))
   for axis in range(3):
@@ -80,15 +86,13 @@ def centred_affine(shape, spacing_mm) -> np.ndarray:
   return affine
 
 
-def own_grid(shape: tuple[int, int, int], affine: np.ndarray) -> Grid:
-  """The grid of a (d,h,w) array that came from no file: its file is (w,h,d)."""
+def own_grid(shape: Shape, affine: np.ndarray) -> Grid:
+  """The grid of a (d,h,w) array that is from no file: as if its file were (w,h,d)."""
   file_affine = np.asarray(affine, np.float64)[:, [2, 1, 0, 3]]
   return Grid(tuple(int(n) for n in shape[::-1]), file_affine)
 
 
-def grid_of_file(
-  shape: tuple[int, int, int], affine: np.ndarray, stack: bool = False
-) -> Grid:
+def grid_of_file(shape: Shape, affine: np.ndarray, stack: bool = False) -> Grid:
   """Chooses the axes and flips that turn a file's (x,y,z) into (d,h,w).
 
   Args:
@@ -122,7 +126,7 @@ class Header:
   num_frames: int
 
   @property
-  def shape(self) -> tuple[int, int, int]:
+  def shape(self) -> Shape:
     """(d,h,w)."""
     return tuple(self.grid.shape[axis] for axis in self.grid.axes)
 
@@ -133,4 +137,5 @@ class Header:
 
   @property
   def voxel_ml(self) -> float:
+    """Volume of one voxel in millilitres."""
     return float(abs(np.linalg.det(self.grid.affine[:3, :3]))) / 1000.0

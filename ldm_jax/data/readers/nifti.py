@@ -1,9 +1,9 @@
-"""NIfTI files, distrusted: size and geometry are checked before voxels are read.
+"""NIfTI files from untrusted sources: size and geometry are checked before voxels.
 
-The header alone decides what will be allocated, so it must fit the size of the file,
-and a large array must not come out of almost nothing. Voxels are unpacked and converted
-a slab at a time, and no further than the frame that was asked for. Header extensions
-are passed over.
+The header alone decides how much memory is allocated, so it must agree with the size of
+the file, and a large array must not come from a nearly empty one. Voxels are unpacked
+and converted a slab at a time, up to the requested frame. Header extensions are
+skipped.
 
 [NIfTI1] https://nifti.nimh.nih.gov/nifti-1, nifti1.h.
 """
@@ -20,11 +20,12 @@ import numpy as np
 
 from ldm_jax.data.readers import streams
 from ldm_jax.data.readers.grid import Header, grid_of_file, spacing_of
+from ldm_jax.types import Shape
 
 MAX_VOXELS = 2**31
 MAX_GZIP_RATIO = 1100  # deflate cannot exceed about 1032 : 1
-# Above this many voxels (128 MiB as float32) a file must be packed less than SCAN_RATIO
-# times: scans, which are full of noise, reach about 10, and bombs 1000.
+# A file of more voxels than this (128 MiB as float32) may be compressed at most
+# SCAN_RATIO times: scans, which are full of noise, reach about 10, and bombs 1000.
 LARGE_VOXELS = 2**25
 SCAN_RATIO = 100
 MAX_OFFSET = 2**26  # bytes of header extensions before the voxels
@@ -46,6 +47,10 @@ class _Voxels:
 def read_header(path: str | os.PathLike, stack: bool = False) -> Header:
   """Reads shape and geometry only.
 
+  Args:
+    path: .nii or .nii.gz, recognised by its content.
+    stack: keep the through-plane axis as d.
+
   Raises:
     ValueError: the file is missing, damaged or not NIfTI, holds colours or complex
       numbers, has an impossible size or a singular affine.
@@ -57,31 +62,31 @@ def read_frame(
   path: str | os.PathLike,
   frame: int | None = None,
   stack: bool = False,
-  expected: tuple[int, int, int] | None = None,
+  expected: Shape | None = None,
 ) -> tuple[np.ndarray, Header]:
   """Reads one 3D frame as float32 (d,h,w), scaled as the header says.
 
   Args:
-    path: .nii or .nii.gz, known by its content.
+    path: .nii or .nii.gz, recognised by its content.
     frame: index along the fourth axis of a file of several frames.
     stack: keep the through-plane axis as d.
-    expected: (x,y,z) of the scan that these labels belong to. Labels may be packed
-      more tightly than any scan, as long as they are no larger.
+    expected: (x,y,z) of the scan that these labels belong to. Labels of this shape may
+      be compressed more tightly than any scan.
 
   Raises:
-    ValueError: as `read_header`; also for a truncated body or a frame it has not.
+    ValueError: as `read_header`; also for a truncated body or an unknown frame.
   """
   path = pathlib.Path(path)
   header, voxels = _read_start(path, stack, expected)
   count = header.num_frames
   if count > 1 and (frame is None or not 0 <= frame < count):
     raise ValueError(
-      f'{path} holds {count} frames and frame {frame} was asked for; required is a '
-      f'frame from 0 to {count - 1}. Set options.frame, or give one file per frame.'
+      f'{path} holds {count} frames; expected a frame from 0 to {count - 1}, got '
+      f'{frame}. Set options.frame, or give one file per frame.'
     )
   if count == 1 and frame not in (None, 0):
     raise ValueError(
-      f'{path} holds one frame and frame {frame} was asked for; unset options.frame.'
+      f'{path} holds one frame; expected no frame, got {frame}. Unset options.frame.'
     )
   try:
     return _frame(path, header, voxels, frame or 0), header
@@ -118,7 +123,7 @@ def _frame(
 
 
 def _read_start(
-  path: pathlib.Path, stack: bool, expected: tuple[int, int, int] | None
+  path: pathlib.Path, stack: bool, expected: Shape | None
 ) -> tuple[Header, _Voxels]:
   status = streams.require_file(path, 'a NIfTI file', ADVICE)
   try:
@@ -146,18 +151,18 @@ def _parse(path: pathlib.Path, start: bytes) -> nib.Nifti1Header:
     looks = streams.kind_of(start)
     looks = f'it looks like {looks}' if looks else f'it begins with {start[:8]!r}'
     raise ValueError(
-      f'{path} cannot be read as NIfTI ({looks}); required is a .nii or .nii.gz file. '
+      f'{path} cannot be read as NIfTI ({looks}); expected a .nii or .nii.gz file. '
       'Convert, repair or remove it.'
     )
   if not start.startswith(b'n+', magic):
     raise ValueError(
       f'{path} is the header of an Analyze or NIfTI pair (.hdr, .img) and holds no '
-      'voxels; required is one .nii or .nii.gz file. Convert it.'
+      'voxels; expected one .nii or .nii.gz file. Convert it.'
     )
   return kind(start[: kind.sizeof_hdr], check=False)
 
 
-def _shape(path: pathlib.Path, raw: nib.Nifti1Header) -> tuple[int, ...]:
+def _shape(path: pathlib.Path, raw: nib.Nifti1Header) -> Shape:
   dims = [int(n) for n in raw['dim']]
   shape = tuple(dims[1 : 1 + dims[0]]) if 1 <= dims[0] <= 7 else ()
   announced = shape or tuple(dims)
@@ -167,7 +172,7 @@ def _shape(path: pathlib.Path, raw: nib.Nifti1Header) -> tuple[int, ...]:
     shape = (*shape, 1)
   if len(shape) not in (3, 4) or min(shape) < 1:
     raise ValueError(
-      f'{path} has the shape {announced}; required are three axes (x,y,z), or four '
+      f'{path} has the shape {announced}; expected three axes (x,y,z), or four '
       'with time last, each at least 1. Split or repair the file.'
     )
   return shape
@@ -178,18 +183,17 @@ def _dtype(path: pathlib.Path, raw: nib.Nifti1Header) -> np.dtype:
     dtype = raw.get_data_dtype()
   except (nib.spatialimages.HeaderDataError, KeyError, ValueError) as error:
     raise ValueError(
-      f'{path} has the unknown datatype {int(raw["datatype"])} ({error}); required is '
-      'one of integers or floats, as NIfTI defines them. Its header is damaged.'
+      f'{path} has the unknown datatype {int(raw["datatype"])} ({error}); expected '
+      'integers or floats, as NIfTI defines them. Its header is damaged.'
     ) from error
   if dtype.names or np.issubdtype(dtype, np.complexfloating):
     raise ValueError(
-      f'{path} holds colours or complex numbers ({dtype}); required is one intensity '
+      f'{path} holds colours or complex numbers ({dtype}); expected one intensity '
       'per voxel. Convert it to a grey-scale image.'
     )
   if dtype.itemsize < 1 or dtype.kind not in 'iuf':
     raise ValueError(
-      f'{path} holds voxels of type {dtype}; required are integers or floats. Convert '
-      'it.'
+      f'{path} holds voxels of type {dtype}; expected integers or floats. Convert it.'
     )
   return dtype
 
@@ -200,7 +204,7 @@ def _offset(path: pathlib.Path, raw: nib.Nifti1Header) -> int:
     return least
   if not (least <= offset <= MAX_OFFSET and offset == int(offset)):
     raise ValueError(
-      f'{path} says that its voxels begin at byte {offset:g}; required is a whole '
+      f'{path} says that its voxels begin at byte {offset:g}; expected a whole '
       f'number from {least} to {MAX_OFFSET}. Its header is damaged: write it again.'
     )
   return int(offset)
@@ -213,7 +217,7 @@ def _scaling(path: pathlib.Path, raw: nib.Nifti1Header) -> tuple[float, float]:
     return 1.0, 0.0
   if not math.isfinite(inter):
     raise ValueError(
-      f'{path} scales its intensities by {slope:g} and adds {inter:g}; required are '
+      f'{path} scales its intensities by {slope:g} and adds {inter:g}; expected '
       'finite numbers. Repair scl_inter in its header.'
     )
   return slope, inter
@@ -226,7 +230,7 @@ def _affine(path: pathlib.Path, raw: nib.Nifti1Header) -> np.ndarray:
     except (ValueError, ArithmeticError, nib.spatialimages.HeaderDataError) as error:
       raise ValueError(
         f'{path} has a qform that is no rotation ({error}), so its affine is singular; '
-        'required are three independent axes. Repair its sform or qform.'
+        'expected three independent axes. Repair its sform or qform.'
       ) from error
     spacing = spacing_of(affine)
     place = np.abs(affine[:3, 3]).max()
@@ -241,23 +245,30 @@ def _affine(path: pathlib.Path, raw: nib.Nifti1Header) -> np.ndarray:
   ):
     raise ValueError(
       f'{path} has the affine {affine[:3].round(4).tolist()}, which is singular or '
-      f'absurd; required are three independent axes with a spacing up to {high:g} mm. '
+      f'absurd; expected three independent axes with a spacing up to {high:g} mm. '
       'Repair its sform or qform.'
     )
   return affine
 
 
-def _check_size(path, shape, needed, status, packed, expected) -> None:
-  """Refuses, before any allocation, a header that promises more than the file holds."""
+def _check_size(
+  path: pathlib.Path,
+  shape: Shape,
+  needed: int,
+  status: os.stat_result,
+  packed: bool,
+  expected: Shape | None,
+) -> None:
+  """Refuses a header that announces more than the file holds, before any allocation."""
   num_voxels, size = math.prod(shape), status.st_size
   if num_voxels > MAX_VOXELS:
     raise ValueError(
-      f'{path} announces {num_voxels} voxels {shape}; allowed are {MAX_VOXELS}. '
+      f'{path} announces {num_voxels} voxels {shape}; expected at most {MAX_VOXELS}. '
       'The header is damaged, or the file must be split.'
     )
   if needed > size * (MAX_GZIP_RATIO if packed else 1):
     raise ValueError(
-      f'{path} announces {needed} bytes of voxels but holds {size} bytes; required is '
+      f'{path} announces {needed} bytes of voxels but holds {size} bytes; expected '
       'the whole file. It is truncated or its header is damaged: copy it again.'
     )
   # A sparse file has fewer bytes on the disk than it shows.
@@ -266,13 +277,13 @@ def _check_size(path, shape, needed, status, packed, expected) -> None:
   if large and needed > SCAN_RATIO * on_disk and shape[:3] != expected:
     raise ValueError(
       f'{path} announces {needed} bytes of voxels but takes {on_disk} bytes on the '
-      f'disk, which no scan does (at most 1 : {SCAN_RATIO}); it is empty, damaged or '
-      'a bomb. Remove it, or crop what is empty.'
+      f'disk, which no scan does (expected at most {SCAN_RATIO} : 1); it is empty, '
+      'damaged or a bomb. Remove it, or crop the empty part.'
     )
 
 
 def _truncated(path: pathlib.Path, error: Exception) -> ValueError:
   return ValueError(
-    f'{path} is a truncated or damaged NIfTI file ({error}); required is the whole '
+    f'{path} is a truncated or damaged NIfTI file ({error}); expected the whole '
     'file. Copy it again, or remove it.'
   )

@@ -16,10 +16,12 @@ import os
 import numpy as np
 from PIL import Image, ImageOps
 
+from ldm_jax.data.readers import streams
 from ldm_jax.data.readers.volume import Volume
 
 SUFFIXES = ('.jpg', '.jpeg', '.png')
 FORMATS = ('JPEG', 'PNG')
+REQUIRED, ADVICE = 'a whole JPEG or PNG file', 'Copy it again, or remove it.'
 # 35 x 43 cm, the usual detector of a chest radiograph.
 LONGER_SIDE_MM = 430.0
 MAX_PIXELS = 2**26
@@ -47,7 +49,7 @@ class ImageSource:
     if values.shape != scan.array.shape[1:] or values.min() < 0 or values.max() > 255:
       raise ValueError(
         f'{self.label} is {values.shape} with values {values.min():g} to '
-        f'{values.max():g}; required are labels 0..255 of the size of its picture, '
+        f'{values.max():g}; expected labels 0..255 of the size of its picture, '
         f'{scan.array.shape[1:]}. Name the label file in options.label.'
       )
     return scan, Volume(values[None].astype(np.uint8), scan.affine)
@@ -56,10 +58,8 @@ class ImageSource:
     """SHA-256 of the files' bytes and of how they are read."""
     digest = hashlib.sha256(f'image:{LONGER_SIDE_MM}'.encode())
     for path in (self.image, self.label):
-      try:
-        digest.update(b'|none' if path is None else b'|' + _digest(path))
-      except OSError as error:
-        raise _unreadable(path, error) from error
+      content = b'none' if path is None else streams.digest(path, REQUIRED, ADVICE)
+      digest.update(b'|' + content)
     return digest.hexdigest()
 
 
@@ -73,8 +73,8 @@ def read(path: str | os.PathLike) -> Volume:
   pixels = _pixels(path)
   if pixels.min() == pixels.max():
     raise ValueError(
-      f'{path} holds one constant value ({pixels.flat[0]:g}) in all pixels; required '
-      'is an image. Repair or remove the file.'
+      f'{path} holds one constant value ({pixels.flat[0]:g}) in all pixels; expected '
+      'an image. Repair or remove the file.'
     )
   mm = LONGER_SIDE_MM / max(pixels.shape)
   affine = np.zeros((4, 4))
@@ -85,49 +85,34 @@ def read(path: str | os.PathLike) -> Volume:
 
 def _pixels(path: str | os.PathLike, indexed: bool = False) -> np.ndarray:
   """(h,w) grey values, or the indices of a palette."""
-  _require_file(path)
+  streams.require_file(path, REQUIRED, ADVICE)
   try:
     picture = Image.open(path, formats=FORMATS)
   except Exception as error:  # Pillow raises many kinds for a damaged header
-    raise _unreadable(path, error) from error
+    raise _damaged(path, error) from error
   with picture:
     width, height = picture.size
     if width * height > MAX_PIXELS:
       raise ValueError(
-        f'{path} announces {width} x {height} pixels; allowed are {MAX_PIXELS} in all. '
+        f'{path} announces {width} x {height} pixels; expected at most {MAX_PIXELS}. '
         'The file is damaged, or must be made smaller.'
       )
     try:
       picture.load()
       upright = ImageOps.exif_transpose(picture)
     except Exception as error:
-      raise _unreadable(path, error) from error
+      raise _damaged(path, error) from error
   if upright.mode in GREY or (indexed and upright.mode == 'P'):
     return np.asarray(upright).astype(np.float32)
   colours = np.asarray(upright.convert('RGB')).astype(np.float32)
   if (np.ptp(colours, axis=-1) > 2).any():  # JPEG rounds equal channels apart
     raise ValueError(
-      f'{path} is a colour picture ({upright.mode}); required is one grey value per '
+      f'{path} is a colour picture ({upright.mode}); expected one grey value per '
       'pixel. Convert it to grey.'
     )
   return colours[..., 0]
 
 
-def _digest(path: str) -> bytes:
-  _require_file(path)
-  with open(path, 'rb') as file:
-    return hashlib.file_digest(file, 'sha256').digest()
-
-
-def _require_file(path: str | os.PathLike) -> None:
-  """A pipe or device in the place of a file would be waited for."""
-  if not os.path.isfile(path):
-    raise _unreadable(path, FileNotFoundError(2, 'no such file, or no plain one'))
-
-
-def _unreadable(path: object, error: Exception) -> ValueError:
+def _damaged(path: str | os.PathLike, error: Exception) -> ValueError:
   reason = getattr(error, 'strerror', None) or str(error) or type(error).__name__
-  return ValueError(
-    f'{path} cannot be read ({reason}); required is a whole JPEG or PNG file. Copy it '
-    'again, or remove it.'
-  )
+  return ValueError(f'{path} cannot be read ({reason}); expected {REQUIRED}. {ADVICE}')

@@ -1,21 +1,24 @@
-"""Files that strangers wrote: what may be opened, and packed bytes in bounded memory.
+"""Untrusted files: which may be opened, and unpacking in bounded memory.
 
-Opening a pipe waits for ever and unpacking a bomb fills the memory, so a path is looked
-at before it is opened, and a packed stream is read no further than was asked for.
+Opening a pipe blocks for ever and unpacking a zip bomb fills the memory, so a path is
+checked before it is opened, and a packed stream is read no further than requested.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
+from typing import Any
 
 from isal import isal_zlib as zlib  # the same streams, two to three times faster
 
 CHUNK = 2**18
-DAMAGED = (EOFError, OSError, zlib.error)  # what reading a damaged file raises
+# What reading a damaged file raises.
+DAMAGED: Any = (EOFError, OSError, zlib.error)
 GZIP = b'\x1f\x8b'
-# What a file that came under the wrong name usually is.
+# What a file with the wrong name usually is.
 KINDS = (
   (b'', 'an empty file'),
   (GZIP, 'a gzip archive'),
@@ -35,7 +38,7 @@ KINDS = (
 
 
 def require_file(path: str | os.PathLike, required: str, advice: str) -> os.stat_result:
-  """Returns the status of a file that can be opened and read to its end.
+  """Returns the status of a regular file that may be read.
 
   Args:
     path: of the file; links are followed.
@@ -52,25 +55,34 @@ def require_file(path: str | os.PathLike, required: str, advice: str) -> os.stat
     raise unreadable(path, error, required, advice) from error
   if not stat.S_ISREG(found.st_mode):
     kind = 'a folder' if stat.S_ISDIR(found.st_mode) else 'a pipe, socket or device'
-    raise ValueError(f'{_short(path)} is {kind}; required is {required}. {advice}')
+    raise ValueError(f'{_short(path)} is {kind}; expected {required}. {advice}')
   if not os.access(path, os.R_OK):
-    error = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-    raise unreadable(path, error, required, advice)
+    denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    raise unreadable(path, denied, required, advice)
   return found
+
+
+def digest(path: str | os.PathLike, required: str, advice: str) -> bytes:
+  """SHA-256 of a file's bytes. Arguments and errors as of `require_file`."""
+  require_file(path, required, advice)
+  try:
+    with open(path, 'rb') as file:
+      return hashlib.file_digest(file, 'sha256').digest()
+  except OSError as error:
+    raise unreadable(path, error, required, advice) from error
 
 
 def unreadable(
   path: str | os.PathLike, error: Exception, required: str, advice: str
 ) -> ValueError:
-  """The message about a file that the system does not let us read."""
+  """The error about a file that cannot be opened or read."""
   if isinstance(error, FileNotFoundError | NotADirectoryError):
     return ValueError(
-      f'{_short(path)} cannot be read: it does not exist; required is {required}. '
-      f'{advice}'
+      f'{_short(path)} cannot be read: it does not exist; expected {required}. {advice}'
     )
   reason = getattr(error, 'strerror', None) or error
   return ValueError(
-    f'{_short(path)} cannot be read ({reason}); required is {required}. {advice}'
+    f'{_short(path)} cannot be read ({reason}); expected {required}. {advice}'
   )
 
 
@@ -80,7 +92,7 @@ def _short(path: str | os.PathLike) -> str:
 
 
 def kind_of(start: bytes) -> str:
-  """What a file looks like that begins with these bytes, '' when unknown."""
+  """The kind of file that begins with these bytes, '' when unknown."""
   if start[128:132] == b'DICM':
     return 'a DICOM file'
   for mark, kind in KINDS:
@@ -92,7 +104,7 @@ def kind_of(start: bytes) -> str:
 class Stream:
   """The bytes of a file, unpacked when they are gzip, whatever the file's name.
 
-  Never holds more than a chunk beside what the caller asked for.
+  Never holds more than a chunk beside the requested bytes.
 
   Attributes:
     packed: whether the file is gzip.
@@ -135,7 +147,7 @@ class Stream:
       done += filled
 
   def skip(self, count: int) -> None:
-    """Passes over `count` bytes. Raises EOFError when the file ends before."""
+    """Skips `count` bytes. Raises EOFError when the file ends before."""
     if not self.packed:
       self._file.seek(count, os.SEEK_CUR)
       return
@@ -147,7 +159,7 @@ class Stream:
       count -= filled
 
   def check_end(self) -> None:
-    """Compares the checksum, where the packed stream ends close by."""
+    """Verifies the checksum, if the packed stream ends within the next chunk."""
     if self.packed:
       self.read(CHUNK)
 

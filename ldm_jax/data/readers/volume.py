@@ -1,9 +1,8 @@
 """Volumes with their place in the world: NIfTI or DICOM <-> (d,h,w) array and affine.
 
 A file's axes (x,y,z) are flipped and permuted, never resampled, into (d,h,w) = (slices,
-rows, columns) that increase towards superior, anterior, right; `affine` maps (d,h,w,1)
-to world RAS millimetres and stays true, and `source` remembers the file's own grid, so
-that the way back is exact.
+rows, columns) that increase towards superior, anterior, right. `affine` maps (d,h,w,1)
+to world RAS millimetres; `source` is the file's own grid, for an exact way back.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import os
+import types
 
 import nibabel as nib
 import numpy as np
@@ -28,12 +28,12 @@ class Volume:
   Attributes:
     array: (d,h,w), float32 for scans, integers for labels.
     affine: (4,4), (d,h,w,1) -> world RAS mm.
-    source: the grid of the file it came from; the array's own grid when None came.
+    source: the grid of the file it came from; the array's own grid when None.
   """
 
   array: np.ndarray
   affine: np.ndarray
-  source: Grid | None = None
+  source: Grid = None  # type: ignore[assignment]  # never None once made
 
   def __post_init__(self):
     if self.source is None:
@@ -50,7 +50,7 @@ class Volume:
     return abs(float(np.linalg.det(np.asarray(self.affine)[:3, :3]))) / 1000.0
 
 
-def reader(path: str | os.PathLike):
+def reader(path: str | os.PathLike) -> types.ModuleType:
   """The module that reads a path: it has `read_header` and `read_frame`."""
   return series if container.is_dicom(path) else nifti
 
@@ -70,18 +70,16 @@ def read(
       numbers, NaN, one constant value, an impossible size or a singular affine.
   """
   array, header = reader(path).read_frame(path, frame, stack)
-  # Axes are put in order while a voxel is still one or two bytes.
-  array = np.ascontiguousarray(array).astype(np.float32, copy=False)
-  low, high = array.min(), array.max()  # NaN and infinity come through
+  low, high = array.min(), array.max()  # NaN and infinity propagate
   if not np.isfinite(low) or not np.isfinite(high):
     bad = array.size - int(np.isfinite(array).sum())
     raise ValueError(
-      f'{path} holds {bad} NaN or infinite voxels of {array.size}; required are finite '
+      f'{path} holds {bad} NaN or infinite voxels of {array.size}; expected finite '
       'intensities. Repair or remove the file.'
     )
   if low == high:
     raise ValueError(
-      f'{path} holds one constant value ({array.flat[0]:g}) in all voxels; required is '
+      f'{path} holds one constant value ({array.flat[0]:g}) in all voxels; expected '
       'an image. Repair or remove the file.'
     )
   return Volume(array, header.grid.oriented_affine(), header.grid)
@@ -109,12 +107,12 @@ def read_label(
   rounded = np.rint(np.asarray(array, np.float64))
   if not np.isfinite(rounded).all() or (abs(rounded - array) > 1e-3).any():
     raise ValueError(
-      f'{path} holds values that are not integers; required are labels 0, 1, 2, ... '
+      f'{path} holds values that are not integers; expected labels 0, 1, 2, ... '
       'Name the label file in options.label.'
     )
   if rounded.min() < 0 or rounded.max() > 255:
     raise ValueError(
-      f'{path} holds labels from {rounded.min():g} to {rounded.max():g}; required are '
+      f'{path} holds labels from {rounded.min():g} to {rounded.max():g}; expected '
       '0..255. Name the label file in options.label.'
     )
   if like is not None:
@@ -147,7 +145,7 @@ def write(
   grid = own_grid(array.shape, affine) if source is None else source
   if not np.allclose(grid.oriented_affine(), affine, atol=1e-3):
     raise ValueError(
-      f'{path}: the affine of the array is not that of its source grid; required is an '
+      f'{path}: the affine of the array is not that of its source grid; expected an '
       'array on the original grid (preprocess.invert), or source=None.'
     )
   voxels = grid.restore(np.asarray(array))
@@ -166,11 +164,11 @@ def write(
   atomic.write_bytes(path, content)
 
 
-def _check_same_grid(path, grid: Grid, scan: Volume) -> None:
+def _check_same_grid(path: str | os.PathLike, grid: Grid, scan: Volume) -> None:
   shape = scan.source.shape
   if grid.shape != shape:
     raise ValueError(
-      f'{path} has the shape {grid.shape} but its scan has {shape}; required are '
+      f'{path} has the shape {grid.shape} but its scan has {shape}; expected '
       'labels on the grid of the scan. Name the matching label file in options.label.'
     )
   corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape])).reshape(3, -1)
@@ -178,6 +176,6 @@ def _check_same_grid(path, grid: Grid, scan: Volume) -> None:
   distance = np.abs((grid.affine - scan.source.affine) @ corners).max()
   if distance > 0.1:
     raise ValueError(
-      f'{path} lies {distance:.2f} mm away from its scan; required are labels on the '
+      f'{path} lies {distance:.2f} mm away from its scan; expected labels on the '
       'grid of the scan (0.1 mm). Repair the affine of one of the two.'
     )

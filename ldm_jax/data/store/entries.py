@@ -1,91 +1,66 @@
-"""One preprocessed scan as a safetensors file: read straight into the caller's array.
+"""One preprocessed scan as a safetensors file: its name, making it, reading it.
 
   array   (d,h,w) float32 in [0,1]
   label   (d,h,w) uint8, where the scan has labels
   metadata: 'record', the JSON that `preprocess.invert` needs
 
-Written whole through the library; read by the format's own description (eight bytes of
-length, a JSON header, raw numbers), because the library copies twice.
+An entry is named by the SHA-256 of the scan's fingerprint, the preprocessing and
+VERSION: a changed input is another entry, and two processes that make the same entry
+write the same bytes.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
+import hashlib
 import json
-import mmap
+import math
 import os
+import time
+from collections.abc import Generator, Mapping
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
+from threadpoolctl import threadpool_limits
 
 from ldm_jax import atomic
-from ldm_jax.data.preprocessing.preprocess import Processed
+from ldm_jax.data.cohorts.cohort import Cohort, Record
+from ldm_jax.data.preprocessing import preprocess
+from ldm_jax.data.preprocessing.preprocess import Processed, Spec
+from ldm_jax.data.store.fingerprints import Fingerprints
 
-TYPES = {'F32': np.dtype('<f4'), 'U8': np.dtype('u1')}
-FIRST_READ = 8192
+VERSION = 2  # of what an entry holds for the same scan and spec
+TYPES = {'array': 'F32', 'label': 'U8'}
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-  """A file's fields, name -> (offset in bytes, type, shape), and its record."""
+  """What the header of an entry's file says.
 
-  path: str
+  Attributes:
+    size: of the file in bytes.
+    start: offset of the array in bytes.
+    is_labelled: whether the scan has labels.
+    record: what `preprocess.invert` needs.
+  """
+
   size: int
-  fields: dict[str, tuple[int, np.dtype, tuple[int, ...]]]
+  start: int
+  is_labelled: bool
   record: dict[str, Any]
 
-  def read_into(self, field: str, out: np.ndarray) -> None:
-    """Fills `out`, C-contiguous and of the field's shape and type.
 
-    Raises:
-      ValueError: another shape or type, or a file that was cut or changed since.
-      OSError: the file is gone.
-    """
-    start, dtype, shape = self.fields[field]
-    if out.shape != shape or out.dtype != dtype:
-      raise ValueError(f'{field} is {dtype}{shape}, wanted is {out.dtype}{out.shape}')
-    read_into(self.path, self.size, start, out)
+def key(spec: Spec, fingerprint: str) -> str:
+  """Name of the entry of a scan with this fingerprint."""
+  return hashlib.sha256(f'{VERSION}:{spec.digest()}:{fingerprint}'.encode()).hexdigest()
 
 
-def read_into(path: str, size: int, start: int, out: np.ndarray) -> None:
-  """Fills a C-contiguous array with a file's bytes from `start` on.
-
-  Raises:
-    ValueError: the file is not `size` bytes long.
-    OSError: the file is gone.
-  """
-  missing = memoryview(out.reshape(-1)).cast('B')
-  handle = os.open(path, os.O_RDONLY)
-  try:
-    if os.fstat(handle).st_size != size:
-      raise ValueError(f'{os.fstat(handle).st_size} bytes instead of {size}')
-    while missing:
-      count = os.preadv(handle, [missing], start)
-      if not count:
-        raise ValueError(f'{len(missing)} bytes are missing')
-      missing, start = missing[count:], start + count
-  finally:
-    os.close(handle)
-
-
-def mapped(path: str, size: int, start: int, shape: tuple[int, ...]) -> np.ndarray:
-  """The float32 array of a file, read-only and not copied: its pages are the file's.
-
-  Raises:
-    ValueError: the file is not `size` bytes long.
-    OSError: the file is gone.
-  """
-  handle = os.open(path, os.O_RDONLY)
-  try:
-    if os.fstat(handle).st_size != size:
-      raise ValueError(f'{os.fstat(handle).st_size} bytes instead of {size}')
-    flags = mmap.MAP_SHARED | getattr(mmap, 'MAP_POPULATE', 0)  # Linux: at once
-    pages = mmap.mmap(handle, size, flags, mmap.PROT_READ)
-  finally:
-    os.close(handle)
-  count = int(np.prod(shape))
-  return np.frombuffer(pages, TYPES['F32'], count, start).reshape(shape)
+def path_of(root: str | os.PathLike, key: str) -> str:
+  """Path of an entry in the store at `root`."""
+  return os.path.join(root, 'volumes', f'{key}.safetensors')
 
 
 def write(path: str | os.PathLike, processed: Processed) -> None:
@@ -98,34 +73,183 @@ def write(path: str | os.PathLike, processed: Processed) -> None:
   atomic.write_bytes(path, save(tensors, metadata))
 
 
-def open_entry(path: str | os.PathLike) -> Entry:
-  """Reads the header of a file and checks that the file is as long as it says.
+def read_header(path: str | os.PathLike) -> Entry:
+  """Reads the header of an entry and checks that the file is as long as it says.
 
   Raises:
-    ValueError: it is not what `write` writes, or cut.
+    ValueError: the file is cut, or `write` did not write it.
     OSError: there is no such file.
   """
-  handle = os.open(path, os.O_RDONLY)
   try:
-    start, size = os.pread(handle, FIRST_READ, 0), os.fstat(handle).st_size
-    length = int.from_bytes(start[:8], 'little')
-    if not 2 <= length <= size - 8:
-      raise ValueError(f'a header of {length} bytes in {size}')
-    text = start[8 : 8 + length]
-    if len(text) < length:
-      text = os.pread(handle, length, 8)
-  finally:
-    os.close(handle)
-  try:
-    header = json.loads(text)
-    record, fields, end = json.loads(header.pop('__metadata__')['record']), {}, 0
-    for name, entry in header.items():
-      first, end_of_field = entry['data_offsets']
-      shape = tuple(entry['shape'])
-      fields[name] = (8 + length + first, TYPES[entry['dtype']], shape)
-      end = max(end, end_of_field)
-  except (KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
+    with safe_open(path, 'numpy') as file:
+      types = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118 (no mapping)
+      record = json.loads(file.metadata()['record'])
+    if types not in (TYPES, {'array': 'F32'}):
+      raise ValueError(f'it holds {types}, expected {TYPES}')
+  except (SafetensorError, KeyError, TypeError) as error:
     raise ValueError(f'no header of a stored scan ({error!r})') from error
-  if 'array' not in fields or size != 8 + length + end:
-    raise ValueError(f'{size} bytes instead of {8 + length + end}')
-  return Entry(os.fspath(path), size, fields, record)
+  with open(path, 'rb') as file:
+    # Eight bytes of length, the header, then the arrays, the widest type first.
+    start = 8 + int.from_bytes(file.read(8), 'little')
+  return Entry(os.path.getsize(path), start, 'label' in types, record)
+
+
+def read_label(path: str | os.PathLike) -> np.ndarray:
+  """(d,h,w) uint8. Raises ValueError or OSError as `read_header`."""
+  try:
+    with safe_open(path, 'numpy') as file:
+      return file.get_tensor('label')
+  except SafetensorError as error:
+    raise ValueError(f'no labels of a stored scan ({error!r})') from error
+
+
+def read_into(path: str, size: int, start: int, out: np.ndarray) -> None:
+  """Fills a C-contiguous float32 array with a file's bytes from `start` on.
+
+  Training reads every volume this way: the library would copy once more.
+
+  Raises:
+    ValueError: the file is not `size` bytes long.
+    OSError: the file is gone.
+  """
+  with open(path, 'rb') as file:
+    _check_size(file.fileno(), size)
+    file.seek(start)
+    count = file.readinto(out.reshape(-1).data.cast('B'))
+    if count != out.nbytes:
+      raise ValueError(f'{out.nbytes - count} bytes are missing')
+
+
+def mapped(path: str, size: int, start: int, shape: tuple[int, ...]) -> np.ndarray:
+  """The float32 array of a file, read-only and not copied.
+
+  Raises:
+    ValueError: the file is not `size` bytes long.
+    OSError: the file is gone.
+  """
+  with open(path, 'rb') as file:
+    _check_size(file.fileno(), size)
+    return np.asarray(np.memmap(file, '<f4', 'r', start, shape))
+
+
+def make(
+  root: str | os.PathLike,
+  cohort: Cohort,
+  spec: Spec,
+  known: Fingerprints,
+  listed: Mapping[str, dict],
+  workers: int,
+) -> Generator[dict[str, Any] | ValueError, None, None]:
+  """Makes the entries of a cohort that are not stored yet, in parallel.
+
+  Threads, not processes: reading, unpacking, hashing and resampling release Python's
+  lock. What they call must not start threads of its own, which would compete for the
+  cores.
+
+  Args:
+    root: of the store.
+    cohort: whose scans are read.
+    spec: how volumes become arrays.
+    known: fingerprints of unchanged files.
+    listed: key -> entry of the index that was written last time. A file of the size
+      that it states is not opened again.
+    workers: threads.
+
+  Yields:
+    Per record its entry in the index, or the ValueError that says what is wrong.
+  """
+  stored = [_stored(root, cohort, spec, known, listed, r) for r in cohort.records]
+  if all(stored):
+    yield from stored
+    return
+  with (
+    threadpool_limits(1, 'blas'),
+    concurrent.futures.ThreadPoolExecutor(workers) as pool,
+  ):
+    results = [
+      entry or pool.submit(_make_one, root, cohort, spec, known, record)
+      for entry, record in zip(stored, cohort.records, strict=True)
+    ]
+    try:
+      for found in results:
+        yield found if isinstance(found, dict) else found.result()
+    finally:
+      pool.shutdown(cancel_futures=True)
+
+
+def _stored(root, cohort: Cohort, spec: Spec, known, listed, record: Record):
+  """The index entry of a record whose files are unchanged and whose entry is there."""
+  fingerprint = known.of(record.source)
+  if fingerprint is None:
+    return None
+  name = key(spec, fingerprint)
+  path = path_of(root, name)
+  try:
+    if name not in listed:
+      return _index_entry(cohort, record, name, _summary(read_header(path)))
+    if os.path.getsize(path) == listed[name]['bytes']:
+      return _index_entry(cohort, record, name, listed[name])
+  except (OSError, ValueError, KeyError, TypeError):
+    pass
+  return None
+
+
+def _make_one(root, cohort: Cohort, spec: Spec, known: Fingerprints, record: Record):
+  try:
+    cohort.schema.encode(record.attributes)
+    before = time.time()
+    fingerprint = record.source.fingerprint()
+    name = key(spec, fingerprint)
+    path = path_of(root, name)
+    processed = None
+    if not _is_whole(path):
+      processed = preprocess.apply(spec, *record.source.read())
+  except ValueError as error:
+    return error
+  if processed is not None:
+    write(path, processed)  # its OSError is the disk's fault, not the scan's
+  known.remember(record.source, fingerprint, before)
+  return _index_entry(cohort, record, name, _summary(read_header(path)))
+
+
+def _summary(entry: Entry) -> dict[str, Any]:
+  """What the index says about an entry: where its array lies, and its slices."""
+  return {'bytes': entry.size, 'start': entry.start, 'slices': entry.record['slices']}
+
+
+def _index_entry(cohort: Cohort, record: Record, name: str, summary: dict):
+  codes = cohort.schema.encode(record.attributes)
+  return {
+    'id': record.id,
+    'patient': record.patient,
+    'visit': record.visit,
+    'phase': record.phase,
+    'phase_by': record.phase_by,
+    'years': _time(record),
+    'key': name,
+    'attributes': [None if math.isnan(code) else float(code) for code in codes],
+    **{field: summary[field] for field in ('bytes', 'start', 'slices')},
+  }
+
+
+def _time(record: Record) -> float | None:
+  """When the scan was taken, None where that is not known or no number."""
+  try:
+    when = record.time
+  except ValueError:
+    return None
+  return None if when is None or not math.isfinite(when) else float(when)
+
+
+def _is_whole(path: str) -> bool:
+  try:
+    read_header(path)
+  except (OSError, ValueError):
+    return False
+  return True
+
+
+def _check_size(handle: int, size: int) -> None:
+  found = os.fstat(handle).st_size
+  if found != size:
+    raise ValueError(f'{found} bytes instead of {size}')

@@ -1,8 +1,8 @@
 """Fingerprints of files that have not changed since they were last read.
 
-Hashing every byte of a large cohort takes minutes; size, time of change and inode say
-in microseconds that nothing happened. As in git's index, a file that changed within the
-clock's resolution of being hashed is not trusted but hashed again.
+Hashing every byte of a large cohort takes minutes; comparing size, time of change and
+inode takes microseconds. As in git's index, a file that changed less than the clock's
+resolution before it was hashed is hashed again the next time.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import pathlib
 from ldm_jax import atomic
 from ldm_jax.data.cohorts.cohort import Source
 
-# The coarsest time of change of a file system in use (FAT), with some room.
+# FAT, the coarsest file system in use, keeps times to 2 s.
 RESOLUTION_SECONDS = 3.0
 
 
-class Stamps:
-  """What is known of sources that name their `files`; all others are asked anew."""
+class Fingerprints:
+  """Fingerprints of sources that name their `files`; other sources are never known."""
 
   def __init__(self, path: str | os.PathLike):
     self._path, self._changed = pathlib.Path(path), False
@@ -28,19 +28,20 @@ class Stamps:
     except (OSError, ValueError):
       self._known = {}
 
-  def fingerprint(self, source: Source) -> str | None:
-    """The source's fingerprint if its files are as they were, else None."""
+  def of(self, source: Source) -> str | None:
+    """The source's fingerprint if its files are unchanged, else None."""
     known = self._known.get(repr(source))
     return known[1] if known and known[0] == _state(source) else None
 
   def remember(self, source: Source, fingerprint: str, before: float) -> None:
-    """Keeps a fingerprint that was taken since the time `before`."""
+    """Keeps a fingerprint that was taken after the time `before` (s since 1970)."""
     state = _state(source)
     if state and max(file[1] for file in state) / 1e9 < before - RESOLUTION_SECONDS:
       self._known[repr(source)] = [state, fingerprint]
       self._changed = True
 
   def save(self) -> None:
+    """Writes the file, if something was added. Raises OSError."""
     if self._changed:
       atomic.write_bytes(self._path, json.dumps(self._known).encode())
 

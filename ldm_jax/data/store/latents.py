@@ -2,10 +2,10 @@
 
   <store>/latents/<...>.npy   (n,d,h,w,c), one per entry of the split, memory-mapped
 
-What is kept is the posterior mean, never a draw: a draw that is trained on again and
-again is noise baked into the data. With the log variance beside it, training can draw
-anew at every step. A file is named by the autoencoder, the kind and the entries' keys,
-so that latents of other weights, scans or preprocessing are never found.
+The posterior mean is stored, never a draw: training again and again on one draw would
+fit its noise. With the log variance beside it, training draws afresh at every step. A
+file is named by the autoencoder, the kind and the entries' keys, so that latents of
+other weights, scans or preprocessing are never read.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def write(
   array: np.ndarray,
   kind: str = 'mean',
 ) -> None:
-  """Stores what an autoencoder, named by `tag`, makes of a split.
+  """Stores the latents of a split by one autoencoder.
 
   Args:
     store_dir: folder of the store.
@@ -47,10 +47,9 @@ def write(
   array = np.asarray(array)
   if array.shape[:1] != (len(split),) or not np.isfinite(array).all():
     raise ValueError(
-      f'Latents ({kind}) of shape {array.shape} with '
-      f'{int((~np.isfinite(array)).sum())} non-finite values came; required are '
-      f'{len(split)} finite latents, one per entry. The autoencoder has diverged: '
-      'lower autoencoder.learning_rate.'
+      f'Expected {len(split)} finite latents ({kind}), one per entry, got shape '
+      f'{array.shape} with {int((~np.isfinite(array)).sum())} non-finite values. The '
+      'autoencoder has diverged: lower autoencoder.learning_rate.'
     )
   buffer = io.BytesIO()
   np.save(buffer, array)
@@ -71,7 +70,7 @@ def read(
 def _path(store_dir, split: Split, tag: str, kind: str) -> pathlib.Path:
   if kind not in KINDS:
     raise ValueError(
-      f'Latents of kind {kind!r} are not kept; required is one of {KINDS}.'
+      f'Latents of kind {kind!r} are not stored; expected one of {KINDS}.'
     )
   text = json.dumps([tag, kind, split.keys])
   name = hashlib.sha256(text.encode()).hexdigest()

@@ -14,7 +14,7 @@ import numpy as np
 
 from ldm_jax.data.cohorts.attributes import Schema
 from ldm_jax.data.preprocessing import preprocess
-from ldm_jax.data.store import entries, prepare
+from ldm_jax.data.store import entries
 
 
 class Split:
@@ -29,6 +29,7 @@ class Split:
     attributes: (n,k) float32, encoded, NaN where missing.
     patient_names: one text per patient, in order of appearance.
     patient_entries: per patient the indices of the entries, in that order.
+    problems, warnings, slices: as in the index (see `store.prepare`).
   """
 
   def __init__(self, root: pathlib.Path, index: dict, schema: Schema):
@@ -47,7 +48,7 @@ class Split:
       [[np.nan if v is None else v for v in e['attributes']] for e in scans],
       np.float32,
     ).reshape(len(scans), len(schema))
-    grouped = {}
+    grouped: dict[str, list[int]] = {}
     for number, patient in enumerate(self.patients):
       grouped.setdefault(patient, []).append(number)
     self.patient_names = list(grouped)
@@ -60,6 +61,7 @@ class Split:
 
   @property
   def num_patients(self) -> int:
+    """Number of patients."""
     return len(self.patient_names)
 
   @property
@@ -68,36 +70,52 @@ class Split:
     return tuple(self.spec['shape'])
 
   def check_spec(self, learned: dict[str, Any]) -> None:
-    """Raises ValueError unless the volumes were made as those a model learned from."""
+    """Checks that the volumes were made as those that a model was trained with.
+
+    Args:
+      learned: the preprocessing config dict of the model.
+
+    Raises:
+      ValueError: they were not; it names what differs.
+    """
     if learned != self.spec:
       changed = [k for k, value in self.spec.items() if learned.get(k) != value]
       raise ValueError(
         f'The cohort {self.name!r} was prepared with another data.preprocess than the '
-        f'autoencoder was trained with ({", ".join(changed)} differ); required is '
+        f'autoencoder was trained with ({", ".join(changed)} differ); expected '
         f'{learned}. Set config.data.preprocess back and run the stage prepare, or '
-        'train anew: --stages=prepare,autoencoder,...'
+        'train again: --stages=prepare,autoencoder,...'
       )
 
   def volumes(self, indices: np.ndarray) -> np.ndarray:
-    """(m,) -> (m,d,h,w,1) float32 in [0,1], read from the system's file cache."""
+    """(m,) -> (m,d,h,w,1) float32 in [0,1], read from the files.
+
+    Raises:
+      ValueError: a file is missing or damaged.
+    """
     indices = np.atleast_1d(np.asarray(indices, np.int64))
     found = np.empty((len(indices), *self.shape), np.float32)
     for number, index in enumerate(indices):
       try:
-        entries.read_into(self._path(index), *self._places[index], found[number])
+        size, start = self._places[index]
+        entries.read_into(self._path(index), size, start, found[number])
       except (OSError, ValueError) as error:
         raise self._damaged(index, error) from error
     return found[..., None]
 
   def volume(self, index: int) -> np.ndarray:
-    """(d,h,w) float32 in [0,1], read-only: a window on the file, nothing is copied."""
+    """(d,h,w) float32 in [0,1], read-only: memory-mapped, nothing is copied.
+
+    Raises:
+      ValueError: the file is missing or damaged.
+    """
     try:
       return entries.mapped(self._path(index), *self._places[index], self.shape)
     except (OSError, ValueError) as error:
       raise self._damaged(index, error) from error
 
   def masks(self, indices: np.ndarray) -> np.ndarray:
-    """(m,) -> (m,d,h,w) bool, true where the scan reaches."""
+    """(m,) -> (m,d,h,w) bool, true inside the scan's field of view."""
     indices = np.atleast_1d(np.asarray(indices, np.int64))
     found = np.empty((len(indices), *self.shape), bool)
     for number, index in enumerate(indices):
@@ -107,48 +125,47 @@ class Split:
   @property
   def is_labelled(self) -> bool:
     """Whether all entries have labels."""
-    return all('label' in self._entry(i).fields for i in range(len(self)))
+    return all(self._header(i).is_labelled for i in range(len(self)))
 
   def labels(self, indices: np.ndarray) -> np.ndarray | None:
     """(m,) -> (m,d,h,w) uint8, or None when one of the entries has no labels."""
     indices = np.atleast_1d(np.asarray(indices, np.int64))
     found = np.empty((len(indices), *self.shape), np.uint8)
     for number, index in enumerate(indices):
-      entry = self._entry(index)
-      if 'label' not in entry.fields:
+      if not self._header(index).is_labelled:
         return None
       try:
-        entry.read_into('label', found[number])
+        found[number] = entries.read_label(self._path(index))
       except (OSError, ValueError) as error:
         raise self._damaged(index, error) from error
     return found
 
   def record(self, index: int) -> dict[str, Any]:
     """What `preprocess.invert` needs to put entry `index` back on its own grid."""
-    return self._entry(index).record
+    return self._header(index).record
 
   def affine(self, index: int) -> np.ndarray:
     """(4,4), (d,h,w,1) of the processed grid -> world RAS mm."""
     return np.asarray(self.record(index)['affine'], np.float64)
 
   def digest(self) -> str:
-    """SHA-256 of which scans these are, whose, and their attributes."""
+    """SHA-256 of the scans' ids, patients, contents and attributes."""
     attributes = hashlib.sha256(self.attributes.tobytes()).hexdigest()
     text = json.dumps([self.ids, self.patients, self.keys, attributes])
     return hashlib.sha256(text.encode()).hexdigest()
 
-  def _entry(self, index: int) -> entries.Entry:
+  def _header(self, index: int) -> entries.Entry:
     try:
-      return entries.open_entry(self._path(index))
+      return entries.read_header(self._path(index))
     except (OSError, ValueError) as error:
       raise self._damaged(index, error) from error
 
   def _path(self, index: int) -> str:
-    return prepare.path_of(self._root, self.keys[index])
+    return entries.path_of(self._root, self.keys[index])
 
   def _damaged(self, index: int, error: Exception) -> ValueError:
     return ValueError(
       f'The stored volume {self._path(index)} of {self.ids[index]!r} cannot be read '
-      f'({error}); required is the file that prepare wrote. Delete it and the folder '
+      f'({error}); expected the file that prepare wrote. Delete it and the folder '
       'checkpoints/prepare beside the store, and run the stage prepare again.'
     )

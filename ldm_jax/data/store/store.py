@@ -3,12 +3,10 @@
   <root>/volumes/<key>.safetensors   one scan (`entries`)
   <root>/latents/<...>.npy           latents of a split by one autoencoder (`latents`)
   <root>/<cohort>.json               which scans form a cohort, attributes, problems
-  <root>/fingerprints.json           of files that need not be hashed again
-  (`fingerprints`)
+  <root>/fingerprints.json           hashes of unchanged files (`fingerprints`)
 
-The key hashes the scan's bytes, the preprocessing spec and this file's version, so a
-changed input is a new entry, an interrupted run continues, and two processes that write
-the same entry write the same bytes. Every file appears whole or not at all.
+A scan's key hashes its bytes and the preprocessing, so that a changed input is a new
+entry and an interrupted run continues. Every file appears whole or not at all.
 """
 
 from __future__ import annotations
@@ -19,18 +17,18 @@ import os
 import pathlib
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ldm_jax import atomic
 from ldm_jax.data.cohorts.attributes import Schema
 from ldm_jax.data.cohorts.cohort import Cohort
 from ldm_jax.data.preprocessing.preprocess import Spec
-from ldm_jax.data.store import prepare as store_prepare
-from ldm_jax.data.store.fingerprints import Stamps
+from ldm_jax.data.store import entries
+from ldm_jax.data.store.fingerprints import Fingerprints
 from ldm_jax.data.store.split import Split
 
-VERSION = store_prepare.VERSION
+VERSION = entries.VERSION
 NUM_LISTED = 5
 
 
@@ -62,18 +60,18 @@ def prepare(
     ValueError: an empty cohort, more unreadable records than allowed, or none left.
     OSError: the store cannot be written (full disk); what was stored stays valid.
   """
-  root, place = pathlib.Path(store_dir), index
+  root = pathlib.Path(store_dir)
   if not cohort.records:
     raise ValueError(
-      f'Cohort {cohort.name!r} holds no scans; required is at least one. Set its data '
+      f'Cohort {cohort.name!r} holds no scans; expected at least one. Set its data '
       'section (layout, root), or give it a larger share in data.split.'
     )
   _remove_abandoned(root / 'volumes')
-  stamps = Stamps(root / 'fingerprints.json')
+  known = Fingerprints(root / 'fingerprints.json')
   found, problems, warnings = [], [], []
   workers = workers or 2 * (os.cpu_count() or 1)
   listed = _listed(root / f'{cohort.name}.json')
-  outcomes = store_prepare.outcomes(root, cohort, spec, stamps, listed, workers)
+  outcomes = entries.make(root, cohort, spec, known, listed, workers)
   with contextlib.closing(outcomes):
     for done, (record, outcome) in enumerate(
       zip(cohort.records, outcomes, strict=True)
@@ -89,9 +87,9 @@ def prepare(
         ]
       if progress is not None:
         progress(done + 1, len(cohort.records))
-  stamps.save()
+  known.save()
   _check_problems(cohort, problems, max_bad_fraction)
-  index = {
+  content = {
     'version': VERSION,
     'name': cohort.name,
     'schema': cohort.schema.to_config(),
@@ -102,12 +100,16 @@ def prepare(
     'warnings': warnings + _repeated_scans(found),
     'notes': list(cohort.notes),
   }
-  _write_index(pathlib.Path(place or root / f'{cohort.name}.json'), index)
-  return index
+  _write_index(pathlib.Path(index or root / f'{cohort.name}.json'), content)
+  return content
 
 
 def slices_in_words(index: dict[str, Any]) -> list[str]:
-  """What the index of `prepare` says about jumps between slices; nothing, if none."""
+  """Sentences about jumps of brightness between slices; [] without any.
+
+  Args:
+    index: as returned by `prepare`.
+  """
   found = index['slices']
   if not found['scans_with_jumps'] and not found['scans_scaled_slice_by_slice']:
     return []
@@ -143,43 +145,43 @@ def open_split(
   """
   path = pathlib.Path(index or pathlib.Path(store_dir) / f'{name}.json')
   try:
-    index = json.loads(path.read_text())
+    content = json.loads(path.read_text())
   except (OSError, json.JSONDecodeError) as error:
     raise ValueError(
-      f'The store has no readable index {path} ({error}); required is a prepared '
+      f'The store has no readable index {path} ({error}); expected a prepared '
       f'cohort. Run the stage prepare, with data.{name} set.'
     ) from error
-  if index['version'] != VERSION:
+  if content['version'] != VERSION:
     raise ValueError(
       f'{path} was prepared by another version of this software (store version '
-      f'{index["version"]}, required is {VERSION}). Run the stage prepare again.'
+      f'{content["version"]}, expected {VERSION}). Run the stage prepare again.'
     )
-  if spec is not None and spec.to_config() != index['spec']:
-    changed = [k for k, v in spec.to_config().items() if index['spec'].get(k) != v]
+  if spec is not None and spec.to_config() != content['spec']:
+    changed = [k for k, v in spec.to_config().items() if content['spec'].get(k) != v]
     raise ValueError(
       f'{path} was prepared with another data.preprocess ({", ".join(changed)} '
-      'differ); required is the one of the config. Run the stage prepare again, or set '
+      'differ); expected the one of the config. Run the stage prepare again, or set '
       'config.data.preprocess back.'
     )
-  stored = Schema.from_config(index['schema'])
+  stored = Schema.from_config(content['schema'])
   if schema is not None and schema.to_config() != stored.to_config():
     raise ValueError(
-      f'{path} was prepared with the attributes {list(stored.names)}, asked for are '
-      f'{list(schema.names)} (or their ranges differ). Run the stage prepare again.'
+      f'{path} was prepared with the attributes {list(stored.names)}, expected '
+      f'{list(schema.names)} with the same ranges. Run the stage prepare again.'
     )
-  return Split(pathlib.Path(store_dir), index, stored)
+  return Split(pathlib.Path(store_dir), content, stored)
 
 
-def check_distinct(splits: dict[str, Split]) -> None:
-  """Raises ValueError when one scan, byte by byte, stands in two cohorts."""
-  seen = {}
+def check_distinct(splits: Mapping[str, Split]) -> None:
+  """Raises ValueError when two cohorts hold the same scan, byte by byte."""
+  seen: dict[str, tuple[str, str]] = {}
   for name, split in splits.items():
     for key, record in zip(split.keys, split.ids, strict=True):
       if key in seen and seen[key][0] != name:
         raise ValueError(
           f'The scan {record!r} of {name!r} is the same file as {seen[key][1]!r} of '
-          f'{seen[key][0]!r}; required is that no patient stands in two cohorts, under '
-          'whatever id. Remove one of the two.'
+          f'{seen[key][0]!r}; a patient may be in one cohort only, under whatever id. '
+          'Remove one of the two.'
         )
       seen[key] = (name, record)
 
@@ -193,7 +195,7 @@ def _write_index(path: pathlib.Path, index: dict) -> None:
 
 
 def _listed(path: pathlib.Path) -> dict[str, dict]:
-  """Key -> entry of an index that was written before, if there is a readable one."""
+  """Key -> entry of the index that was written last time; {} without one."""
   try:
     index = json.loads(path.read_text())
     return {entry['key']: entry for entry in index['entries']}
@@ -229,7 +231,8 @@ def _check_problems(cohort: Cohort, problems: list, max_bad_fraction: float) -> 
 
 
 def _repeated_scans(found: list[dict]) -> list[str]:
-  seen, messages = {}, []
+  seen: dict[str, dict] = {}
+  messages = []
   for entry in found:
     first = seen.setdefault(entry['key'], entry)
     if first['id'] != entry['id']:
@@ -238,7 +241,7 @@ def _repeated_scans(found: list[dict]) -> list[str]:
 
 
 def _remove_abandoned(folder: pathlib.Path, age_seconds: float = 3600.0) -> None:
-  """Removes temporary files of killed processes; live ones are younger."""
+  """Removes temporary files that killed processes left; files in use are younger."""
   for path in folder.glob(f'{atomic.TEMPORARY_PREFIX}*'):
     with contextlib.suppress(OSError):
       if time.time() - path.stat().st_mtime > age_seconds:

@@ -1,7 +1,8 @@
 """Embedded text of patients, from files: (n,m,e) flattened, NaN where no token is.
 
-A text encoder, any, runs once outside; each scan or patient has a file of its token
-embeddings. They travel behind the encoded attributes, as one vector per scan.
+Any text encoder runs once, outside this program, and writes a file of token embeddings
+per scan or patient (`data.prompts` makes sentences of attributes). They are appended to
+the encoded attributes, as one vector per scan.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def read(files: str, split: Split, num_tokens: int, width: int) -> np.ndarray:
   holes = re.findall(r'\{([^{}]*)\}', files)
   if not holes or set(holes) - {'id', 'patient'}:
     raise ValueError(
-      f'{KEY}.files is {files!r}; required is a path with {{id}} or {{patient}}, such '
+      f'{KEY}.files is {files!r}; expected a path with {{id}} or {{patient}}, such '
       "as 'text/{patient}.npy'."
     )
   rows = np.full((len(split), num_tokens, width), np.nan, np.float32)
@@ -49,7 +50,7 @@ def read(files: str, split: Split, num_tokens: int, width: int) -> np.ndarray:
   if len(split) and not num_found:
     raise ValueError(
       f'None of the {len(split)} scans of {split.name!r} has a file {files!r} (the '
-      f'last one looked for is {path}). Correct {KEY}.files, or leave it empty for no '
+      f'last path tried is {path}). Correct {KEY}.files, or leave it empty for no '
       'text.'
     )
   return rows.reshape(len(split), -1)
@@ -73,20 +74,20 @@ def _tokens(path: pathlib.Path, num_tokens: int, width: int) -> np.ndarray:
       loaded = loaded['text']
   except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
     raise ValueError(
-      f'{path} holds no token embeddings ({error}); required is a .npy array (m,e), or '
+      f'{path} holds no token embeddings ({error}); expected a .npy array (m,e), or '
       "a .npz with 'text' (m,e). Write it again or remove it."
     ) from error
   tokens = np.asarray(loaded, np.float32)
   if tokens.ndim != 2 or tokens.shape[1] != width or not np.isfinite(tokens).all():
     raise ValueError(
-      f'{path} holds an array of shape {tokens.shape}; required are finite token '
+      f'{path} holds an array of shape {tokens.shape}; expected finite token '
       f'embeddings (m, {width}). Set {KEY}.width to the text encoder that wrote it.'
     )
   if mask is not None:
     if mask.shape != tokens.shape[:1]:
       raise ValueError(
-        f'{path} holds a mask of shape {mask.shape} for {len(tokens)} tokens; required '
-        'is one truth value per token. Write the file again.'
+        f'{path} holds a mask of shape {mask.shape} for {len(tokens)} tokens; expected '
+        'one truth value per token. Write the file again.'
       )
     tokens = tokens[mask]
   if len(tokens) > num_tokens:

@@ -1,6 +1,6 @@
-"""What people write into a table's cell, as a value: '62,5' -> 62.5, '6 years' -> 6.0.
+"""Text of a table's cell -> value: '62,5' -> 62.5, '6 years' -> 6.0.
 
-The functions return None for what they cannot read without guessing.
+The functions return None for ambiguous or other text.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ PER_YEAR = {'y': 1.0, 'm': 12.0, 'w': 365.25 / 7, 'd': 365.25}
 UNITS = re.compile(r'(y(ears?|rs?)?|m(onths?|os?)?|w(eeks?|ks?)?|d(ays?)?)\.?(\s+old)?')
 # One comma before three digits: a thousand here, a fraction there.
 AMBIGUOUS = re.compile(r'[+-]?[1-9]\d{0,2},\d{3}')
-# Its counterpart, which matters where the column has decimal commas.
+# Ambiguous only in a column with decimal commas.
 DOTTED = re.compile(r'[+-]?[1-9]\d{0,2}\.\d{3}')
 DECIMAL_COMMA = re.compile(r'[+-]?(\d+|\d{1,3}(\.\d{3})+),\d+')
 DECIMAL_POINT = re.compile(r'[+-]?(\d*|\d{1,3}(,\d{3})+)\.\d+')
-# Digits mean something else in every data set.
+# Digits are not here: they mean something else in every data set.
 SEXES = {'f': 'F', 'female': 'F', 'm': 'M', 'male': 'M'}
 FEMALE_MALE = {'f': 0, 'female': 0, 'm': 1, 'male': 1}
 
@@ -27,8 +27,8 @@ def number(text: object, decimal_comma: bool = False) -> float | None:
 
   Args:
     text: of the cell.
-    decimal_comma: whether the cell's column writes decimal commas (`decimal_comma`).
-      It settles '1,234', and leaves '1.234' open.
+    decimal_comma: whether the cell's column has decimal commas (see `decimal_comma`).
+      Then '1,234' is 1.234, and '1.234' is ambiguous.
   """
   text = str(text).strip()
   if decimal_comma and DOTTED.fullmatch(text):
@@ -48,16 +48,20 @@ def number(text: object, decimal_comma: bool = False) -> float | None:
 def decimal_comma(texts: Iterable[str], separator: str) -> bool:
   """Whether the cells of a column write decimal commas.
 
-  Told by a cell that means nothing else ('62,5', '1324,125'), or by cells like '1,234'
-  in a table whose separator is the semicolon, which programs write exactly where the
-  comma is taken; never where another cell has a decimal point.
+  True if a cell can mean nothing else ('62,5', '1324,125'), or if there are cells like
+  '1,234' in a table separated by semicolons, which programs write where the comma is
+  the decimal mark. False wherever another cell has a decimal point.
+
+  Args:
+    texts: of the column's cells.
+    separator: of the table's cells.
   """
   texts = [re.sub(r'^[<>=~ ]+|[^\d.,]+$', '', text) for text in texts]
   open_ones = [text for text in texts if AMBIGUOUS.fullmatch(text)]
   commas = [text for text in texts if DECIMAL_COMMA.fullmatch(text)]
   points = [t for t in texts if DECIMAL_POINT.fullmatch(t) and not DOTTED.fullmatch(t)]
-  told = len(commas) > len(open_ones) or (bool(open_ones) and separator == ';')
-  return told and not points
+  has_commas = len(commas) > len(open_ones) or (bool(open_ones) and separator == ';')
+  return has_commas and not points
 
 
 def years(text: object, decimal_comma: bool = False) -> float | None:

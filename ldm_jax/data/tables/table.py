@@ -1,8 +1,6 @@
-"""Tables of patients: TSV, CSV or XLS -> rows of text, with errors that name the cell.
+"""Tables of patients: rows of text -> values, with errors that name the cell.
 
-UTF-8 with or without byte-order mark, or UTF-16 with one (Unicode text of Excel); the
-separator (tab, comma, semicolon) is taken from the header line. Cells stay text, so
-that an id such as 001 keeps its zeros.
+Cells stay text until a value is read, so that an id such as 001 keeps its zeros.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ from typing import Any
 
 from ldm_jax.data.cohorts.attributes import Attribute, Schema, is_missing
 from ldm_jax.data.readers import streams
-from ldm_jax.data.tables import cells, delimited, text_file
+from ldm_jax.data.tables import cells, rows
 
 LONGEST_VALUE = 200  # characters of an attribute
 NAMES = ('participants.tsv', 'participants.csv')
@@ -50,29 +48,33 @@ class Table:
       f'{listed(self.columns)}. Name the right one in {key}, or add it to the table.'
     )
 
+  def column_of(self, attribute: Attribute) -> str:
+    """The column of an attribute. Raises ValueError where the table has none."""
+    key = f'data.schema (column of {attribute.name!r})'
+    column = attribute.column or attribute.name
+    return self.require(column, f'attribute {attribute.name!r}', key)
+
   def where(self, index: int, column: str) -> str:
-    """Says where a cell stands, for messages."""
+    """File, line and column of a cell, for messages."""
     return f'{self.path}, line {self.lines[index]}, column {column!r}'
 
   def attribute(self, index: int, attribute: Attribute) -> Any:
     """Value of an attribute in row `index`: a number, a category's text, or None.
 
-    Numbers may have a decimal comma, `cells.decimal_comma` of their column; an age (a
-    column 'age', or the unit 'years') may name its unit.
+    Numbers may have a decimal comma (decided per column by `cells.decimal_comma`); an
+    age (a column 'age', or the unit 'years') may name its unit.
 
     Raises:
       ValueError: the column is absent, or its cell is no number or known category.
     """
-    key = f'data.schema (column of {attribute.name!r})'
-    column = attribute.column or attribute.name
-    self.require(column, f'attribute {attribute.name!r}', key)
+    column = self.column_of(attribute)
     value = self.rows[index][column]
     if is_missing(value):
       return None
     if len(value) > LONGEST_VALUE:
       raise ValueError(
         f'{self.where(index, column)}: the cell holds {len(value)} characters, '
-        f'beginning with {value[:20]!r}; required is one value, a number or one of the '
+        f'beginning with {value[:20]!r}; expected one value, a number or one of the '
         'known categories. Correct the table.'
       )
     if attribute.kind == 'continuous':
@@ -85,7 +87,7 @@ class Table:
       attribute.encode(value)
     except ValueError as error:
       either = any(p.fullmatch(value) for p in (cells.AMBIGUOUS, cells.DOTTED))
-      hint = f' {value!r} may be a thousand or a fraction: write it plainly.'
+      hint = f' {value!r} may be a thousand or a fraction: write it unambiguously.'
       raise ValueError(
         f'{self.where(index, column)}: {error}{hint if either else ""}'
       ) from error
@@ -111,10 +113,16 @@ class Table:
   def one_of(
     self, index: int, column: str, codes: Mapping[str, Any], notes: list[str]
   ) -> Any:
-    """What `codes` (lower-case text -> value) says of a cell; None where it is empty.
+    """Looks up the text of a cell in `codes`.
 
-    Whole numbers are looked up without their point. An unknown text is taken as
-    missing, and `notes` receives a message.
+    Args:
+      index: of the row.
+      column: a column that the table lacks counts as empty.
+      codes: lower-case text -> value; whole numbers are written without a point.
+      notes: receives a message for a text that is not in `codes`.
+
+    Returns:
+      The value; None where the cell is empty or not in `codes`.
     """
     text = ' '.join(self.rows[index].get(column, '').lower().split())
     text = re.sub(r'^(-?\d+)\.0*$', r'\1', text)
@@ -133,7 +141,13 @@ class Table:
 def attributes(
   schema: Schema, known: Mapping[str, Any], table: Table | None, index: int | None
 ) -> dict[str, Any]:
-  """Values of the schema's attributes: what the layout knows, else the table's column.
+  """Values of the schema's attributes: from the layout, else from the table's column.
+
+  Args:
+    schema: of the attributes.
+    known: name -> value, what the layout knows.
+    table: with the other attributes, or None.
+    index: row of the table; None if the patient has none, and its values are missing.
 
   Raises:
     ValueError: neither knows an attribute, or a cell is no number or known category.
@@ -144,12 +158,11 @@ def attributes(
       found[attribute.name] = known[attribute.name]
     elif table is None:
       raise ValueError(
-        f'The attribute {attribute.name!r} of data.schema is not known here; known are '
+        f'The attribute {attribute.name!r} of data.schema is unknown; known are '
         f'{", ".join(known)}. Change data.schema, or add a table with that column.'
       )
     else:
-      column = attribute.column or attribute.name
-      table.require(column, f'attribute {attribute.name!r}', 'data.schema')
+      table.column_of(attribute)
       found[attribute.name] = (
         None if index is None else table.attribute(index, attribute)
       )
@@ -161,8 +174,7 @@ def require_attributes(table: Table, schema: Schema, known: Iterable[str]) -> No
   known = set(known)
   for attribute in schema:
     if attribute.name not in known:
-      column = attribute.column or attribute.name
-      table.require(column, f'attribute {attribute.name!r}', 'data.schema')
+      table.column_of(attribute)
 
 
 def index_by(
@@ -179,24 +191,24 @@ def index_by(
     column: of the ids.
     purpose: what the ids name, for the error when the column is absent.
     notes: receives a message for each row without an id.
-    key: brings the spellings of one id together.
+    key: normalises the spelling of an id.
   """
   column = table.require(column, purpose, 'the table')
-  rows = {}
+  found: dict[str, list[int]] = {}
   for index, row in enumerate(table.rows):
     if is_missing(row[column]):
       notes.append(f'{table.where(index, column)}: no id, the row is left out')
     else:
-      rows.setdefault(key(row[column]), []).append(index)
-  return rows
+      found.setdefault(key(row[column]), []).append(index)
+  return found
 
 
 def require_folder(root: str | os.PathLike, key: str = 'root') -> pathlib.Path:
   """Returns the folder, or raises ValueError when it is missing or empty."""
   path = pathlib.Path(root).expanduser()
-  if not str(root) or not os.path.isdir(path):  # false, too, for an impossible name
+  if not str(root) or not os.path.isdir(path):  # also false for an impossible name
     raise ValueError(
-      f'The data folder {str(root)!r} does not exist or is no folder; required is a '
+      f'The data folder {str(root)!r} does not exist or is no folder; expected a '
       f'folder of scans. Set {key} of the data section (or root=... after the config).'
     )
   try:
@@ -206,7 +218,7 @@ def require_folder(root: str | os.PathLike, key: str = 'root') -> pathlib.Path:
     raise streams.unreadable(path, error, 'a folder of scans', advice) from error
   if empty:
     raise ValueError(
-      f'The data folder {path} is empty; required is a folder of scans with a table of '
+      f'The data folder {path} is empty; expected a folder of scans with a table of '
       f'patients. Fill it or set {key} of the data section.'
     )
   return path
@@ -222,7 +234,7 @@ def find(root: pathlib.Path, name: str = '') -> pathlib.Path:
     path = root / name
     if not path.is_file():
       raise ValueError(
-        f'The table {path} does not exist; required is a TSV or CSV file. Set '
+        f'The table {path} does not exist; expected a TSV or CSV file. Set '
         'options.table of the data section.'
       )
     return path
@@ -241,21 +253,13 @@ def find(root: pathlib.Path, name: str = '') -> pathlib.Path:
 
 
 def read(path: str | os.PathLike) -> Table:
-  """Reads a TSV or CSV file.
-
-  Raises:
-    ValueError: no such file or too large, not UTF-8, no header, no rows, repeated
-      column names, an open quote, or a line with more cells than the header.
-  """
+  """Reads a TSV, CSV or XLS file. Raises ValueError as `rows.read`."""
   path = pathlib.Path(path)
-  is_sheet = path.suffix.lower() == text_file.SHEET_SUFFIX
-  text = text_file.sheet_as_tsv(path) if is_sheet else text_file.read(path)
-  columns, rows, lines, separator = delimited.parse(path, text)
-  return Table(path, columns, rows, lines, separator)
+  return Table(path, *rows.read(path))
 
 
 def listed(columns: Iterable[str]) -> str:
-  """The names of columns for a message, the first of very many."""
+  """The names of columns for a message: at most 20."""
   columns = list(columns)
   more = f' and {len(columns) - 20} more' if len(columns) > 20 else ''
   return ', '.join(column[:60] for column in columns[:20]) + more

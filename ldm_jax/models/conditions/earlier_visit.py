@@ -25,8 +25,8 @@ from ldm_jax.types import Array, Shape
 
 GAPS = ('none', 'number', 'bin')
 SOURCE, GAP = 'source_in', 'source_gap'
-# Absolute years of the kind 'bin': below the first, up to the second, above. They are
-# the spans of `data.prompts.SPAN_WORDS`.
+# Absolute years of the kind 'bin': below the first (slight ageing), up to the second
+# (moderate), above (significant). [Yeganeh25] arXiv 2412.20651
 SPAN_LIMITS = (5, 10)
 YEARS_SCALE = 10.0
 # Of sines of years / YEARS_SCALE, with quarter periods of 20 and 10 years.

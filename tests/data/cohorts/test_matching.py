@@ -12,7 +12,7 @@ SCHEMA = Schema((Attribute('age', low=18, high=90),))
 def test_ids_that_differ_in_zeros_or_prefixes_are_told_to_agree_but_for_these():
   rows, scans = ['50771', '50772', '3'], ['sub-0050771', 'sub-0050772', '3']
   told = matching.compare(rows, scans, 'participants.tsv').headline
-  for words in ('2 of 3', '50771', 'sub-0050771', '2 agree but for leading zeros'):
+  for words in ('2 of 3', '50771', 'sub-0050771', '2 agree except for leading zeros'):
     assert words in told
 
 

@@ -5,7 +5,6 @@ import pytest
 
 from ldm_jax.data import layouts
 from ldm_jax.data.cohorts.attributes import Schema
-from ldm_jax.data.store import visit_pairs
 
 read = layouts.LAYOUTS['bids'].read
 PEOPLE = (
@@ -56,15 +55,17 @@ def test_the_age_at_a_session_stands_before_the_participant_s(tree):
   assert [v['sex'] for v in values] == ['M', 'M', 'F', 'F']
 
 
-def test_ages_or_dates_make_pairs(tree):
-  (pair,) = visit_pairs.pairs(read(tree()))
-  assert (pair.earlier.visit, pair.later.visit, pair.years) == ('ses-01', 'ses-02', 2.5)
+def test_ages_or_dates_tell_the_years_between_sessions(tree):
+  def years(**options):
+    earlier, later = read(tree(**options)).patients['sub-01']
+    assert (earlier.visit, later.visit) == ('ses-01', 'ses-02')
+    return later.time - earlier.time
+
+  assert years() == 2.5
   dates = 'session_id\tacq_time\n01\t1910-01-01T10:00:00\n02\t1911-07-02T10:00:00\n'
-  (pair,) = visit_pairs.pairs(read(tree(sessions=dates)))
-  assert pair.years == pytest.approx(1.5, abs=0.01)
+  assert years(sessions=dates) == pytest.approx(1.5, abs=0.01)
   half = 'session_id\tacq_time\tage\n01\t1910-01-01\t60\n02\tn/a\t61\n'
-  (pair,) = visit_pairs.pairs(read(tree(sessions=half)))
-  assert pair.years == 1
+  assert years(sessions=half) == 1
 
 
 def test_without_participants_tsv_attributes_are_missing(tree):

@@ -3,7 +3,6 @@
 import pytest
 
 from ldm_jax.data import layouts
-from ldm_jax.data.store import visit_pairs
 
 read = layouts.LAYOUTS['oasis'].read
 PEOPLE = (
@@ -72,9 +71,11 @@ def test_a_rating_is_that_of_the_nearest_visit_within_a_year(tree):
 
 
 def test_two_visits_make_a_pair_with_both_runs_of_the_first(tree):
-  pairs = visit_pairs.pairs(read(tree()))
-  assert [p.later.visit for p in pairs] == ['d3132', 'd3132']
-  assert pairs[0].years == pytest.approx((3132 - 129) / 365.25)
+  scans = read(tree()).patients['OAS30001']
+  first, last = min(r.time for r in scans), max(r.time for r in scans)
+  assert [r.visit for r in scans if r.time == last] == ['d3132']
+  assert sum(r.time == first for r in scans) == 2
+  assert last - first == pytest.approx((3132 - 129) / 365.25)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import pytest
 
 from ldm_jax.data.cohorts.attributes import Attribute, Schema
 from ldm_jax.data.layouts.ukbb import read
-from ldm_jax.data.readers.dicom import ukbb_manifest
 
 ROWS = (
   'eid,31-0.0,34-0.0,21022-0.0,21003-2.0,21003-3.0,22421-2.0\n'
@@ -158,19 +157,6 @@ def test_a_zip_without_the_short_axis_is_a_verdict_that_quotes_no_description(
   with pytest.raises(ValueError, match='holds 3 series, none of them') as error:
     read(str(tmp_path / 'root')).records[0].source.read()
   assert 'SECRET' not in str(error.value)
-
-
-@pytest.mark.parametrize(
-  ('line', 'repaired'),
-  [
-    ('a,Aug 7, 2015,b', 'a,Aug 7 2015,b'),
-    ('a,September 17,2015,b', 'a,September 17 2015,b'),
-    ('a,2015-08-07,b', 'a,2015-08-07,b'),
-    ('a,b 12, 34,c', 'a,b 12, 34,c'),
-  ],
-)
-def test_only_the_comma_of_a_date_is_repaired(line, repaired):
-  assert ukbb_manifest.repair(line) == repaired
 
 
 def test_a_root_without_zips_and_a_repeated_row_are_errors(tmp_path, pack):

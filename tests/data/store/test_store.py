@@ -12,74 +12,14 @@ import numpy as np
 import pytest
 
 from ldm_jax import atomic
-from ldm_jax.data.cohorts.attributes import Attribute, Schema
+from ldm_jax.data.cohorts.attributes import Schema
 from ldm_jax.data.cohorts.cohort import Cohort, FileSource, Record
 from ldm_jax.data.preprocessing import preprocess
 from ldm_jax.data.preprocessing.preprocess import Spec
 from ldm_jax.data.readers import volume
-from ldm_jax.data.store import latents, prepare, store
+from ldm_jax.data.store import store
 
-SCHEMA = Schema((Attribute('age', low=0, high=100),))
 SPEC = Spec((6, 6, 6))
-
-
-@pytest.fixture
-def make_cohort(tmp_path, save_nifti):
-  def make(num=3, name='public', label=True, first=0):
-    records = []
-    for patient in range(first, first + num):
-      for phase in ('ED', 'ES'):
-        stem = tmp_path / 'scans' / f'{patient}{phase}'
-        seed = 2 * patient + (phase == 'ES')
-        image = save_nifti(f'{stem}.nii.gz', seed=seed)
-        labels = None
-        if label:
-          voxels = np.full((6, 5, 4), seed % 3, np.uint8)
-          labels = str(save_nifti(f'{stem}_gt.nii.gz', voxels))
-        age = 10 * patient if patient else None
-        records.append(
-          Record(
-            f'{patient}_{phase}',
-            str(patient),
-            FileSource(str(image), labels),
-            {'age': age},
-            phase=phase,
-          )
-        )
-    return Cohort(name, SCHEMA, tuple(records))
-
-  return make
-
-
-def test_a_split_returns_what_preprocessing_made(tmp_path, make_cohort):
-  cohort = make_cohort()
-  store.prepare(tmp_path / 's', cohort, SPEC)
-  split = store.open_split(tmp_path / 's', 'public', SCHEMA)
-  assert len(split) == 6 and split.num_patients == 3
-  assert split.patients == ['0', '0', '1', '1', '2', '2']
-  assert [e.tolist() for e in split.patient_entries] == [[0, 1], [2, 3], [4, 5]]
-  np.testing.assert_allclose(split.attributes[2:, 0], [-0.8, -0.8, -0.6, -0.6], 1e-5)
-  assert np.isnan(split.attributes[:2]).all()
-  order = np.array([4, 0, 4])
-  volumes, masks, labels = (
-    f(order) for f in (split.volumes, split.masks, split.labels)
-  )
-  for row, index in enumerate(order):
-    truth = preprocess.apply(SPEC, *cohort.records[index].source.read())
-    assert np.array_equal(volumes[row, ..., 0], truth.array)
-    assert np.array_equal(masks[row], truth.mask)
-    assert np.array_equal(labels[row], truth.label)
-    assert split.record(index) == truth.record
-    np.testing.assert_array_equal(split.affine(index), truth.affine)
-  assert (
-    volumes.dtype == np.float32 and masks.dtype == bool and labels.dtype == np.uint8
-  )
-  assert split.volumes([]).shape == (0, 6, 6, 6, 1)
-
-
-def test_a_split_without_labels_returns_none(tmp_path, make_cohort):
-  store.prepare(tmp_path / 's', make_cohort(label=False), SPEC)
-  assert store.open_split(tmp_path / 's', 'public').labels([0]) is None
 
 
 def test_an_interrupted_prepare_continues(tmp_path, make_cohort, monkeypatch):
@@ -117,13 +57,6 @@ def test_a_damaged_entry_is_made_again(tmp_path, make_cohort):
     store.open_split(tmp_path / 's', 'public').volumes(np.arange(6))
   store.prepare(tmp_path / 's', cohort, SPEC)
   assert entry.read_bytes() == whole
-
-
-def test_another_spec_or_another_file_is_another_entry(tmp_path, make_cohort):
-  record = make_cohort().records[0]
-  keys = {prepare.record_key(record, spec) for spec in (SPEC, Spec((6, 6, 7)))}
-  keys.add(prepare.record_key(make_cohort(first=5).records[0], SPEC))
-  assert len(keys) == 3
 
 
 def damage(record):
@@ -167,7 +100,7 @@ def test_a_cohort_of_only_bad_files_is_an_error_at_any_threshold(tmp_path, make_
 
 def test_an_empty_cohort_is_an_error(tmp_path):
   with pytest.raises(ValueError, match='no scans'):
-    store.prepare(tmp_path / 's', Cohort('public', SCHEMA, ()), SPEC)
+    store.prepare(tmp_path / 's', Cohort('public', Schema(), ()), SPEC)
 
 
 def test_a_full_disk_leaves_no_half_file_and_is_no_bad_scan(
@@ -233,49 +166,13 @@ def test_the_index_is_strict_json_and_warns_of_values_out_of_range(
 def test_the_same_file_under_two_ids_is_told(tmp_path, make_cohort):
   cohort = make_cohort(num=2)
   copy = Record('copy', 'new', cohort.records[0].source, {})
-  repeated = Cohort('public', SCHEMA, (*cohort.records, copy))
+  repeated = Cohort('public', Schema(), (*cohort.records, copy))
   index = store.prepare(tmp_path / 's', repeated, SPEC)
   assert index['warnings'] == ['copy: the same file as 0_ED']
-  store.prepare(tmp_path / 's', Cohort('private', SCHEMA, (copy,)), SPEC)
+  store.prepare(tmp_path / 's', Cohort('private', Schema(), (copy,)), SPEC)
   splits = {n: store.open_split(tmp_path / 's', n) for n in ('public', 'private')}
   with pytest.raises(ValueError, match='copy'):
     store.check_distinct(splits)
-
-
-def test_an_unprepared_cohort_is_an_error_that_names_the_stage(tmp_path, make_cohort):
-  with pytest.raises(ValueError, match='prepare'):
-    store.open_split(tmp_path, 'public')
-  store.prepare(tmp_path, make_cohort(), SPEC)
-  with pytest.raises(ValueError, match='prepared with the attributes'):
-    store.open_split(tmp_path, 'public', Schema())
-
-
-def test_latents_belong_to_one_split_and_one_autoencoder(tmp_path, make_cohort):
-  for name, first in (('public', 0), ('private', 3)):
-    store.prepare(tmp_path, make_cohort(name=name, first=first), SPEC)
-  public, private = (store.open_split(tmp_path, n) for n in ('public', 'private'))
-  array = np.random.default_rng(0).random((6, 2, 3, 3, 4), np.float32)
-  assert latents.read(tmp_path, public, 'a/b') is None
-  latents.write(tmp_path, public, 'a/b', array)
-  assert np.array_equal(latents.read(tmp_path, public, 'a/b'), array)
-  assert latents.read(tmp_path, public, 'other') is None
-  assert latents.read(tmp_path, private, 'a/b') is None
-
-
-def test_latents_must_be_finite_and_one_per_entry(tmp_path, make_cohort):
-  store.prepare(tmp_path, make_cohort(), SPEC)
-  split = store.open_split(tmp_path, 'public')
-  for array in (np.zeros((5, 2)), np.full((6, 2), np.nan)):
-    with pytest.raises(ValueError, match='latents'):
-      latents.write(tmp_path, split, 'a', array)
-
-
-def test_the_digest_follows_scans_and_attributes(tmp_path, make_cohort):
-  digests = set()
-  for num in (2, 3, 3):
-    store.prepare(tmp_path, make_cohort(num=num), SPEC)
-    digests.add(store.open_split(tmp_path, 'public').digest())
-  assert len(digests) == 2
 
 
 def prepare_slowly(folder, cohort):
@@ -324,49 +221,6 @@ def test_a_changed_spec_never_reads_a_stale_entry(tmp_path, make_cohort):
   assert not np.array_equal(second.volumes(np.arange(6)), first)
 
 
-def test_files_that_rest_are_not_hashed_again_and_changed_ones_are(
-  tmp_path, make_cohort, monkeypatch
-):
-  cohort, hashed = make_cohort(), []
-  original = FileSource.fingerprint
-  monkeypatch.setattr(
-    FileSource, 'fingerprint', lambda self: hashed.append(self) or original(self)
-  )
-  for record in cohort.records:
-    for file in record.source.files:
-      os.utime(file, (time.time() - 60,) * 2)
-  first = store.prepare(tmp_path / 's', cohort, SPEC)
-  assert len(hashed) == 6
-  assert store.prepare(tmp_path / 's', cohort, SPEC) == first and len(hashed) == 6
-  changed = pathlib.Path(cohort.records[2].source.image)
-  changed.write_bytes(pathlib.Path(cohort.records[4].source.image).read_bytes())
-  second = store.prepare(tmp_path / 's', cohort, SPEC)
-  assert hashed[6:] == [cohort.records[2].source]
-  assert second['entries'][2]['key'] != first['entries'][2]['key']
-  # Just written, so it may change again within the clock's resolution: not trusted.
-  store.prepare(tmp_path / 's', cohort, SPEC)
-  assert hashed[7:] == [cohort.records[2].source]
-
-
-def test_a_volume_is_a_window_on_the_file_and_cannot_be_written_to(
-  tmp_path, make_cohort
-):
-  store.prepare(tmp_path / 's', make_cohort(), SPEC)
-  split = store.open_split(tmp_path / 's', 'public')
-  found = split.volume(3)
-  assert np.array_equal(found, split.volumes([3])[0, ..., 0])
-  with pytest.raises(ValueError, match='read-only'):
-    found[0] = 1
-
-
-def test_a_model_is_not_given_volumes_of_another_preprocessing(tmp_path, make_cohort):
-  store.prepare(tmp_path / 's', make_cohort(), SPEC)
-  split = store.open_split(tmp_path / 's', 'public')
-  split.check_spec(SPEC.to_config())
-  with pytest.raises(ValueError, match='centre differ'):
-    split.check_spec(Spec((6, 6, 6), centre='mass').to_config())
-
-
 def test_the_index_says_how_many_scans_jump_from_slice_to_slice(tmp_path):
   class Source:
     def __init__(self, factors):
@@ -392,3 +246,35 @@ def test_the_index_says_how_many_scans_jump_from_slice_to_slice(tmp_path):
   assert '1 of 2 scans' in words and 'harmonise_slices=True' in words
   store.prepare(tmp_path, Cohort('public', Schema(), tuple(records[:1])), spec)
   assert not store.slices_in_words({**index, 'slices': store._slices([])})
+
+
+def test_an_unprepared_cohort_is_an_error_that_names_the_stage(tmp_path, make_cohort):
+  with pytest.raises(ValueError, match='prepare'):
+    store.open_split(tmp_path, 'public')
+  store.prepare(tmp_path, make_cohort(), SPEC)
+  with pytest.raises(ValueError, match='prepared with the attributes'):
+    store.open_split(tmp_path, 'public', Schema())
+
+
+def test_files_that_rest_are_not_hashed_again_and_changed_ones_are(
+  tmp_path, make_cohort, monkeypatch
+):
+  cohort, hashed = make_cohort(), []
+  original = FileSource.fingerprint
+  monkeypatch.setattr(
+    FileSource, 'fingerprint', lambda self: hashed.append(self) or original(self)
+  )
+  for record in cohort.records:
+    for file in record.source.files:
+      os.utime(file, (time.time() - 60,) * 2)
+  first = store.prepare(tmp_path / 's', cohort, SPEC)
+  assert len(hashed) == 6
+  assert store.prepare(tmp_path / 's', cohort, SPEC) == first and len(hashed) == 6
+  changed = pathlib.Path(cohort.records[2].source.image)
+  changed.write_bytes(pathlib.Path(cohort.records[4].source.image).read_bytes())
+  second = store.prepare(tmp_path / 's', cohort, SPEC)
+  assert hashed[6:] == [cohort.records[2].source]
+  assert second['entries'][2]['key'] != first['entries'][2]['key']
+  # Just written, so it may change again within the clock's resolution: not trusted.
+  store.prepare(tmp_path / 's', cohort, SPEC)
+  assert hashed[7:] == [cohort.records[2].source]

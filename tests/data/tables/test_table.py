@@ -6,46 +6,6 @@ from ldm_jax.data.cohorts.attributes import Attribute
 from ldm_jax.data.tables import table
 
 
-@pytest.mark.parametrize('separator', ['\t', ',', ';'])
-@pytest.mark.parametrize('encoding', ['utf-8', 'utf-8-sig'])
-@pytest.mark.parametrize('ending', ['\n', '\r\n'])
-def test_separator_mark_and_line_ending_do_not_matter(
-  tmp_path, separator, encoding, ending
-):
-  rows = [['id', 'Größe'], ['001', '1.5'], ['', ''], ['002', 'n/a']]
-  path = tmp_path / 'p.csv'
-  text = ''.join(separator.join(row) + ending for row in rows)
-  path.write_bytes(text.encode(encoding))
-  found = table.read(path)
-  assert found.columns == ('id', 'Größe')
-  assert found.rows == ({'id': '001', 'Größe': '1.5'}, {'id': '002', 'Größe': 'n/a'})
-  assert found.lines == (2, 4)
-  size = Attribute('Größe', low=0, high=3)
-  assert [found.attribute(row, size) for row in (0, 1)] == [1.5, None]
-
-
-def test_quoted_cells_may_hold_separators_and_short_rows_are_missing(tmp_path):
-  (tmp_path / 'p.csv').write_text('id,note,age\n1,"a, b",3\n2\n')
-  found = table.read(tmp_path / 'p.csv')
-  assert found.rows[0]['note'] == 'a, b' and found.rows[1]['age'] == ''
-
-
-@pytest.mark.parametrize(
-  ('content', 'words'),
-  [
-    (b'', 'no rows'),
-    (b'id,age\n', 'no rows'),
-    (b'id,id\n1,2\n', 'more than once'),
-    (b'id,age\n1,2,3\n', 'line 2 has 3 cells'),
-    (b'id,name\n1,M\xfcller\n', 'not UTF-8'),
-  ],
-)
-def test_a_broken_table_is_an_error_that_says_where(tmp_path, content, words):
-  (tmp_path / 'p.csv').write_bytes(content)
-  with pytest.raises(ValueError, match=words):
-    table.read(tmp_path / 'p.csv')
-
-
 def test_a_bad_cell_is_named_by_file_line_column_and_value(tmp_path):
   (tmp_path / 'p.tsv').write_text('id\tage\n1\t50\n2\tsixty\n')
   with pytest.raises(ValueError, match=r"p\.tsv, line 3, column 'age'.*sixty"):

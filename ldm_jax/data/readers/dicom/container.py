@@ -1,9 +1,10 @@
-"""Where DICOM files lie: a folder, one file or a zip -> members that are read in turn.
+"""A folder, one file or a zip of DICOM files -> members that are read in turn.
 
 A path may end in '#2', the second volume of what lies there, or '#NAME', all series
-whose description matches NAME (wildcards *, ?). Nothing is ever extracted: a zip's
-members are streamed, and a zip that lies about its sizes, holds paths that leave it, or
-unpacks to more than images do is refused from its directory alone.
+whose description matches NAME (wildcards *, ?). Nothing is extracted to disk: a zip's
+members are streamed. A zip that lies about its sizes, holds paths that lead out of it,
+or unpacks to more than images do is refused by its directory alone; no more is unpacked
+than was announced there.
 """
 
 from __future__ import annotations
@@ -17,15 +18,21 @@ import stat
 import zipfile
 import zlib
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from ldm_jax.data.readers.dicom import zip_check
-from ldm_jax.data.readers.dicom.zip_check import MAX_MEMBER_BYTES, MAX_MEMBERS
+from ldm_jax.data.readers import streams
 
 SUFFIXES = ('.dcm', '.dicom', '.ima')
 NUM_DEPTHS = 12
+MAX_MEMBERS = 100_000
+MAX_MEMBER_BYTES = 2**29  # a member is unpacked in memory, whole
+MAX_ZIP_BYTES = 2**35
+MAX_ZIP_RATIO = 100  # of all members together; cine images reach about 4
+SMALL_ZIP_BYTES = 2**26  # an empty phantom of this size may be packed tighter
 MARK = b'DICM'
-# A name like this is an identifier of the study, which no message repeats.
+REQUIRED = 'a DICOM file, or a folder or zip of them'
+ADVICE = 'Correct the path in the table or the pattern in options.image.'
+# A name like this identifies the study and is kept out of messages.
 UID = re.compile(r'\d+(\.\d+){4,}')
 
 
@@ -36,7 +43,7 @@ class Member:
   Attributes:
     name: as the folder or zip has it.
     size: bytes once unpacked, as announced.
-    shown: what messages call it: its name, or its number where that is an identifier.
+    shown: its name in messages, or its number where the name identifies the study.
   """
 
   name: str
@@ -48,13 +55,13 @@ def split_choice(path: str | os.PathLike) -> tuple[pathlib.Path, str]:
   """'x.zip#2' -> (x.zip, '2'); a path that exists as it is has no choice."""
   whole = pathlib.Path(path)
   before, mark, choice = str(path).rpartition('#')
-  if not mark or not before or _exists(whole):
+  if not mark or not before or os.path.exists(whole):
     return whole, ''
   return pathlib.Path(before), choice
 
 
 def is_dicom(path: str | os.PathLike) -> bool:
-  """Whether a path means DICOM: a folder, a zip, or a file with DICOM's mark."""
+  """Whether a path is read as DICOM: a folder, a zip, or a file with DICOM's mark."""
   path, _ = split_choice(path)
   name = path.name.lower()
   if name.endswith((*SUFFIXES, '.zip')) or os.path.isdir(path):
@@ -69,24 +76,20 @@ def is_dicom(path: str | os.PathLike) -> bool:
 
 
 def digest(path: str | os.PathLike) -> bytes:
-  """SHA-256 of the bytes that lie at a path, and of the choice among them.
+  """SHA-256 of all bytes at a path, and of the choice among them.
 
   Raises:
-    ValueError: nothing readable lies there.
+    ValueError: there is nothing readable.
   """
   path, choice = split_choice(path)
   found = hashlib.sha256(f'dicom:{choice}'.encode())
   for file in _files(path) if os.path.isdir(path) else [path]:
-    try:
-      with file.open('rb') as content:
-        found.update(hashlib.file_digest(content, 'sha256').digest())
-    except OSError as error:
-      raise _unreadable(file, error) from error
+    found.update(streams.digest(file, REQUIRED, ADVICE))
   return found.digest()
 
 
 def listing(path: str | os.PathLike) -> tuple[str, ...]:
-  """Every file that a path means, NIfTI too; the path where it cannot be looked at."""
+  """Every file of a path, NIfTI too; the path itself where it cannot be listed."""
   path, _ = split_choice(path)
   try:
     return tuple(map(str, _files(path))) if os.path.isdir(path) else (str(path),)
@@ -121,9 +124,9 @@ class Container:
     if self.path.is_dir():
       found = [(str(f.relative_to(self.path)), _size(f)) for f in _files(self.path)]
     elif self.path.name.lower().endswith('.zip'):
-      self._zip = zip_check.open_zip(self.path)
+      self._zip = _open_zip(self.path)
       try:
-        found = zip_check.checked(self.path, self._zip)
+        found = _checked(self.path, self._zip)
       except ValueError:
         self._zip.close()
         raise
@@ -145,7 +148,7 @@ class Container:
     """Opens one file for reading. Raises ValueError when it cannot be."""
     try:
       if self._zip is not None:
-        stream = self._zip.open(member.name)
+        stream: Any = self._zip.open(member.name)
         stream.name = ''  # pydicom's log would quote it, and it may hold a UID
         return stream
       stream = (self.path / member.name if member.name else self.path).open('rb')
@@ -166,8 +169,8 @@ class Container:
     """The members that carry DICOM's mark.
 
     Raises:
-      ValueError: a file that is named like DICOM but has no mark: without it the volume
-        would lack a slice and nobody would know.
+      ValueError: a file that is named like DICOM but has no mark: skipping it would
+        drop a slice unnoticed.
     """
     for member in self.members:
       if os.path.basename(member.name) == 'DICOMDIR':
@@ -176,16 +179,16 @@ class Container:
         yield member
       elif (member.name or self.path.name).lower().endswith(SUFFIXES):
         raise ValueError(
-          f'{member.shown} is no DICOM file ({member.size} bytes, without the mark '
-          'DICM at byte 128); required is a whole DICOM file with its preamble. Copy '
+          f'{member.shown} is not a DICOM file ({member.size} bytes, without the mark '
+          'DICM at byte 128); expected a whole DICOM file with its preamble. Copy '
           'it again, or remove it.'
         )
 
 
 def damaged(member: Member, error: Exception) -> ValueError:
-  """The message about a member that cannot be read; never quotes what it holds."""
+  """The error about a member that cannot be read; never quotes its content."""
   return ValueError(
-    f'{member.shown} is truncated or damaged ({type(error).__name__}); required is a '
+    f'{member.shown} is truncated or damaged ({type(error).__name__}); expected a '
     'whole DICOM file. Copy it again, or remove it.'
   )
 
@@ -198,7 +201,7 @@ def _files(folder: pathlib.Path) -> list[pathlib.Path]:
     try:
       entries = list(os.scandir(current))
     except (OSError, ValueError) as error:
-      raise _unreadable(current, error) from error
+      raise streams.unreadable(current, error, REQUIRED, ADVICE) from error
     for entry in entries:
       path = pathlib.Path(entry.path)
       if entry.name.startswith('.'):
@@ -209,7 +212,7 @@ def _files(folder: pathlib.Path) -> list[pathlib.Path]:
         found.append(path)
     if len(found) > MAX_MEMBERS:
       raise ValueError(
-        f'{folder} holds more than {MAX_MEMBERS} files; required is the folder of one '
+        f'{folder} holds more than {MAX_MEMBERS} files; expected the folder of one '
         'scan. Name a deeper folder in the table or in options.image.'
       )
   return sorted(found)
@@ -224,27 +227,71 @@ def _shown(path: pathlib.Path, name: str, number: int, packed: bool) -> str:
 
 
 def _size(path: pathlib.Path) -> int:
+  return streams.require_file(path, REQUIRED, ADVICE).st_size
+
+
+def _open_zip(path: pathlib.Path) -> zipfile.ZipFile:
+  """Opens a zip. Raises ValueError when it is missing or no whole zip."""
   try:
-    status = path.stat()
-  except (OSError, ValueError) as error:
-    raise _unreadable(path, error) from error
-  if not stat.S_ISREG(status.st_mode):
+    return zipfile.ZipFile(path)
+  except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+    if isinstance(error, OSError):
+      required = 'a zip of DICOM files'
+      raise streams.unreadable(path, error, required, ADVICE) from error
     raise ValueError(
-      f'{path} is a pipe, socket or device; required is a DICOM file. Remove it.'
-    )
-  return status.st_size
+      f'{path} is not a whole zip ({type(error).__name__}); expected a zip of DICOM '
+      'files. It is truncated or damaged: copy it again.'
+    ) from error
 
 
-def _exists(path: pathlib.Path) -> bool:
-  try:
-    return path.exists()
-  except (OSError, ValueError):
-    return False
+def _checked(path: pathlib.Path, archive: zipfile.ZipFile) -> list[tuple[str, int]]:
+  """(name, size) of a zip's files.
 
-
-def _unreadable(path: pathlib.Path, error: Exception) -> ValueError:
-  reason = getattr(error, 'strerror', None) or type(error).__name__
-  return ValueError(
-    f'{path} cannot be read ({reason}); required is a DICOM file, a folder or a zip of '
-    'them. Correct the path in the table or the pattern in options.image.'
+  Raises:
+    ValueError: paths that lead out of it, links, overlaps, encryption, or sizes that no
+      images have.
+  """
+  entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+  names = [entry.filename for entry in entries]
+  leaving = [n for n in names if n[:1] in '/\\' or '..' in re.split(r'[/\\]', n)]
+  unpacked = sum(entry.file_size for entry in entries)
+  packed = sum(entry.compress_size for entry in entries)
+  largest = max((entry.file_size for entry in entries), default=0)
+  methods = {entry.compress_type for entry in entries}
+  links = [e for e in entries if stat.S_ISLNK(e.external_attr >> 16)]
+  faults = (
+    (len(entries) > MAX_MEMBERS, f'{len(entries)} files, more than {MAX_MEMBERS}'),
+    (leaving, f'{len(leaving)} paths that lead out of it'),
+    (links, f'{len(links)} links'),
+    (len(set(names)) < len(names), 'two files of one name'),
+    (any(e.flag_bits & 1 for e in entries), 'encrypted files'),
+    (
+      methods - {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED},
+      'files packed by another method than deflate',
+    ),
+    (
+      packed > path.stat().st_size,
+      f'{packed} packed bytes in a file of {path.stat().st_size}: its files overlap',
+    ),
+    (
+      largest > MAX_MEMBER_BYTES,
+      f'a file of {largest} bytes, more than {MAX_MEMBER_BYTES}',
+    ),
+    (
+      unpacked > MAX_ZIP_BYTES
+      or unpacked > max(SMALL_ZIP_BYTES, MAX_ZIP_RATIO * packed),
+      f'{unpacked} bytes packed into {packed}, which no images are',
+    ),
   )
+  for fault, what in faults:
+    if fault:
+      raise ValueError(
+        f'{path} holds {what}; expected a plain zip of the DICOM files of one scan. '
+        'Pack it again, or give a folder.'
+      )
+  return [
+    (entry.filename, entry.file_size)
+    for entry in entries
+    if not os.path.basename(entry.filename).startswith('.')
+    and not entry.filename.startswith('__MACOSX')
+  ]

@@ -1,8 +1,9 @@
 """One DICOM file -> its image planes, and the pixels of one of them (columns, rows).
 
 Positions are in DICOM's patient coordinates, LPS mm. Enhanced (multi-frame) files give
-one plane per frame. No message quotes the text of an element; the UID of a series tells
-series apart and is kept as a hash.
+one plane per frame. Only the elements in `TAGS` are ever parsed, so names, ids and
+dates of a patient do not enter the program. No message quotes the text of an element;
+the UID of a series distinguishes series and is kept as a hash.
 
 [PS3.3] DICOM part 3: C.7.6.2 image plane, C.7.6.3 pixels, C.7.6.16 functional groups.
 """
@@ -16,29 +17,55 @@ from typing import Any, BinaryIO
 import numpy as np
 import pydicom
 from pydicom import pixels as decoding
+from pydicom.datadict import dictionary_VR
 from pydicom.uid import UID
 
 from ldm_jax.data.readers.dicom.container import Member, damaged
-from ldm_jax.data.readers.dicom.elements import (
-  GROUPS,
-  PER_FRAME,
-  TAGS,
-  milliseconds,
-  number,
-  numbers,
-  text,
-)
 
-# Names a dataset that pydicom would unpack at once, however large it becomes.
+# pydicom's warnings about values against the standard quote them, identifiers too.
+pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+
+TEXT = ('SeriesInstanceUID', 'SeriesDescription', 'ImageType', 'AcquisitionTime')
+NUMBERS = (
+  *('SeriesNumber', 'InstanceNumber', 'EchoTime', 'CardiacNumberOfImages'),
+  *('NumberOfFrames', 'Rows', 'Columns', 'SamplesPerPixel', 'BitsAllocated'),
+  *('BitsStored', 'PixelRepresentation', 'TriggerTime', 'PixelSpacing'),
+  *('ImagePositionPatient', 'ImageOrientationPatient', 'SliceThickness'),
+  *('SpacingBetweenSlices', 'RescaleSlope', 'RescaleIntercept'),
+)
+GROUPS = ('SharedFunctionalGroupsSequence', 'PerFrameFunctionalGroupsSequence')
+OTHERS = ('PhotometricInterpretation', 'ModalityLUTSequence')
+# Where an enhanced file keeps, per frame, what a plain file keeps at its top.
+PER_FRAME = {
+  'ImagePositionPatient': 'PlanePositionSequence',
+  'ImageOrientationPatient': 'PlaneOrientationSequence',
+  'PixelSpacing': 'PixelMeasuresSequence',
+  'SliceThickness': 'PixelMeasuresSequence',
+  'SpacingBetweenSlices': 'PixelMeasuresSequence',
+  'RescaleSlope': 'PixelValueTransformationSequence',
+  'RescaleIntercept': 'PixelValueTransformationSequence',
+  'NominalCardiacTriggerDelayTime': 'CardiacSynchronizationSequence',
+  'TemporalPositionIndex': 'FrameContentSequence',
+  'EffectiveEchoTime': 'MREchoSequence',
+}
+INNER = ('NominalCardiacTriggerDelayTime', 'TemporalPositionIndex', 'EffectiveEchoTime')
+# Looked up once: pydicom would translate a keyword at each use.
+TAG = {
+  keyword: pydicom.tag.Tag(keyword)
+  for keyword in (*TEXT, *NUMBERS, *GROUPS, *OTHERS, *INNER, *PER_FRAME.values())
+}
+TAGS = [TAG[keyword] for keyword in (*TEXT, *NUMBERS, *GROUPS, *OTHERS)]
+IS_TEXT = {keyword for keyword in NUMBERS if dictionary_VR(keyword) in ('DS', 'IS')}
+# Transfer syntax of a dataset that pydicom would unpack at once, however large.
 DEFLATED = b'1.2.840.10008.1.2.1.99'
 MAX_PLANE = 2**26
 MAX_FRAMES = 2**16
-# No codec packs a scan tighter: what announces more is damaged or a bomb.
+# No codec packs a scan tighter: a file that announces more is damaged or a bomb.
 MAX_PACKED_RATIO = 1100
 
 
 class Unusable(ValueError):
-  """A file that was understood and refused."""
+  """A file that was parsed and refused."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,9 +86,9 @@ class Plane:
     stored: (lowest, highest) value that can be stored.
     series: hash of the series' UID.
     number: of the series, 0 where there is none.
-    description: of the series; chooses files and is shown to nobody.
-    kind: what else must agree within one volume: image type, echo, frames per slice.
-    times: clock -> number, of those that the file has (see `dicom_series.CLOCKS`).
+    description: of the series; chooses files and is never shown.
+    kind: what must also agree within a volume: image type, echo, frames per slice.
+    times: clock -> number, of those that the file has (see `stack.CLOCKS`).
   """
 
   member: Member
@@ -83,6 +110,7 @@ class Plane:
 
   @property
   def normal(self) -> np.ndarray:
+    """(3,) unit vector through the plane."""
     return np.cross(self.row, self.column)
 
 
@@ -105,12 +133,12 @@ def read_planes(stream: BinaryIO, member: Member) -> list[Plane]:
     # `from None`: the cause could quote an element in a traceback.
     raise damaged(member, error) from None
   try:
-    if not number(top, 'Rows') or not number(top, 'Columns'):
+    if not _number(top, 'Rows') or not _number(top, 'Columns'):
       if 'Image Storage' in top.file_meta.get('MediaStorageSOPClassUID', UID('')).name:
         raise _refusal(member, 'is an image without Rows and Columns')
       return []
     _check_pixels(member, top, has_pixels)
-    count = int(number(top, 'NumberOfFrames') or 1)
+    count = int(_number(top, 'NumberOfFrames') or 1)
     if GROUPS[1] not in top:
       if count > 1:
         raise _refusal(member, f'holds {count} frames without their positions')
@@ -145,7 +173,7 @@ def read_pixels(stream: BinaryIO, plane: Plane) -> np.ndarray:
     raise damaged(member, error) from None
   if pixels.shape != plane.shape[::-1]:
     raise _refusal(
-      member, f'has pixels of shape {pixels.shape}, announced are {plane.shape[::-1]}'
+      member, f'has pixels of shape {pixels.shape} but announces {plane.shape[::-1]}'
     )
   values = pixels.T.astype(np.float32)
   if plane.inverted:
@@ -165,13 +193,13 @@ def _plane(
     return top
 
   def values(keyword: str, count: int) -> np.ndarray:
-    found = numbers(item(keyword), keyword)
+    found = _numbers(item(keyword), keyword)
     if len(found) != count:
       raise _refusal(member, f'has no {keyword} of {count} numbers: no known place')
     return np.array(found)
 
-  def value(keyword: str, default: float | None) -> float | None:
-    found = number(item(keyword), keyword)
+  def value(keyword: str, default: Any) -> Any:
+    found = _number(item(keyword), keyword)
     return default if found is None else found
 
   cosines = values('ImageOrientationPatient', 6).reshape(2, 3)
@@ -187,9 +215,9 @@ def _plane(
   if slope == 0:
     raise _refusal(member, 'has the RescaleSlope 0')
   thickness = value('SpacingBetweenSlices', None) or value('SliceThickness', None)
-  bits = int(number(top, 'BitsStored') or number(top, 'BitsAllocated') or 16)
-  signed = bool(number(top, 'PixelRepresentation'))
-  echo = number(top, 'EchoTime') or value('EffectiveEchoTime', None)
+  bits = int(_number(top, 'BitsStored') or _number(top, 'BitsAllocated') or 16)
+  signed = bool(_number(top, 'PixelRepresentation'))
+  echo = _number(top, 'EchoTime') or value('EffectiveEchoTime', None)
   return Plane(
     member=member,
     frame=frame,
@@ -197,19 +225,19 @@ def _plane(
     row=cosines[0] / lengths[0],
     column=cosines[1] / lengths[1],
     spacing=(columns_mm, rows_mm),
-    shape=(int(number(top, 'Columns')), int(number(top, 'Rows'))),
+    shape=(int(_number(top, 'Columns') or 0), int(_number(top, 'Rows') or 0)),
     thickness=None if thickness is None else abs(thickness),
     rescale=(slope, intercept),
-    inverted=text(top, 'PhotometricInterpretation') == 'MONOCHROME1',
+    inverted=_text(top, 'PhotometricInterpretation') == 'MONOCHROME1',
     stored=(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1),
-    series=hashlib.sha256(text(top, 'SeriesInstanceUID').encode()).hexdigest(),
-    number=int(number(top, 'SeriesNumber') or 0),
-    description=text(top, 'SeriesDescription'),
+    series=hashlib.sha256(_text(top, 'SeriesInstanceUID').encode()).hexdigest(),
+    number=int(_number(top, 'SeriesNumber') or 0),
+    description=_text(top, 'SeriesDescription'),
     # The third value tells magnitude from phase. [PS3.3] C.8.3.1.1.1
     kind=(
-      tuple(text(top, 'ImageType').split('\\')[2:3]),
+      tuple(_text(top, 'ImageType').split('\\')[2:3]),
       echo,
-      number(top, 'CardiacNumberOfImages'),
+      _number(top, 'CardiacNumberOfImages'),
     ),
     times=_times(top, value, frame),
   )
@@ -218,9 +246,9 @@ def _plane(
 def _times(top: pydicom.Dataset, value: Any, frame: int | None) -> dict[str, float]:
   """Clock -> ms or rank; times of day serve as differences only."""
   found = {
-    'TriggerTime': number(top, 'TriggerTime'),
-    'AcquisitionTime': milliseconds(text(top, 'AcquisitionTime')),
-    'InstanceNumber': number(top, 'InstanceNumber'),
+    'TriggerTime': _number(top, 'TriggerTime'),
+    'AcquisitionTime': _milliseconds(_text(top, 'AcquisitionTime')),
+    'InstanceNumber': _number(top, 'InstanceNumber'),
   }
   if frame is not None:
     found = {
@@ -231,20 +259,20 @@ def _times(top: pydicom.Dataset, value: Any, frame: int | None) -> dict[str, flo
 
 
 def _check_pixels(member: Member, top: pydicom.Dataset, has_pixels: bool) -> None:
-  """Refuses what cannot be read before anything of its size is allocated."""
-  size, count = (int(number(top, k) or 1) for k in ('Rows', 'NumberOfFrames'))
-  size *= int(number(top, 'Columns'))
-  if number(top, 'SamplesPerPixel') not in (None, 1.0) or not text(
+  """Refuses unreadable pixels before anything of their size is allocated."""
+  size, count = (int(_number(top, k) or 1) for k in ('Rows', 'NumberOfFrames'))
+  size *= int(_number(top, 'Columns') or 1)
+  if _number(top, 'SamplesPerPixel') not in (None, 1.0) or not _text(
     top, 'PhotometricInterpretation'
   ).startswith('MONOCHROME'):
-    raise _refusal(member, 'holds colours; required is one grey value per pixel')
+    raise _refusal(member, 'holds colours; expected one grey value per pixel')
   if 'ModalityLUTSequence' in top:
     raise _refusal(member, 'maps its values by a table (ModalityLUTSequence)')
   if size > MAX_PLANE or not 1 <= count <= MAX_FRAMES:
     raise _refusal(member, f'announces {count} frames of {size} pixels')
   if not has_pixels:
     raise _refusal(member, 'holds no pixels')
-  needed = size * count * int(number(top, 'BitsAllocated') or 16) // 8
+  needed = size * count * int(_number(top, 'BitsAllocated') or 16) // 8
   packed = top.file_meta.TransferSyntaxUID.is_compressed
   if needed > member.size * (MAX_PACKED_RATIO if packed else 1):
     raise _refusal(
@@ -254,6 +282,52 @@ def _check_pixels(member: Member, top: pydicom.Dataset, has_pixels: bool) -> Non
 
 def _refusal(member: Member, what: str) -> Unusable:
   return Unusable(
-    f'{member.shown} {what}; required are grey-scale DICOM images, whole, with their '
-    'place in the patient. Repair, convert or remove the file.'
+    f'{member.shown} {what}; expected whole grey-scale DICOM images with their '
+    'position in the patient. Repair, convert or remove the file.'
   )
+
+
+def _number(item: pydicom.Dataset, keyword: str) -> float | None:
+  """The element's one number, or None where it is absent, empty or no number."""
+  found = _numbers(item, keyword)
+  return found[0] if found else None
+
+
+def _numbers(item: pydicom.Dataset, keyword: str) -> list[float]:
+  """The element's numbers; [] where it is absent, empty or holds none."""
+  tag = TAG[keyword]
+  element = item.get_item(tag) if tag in item else None
+  if element is None or element.value in (None, b'', ''):
+    return []
+  value = element.value
+  if isinstance(value, bytes) and keyword not in IS_TEXT:
+    value = item[tag].value
+  if isinstance(value, bytes):
+    value = value.decode('latin-1').strip(' \0').split('\\')
+  many = value if isinstance(value, list | pydicom.multival.MultiValue) else [value]
+  try:
+    found = [float(v) for v in many]
+  except (TypeError, ValueError):
+    return []
+  return found if np.isfinite(found).all() else []
+
+
+def _text(item: pydicom.Dataset, keyword: str) -> str:
+  """The element's text, '' where it is absent."""
+  tag = TAG[keyword]
+  element = item.get_item(tag) if tag in item else None
+  value = '' if element is None or element.value is None else element.value
+  found = value.decode('latin-1') if isinstance(value, bytes) else str(value)
+  return found.strip(' \0')
+
+
+def _milliseconds(clock: str) -> float | None:
+  """'HHMMSS.ffffff' -> ms since midnight."""
+  digits = clock.replace(':', '')
+  if len(digits) < 6 or not digits[:6].isdigit():
+    return None
+  try:
+    seconds = float(digits[4:])
+  except ValueError:
+    return None
+  return 1e3 * (3600 * int(digits[:2]) + 60 * int(digits[2:4]) + seconds)

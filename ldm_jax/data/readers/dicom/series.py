@@ -1,13 +1,14 @@
 """DICOM files of one scan -> volumes (d,h,w) or cines (f,d,h,w), as `nifti` reads them.
 
 Files are grouped by series and orientation; a path means one group, or several series
-that its choice (`dicom.container`) puts together, as UK Biobank's one series per slice.
+that its choice (`dicom.container`) joins, such as UK Biobank's one series per slice.
 """
 
 from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from ldm_jax.data.readers.dicom.container import Container, split_choice, stamp
 from ldm_jax.data.readers.dicom.planes import Plane, read_pixels, read_planes
 from ldm_jax.data.readers.dicom.stack import MAX_TURN, SeriesHeader, Stack, arrange
 from ldm_jax.data.readers.nifti import MAX_VOXELS
+from ldm_jax.types import Shape
 
 NUM_LISTED = 8
 
@@ -37,23 +39,22 @@ def read_frame(
   path: str | os.PathLike,
   frame: int | None = None,
   stack: bool = False,
-  expected: tuple[int, int, int] | None = None,
+  expected: Shape | None = None,
 ) -> tuple[np.ndarray, SeriesHeader]:
   """Reads one frame as float32 (d,h,w), rescaled.
 
-  `expected` is `nifti.read_frame`'s and means nothing here.
+  `expected` is an argument of `nifti.read_frame` and ignored here.
 
   Raises:
-    ValueError: as `read_header`; also for truncated pixels or a frame it has not.
+    ValueError: as `read_header`; also for truncated pixels or an unknown frame.
   """
   del expected
   found = find(path)
   count = len(found.frames)
   if not 0 <= (frame or 0) < count or (frame is None and count > 1):
     raise ValueError(
-      f'{path} holds {count} frames (by {found.clock or "one time only"}) and frame '
-      f'{frame} was asked for; required is one from 0 to {count - 1}. Set '
-      'options.frame.'
+      f'{path} holds {count} frames (by {found.clock or "one time only"}); expected a '
+      f'frame from 0 to {count - 1}, got {frame}. Set options.frame.'
     )
   header = found.header(stack)
   return _voxels(path, header, [found.frames[frame or 0]])[0], header
@@ -65,7 +66,7 @@ def read_frames(
   """Reads all frames as float32 (f,d,h,w). Raises ValueError as `read_frame`."""
   found = find(path)
   header = found.header(stack)
-  return _voxels(path, header, list(found.frames)), header
+  return _voxels(path, header, found.frames), header
 
 
 def find(path: str | os.PathLike) -> Stack:
@@ -90,7 +91,7 @@ def _find(path: str, stamp: tuple[str | int, ...]) -> Stack:
     )
     more = f'; and {len(groups) - NUM_LISTED} more' if len(groups) > NUM_LISTED else ''
     raise ValueError(
-      f'{path} holds {len(groups)} volumes ({listed}{more}); required is one. '
+      f'{path} holds {len(groups)} volumes ({listed}{more}); expected one. '
       + (f'Choose it: {place}#1.' if groups else 'Name the folder or zip of a scan.')
     )
   return arrange(groups[number - 1], path)
@@ -105,7 +106,7 @@ def _planes(container: Container, among: set[str] | None = None) -> list[Plane]:
   if not planes:
     raise ValueError(
       f'{container.path} holds {len(container.members)} files but no DICOM image; '
-      'required is a scan. Correct the path in the table or in options.image.'
+      'expected a scan. Correct the path in the table or in options.image.'
     )
   return planes
 
@@ -126,8 +127,8 @@ def _named(container: Container, choice: str) -> list[Plane]:
       return found
   raise ValueError(
     f'{container.path} holds {len({p.series for p in planes})} series, none of them '
-    f'described as {choice!r}; required is one. Change the series in the options, or '
-    'remove the file.'
+    f'described as {choice!r}; expected at least one. Change the series in the '
+    'options, or remove the file.'
   )
 
 
@@ -136,7 +137,7 @@ def _check_whole(container: Container, among: set[str]) -> None:
   if absent:
     raise ValueError(
       f'{container.path} lacks {len(absent)} of the {len(among)} files that its '
-      'manifest lists for this scan; required are all. Download it again.'
+      'manifest lists for this scan; expected all of them. Download it again.'
     )
 
 
@@ -145,7 +146,7 @@ def _matches(description: str, patterns: str) -> bool:
 
 
 def _groups(planes: list[Plane], merged: bool) -> list[list[Plane]]:
-  """Planes that may form one volume; `merged` lets series grow together."""
+  """Planes that may form one volume; `merged` ignores which series they are of."""
   groups: dict[tuple, list[list[Plane]]] = {}
   for plane in sorted(planes, key=lambda p: (p.number, p.member.name, p.frame or 0)):
     spacing = tuple(round(mm, 4) for mm in plane.spacing)
@@ -161,12 +162,14 @@ def _groups(planes: list[Plane], merged: bool) -> list[list[Plane]]:
   return [group for turns in groups.values() for group in turns]
 
 
-def _voxels(path, header: SeriesHeader, frames: list) -> np.ndarray:
+def _voxels(
+  path: str | os.PathLike, header: SeriesHeader, frames: Sequence[Sequence[Plane]]
+) -> np.ndarray:
   grid = header.grid
   num_voxels = int(np.prod(grid.shape)) * len(frames)
   if num_voxels > MAX_VOXELS:
     raise ValueError(
-      f'{path} announces {num_voxels} voxels; allowed are {MAX_VOXELS}. Split it.'
+      f'{path} announces {num_voxels} voxels; expected at most {MAX_VOXELS}. Split it.'
     )
   array = np.empty((len(frames), *header.shape), np.float32)
   place, _ = split_choice(path)

@@ -1,9 +1,9 @@
 """Image planes of one orientation -> slices and frames in their order, and the affine.
 
 Slices are sorted by their position along the normal of the image plane and frames by a
-clock that the header names; nothing trusts file names or orders of acquisition. What is
-uneven, missing or there twice is refused with numbers, because it would put voxels into
-the wrong place. DICOM's LPS becomes RAS: x = columns, y = rows, z = slices.
+clock in the headers; file names and acquisition order are ignored. Uneven, missing or
+repeated slices are refused with numbers, because voxels would be in the wrong place.
+DICOM's LPS becomes RAS: x = columns, y = rows, z = slices.
 
 [PS3.3] DICOM part 3, C.7.6.2: image plane.
 """
@@ -18,19 +18,19 @@ import numpy as np
 from ldm_jax.data.readers.dicom.planes import Plane
 from ldm_jax.data.readers.grid import Header, grid_of_file
 
-# In order of trust: ms after the R wave, time of day, order of acquisition.
+# The most reliable first: ms after the R wave, time of day, order of acquisition.
 CLOCKS = ('TriggerTime', 'AcquisitionTime', 'InstanceNumber')
-# Together these two keep every voxel within 0.1 mm of its place, 400 mm off the corner.
+# With both limits a voxel 400 mm from the corner is within 0.1 mm of its place.
 MAX_TURN = 1e-4
 OFF_LINE_MM = 0.05
-# Planes closer than this lie in one place.
+# Planes closer than this are at the same position.
 SAME_PLACE_MM = 0.01
 NUM_LISTED = 8
 
 
 @dataclasses.dataclass(frozen=True)
 class SeriesHeader(Header):
-  """What the headers of a scan say.
+  """Geometry and times of a scan, from its headers.
 
   Attributes:
     clock: the element that ordered the frames, one of CLOCKS; '' for one frame.
@@ -94,7 +94,7 @@ def arrange(planes: list[Plane], path: str) -> Stack:
     raise _uneven(
       path,
       f'{len(places)} slices of {usual} frames each, but {"; ".join(odd[:NUM_LISTED])}',
-      'frames are missing or there twice',
+      'frames are missing or repeated',
     )
   clock = _clock(places, at_mm, path) if usual > 1 else ''
   if clock:
@@ -116,7 +116,7 @@ def _affine(frames, at_mm: list[float], path: str) -> np.ndarray:
     _check_even(np.abs(positions - first.position).max(axis=(0, 2)), at_mm, path)
   else:
     raise ValueError(
-      f'{path} holds one slice that states no thickness; required is SliceThickness or '
+      f'{path} holds one slice that states no thickness; expected SliceThickness or '
       'SpacingBetweenSlices. Repair the file, or give the whole stack.'
     )
   affine = np.eye(4)
@@ -154,7 +154,7 @@ def _check_even(off_mm: np.ndarray, at_mm: list[float], path: str) -> None:
 
 
 def _clock(places: list[list[Plane]], at_mm: list[float], path: str) -> str:
-  """The most trusted clock that tells the frames of every slice apart."""
+  """The most reliable clock that distinguishes the frames of every slice."""
   for clock in CLOCKS:
     times = [[p.times.get(clock) for p in part] for part in places]
     if all(None not in t and len(set(t)) == len(t) for t in times):
@@ -163,7 +163,7 @@ def _clock(places: list[list[Plane]], at_mm: list[float], path: str) -> str:
     path,
     f'{len(places[0])} planes at each of {len(places)} positions, the first at '
     f'{at_mm[0]:.2f} mm, and none of {", ".join(CLOCKS)} tells them apart',
-    'slices are there twice, or frames without a time',
+    'slices are repeated, or frames have no time',
   )
 
 
@@ -178,6 +178,6 @@ def _times(frames, clock: str) -> tuple[float, ...]:
 
 def _uneven(path: str, what: str, reading: str) -> ValueError:
   return ValueError(
-    f'{path} holds {what}: {reading}; required is an even stack, every slice once per '
-    'frame. Complete the series, or remove what does not belong to it.'
+    f'{path} holds {what}: {reading}; expected evenly spaced slices, each once per '
+    'frame. Complete the series, or remove the files that do not belong to it.'
   )

@@ -1,8 +1,8 @@
 """The table beside the DICOM files of a UK Biobank zip: file name -> series, date.
 
 It is called manifest.csv, or manifest.cvs; its column of series is spelt 'series
-discription'; and its dates hold a comma ("Aug 7, 2015") that no quotes protect, so that
-a line breaks into one cell too many until the date is repaired.
+discription'; and its dates contain an unquoted comma ("Aug 7, 2015"), which would split
+a line into one cell too many.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ MAX_BYTES = 2**26
 
 
 def series_of(container: Container) -> dict[str, str]:
-  """File name -> description of its series; {} where no whole manifest says."""
-  rows = _rows(container)
-  if not rows:
+  """File name -> description of its series; {} without a complete manifest."""
+  member, rows = _member(container), _rows(container)
+  if member is None or not rows:
     return {}
   files, series = (
     next((i for i, cell in enumerate(rows[0]) if cell.lower() in known), None)
     for known in (FILE_COLUMNS, SERIES_COLUMNS)
   )
-  # A line that does not fit its header would lose a file: the DICOM headers decide.
-  if None in (files, series) or any(len(cells) != len(rows[0]) for cells in rows):
+  # A line that does not fit the header would lose a file: use the DICOM headers.
+  if files is None or series is None or any(len(r) != len(rows[0]) for r in rows):
     return {}
-  folder = _member(container).name.rpartition('/')[0]
+  folder = member.name.rpartition('/')[0]
   names = {}
   for cells in rows[1:]:
     if cells[files]:
@@ -52,7 +52,7 @@ def year(container: Container) -> int | None:
 
 
 def matches(description: str, pattern: str) -> bool:
-  """Whether a series is described so; * and ? stand for anything, case is kept out."""
+  """Whether a description matches a pattern with * and ?, ignoring case."""
   return fnmatch.fnmatchcase(description.strip().lower(), pattern.strip().lower())
 
 

@@ -57,7 +57,7 @@ def test_what_is_beside_the_images_does_not_matter(series):
 
 def test_a_file_that_is_named_but_is_no_dicom_is_refused(series):
   (series / 'x.dcm').write_text('not DICOM')
-  with pytest.raises(ValueError, match=r'x\.dcm is no DICOM file'):
+  with pytest.raises(ValueError, match=r'x\.dcm is not a DICOM file'):
     volume.read(series, frame=0)
 
 
@@ -106,8 +106,8 @@ def bomb(path, name='a.dcm', size=2**20, **info):
     (lambda p: bomb(p, 'x\\..\\a.dcm'), 'paths that lead out'),
     (lambda p: bomb(p, external_attr=0o120777 << 16), 'links'),
     (lambda p: bomb(p, size=80 * 2**20), 'which no images are'),
-    (lambda p: p.write_bytes(b'PK\x03\x04' + bytes(99)), 'no whole zip'),
-    (lambda p: p.write_bytes(b''), 'no whole zip'),
+    (lambda p: p.write_bytes(b'PK\x03\x04' + bytes(99)), 'not a whole zip'),
+    (lambda p: p.write_bytes(b''), 'not a whole zip'),
   ],
 )
 def test_a_hostile_zip_is_refused_from_its_directory(tmp_path, make, message):

@@ -3,6 +3,7 @@
 import gzip
 import json
 import logging
+import shutil
 import traceback
 import warnings
 
@@ -46,16 +47,17 @@ def folders(tmp_path, save_series):
   pydicom.config.settings.writing_validation_mode = pydicom.config.IGNORE
   found, markers = {}, planted()
   assert len(markers) > 500
+  marked = save_series(tmp_path / 'marked', voxels, np.diag([1.0, 1, 8, 1]))
+  for number, path in enumerate(sorted(marked.iterdir())):
+    data = pydicom.dcmread(path)
+    data.update(markers)
+    data.file_meta.MediaStorageSOPInstanceUID = f'{MARKER}UI'
+    pydicom.dcmwrite(path, data)
+    path.rename(marked / f'{UID_NAME}.{number}.dcm')
   for name in names:
-    folder = save_series(tmp_path / name, voxels, np.diag([1.0, 1, 8, 1]))
-    files = []
-    for number, path in enumerate(sorted(folder.iterdir())):
-      data = pydicom.dcmread(path)
-      data.update(markers)
-      data.file_meta.MediaStorageSOPInstanceUID = f'{MARKER}UI'
-      pydicom.dcmwrite(path, data)
-      files.append(path.rename(folder / f'{UID_NAME}.{number}.dcm'))
-    found[name] = folder
+    found[name] = folder = tmp_path / name
+    shutil.copytree(marked, folder)
+    files = sorted(folder.iterdir())
     content = files[0].read_bytes()
     if name == 'gap':
       files[0].unlink()

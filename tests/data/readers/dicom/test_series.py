@@ -1,11 +1,10 @@
-"""Laws of reading DICOM: place, order, values, refusals."""
+"""Laws of series: every voxel in its place and frame, and which volume a path means."""
 
 import numpy as np
 import pydicom
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydicom.uid import JPEG2000Lossless, RLELossless
 from scipy.spatial.transform import Rotation
 
 from ldm_jax.data.readers import volume
@@ -30,7 +29,7 @@ def marked(shape=SHAPE, at=(5, 1, 3)):
   return voxels
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
   angles=st.tuples(*[st.floats(-180, 180)] * 3),
   flips=st.tuples(*[st.sampled_from((-1, 1))] * 3),
@@ -103,42 +102,6 @@ def test_frames_fall_back_to_a_named_clock(
   np.testing.assert_array_equal(header.grid.restore(frames[2]), voxels[..., 2])
 
 
-def test_values_are_rescaled_slice_by_slice(tmp_path, save_series):
-  voxels = marked()
-  folder = save_series(
-    tmp_path,
-    voxels,
-    stack_affine(),
-    lambda z, t: {'RescaleSlope': 2.0 + z, 'RescaleIntercept': -10.0},
-  )
-  array, header = series.read_frame(folder)
-  expected = voxels * (2.0 + np.arange(5)) - 10
-  np.testing.assert_array_equal(header.grid.restore(array), expected)
-
-
-def test_monochrome1_reads_as_its_monochrome2_twin(tmp_path, save_dicom):
-  pixels = np.arange(30, dtype=np.uint8).reshape(6, 5)
-  twin = save_dicom(tmp_path / 'b.dcm', pixels)
-  inverse = save_dicom(
-    tmp_path / 'a.dcm', 255 - pixels, PhotometricInterpretation='MONOCHROME1'
-  )
-  np.testing.assert_array_equal(volume.read(inverse).array, volume.read(twin).array)
-
-
-@pytest.mark.parametrize('syntax', [RLELossless, JPEG2000Lossless])
-def test_compressed_pixels_are_the_plain_ones(tmp_path, save_dicom, syntax):
-  pixels = np.random.default_rng(0).integers(0, 4000, (64, 48)).astype(np.uint16)
-  packed = save_dicom(tmp_path / 'packed.dcm', pixels, syntax)
-  plain = save_dicom(tmp_path / 'plain.dcm', pixels)
-  np.testing.assert_array_equal(volume.read(packed).array, volume.read(plain).array)
-
-
-def test_the_codecs_of_all_usual_compressions_are_installed():
-  for uid in ('4.50', '4.51', '4.57', '4.70', '4.80', '4.81', '4.90', '4.91', '5'):
-    uid = pydicom.uid.UID(f'1.2.840.10008.1.2.{uid}')
-    assert pydicom.pixels.get_decoder(uid).is_available, uid.name
-
-
 def test_an_enhanced_file_is_read_as_its_plain_series(
   tmp_path, save_dicom, save_series
 ):
@@ -201,66 +164,13 @@ def test_a_mixed_series_is_split_and_each_part_has_a_name(tmp_path, save_series)
       stack_affine(angles),
       lambda z, t: series,
     )
-  with pytest.raises(ValueError, match=r'2 volumes.*#1.*#2.*required is one') as error:
+  with pytest.raises(ValueError, match=r'2 volumes.*#1.*#2.*expected one') as error:
     volume.read(tmp_path)
   assert '5 planes of 7 x 6' in str(error.value)
   parts = [volume.read(f'{tmp_path}#{n}') for n in (1, 2)]
   assert [part.array.min() for part in parts] == [0, 1]
   with pytest.raises(ValueError, match='2 volumes'):
     volume.read(f'{tmp_path}#3')
-
-
-def test_a_missing_slice_is_refused_with_numbers(tmp_path, save_series):
-  folder = save_series(tmp_path, marked(), stack_affine())
-  for path in folder.iterdir():
-    if float(pydicom.dcmread(path).ImagePositionPatient[2]) == 250.125 + 2 * 8:
-      path.unlink()
-  with pytest.raises(ValueError, match=r'16\.00 mm between .*\(1 missing\?\)'):
-    volume.read(folder)
-
-
-def test_uneven_slices_are_refused_with_numbers(tmp_path, save_series):
-  def element(z, t):
-    return {'ImagePositionPatient': [0, 0, 8.0 * z + (0.7 if z == 4 else 0)]}
-
-  folder = save_series(tmp_path, marked(), np.eye(4), element)
-  with pytest.raises(ValueError, match=r'8\.70 mm between 24\.00 and 32\.70'):
-    volume.read(folder)
-
-
-def test_a_slice_off_the_line_is_refused_with_numbers(tmp_path, save_series):
-  def element(z, t):
-    return {'ImagePositionPatient': [2.5 if z == 2 else 0, 0, 8.0 * z]}
-
-  folder = save_series(tmp_path, marked(), np.eye(4), element)
-  with pytest.raises(ValueError, match=r'slice at 16\.00 mm 2\.50 mm off'):
-    volume.read(folder)
-
-
-def test_a_slice_that_is_there_twice_is_refused_with_numbers(tmp_path, save_series):
-  folder = save_series(tmp_path, marked(), stack_affine())
-  first = min(folder.iterdir())
-  (folder / 'copy.dcm').write_bytes(first.read_bytes())
-  with pytest.raises(ValueError, match=r'5 slices of 1 frames each, but 2 at .* mm'):
-    volume.read(folder)
-
-
-def test_frames_without_any_time_are_refused(tmp_path, save_series):
-  folder = save_series(
-    tmp_path,
-    np.stack([marked(), marked()], -1),
-    stack_affine(),
-    lambda z, t: {'TriggerTime': '', 'InstanceNumber': 1},
-  )
-  with pytest.raises(ValueError, match='none of TriggerTime, AcquisitionTime'):
-    volume.read(folder, frame=0)
-
-
-def test_a_missing_frame_is_refused_with_numbers(tmp_path, save_series):
-  folder = save_series(tmp_path, np.stack([marked()] * 3, -1), stack_affine())
-  max(folder.iterdir()).unlink()
-  with pytest.raises(ValueError, match=r'5 slices of 3 frames each, but 2 at'):
-    volume.read(folder, frame=0)
 
 
 def test_the_frame_of_a_cine_must_be_named(tmp_path, save_series):
@@ -282,33 +192,6 @@ def test_magnitude_and_phase_are_two_volumes(tmp_path, save_series):
     volume.read(tmp_path)
 
 
-@pytest.mark.parametrize(
-  ('elements', 'message'),
-  [
-    ({'PixelData': None}, 'holds no pixels'),
-    ({'PixelData': b'\0' * 10}, 'truncated'),
-    ({'Rows': 60000}, 'truncated'),
-    ({'Rows': 60000, 'Columns': 60000}, 'announces'),
-    ({'Rows': None}, 'without Rows and Columns'),
-    ({'ImagePositionPatient': None}, 'no ImagePositionPatient of 3 numbers'),
-    ({'ImageOrientationPatient': [1, 0, 0, 1, 0, 0]}, 'no right angle'),
-    ({'ImageOrientationPatient': [0] * 6}, 'no right angle'),
-    ({'PixelSpacing': [0, 1]}, 'pixels of 0 x 1 mm'),
-    ({'PixelSpacing': None}, 'no PixelSpacing'),
-    ({'PhotometricInterpretation': 'RGB'}, 'colours'),
-    ({'SamplesPerPixel': 3}, 'colours'),
-    ({'NumberOfFrames': 3}, 'without their positions'),
-    ({'RescaleSlope': 0}, 'RescaleSlope 0'),
-    ({'SliceThickness': None}, 'no thickness'),
-  ],
-)
-def test_what_cannot_be_read_has_a_verdict(tmp_path, save_dicom, elements, message):
-  path = save_dicom(tmp_path / 'a.dcm', **elements)
-  with pytest.raises(ValueError, match=message) as error:
-    volume.read(path)
-  assert str(path) in str(error.value)
-
-
 def test_a_report_among_the_images_is_passed_over(tmp_path, save_series, save_dicom):
   folder = save_series(tmp_path / 'a', marked(), stack_affine())
   expected = volume.read(folder).array
@@ -321,19 +204,14 @@ def test_a_report_among_the_images_is_passed_over(tmp_path, save_series, save_di
   np.testing.assert_array_equal(volume.read(folder).array, expected)
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.integers(0, 2**30), st.binary(min_size=1, max_size=6), st.floats(0, 1))
-def test_a_damaged_file_is_a_value_error_or_a_volume(
-  tmp_path_factory, save_dicom, place, bytes_, keep
-):
-  path = save_dicom(tmp_path_factory.mktemp('fuzz') / 'a.dcm')
-  content = bytearray(path.read_bytes())
-  place %= len(content)
-  content[place : place + len(bytes_)] = bytes_
-  path.write_bytes(content[: max(140, int(len(content) * min(1, 2 * keep)))])
-  try:
-    scan = volume.read(path)
-  except ValueError as error:
-    assert str(path) in str(error)
-  else:
-    assert np.isfinite(scan.array).all()
+def test_values_are_rescaled_slice_by_slice(tmp_path, save_series):
+  voxels = marked()
+  folder = save_series(
+    tmp_path,
+    voxels,
+    stack_affine(),
+    lambda z, t: {'RescaleSlope': 2.0 + z, 'RescaleIntercept': -10.0},
+  )
+  array, header = series.read_frame(folder)
+  expected = voxels * (2.0 + np.arange(5)) - 10
+  np.testing.assert_array_equal(header.grid.restore(array), expected)
