@@ -154,12 +154,12 @@ def autoencoder(config, work):
 @stage()
 def encode(config, work):
   """Volumes -> posterior means in the store; statistics and report of public ones."""
-  encoder, params = inputs.encoder(config, work)
-  tag = state.parameter_hash(params)
+  autoencoder = encoding.trained_autoencoder(config, work)
+  tag = state.parameter_hash(autoencoder.params)
   for name, split in splits(config, work).items():
     if name not in ('public', 'private'):
       continue
-    latents = pipeline_encode.encode(config, work, split, tag, encoder, params)
+    latents = pipeline_encode.encode(config, work, split, tag, autoencoder)
     if name == 'public':
       statistics = autoencoder_loss.latent_statistics(latents, config.encode.std)
       work.write_json(statistics, 'checkpoints', 'encode', 'latent_statistics.json')

@@ -20,7 +20,7 @@ from ldm_jax.diffusion import shift
 from ldm_jax.pipeline import inputs, private_budget, private_releases
 from ldm_jax.privacy import releases
 from ldm_jax.report import plots
-from ldm_jax.synthesis.drift_probe import Asked
+from ldm_jax.synthesis.drift_probe import Probe
 from ldm_jax.training import checkpoint, drift_setting, networks, patients
 
 PICTURE = 'drift.png'  # beside the value
@@ -75,7 +75,7 @@ def _search(config, work, split):
 def network(config, work, split):
   """The pre-trained network of a run, to be asked."""
   inputs.require(work, 'diffusion')
-  return Asked(
+  return Probe(
     config,
     networks.denoiser(config, split.schema),
     checkpoint.load_params(work.checkpoints('diffusion')),

@@ -7,19 +7,17 @@ latent diffusion did first (Rombach et al. 2022); without, it sees the means.
 import hashlib
 import zlib
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ldm_jax.data.batching import chunks
 from ldm_jax.data.preprocessing.augment import augment
 from ldm_jax.data.store import latents as stored_latents
 from ldm_jax.pipeline import inputs
-from ldm_jax.training import encoding, networks
+from ldm_jax.training import encoding
 from ldm_jax.workfolder import progress_bar
 
 
-def encode(config, work, split, tag, encoder, params):
+def encode(config, work, split, tag, autoencoder):
   """Encodes a split, keeps what is asked for in the store, returns the means (n,...,c).
 
   What the store holds of this autoencoder stays as it is: on other devices it would
@@ -29,14 +27,13 @@ def encode(config, work, split, tag, encoder, params):
     config, work: of the run.
     split: prepared cohort.
     tag: hash of the autoencoder.
-    encoder, params: of `inputs.encoder`.
+    autoencoder: `encoding.TrainedAutoencoder`.
   """
   kinds = ('mean', 'logvar') if config.encode.logvar else ('mean',)
   kept = {kind: stored_latents.read(work.store, split, tag, kind) for kind in kinds}
   if all(latents is not None for latents in kept.values()):
     return np.asarray(kept['mean'])
-  if config.encode.logvar:
-    encoder = _posterior(config, params)
+  encoder = autoencoder.posterior if config.encode.logvar else autoencoder.encode
   with progress_bar(f'encode {split.name}', len(split), 'volume') as advance:
     found = encoding.encode_split(
       encoder, split, config.autoencoder.batch_size, advance
@@ -58,7 +55,7 @@ def pretraining_examples(config, work, split):
   if not copies:
     return found[0], inputs.conditions(config, split)
   statistics = work.read_json('checkpoints', 'encode', 'latent_statistics.json')
-  encode, _ = inputs.encoder(config, work)
+  encode = encoding.trained_autoencoder(config, work).encode
   with progress_bar('transform public', copies * len(split), 'volume') as advance:
     for copy in range(copies):
       for indices, real in chunks(np.arange(len(split)), batch_size):
@@ -99,23 +96,6 @@ def redraw(config, work, split):
   return draw
 
 
-def _posterior(config, params):
-  """Jitted x (b,d,h,w,1) -> mean and log variance side by side, (b,...,2c)."""
-  module = networks.autoencoder(config.autoencoder)
-  if not module.is_gaussian:
-    raise ValueError(
-      'encode.logvar is set, but neither a codebook nor a wavelet has a posterior '
-      'variance. Set config.encode.logvar=False.'
-    )
-
-  @jax.jit
-  def posterior(x):
-    mean, std = module.apply({'params': params}, x, method='encode')
-    return jnp.concatenate([mean, 2 * jnp.log(std)], -1)
-
-  return posterior
-
-
 def latents(config, work, split):
   """Latents (v n,...,c) of the private volumes and of their transformed versions.
 
@@ -129,7 +109,7 @@ def latents(config, work, split):
     return found[0]
   options = {key: value for key, value in section.items() if key != 'multiplicity'}
   statistics = work.read_json('checkpoints', 'encode', 'latent_statistics.json')
-  encode, _ = inputs.encoder(config, work)
+  encode = encoding.trained_autoencoder(config, work).encode
   seed, copies = config.seed + config.adapt.seed, section.multiplicity - 1
 
   # Two scans of a pair must move alike, so all scans of a patient do.

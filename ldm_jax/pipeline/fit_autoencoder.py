@@ -103,13 +103,12 @@ def report(config, work, split, latents, statistics):
     latents: (n,*space,c) posterior means of the split.
     statistics: `training.autoencoder_loss.latent_statistics` of them.
   """
-  module = networks.autoencoder(config.autoencoder)
-  params = {'params': checkpoint.load_params(work.checkpoints('autoencoder'))}
-  decode = jax.jit(lambda z: module.apply(params, z, method='decode'))
+  autoencoder = encoding.trained_autoencoder(config, work)
+  module, params = autoencoder.module, {'params': autoencoder.params}
   num = min(NUM_MEASURED, len(split))
   x = split.volumes(np.arange(num))
   x_hat = encoding.apply_in_batches(
-    decode, np.asarray(latents[:num]), config.autoencoder.batch_size
+    autoencoder.decode, np.asarray(latents[:num]), config.autoencoder.batch_size
   )
   figures = {
     'reconstruction': assess.reconstruction(x, x_hat, split.patients[:num]),

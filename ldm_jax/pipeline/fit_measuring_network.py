@@ -24,7 +24,7 @@ def network(config, work, system, found):
   """The measuring network, learned once from public volumes and kept.
 
   Args:
-    system: `synthesis.system.Trained`; its encoder stands in without labels.
+    system: `synthesis.system.System`; its encoder stands in without labels.
     found: name -> Split of the prepared cohorts.
   """
   split = found.get('measuring', found.get('public'))

@@ -14,7 +14,7 @@ from ldm_jax.data.readers.grid import centred_affine
 from ldm_jax.data.store import latents as stored_latents
 from ldm_jax.data.store import store, text_embeddings
 from ldm_jax.synthesis import system as trained_system
-from ldm_jax.training import checkpoint, encoding, model_record, networks
+from ldm_jax.training import checkpoint, encoding, model_record
 
 
 def splits(config, work):
@@ -116,17 +116,8 @@ def conditions(config, split):
   return np.concatenate([split.attributes, embedded], 1)
 
 
-def encoder(config, work):
-  """(jitted x (b,d,h,w,1) -> posterior mean (b,...,c), parameters) as trained."""
-  params = checkpoint.load_params(work.checkpoints('autoencoder'))
-  module = networks.autoencoder(config.autoencoder)
-  return jax.jit(
-    lambda x: module.apply({'params': params}, x, method='encode')[0]
-  ), params
-
-
 def system(config, work):
-  """(synthesis.system.Trained, splits) of the finished stages."""
+  """(synthesis.system.System, splits) of the finished stages."""
   found = splits(config, work)
   split = next(iter(found.values()))
   model_record.check_schema(

@@ -102,14 +102,8 @@ def _generated(config, params, schema, latent_shape, conditions):
   section, module = config.adapt.prior, networks.denoiser(config, schema)
   # Of several processes each draws all: the same numbers, and none waits for another.
   mesh = make_mesh(**config.mesh) if jax.process_count() == 1 else None
-  sampler = generate.make_sampler(
-    lambda params, *inputs: module.apply({'params': params}, *inputs),
-    networks.schedule(config),
-    latent_shape,
-    num_steps=section.steps,
-    prediction=config.diffusion.prediction,
-    guidance=section.guidance,
-    mesh=mesh,
+  sampler = generate.sampler_of(
+    config, section, networks.applied(module), latent_shape, mesh=mesh
   )
   with progress_bar('class samples', len(conditions), 'latent') as advance:
     return generate.generate(

@@ -14,7 +14,7 @@ import optax
 
 from ldm_jax.diffusion import drift as drifts
 from ldm_jax.diffusion import process, weighting
-from ldm_jax.diffusion.schedules import Schedule
+from ldm_jax.diffusion.schedules import AnySchedule
 from ldm_jax.models.conditions import earlier_visit
 from ldm_jax.training import pair_examples
 from ldm_jax.training.plain_step import ExampleLosses
@@ -24,7 +24,7 @@ from ldm_jax.types import Array, Config
 
 def denoising_losses(
   module: nn.Module | None,
-  schedule: Schedule,
+  schedule: AnySchedule,
   prediction: str,
   drop_probability: float,
   drift: drifts.Drift | Array | None = None,
@@ -107,7 +107,7 @@ def denoising_losses(
 def configured_losses(
   config: Config,
   module: nn.Module | None,
-  schedule: Schedule,
+  schedule: AnySchedule,
   drift: drifts.Drift | None = None,
   adapting: bool = False,
 ) -> Callable[..., jax.Array]:

@@ -40,9 +40,7 @@ def run(
   edit = registry.make('ddim', setting, **own)
   return counterfactual(
     edit,
-    world.encode,
-    world.decode,
-    world.params,
+    world,
     world.volumes if source is None else source,
     world.attributes,
     new_attributes,
@@ -83,9 +81,7 @@ def test_ten_null_interventions_return_the_autoencoders_own_reconstruction(
     for _ in range(10):
       result = counterfactual(
         edit,
-        world.encode,
-        world.decode,
-        world.params,
+        world,
         x,
         world.attributes,
         world.attributes,
