@@ -30,7 +30,7 @@ def network(config, work, system, found):
   split = found.get('measuring', found.get('public'))
   weights = checkpoint.load_params(work.checkpoints('autoencoder'))
   if split is None or not split.is_labelled:
-    return measuring_network.LatentFeatures(system.encode, weights)
+    return measuring_network.PooledLatents(system.encode, weights)
   module = networks.segmenter(config)
   section = config.evaluate.segmenter
   mark = digest(
@@ -52,4 +52,4 @@ def network(config, work, system, found):
     )
 
   params = inputs.learned_once(work, 'measurement', mark, learn)
-  return measuring_network.Measurer(module, params)
+  return measuring_network.MeasuringNetwork(module, params)

@@ -1,7 +1,5 @@
 """Laws of the true counterfactuals."""
 
-import types
-
 import nibabel as nib
 import numpy as np
 import pytest
@@ -82,28 +80,17 @@ def test_a_box_that_follows_the_content_is_refused(chest, tmp_path):
 
 
 def test_the_true_counterfactual_is_written_beside_the_edited_one(
-  chest, world, tmp_path
+  chest, system_of, tmp_path
 ):
   config, split = chest
   weights = np.linspace(-1, 1, 15).reshape(5, 3).astype(np.float32)
-  trained = types.SimpleNamespace(
-    schema=split.schema,
-    apply_denoiser=world.apply_denoiser,
-    schedule=world.schedule,
-    prediction='epsilon',
-    drift=None,
-    time=None,
-    statistics=world.latents,
-    encode=world.encode,
-    decode=world.decode,
-    params={'w': weights, 'null': np.zeros(5, np.float32)},
-  )
+  system = system_of(split.schema, w=weights)
   section = config.counterfactual
   section.num, section.steps, section.null_cycles = 2, 3, 3
   with section.set.unlocked():
     section.set.effusion = 0.4
   work = WorkFolder(tmp_path)
-  write_counterfactuals.write_counterfactuals(config, work, trained, split)
+  write_counterfactuals.write_counterfactuals(config, work, system, split)
   kept = work.read_arrays(write_counterfactuals.COUNTERFACTUALS)
   assert kept['truth'].shape == kept['source'].shape == (2, *SHAPE, 1)
   assert (kept['truth_labels'] == 3).sum() > (kept['source_labels'] == 3).sum()

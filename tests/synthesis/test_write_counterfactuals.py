@@ -97,21 +97,10 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def written(folder, world, tmp_path_factory):
+def written(folder, system_of, tmp_path_factory):
   """The work folder after counterfactuals of the folder, within its masks."""
   root, _ = folder
-  trained = types.SimpleNamespace(
-    schema=SCHEMA,
-    time=None,
-    apply_denoiser=world.apply_denoiser,
-    schedule=world.schedule,
-    prediction='epsilon',
-    drift=None,
-    statistics=world.latents,
-    encode=world.encode,
-    decode=world.decode,
-    params={'w': np.full((1, 3), 2.0, np.float32), 'null': np.zeros(1, np.float32)},
-  )
+  system = system_of(SCHEMA, w=np.full((1, 3), 2.0, np.float32))
   config = defaults()
   section = config.counterfactual
   section.source, section.editor = str(root), 'sdedit'
@@ -121,7 +110,7 @@ def written(folder, world, tmp_path_factory):
     section.set.age = '+10'
   work = WorkFolder(tmp_path_factory.mktemp('work'))
   split = folder_scans.Scans(folder_scans.read(str(root), SCHEMA), SPEC)
-  write_counterfactuals.write_counterfactuals(config, work, trained, split)
+  write_counterfactuals.write_counterfactuals(config, work, system, split)
   return work
 
 
