@@ -77,7 +77,7 @@ def test_a_stack_without_cavity_has_no_thickness():
   ],
 )
 def test_unusable_shapes_are_refused(call):
-  with pytest.raises(ValueError, match='Expected .*, got'):
+  with pytest.raises(ValueError, match=r'Expected .*, got'):
     call()
 
 
