@@ -25,7 +25,7 @@ from ldm_jax.diffusion import process, shift
 from ldm_jax.pipeline import drift_search, private_releases
 from ldm_jax.pipeline.run import Run
 from ldm_jax.privacy import accounting, releases, secret_key
-from ldm_jax.synthesis.drift_probe import Asked
+from ldm_jax.synthesis.drift_probe import Probe
 from ldm_jax.training import networks
 from ldm_jax.workfolder import WorkFolder
 
@@ -67,7 +67,7 @@ def synthetic(num_patients):
     }
     return examples, [f'{apart}-{number}' for number in range(num_patients)]
 
-  return Asked(config, module, {}, jax.random.key(0)), cohort(0.0), cohort(APART)
+  return Probe(config, module, {}, jax.random.key(0)), cohort(0.0), cohort(APART)
 
 
 def of_work_folder(config, work):

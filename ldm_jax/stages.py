@@ -108,7 +108,7 @@ def autoencoder(run: Run) -> None:
 @stage
 def encode(run: Run) -> dict:
   """Volumes -> posterior means in the store; statistics and report of public ones."""
-  tag, splits = state.parameter_hash(run.encoder[1]), run.splits
+  tag, splits = state.parameter_hash(run.autoencoder.params), run.splits
   for name in ('public', 'private'):
     if name not in splits:
       continue

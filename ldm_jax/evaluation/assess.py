@@ -1,12 +1,19 @@
 """All figures of metrics.json, from arrays: samples, real volumes, counterfactuals.
 
 The reference is the held-out test cohort where there is one (patients of the private
-population who trained nothing), else the private or the public cohort. A figure that
-looks at patients who are not public is marked internal: it passed no mechanism.
+population whom no model was trained on), else the private or the public cohort. A
+figure computed from patients who are not public is marked internal: no privacy
+mechanism was applied to it.
 """
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ldm_jax.data.cohorts.attributes import Schema
 from ldm_jax.evaluation import (
   against_truth,
   causal,
@@ -18,38 +25,44 @@ from ldm_jax.evaluation import (
   memorisation,
 )
 from ldm_jax.evaluation.forecasts import longitudinal
+from ldm_jax.types import Array, Config
+
+if TYPE_CHECKING:
+  from ldm_jax.data.store.split import Split
 
 
 def assess(
-  splits,
-  samples,
-  measurer,
-  reconstruct,
-  schema,
-  section,
-  counterfactuals=None,
-  forecasts=None,
-):
+  splits: Mapping[str, Split],
+  samples: Mapping[str, Array],
+  network: measuring_network.MeasuringNetwork | measuring_network.PooledLatents,
+  reconstruct: Callable[[Array], Array],
+  schema: Schema,
+  section: Config,
+  counterfactuals: Mapping[str, Array] | None = None,
+  forecasts: Mapping[str, Array] | None = None,
+) -> tuple[dict[str, Any], dict[str, tuple[np.ndarray, np.ndarray]]]:
   """Computes the evidence about one synthetic cohort.
 
   Args:
-    splits: name -> data.store.Split; the reference is chosen among them.
+    splits: name -> Split; the reference is chosen among them.
     samples: {'volumes' (n,d,h,w,1), 'requests' (n,k)}.
-    measurer: evaluation.measurement measuring network, learned from public data.
+    network: the measuring network, trained on public data.
     reconstruct: x -> decode(encode(x)), both (b,d,h,w,1).
     schema: attributes of the requests.
     section: config.evaluate.
-    counterfactuals: None, or what
-      `synthesis.write_counterfactuals.write_counterfactuals` keeps: {'source',
-      'counterfactual', 'null', 'nulls', 'returned', 'reference' volumes, 'null_cycles',
-      'own', 'new' attributes, 'cohort', 'patients'}; of phantoms also 'truth' and
-      'sdedit' volumes, 'truth_labels', 'source_labels'.
-    forecasts: None, or what `synthesis.write_forecasts` keeps: 'earlier', 'predicted',
-      'later' volumes, 'patients', 'years', 'cohort'.
+    counterfactuals: None, or the arrays stored by `synthesis.write_counterfactuals`:
+      {'source', 'counterfactual', 'null', 'nulls', 'returned', 'reference' volumes,
+      'null_cycles', 'own', 'new' attributes, 'cohort', 'patients'}; for phantoms also
+      'truth' and 'sdedit' volumes, 'truth_labels', 'source_labels'.
+    forecasts: None, or the arrays stored by `synthesis.write_forecasts`: 'earlier',
+      'predicted', 'later' volumes, 'patients', 'years', 'cohort'.
 
   Returns:
-    (metrics, control pairs): metrics as the contract's metrics.json; the pairs are
-    {name: (requested (n,), measured (n,))} for a scatter plot.
+    (content of metrics.json, {measure: (requested (n,), measured (n,))} for scatter
+    plots).
+
+  Raises:
+    ValueError: no cohort with at least two patients.
   """
   wanted = lambda name: not section.only or name in section.only
   name = _reference(splits)
@@ -57,8 +70,9 @@ def assess(
   real = split.volumes(np.arange(len(split)))
   patients = np.asarray(split.patients)
   mark = {'reference': name, 'internal': name != 'public'}
-  features_real = measurer.features(real)
-  features_synthetic = measurer.features(samples['volumes'])
+  spacing = np.linalg.norm(split.affine(0)[:3, :3], axis=0)
+  features_real = network.features(real)
+  features_synthetic = network.features(samples['volumes'])
   resamples = {'num_resamples': section.num_bootstrap}
   metrics = {
     'frechet': {
@@ -74,7 +88,7 @@ def assess(
       **mark,
     },
     'baseline_real_real': _baseline(features_real, patients, mark),
-    'features': {'name': measurer.name, 'sha256': measurer.sha256},
+    'features': {'name': network.name, 'sha256': network.sha256},
   }
   if wanted('ms_ssim'):
     metrics['ms_ssim'] = {
@@ -84,33 +98,28 @@ def assess(
   if wanted('reconstruction'):
     metrics['reconstruction'] = reconstruction(real, reconstruct(real), patients, mark)
   if wanted('memorisation'):
-    metrics['memorisation'] = _memorisation(splits, measurer, features_synthetic)
-  pairs = {}
-  if section.measures and measurer.measures and wanted('control'):
-    spacing = np.linalg.norm(split.affine(0)[:3, :3], axis=0)
-    pairs = _pairs(section.measures, schema, samples, measurer, spacing)
+    metrics['memorisation'] = _memorisation(splits, network, features_synthetic)
+  sizes = {}
+  if section.measures and network.measures and wanted('control'):
+    sizes = _requested_and_measured(section.measures, schema, samples, network, spacing)
     metrics['control'] = {
-      key: control.agreement(*values) for key, values in pairs.items()
+      key: control.agreement(*values) for key, values in sizes.items()
     }
     own = {'volumes': real, 'requests': split.attributes}
+    of_real = _requested_and_measured(section.measures, schema, own, network, spacing)
     metrics['control_real'] = {
-      key: {**control.agreement(*values), **mark}
-      for key, values in _pairs(
-        section.measures, schema, own, measurer, spacing
-      ).items()
+      key: {**control.agreement(*values), **mark} for key, values in of_real.items()
     }
   if counterfactuals is not None and wanted('causal'):
-    spacing = np.linalg.norm(split.affine(0)[:3, :3], axis=0)
-    metrics['causal'] = _causal(counterfactuals, section, schema, measurer, spacing)
+    metrics['causal'] = soundness(counterfactuals, section, schema, network, spacing)
   if forecasts is not None:
-    spacing = np.linalg.norm(split.affine(0)[:3, :3], axis=0)
-    found = longitudinal(forecasts, measurer, section, spacing)
+    found = longitudinal(forecasts, network, section, spacing)
     metrics['causal'] = {**metrics.get('causal', {}), **found}
-  return metrics, pairs
+  return metrics, sizes
 
 
 def _reference(splits):
-  """The first cohort of at least two patients, which every distance needs."""
+  """The first cohort with at least two patients, which every distance needs."""
   present = [name for name in ('test', 'private', 'public') if name in splits]
   enough = [name for name in present if splits[name].num_patients > 1]
   if not enough:
@@ -121,8 +130,8 @@ def _reference(splits):
   return enough[0]
 
 
-def _pairs(measures, schema, samples, measurer, spacing):
-  labels = measurer.labels(samples['volumes'])
+def _requested_and_measured(measures, schema, samples, network, spacing):
+  labels = network.labels(samples['volumes'])
   measured = measuring_network.measure(measures, labels, spacing)
   return {
     entry['name']: (
@@ -130,7 +139,7 @@ def _pairs(measures, schema, samples, measurer, spacing):
       measured[entry['name']],
     )
     for entry in measures
-    if measuring_network.answers(entry, schema)
+    if measuring_network.has_request(entry, schema)
   }
 
 
@@ -144,39 +153,35 @@ def _baseline(features, patients, mark):
   }
 
 
-def reconstruction(x, x_hat, patients, mark=None):
+def reconstruction(
+  x: Array, x_hat: Array, patients: Array, mark: Mapping[str, Any] | None = None
+) -> dict[str, dict[str, Any]]:
   """PSNR and SSIM of volumes (n,d,h,w,1), means over patients with intervals.
 
   Args:
+    x, x_hat: volumes and their reconstructions.
     patients: (n,) patient of each volume.
-    mark: entries that every figure carries.
+    mark: entries to add to every figure.
   """
-  x, x_hat, figures = x[..., 0], x_hat[..., 0], {}
-  for name, values in (
-    ('psnr', image_similarity.psnr(x, x_hat)),
-    ('ssim', image_similarity.ssim(x, x_hat)),
-  ):
-    groups = intervals.grouped_indices(len(values), patients)
-    means = np.array([values[group].mean() for group in groups])
-    low, high = intervals.bootstrap_mean_interval(means)
-    figures[name] = {
-      'value': float(means.mean()),
-      'low': low,
-      'high': high,
-      'n': len(means),
-      **(mark or {}),
-    }
-  return figures
+  x, x_hat = x[..., 0], x_hat[..., 0]
+  values = {
+    'psnr': image_similarity.psnr(x, x_hat),
+    'ssim': image_similarity.ssim(x, x_hat),
+  }
+  return {
+    name: {**intervals.mean_figure(value, patients), **(mark or {})}
+    for name, value in values.items()
+  }
 
 
-def _memorisation(splits, measurer, features_synthetic):
-  """Training patients are the private ones, else the public; held-out ones the test."""
+def _memorisation(splits, network, features_synthetic):
+  """Compares samples with the private (else public) and with the test patients."""
   train = splits.get('private', splits.get('public'))
   held_out = splits.get('test')
   if held_out is None or train is None:
     return None
   features = {
-    split.name: measurer.features(split.volumes(np.arange(len(split))))
+    split.name: network.features(split.volumes(np.arange(len(split))))
     for split in (train, held_out)
   }
   found = memorisation.memorisation(
@@ -189,54 +194,73 @@ def _memorisation(splits, measurer, features_synthetic):
   return {'features': {**found, 'train': train.name, 'internal': True}}
 
 
-def _causal(edited, section, schema, measurer, spacing):
-  """The laws of counterfactuals; against the truth where a phantom knows it."""
-  groups, mark = edited['patients'], {'internal': str(edited['cohort']) != 'public'}
-  source, changed = edited['source'], edited['counterfactual']
-  options = {'groups': groups, 'num_resamples': section.num_bootstrap}
+def soundness(
+  edits: Mapping[str, Array],
+  section: Config,
+  schema: Schema,
+  network: measuring_network.MeasuringNetwork | measuring_network.PooledLatents,
+  spacing_mm: Array,
+) -> dict[str, dict[str, Any]]:
+  """Figures of edited scans: `causal`, and `against_truth` where a phantom knows it.
+
+  Args:
+    edits: the `counterfactuals` of `assess`.
+    section, schema, network: as in `assess`.
+    spacing_mm: (d,h,w) voxel size.
+  """
+  source, changed = edits['source'], edits['counterfactual']
+  options = {'groups': edits['patients'], 'num_resamples': section.num_bootstrap}
   figures = {}
   for name, returned in (
-    ('composition', edited['null']),
-    (f'composition_{int(edited["null_cycles"])}', edited['nulls']),
+    ('composition', edits['null']),
+    (f'composition_{int(edits["null_cycles"])}', edits['nulls']),
   ):
     figures[name] = causal.composition(source, returned, **options)
     figures[f'{name}_psnr'] = causal.composition_psnr(
-      edited['reference'], returned, **options
+      edits['reference'], returned, **options
     )
-  if 'returned' in edited:  # not every editor finds the way back
-    returned = edited['returned']
+  if 'returned' in edits:  # some editors cannot undo a change
+    returned = edits['returned']
     figures['reversibility'] = causal.reversibility(source, returned, **options)
-  known = 'truth' in edited
-  if known:
-    triple = source, changed, edited['truth']
-    baselines = {name: edited[name] for name in ('sdedit',) if name in edited}
+  if 'truth' in edits:
+    triple = source, changed, edits['truth']
+    baselines = {name: edits[name] for name in ('sdedit',) if name in edits}
     figures['truth'] = against_truth.error_to_truth(
       *triple, baselines=baselines, **options
     )
     figures['outside'] = against_truth.change_outside(*triple, **options)
-  if section.measures and measurer.measures:
-    labels = {'before': measurer.labels(source), 'after': measurer.labels(changed)}
-    if known:
-      labels['truth_as_seen'] = measurer.labels(edited['truth'])
-      for name in ('source', 'truth'):
-        labels[name] = measuring_network.classes_of(
-          edited[f'{name}_labels'], section.labels
-        )
-    measured = {
-      name: measuring_network.measure(section.measures, value, spacing)
-      for name, value in labels.items()
-    }
-    for entry in section.measures:
-      asked = _asked(entry, schema, edited, measured)
-      if asked is None or not np.nanmax(np.abs(asked), initial=0) > 0:
-        continue
-      name = entry['name']
-      for figure, seen in (('effectiveness', 'after'), ('measurable', 'truth_as_seen')):
-        if seen not in measured:
-          continue
+  if section.measures and network.measures:
+    figures |= _effects(edits, section, schema, network, spacing_mm, options)
+  mark = {'internal': str(edits['cohort']) != 'public'}
+  return {name: _marked(figure, mark) for name, figure in figures.items()}
+
+
+def _effects(edits, section, schema, network, spacing_mm, options):
+  """Effectiveness for each measure whose value was requested to change."""
+  labels = {
+    'before': network.labels(edits['source']),
+    'after': network.labels(edits['counterfactual']),
+  }
+  if 'truth' in edits:
+    labels['truth_as_seen'] = network.labels(edits['truth'])
+    for name in ('source', 'truth'):
+      known = edits[f'{name}_labels']
+      labels[name] = measuring_network.classes_of(known, section.labels)
+  measured = {
+    name: measuring_network.measure(section.measures, value, spacing_mm)
+    for name, value in labels.items()
+  }
+  figures = {}
+  for entry in section.measures:
+    asked = _requested_change(entry, schema, edits, measured)
+    if asked is None or not np.nanmax(np.abs(asked), initial=0) > 0:
+      continue
+    name = entry['name']
+    for figure, seen in (('effectiveness', 'after'), ('measurable', 'truth_as_seen')):
+      if seen in measured:
         change = measured[seen][name] - measured['before'][name]
         figures[f'{figure}_{name}'] = causal.effectiveness(asked, change, **options)
-  return {name: _marked(figure, mark) for name, figure in figures.items()}
+  return figures
 
 
 def _marked(figure, mark):
@@ -245,11 +269,11 @@ def _marked(figure, mark):
   return {name: {**part, **mark} for name, part in figure.items()}
 
 
-def _asked(entry, schema, edited, measured):
-  """Requested change of a measure (n,); the true one where only that is known."""
-  if measuring_network.answers(entry, schema):
+def _requested_change(entry, schema, edits, measured):
+  """Requested change of a measure (n,); its true change where none was requested."""
+  if measuring_network.has_request(entry, schema):
     before, after = (
-      measuring_network.requested(entry, schema, edited[k]) for k in ('own', 'new')
+      measuring_network.requested(entry, schema, edits[k]) for k in ('own', 'new')
     )
     return after - before
   if 'truth' in measured:

@@ -1,21 +1,27 @@
-"""Does the sample show what was asked for? Requested against measured values.
+"""Controllability of the generator: requested against measured values.
 
-Measurements come from a segmentation of the sample by a network trained on public
+Values are measured on a segmentation of the sample by a network trained on public
 volumes: volumes in ml from label counts (or summed probabilities), wall thickness in
 mm from area-equivalent radii of the short-axis slices.
 
 [Fisher21] Fisher, Metron 1, 1921 (interval of r).
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 from ldm_jax.evaluation import intervals
+from ldm_jax.types import Array
 
 
-def agreement(requested, measured, num_resamples=1000, seed=0):
+def agreement(
+  requested: Array, measured: Array, num_resamples: int = 1000, seed: int = 0
+) -> dict[str, Any]:
   """Correlation and error of measured against requested values: (n,), (n,) -> dict.
 
-  Pairs with a missing (NaN) member are left out and counted.
+  Pairs with a missing value (NaN) are left out and counted.
 
   Returns:
     dict pearson_r, pearson_r_low, pearson_r_high (Fisher), mae, mae_low, mae_high
@@ -30,14 +36,14 @@ def agreement(requested, measured, num_resamples=1000, seed=0):
   measured = np.asarray(measured, np.float64)
   if requested.shape != measured.shape or requested.ndim != 1:
     raise ValueError(
-      f'requested {requested.shape} and measured {measured.shape} came; two vectors '
-      'of one length are required; measure every sample once'
+      f'Expected two vectors of one length, got requested {requested.shape} and '
+      f'measured {measured.shape}; measure every sample once.'
     )
   complete = np.isfinite(requested) & np.isfinite(measured)
   num_missing = int((~complete).sum())
   requested, measured = requested[complete], measured[complete]
   n = len(requested)
-  result = dict.fromkeys(
+  result: dict[str, Any] = dict.fromkeys(
     ('pearson_r', 'pearson_r_low', 'pearson_r_high', 'mae', 'mae_low', 'mae_high')
   )
   result |= {'bias': None, 'n': n, 'num_missing': num_missing}
@@ -56,56 +62,44 @@ def agreement(requested, measured, num_resamples=1000, seed=0):
   return result
 
 
-def accuracy(requested, measured):
-  """Share of categorical requests that were met: (n,), (n,) -> dict.
-
-  Returns dict accuracy, low, high (Wilson), n; None values when n = 0.
-  Raises ValueError for unequal lengths.
-  """
-  requested, measured = np.asarray(requested), np.asarray(measured)
-  if requested.shape != measured.shape or requested.ndim != 1:
-    raise ValueError(
-      f'requested {requested.shape} and measured {measured.shape} came; two vectors '
-      'of one length are required; classify every sample once'
-    )
-  n, met = len(requested), int((requested == measured).sum())
-  if n == 0:
-    return {'accuracy': None, 'low': None, 'high': None, 'n': 0}
-  low, high = intervals.proportion_interval(met, n)
-  return {'accuracy': met / n, 'low': low, 'high': high, 'n': n}
-
-
-def volume_ml(segmentation, classes, voxel_ml):
+def volume_ml(
+  segmentation: Array, classes: int | Sequence[int], voxel_ml: Array
+) -> np.ndarray:
   """Volume of some classes: labels or probabilities -> (n,) float64 in ml.
 
   Args:
     segmentation: integer labels (n,d,h,w), or float probabilities (n,d,h,w,k).
-    classes: the class or classes that count, as int or sequence of int.
+    classes: the class or classes to count.
     voxel_ml: volume of one voxel in ml (mm3 / 1000), scalar or (n,).
 
   Raises:
-    ValueError: for another number of axes, or a class that is not there.
+    ValueError: for another number of axes, or a class without probabilities.
   """
   areas = _presence(segmentation, classes).sum(axis=(1, 2, 3))
   return areas * np.asarray(voxel_ml, np.float64)
 
 
 def wall_thickness_mm(
-  segmentation, cavity, myocardium, spacing_mm, middle=1 / 3, min_pixels=4.0
-):
+  segmentation: Array,
+  cavity: int | Sequence[int],
+  myocardium: int | Sequence[int],
+  spacing_mm: Array,
+  middle: float = 1 / 3,
+  min_pixels: float = 4.0,
+) -> np.ndarray:
   """Mean wall thickness in the middle of a short-axis stack: -> (n,) float64 in mm.
 
   The radius of the disc with the area of cavity plus myocardium, minus the radius
-  of the disc with the area of the cavity, averaged over the middle slices: base and
-  apex are cut obliquely and would thicken the wall.
+  of the disc with the area of the cavity, averaged over the middle slices. Base and
+  apex are left out: there the wall is cut obliquely and looks thicker.
 
   Args:
     segmentation: integer labels (n,d,h,w), or float probabilities (n,d,h,w,k).
     cavity: class or classes of the left-ventricular cavity.
     myocardium: class or classes of its wall.
     spacing_mm: voxel size (slice, row, column) in mm, or (n, 3).
-    middle: share of the slices with a cavity that counts, centred; at least one.
-    min_pixels: a slice with less cavity than that many pixels is not counted.
+    middle: share of the slices with a cavity to use, from the middle; at least one.
+    min_pixels: slices whose cavity has fewer pixels are not used.
 
   Returns NaN for a stack without cavity. Raises ValueError as `volume_ml`.
   """
@@ -128,16 +122,21 @@ def wall_thickness_mm(
   return thickness
 
 
-def width_ratio(segmentation, inner, outer, min_pixels=1.0):
-  """Largest width of some classes by that of others: -> (n,) float64.
+def width_ratio(
+  segmentation: Array,
+  inner: int | Sequence[int],
+  outer: int | Sequence[int],
+  min_pixels: float = 1.0,
+) -> np.ndarray:
+  """Width of some classes divided by that of others: -> (n,) float64.
 
-  Widths run along the last axis, from the first to the last column that holds the
-  classes: with heart and chest this is the cardiothoracic ratio of a frontal film.
+  A width is measured along the last axis, from the first to the last column that has
+  the classes. For heart and chest it is the cardiothoracic ratio of a frontal film.
 
   Args:
     segmentation: integer labels (n,d,h,w), or float probabilities (n,d,h,w,k).
     inner, outer: class or classes whose widths are divided.
-    min_pixels: a column with less of the classes than that is not counted.
+    min_pixels: columns with fewer pixels of the classes are not counted.
 
   Returns NaN where one of them is absent. Raises ValueError as `volume_ml`.
   """
@@ -152,21 +151,21 @@ def width_ratio(segmentation, inner, outer, min_pixels=1.0):
 
 
 def _presence(segmentation, classes):
-  """(n,d,h,w) float64: 1 or the probability where one of the classes is."""
+  """(n,d,h,w) float64: 1, or the summed probability, of the classes in each voxel."""
   segmentation = np.asarray(segmentation)
   classes = np.atleast_1d(classes).astype(int)
   if np.issubdtype(segmentation.dtype, np.floating):
     if segmentation.ndim != 5 or classes.max() >= segmentation.shape[-1]:
       raise ValueError(
-        f'probabilities of shape {segmentation.shape} came for the classes '
-        f'{classes.tolist()}; (n,d,h,w,k) with k above every class is required; pass '
-        'integer labels for a hard segmentation'
+        'Expected probabilities (n,d,h,w,k) with k above every class of '
+        f'{classes.tolist()}, got the shape {segmentation.shape}; pass integer labels '
+        'for a hard segmentation.'
       )
     return segmentation[..., classes].sum(axis=-1, dtype=np.float64)
   if segmentation.ndim != 4:
     raise ValueError(
-      f'labels of shape {segmentation.shape} came; (n,d,h,w) is required; add the '
-      'axis of examples or drop the one of channels'
+      f'Expected labels (n,d,h,w), got the shape {segmentation.shape}; add the axis '
+      'of examples or drop the one of channels.'
     )
   return np.isin(segmentation, classes).astype(np.float64)
 

@@ -1,30 +1,38 @@
 """Distances between two sets of feature vectors, with 95 % intervals.
 
 Features are (n, f) rows of one fixed network; everything is float64. Both distances
-depend on that network, so a figure is worth something only beside its name and hash
-and beside the distance of real from real at the same sample size.
+depend on that network and on the sample size, so a figure can only be judged together
+with the network's name and hash, and with the distance between real sets of that size.
 
 [Heusel17] Heusel et al., GANs trained by a two time-scale update rule, NeurIPS 2017.
 [Binkowski18] Binkowski et al., Demystifying MMD GANs, ICLR 2018.
 [Gretton12] Gretton et al., A kernel two-sample test, JMLR 13, 2012.
 """
 
+from typing import Any
+
 import numpy as np
 
 from ldm_jax.evaluation import intervals
+from ldm_jax.types import Array
 
 
 def frechet_distance(
-  features_a, features_b, groups_a=None, groups_b=None, num_resamples=100, seed=0
-):
+  features_a: Array,
+  features_b: Array,
+  groups_a: Array | None = None,
+  groups_b: Array | None = None,
+  num_resamples: int = 100,
+  seed: int = 0,
+) -> dict[str, Any]:
   """Frechet distance of the Gaussians fitted to two sets, squared. [Heusel17] Eq. 6
 
   Args:
     features_a: (n, f) features, by convention of the real volumes.
     features_b: (m, f) features, by convention of the synthetic volumes.
-    groups_a: (n,) patients of the rows, resampled together; None: every row alone.
+    groups_a: (n,) patients, whose rows are resampled together; None: each row alone.
     groups_b: (m,) likewise.
-    num_resamples: random halves behind the interval; 0 leaves it out.
+    num_resamples: random halves for the interval; 0 leaves it out.
     seed: seed of the halves.
 
   Returns:
@@ -40,12 +48,12 @@ def frechet_distance(
   )
 
 
-def frechet_value(a, b):
+def frechet_value(a: np.ndarray, b: np.ndarray) -> float:
   """|m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^1/2): (n, f), (m, f) -> float.
 
   With S = R'R for both covariances, tr (S_a S_b)^1/2 is the sum of the singular
-  values of R_a R_b': no matrix square root, so rank-deficient covariances (fewer
-  volumes than features) lose no digits.
+  values of R_a R_b'. No matrix square root is needed, so precision is not lost for
+  rank-deficient covariances (fewer volumes than features).
   """
   root_a, root_b = _covariance_root(a), _covariance_root(b)
   cross = np.linalg.svd(root_a @ root_b.T, compute_uv=False).sum()
@@ -55,8 +63,13 @@ def frechet_value(a, b):
 
 
 def kernel_distance(
-  features_a, features_b, groups_a=None, groups_b=None, num_resamples=100, seed=0
-):
+  features_a: Array,
+  features_b: Array,
+  groups_a: Array | None = None,
+  groups_b: Array | None = None,
+  num_resamples: int = 100,
+  seed: int = 0,
+) -> dict[str, Any]:
   """Kernel distance (KID), unbiased, kernel (x.y / f + 1)^3. [Binkowski18] Sec. 4
 
   Arguments, errors and result as `frechet_distance`; the value may be negative.
@@ -67,12 +80,11 @@ def kernel_distance(
   )
 
 
-def kernel_value(a, b, kernel='cubic'):
+def kernel_value(a: np.ndarray, b: np.ndarray, kernel: str = 'cubic') -> float:
   """Unbiased squared MMD: (n, f), (m, f) -> float. [Gretton12] Lemma 6
 
   Args:
-    a: rows of the one set.
-    b: rows of the other set.
+    a, b: rows of the two sets.
     kernel: 'cubic', (x.y / f + 1)^3, or 'linear', x.y (MONAI's MMDMetric).
   """
   product = _cubic if kernel == 'cubic' else _linear
@@ -81,13 +93,15 @@ def kernel_value(a, b, kernel='cubic'):
   return float(sum(means) - 2 * product(a, b).mean())
 
 
-def real_baseline(features, groups=None, num_splits=20, seed=0):
+def real_baseline(
+  features: Array, groups: Array | None = None, num_splits: int = 20, seed: int = 0
+) -> dict[str, Any]:
   """Distances of real from real: (n, f) -> dict, over random halves by group.
 
   Returns:
     dict frechet, kid (each value, low, high: mean and 95 % range over the splits),
-    n (rows), n_half, num_splits. What a perfect generator would score with half
-    as many volumes on either side.
+    n (rows), n_half, num_splits. A perfect generator would have these distances with
+    half as many volumes in each set.
 
   Raises:
     ValueError: for fewer than four groups.
@@ -96,11 +110,11 @@ def real_baseline(features, groups=None, num_splits=20, seed=0):
   members = intervals.grouped_indices(len(features), groups)
   if len(members) < 4:
     raise ValueError(
-      f'{len(members)} patients came; the real-against-real baseline needs at least '
-      '4; enlarge the held-out cohort (data.private.fractions)'
+      'Expected at least 4 patients for the baseline of real against real volumes, '
+      f'got {len(members)}; enlarge the held-out cohort (data.private.fractions).'
     )
   rng = np.random.default_rng(seed)
-  distances = {'frechet': [], 'kid': []}
+  distances: dict[str, list[float]] = {'frechet': [], 'kid': []}
   for _ in range(num_splits):
     order = rng.permutation(len(members))
     half = len(members) // 2
@@ -158,18 +172,18 @@ def _checked(features_a, features_b):
   a, b = np.asarray(features_a, np.float64), np.asarray(features_b, np.float64)
   if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
     raise ValueError(
-      f'features of shapes {a.shape} and {b.shape} came; two arrays (n, f) and '
-      '(m, f) of one width are required; use one feature network for both sets'
+      f'Expected features (n, f) and (m, f) of one width, got {a.shape} and '
+      f'{b.shape}; use one feature network for both sets.'
     )
   if min(len(a), len(b)) < 2:
     raise ValueError(
-      f'{len(a)} and {len(b)} feature rows came; a distance needs at least 2 on '
-      'either side; draw more samples (sample.num_samples)'
+      f'Expected at least 2 rows in each set, got {len(a)} and {len(b)}; draw more '
+      'samples (sample.num).'
     )
   for name, x in (('first', a), ('second', b)):
     if not np.isfinite(x).all():
       raise ValueError(
-        f'the {name} feature set has {int((~np.isfinite(x)).sum())} non-finite '
-        'values; finite features are required; check the volumes they come from'
+        f'Expected finite features, got {int((~np.isfinite(x)).sum())} non-finite '
+        f'values in the {name} set; check the volumes they come from.'
       )
   return a, b

@@ -1,46 +1,54 @@
-"""Likeness of images: PSNR, SSIM, multi-scale SSIM; 2D (n,h,w) and 3D (n,d,h,w).
+"""Similarity of images: PSNR, SSIM, multi-scale SSIM; 2D (n,h,w) and 3D (n,d,h,w).
 
 SSIM follows MONAI (valid windows, no padding, population moments), so figures can be
-compared. Small grids and thin stacks are handled instead of refused: a window longer
-than an axis shrinks to the longest odd length that fits, and in MS-SSIM an axis is
-halved only as long as its window still fits; the result says what was done.
+compared. Small grids and thin stacks are accepted: a window longer than an axis shrinks
+to the longest odd length that fits, and in MS-SSIM an axis is halved only as long as
+its window still fits; the result says which scales were used.
 
 [Wang04] Wang et al., Image quality assessment, IEEE TIP 13, 2004.
 [Wang03] Wang et al., Multiscale structural similarity, Asilomar 2003.
 [Arvesen69] Arvesen, Jackknifing U-statistics, Ann. Math. Statist. 40, 1969.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from scipy import ndimage
 
 from ldm_jax.evaluation import intervals
+from ldm_jax.types import Array, Shape
 
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
 
-def psnr(x, x_hat, data_range=1.0, mask=None):
+def psnr(x: Array, x_hat: Array, data_range: float = 1.0) -> np.ndarray:
   """Peak signal-to-noise ratio in dB: (n, ...), (n, ...) -> (n,) float64.
 
   Args:
     x: reference images.
     x_hat: images compared with them.
     data_range: largest minus smallest possible intensity.
-    mask: (n, ...) bool, true where a voxel counts; None counts all.
 
   Equal images give inf. Raises ValueError for unequal shapes.
   """
   x, x_hat = _checked(x, x_hat)
-  weights = np.ones(x.shape) if mask is None else np.asarray(mask, np.float64)
   axes = tuple(range(1, x.ndim))
-  counted = np.maximum(weights.sum(axis=axes), 1)
-  mse = (weights * (x - x_hat) ** 2).sum(axis=axes) / counted
+  mse = ((x - x_hat) ** 2).sum(axis=axes) / np.prod(x.shape[1:])
   with np.errstate(divide='ignore'):
     return 10 * np.log10(data_range**2 / mse)
 
 
 def ssim(
-  x, x_hat, window='gaussian', size=11, sigma=1.5, data_range=1.0, k1=0.01, k2=0.03
-):
+  x: Array,
+  x_hat: Array,
+  window: str = 'gaussian',
+  size: int = 11,
+  sigma: float = 1.5,
+  data_range: float = 1.0,
+  k1: float = 0.01,
+  k2: float = 0.03,
+) -> np.ndarray:
   """Structural similarity: (n, *spatial) twice -> (n,) float64. [Wang04] Eq. 13
 
   Args:
@@ -62,24 +70,24 @@ def ssim(
 
 
 def ms_ssim(
-  x,
-  x_hat,
-  weights=SCALE_WEIGHTS,
-  window='gaussian',
-  size=11,
-  sigma=1.5,
-  data_range=1.0,
-  k1=0.01,
-  k2=0.03,
-):
+  x: Array,
+  x_hat: Array,
+  weights: Sequence[float] = SCALE_WEIGHTS,
+  window: str = 'gaussian',
+  size: int = 11,
+  sigma: float = 1.5,
+  data_range: float = 1.0,
+  k1: float = 0.01,
+  k2: float = 0.03,
+) -> dict[str, Any]:
   """Multi-scale structural similarity, adapted to the grid. [Wang03] Eq. 7
 
   Args as `ssim`; weights: exponent of each scale, finest first. When the grid holds
   fewer scales the first ones are used, rescaled to the same sum.
 
   Returns:
-    dict values (n,) float64, scales (how many were used), scales_per_axis (at how
-    many resolutions each axis was seen), window (its length per axis).
+    dict values (n,) float64, scales (how many were used), scales_per_axis (number of
+    resolutions of each axis), window (its length per axis).
   """
   x, x_hat = _checked(x, x_hat)
   sizes = window_sizes(x.shape[1:], size)
@@ -103,7 +111,13 @@ def ms_ssim(
   }
 
 
-def diversity(x, num_pairs=200, groups=None, seed=0, **settings):
+def diversity(
+  x: Array,
+  num_pairs: int = 200,
+  groups: Array | None = None,
+  seed: int = 0,
+  **settings: Any,
+) -> dict[str, Any]:
   """Mean MS-SSIM over pairs of different examples: lower is more diverse.
 
   Args:
@@ -127,19 +141,16 @@ def diversity(x, num_pairs=200, groups=None, seed=0, **settings):
   allowed = np.flatnonzero(labels[first] != labels[second])
   if allowed.size == 0:
     raise ValueError(
-      f'{len(x)} images of {len(np.unique(labels))} patients came; diversity needs '
-      'at least two different ones; draw more samples (sample.num_samples)'
+      'Expected images of at least two different patients or samples, got '
+      f'{len(x)} images of {len(np.unique(labels))}; draw more samples (sample.num).'
     )
   if allowed.size > num_pairs:
     chosen = np.random.default_rng(seed).choice(allowed.size, num_pairs, replace=False)
     allowed = allowed[np.sort(chosen)]
   first, second = first[allowed], second[allowed]
-  scores = []
-  for start in range(0, len(first), 32):
-    chunk = slice(start, start + 32)
-    result = ms_ssim(x[first[chunk]], x[second[chunk]], **settings)
-    scores.append(result['values'])
-  scores = np.concatenate(scores)
+  chunks = [slice(start, start + 32) for start in range(0, len(first), 32)]
+  results = [ms_ssim(x[first[chunk]], x[second[chunk]], **settings) for chunk in chunks]
+  scores = np.concatenate([result['values'] for result in results])
   value = float(scores.mean())
   low, high = _pair_interval(scores, first, second, value)
   return {
@@ -148,20 +159,20 @@ def diversity(x, num_pairs=200, groups=None, seed=0, **settings):
     'high': high,
     'n': len(x),
     'num_pairs': len(scores),
-    'scales': result['scales'],
-    'scales_per_axis': list(result['scales_per_axis']),
+    'scales': results[0]['scales'],
+    'scales_per_axis': list(results[0]['scales_per_axis']),
   }
 
 
-def window_sizes(shape, size):
+def window_sizes(shape: Shape, size: int) -> Shape:
   """Window length per axis: the size, or the longest odd length that fits."""
   return tuple(
     size if extent >= size else max(1, extent - (extent + 1) % 2) for extent in shape
   )
 
 
-def scales_per_axis(shape, sizes, max_scales):
-  """At how many resolutions each axis can be seen: halved while its window fits."""
+def scales_per_axis(shape: Shape, sizes: Shape, max_scales: int) -> Shape:
+  """Number of resolutions of each axis: it is halved while its window fits."""
   counts = []
   for extent, size in zip(shape, sizes, strict=True):
     count = 1
@@ -202,8 +213,8 @@ def _kernels(window, sizes, sigma):
     return [np.full(size, 1 / size) for size in sizes]
   if window != 'gaussian':
     raise ValueError(
-      f"window {window!r} came; 'gaussian' or 'uniform' is required; change the "
-      'argument window'
+      f"Expected the window 'gaussian' or 'uniform', got {window!r}; change the "
+      'argument window.'
     )
   kernels = []
   for size in sizes:
@@ -241,7 +252,7 @@ def _checked(x, x_hat):
   x, x_hat = np.asarray(x, np.float64), np.asarray(x_hat, np.float64)
   if x.shape != x_hat.shape or x.ndim not in (3, 4) or len(x) == 0:
     raise ValueError(
-      f'images of shapes {x.shape} and {x_hat.shape} came; two equal shapes (n,h,w) '
-      'or (n,d,h,w) are required; drop the channel axis or crop to one grid'
+      f'Expected two equal shapes (n,h,w) or (n,d,h,w), got {x.shape} and '
+      f'{x_hat.shape}; drop the channel axis or crop to one grid.'
     )
   return x, x_hat

@@ -1,50 +1,103 @@
 """95 % intervals of the evaluation's figures: arrays in, (low, high) out.
 
-Every interval resamples or counts *groups* where groups are given: the two volumes
-of one patient are one observation, not two.
+Where groups (patients) are given, every interval resamples or counts groups: two
+volumes of one patient are one observation. A *figure* is a dict value, low, high, n.
 
 [Politis99] Politis, Romano, Wolf, Subsampling, 1999 (delete-half jackknife).
 [Wilson27] Wilson, JASA 22, 1927. [Fisher21] Fisher, Metron 1, 1921.
 [Newcombe06] Newcombe, Statist. Med. 25, 2006, method 5 (area under the ROC curve).
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from scipy import optimize
+
+from ldm_jax.types import Array
 
 Z_95 = 1.959963984540054
 
 
-def grouped_indices(num_examples, groups=None):
-  """Lists the examples of each group: n, groups (n,) or None -> list of arrays.
+def grouped_indices(num_examples: int, groups: Array | None = None) -> list[np.ndarray]:
+  """Indices of the examples of each group; None makes each example its own group.
 
-  Raises ValueError when groups does not name a group for every example.
+  Raises:
+    ValueError: groups that are not (n,), one name per example.
   """
   if groups is None:
     return [np.array([i]) for i in range(num_examples)]
   groups = np.asarray(groups)
   if groups.shape != (num_examples,):
     raise ValueError(
-      f'groups has shape {groups.shape} but there are {num_examples} examples; '
-      'pass one group name (for instance the patient) per example'
+      f'Expected groups ({num_examples},), got the shape {groups.shape}; pass one '
+      'group name (for instance the patient) per example.'
     )
   _, inverse = np.unique(groups, return_inverse=True)
   return [np.flatnonzero(inverse == g) for g in range(inverse.max() + 1)]
 
 
-def half_sample(rng, members):
+def group_means(values: Array, groups: Array | None) -> np.ndarray:
+  """Means of (n,) values per group: -> (g,) float64, empty for no values."""
+  values = np.asarray(values, np.float64)
+  if not len(values):
+    return values
+  return np.array([values[m].mean() for m in grouped_indices(len(values), groups)])
+
+
+def mean_figure(
+  values: Array, groups: Array | None, num_resamples: int = 1000, seed: int = 0
+) -> dict[str, Any]:
+  """Figure of the mean over groups of (n,) values; n counts groups.
+
+  low and high are None for fewer than two groups, the value too for none.
+  """
+  means = group_means(values, groups)
+  low, high = bootstrap_mean_interval(means, num_resamples, seed)
+  value = float(means.mean()) if len(means) else None
+  return {'value': value, 'low': low, 'high': high, 'n': len(means)}
+
+
+def ratio_figure(
+  top: np.ndarray, bottom: np.ndarray, num_resamples: int = 1000, seed: int = 0
+) -> dict[str, Any]:
+  """Figure of sum(top) / sum(bottom) over groups (g,); the bootstrap draws groups.
+
+  The value is None where the sum of bottom is not positive.
+  """
+  figure: dict[str, Any] = {'value': None, 'low': None, 'high': None, 'n': len(top)}
+  if bottom.sum() <= 0:
+    return figure
+  figure['value'] = float(top.sum() / bottom.sum())
+  if len(top) > 1:
+    draws = resampled(len(top), num_resamples, seed)
+    above, below = top[draws].sum(1), bottom[draws].sum(1)
+    ratios = above[below > 0] / below[below > 0]
+    figure['low'], figure['high'] = map(float, np.quantile(ratios, [0.025, 0.975]))
+  return figure
+
+
+def half_sample(rng: np.random.Generator, members: Sequence[np.ndarray]) -> np.ndarray:
   """Draws half of the groups without replacement: list of arrays -> indices."""
   size = max(1, (len(members) + 1) // 2)
   chosen = rng.choice(len(members), size=size, replace=False)
   return np.concatenate([members[g] for g in np.sort(chosen)])
 
 
-def half_sampling_interval(value, replicates, floor=None):
+def half_sampling_interval(
+  value: float, replicates: Array, floor: float | None = None
+) -> tuple[float, float]:
   """Interval around `value` from the same statistic on random halves: -> (low, high).
 
-  The spread of a statistic over halves drawn without replacement equals, to first
-  order, its sampling spread at full size [Politis99]. Halves keep no duplicates,
-  so distances between distributions are not inflated as a bootstrap inflates
-  them; their common bias is removed by centring.
+  To first order, the spread of a statistic over halves drawn without replacement equals
+  its sampling spread at full size [Politis99]. Halves contain no duplicates, so
+  distances between distributions are not inflated as in a bootstrap; the common bias of
+  the halves is removed by centring.
+
+  Args:
+    value: of the statistic on all data.
+    replicates: its values on the halves.
+    floor: the statistic's least possible value, if any.
   """
   replicates = np.asarray(replicates, np.float64)
   deviations = replicates - replicates.mean()
@@ -54,7 +107,9 @@ def half_sampling_interval(value, replicates, floor=None):
   return float(low), float(max(high, low))
 
 
-def bootstrap_mean_interval(values, num_resamples=1000, seed=0):
+def bootstrap_mean_interval(
+  values: Array, num_resamples: int = 1000, seed: int = 0
+) -> tuple[float, float] | tuple[None, None]:
   """Percentile bootstrap of a mean: (n,) -> (low, high); (None, None) for n < 2."""
   values = np.asarray(values, np.float64)
   if len(values) < 2:
@@ -64,12 +119,12 @@ def bootstrap_mean_interval(values, num_resamples=1000, seed=0):
   return float(low), float(high)
 
 
-def resampled(num, num_resamples, seed):
+def resampled(num: int, num_resamples: int, seed: int) -> np.ndarray:
   """Draws with replacement: -> indices (num_resamples, num)."""
   return np.random.default_rng(seed).integers(0, num, size=(num_resamples, num))
 
 
-def proportion_interval(successes, trials):
+def proportion_interval(successes: float, trials: int) -> tuple[float, float]:
   """Interval of a proportion: counts -> (low, high) in [0, 1]. [Wilson27]"""
   if trials == 0:
     return 0.0, 1.0
@@ -80,10 +135,10 @@ def proportion_interval(successes, trials):
   return float(max(0.0, centre - half)), float(min(1.0, centre + half))
 
 
-def correlation_interval(r, num_pairs):
+def correlation_interval(r: float, num_pairs: int) -> tuple[float, float]:
   """Interval of a Pearson correlation: r, n -> (low, high). [Fisher21]
 
-  Below four pairs nothing is known: (-1, 1).
+  Below four pairs the interval is (-1, 1).
   """
   if num_pairs < 4:
     return -1.0, 1.0
@@ -92,10 +147,12 @@ def correlation_interval(r, num_pairs):
   return float(np.tanh(centre - half)), float(np.tanh(centre + half))
 
 
-def auc_interval(auc, num_positive, num_negative):
+def auc_interval(
+  auc: float, num_positive: int, num_negative: int
+) -> tuple[float, float]:
   """Interval of an area under the ROC curve: -> (low, high). [Newcombe06]
 
-  Unlike DeLong's it keeps a width when the two groups separate completely.
+  Unlike DeLong's, its width is not zero when the groups are completely separated.
   """
   extra = (num_positive + num_negative) / 2 - 1
 
@@ -104,7 +161,7 @@ def auc_interval(auc, num_positive, num_negative):
     variance = theta * (1 - theta) * spread / (num_positive * num_negative)
     return (auc - theta) ** 2 - Z_95**2 * variance
 
-  # The excess vanishes at 0 and 1 too when the estimate lies there: step inside.
+  # An estimate of exactly 0 or 1 would be a root of the excess: move it inside.
   inside = min(max(auc, 1e-9), 1 - 1e-9)
   low = 0.0 if auc <= 0 else optimize.brentq(excess, 0.0, inside)
   high = 1.0 if auc >= 1 else optimize.brentq(excess, inside, 1.0)

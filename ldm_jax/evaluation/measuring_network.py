@@ -1,23 +1,47 @@
 """The measuring network: volumes (n,d,h,w,1) -> labels (n,d,h,w), features (n,f).
 
-A small segmenter learned from public labelled volumes only. Its labels measure what
-was requested of a sample; its bottleneck gives the features of the Frechet distance.
-What it says about a volume is therefore a figure of a public model.
+A small segmenter trained on public labelled volumes only. Its labels are used to
+measure whether a sample has the requested sizes; its bottleneck gives the features of
+the Frechet distance. Without labels, `PooledLatents` gives features.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from ldm_jax.data.batching import epoch_batch
+from ldm_jax.data.cohorts.attributes import Schema
 from ldm_jax.evaluation import control
 from ldm_jax.models.critics import perceptual
+from ldm_jax.models.critics.segmenter import Segmenter
 from ldm_jax.training import encoding, loop, state
 from ldm_jax.training.plain_step import plain_step
+from ldm_jax.types import Array, Config, PyTree
+
+if TYPE_CHECKING:
+  from ldm_jax.data.store.split import Split
 
 
-def fit(module, params, split, section, label_values, *, mesh, key, seed, run):
+def fit(
+  module: nn.Module,
+  params: PyTree,
+  split: Split,
+  section: Config,
+  label_values: Sequence[int],
+  *,
+  mesh: Mesh,
+  key: jax.Array,
+  seed: int,
+  run: Mapping[str, Any],
+) -> PyTree:
   """Trains the segmenter on a public split; resumes like every stage.
 
   Args:
@@ -25,9 +49,9 @@ def fit(module, params, split, section, label_values, *, mesh, key, seed, run):
     params: its initial parameters.
     split: public data.store.Split with labels.
     section: config.evaluate.segmenter (steps, batch_size, learning_rate).
-    label_values: label value of each class in the data set's coding.
+    label_values: the data set's label value of each class.
     mesh: devices.
-    key: PRNG key; only the order of keys depends on it.
+    key: PRNG key of the training step.
     seed: order of the batches.
     run: keyword arguments of training.loop.train (folder, log, ...).
 
@@ -53,11 +77,21 @@ def fit(module, params, split, section, label_values, *, mesh, key, seed, run):
 
   initial = state.create(state.flatten(params), optimizer)
   final = loop.train(take_step, initial, section.steps, mesh=mesh, **run)
-  return state.unflatten(final.ema)
+  return state.unflatten(final.ema)  # type: ignore[arg-type]  # one average, no tuple
 
 
-def augment(x, classes, generator):
-  """Random intensity scale, noise and blur-free shifts: sites and samples differ."""
+def augment(
+  x: np.ndarray, classes: np.ndarray, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+  """Random intensity scale, gamma, noise and shifts by whole voxels.
+
+  Scanners and generated samples differ from the training volumes in these.
+
+  Args:
+    x: volumes (b,d,h,w,1) in [0,1].
+    classes: class indices (b,d,h,w).
+    generator: of the draws.
+  """
   scale = generator.uniform(0.7, 1.3, (len(x), 1, 1, 1, 1))
   power = np.exp(generator.uniform(-0.3, 0.3, (len(x), 1, 1, 1, 1)))
   noise = generator.normal(0, 0.03, x.shape) * generator.uniform(
@@ -71,42 +105,44 @@ def augment(x, classes, generator):
   )
 
 
-class Measurer:
-  """Applies a trained segmenter in batches of one shape.
+class MeasuringNetwork:
+  """A trained segmenter, applied in batches of one shape.
 
   Attributes:
-    name, sha256: which network the figures come from.
-    measures: whether it can measure anatomy.
+    name, sha256: of the network, to stand beside its figures.
+    measures: True, it can measure anatomy.
   """
 
-  measures = True
+  measures: Literal[True] = True
 
-  def __init__(self, module, params, batch_size=8):
+  def __init__(self, module: Segmenter, params: PyTree, batch_size: int = 8):
     self._params, self._batch = params, batch_size
-    self._labels = jax.jit(lambda p, x: jnp.argmax(module.apply({'params': p}, x), -1))
-    self._features = jax.jit(
-      lambda p, x: module.apply({'params': p}, x, method='features')
-    )
+    apply: Callable[..., Any] = module.apply
+    self._labels = jax.jit(lambda p, x: jnp.argmax(apply({'params': p}, x), -1))
+    self._features = jax.jit(lambda p, x: apply({'params': p}, x, method='features'))
     self._distance = jax.jit(
       lambda p, x, y: perceptual.distance(
-        lambda v: module.apply({'params': p}, v, method='maps'), x, y
+        lambda v: apply({'params': p}, v, method='maps'), x, y
       )
     )
     self.name = f'segmenter of public volumes, channels {module.channels}'
     self.sha256 = state.parameter_hash(params)
 
-  def labels(self, volumes):
+  def labels(self, volumes: Array) -> np.ndarray:
     """(n,d,h,w,1) -> uint8 class indices (n,d,h,w)."""
     return self._apply(self._labels, volumes).astype(np.uint8)
 
-  def features(self, volumes):
+  def features(self, volumes: Array) -> np.ndarray:
     """(n,d,h,w,1) -> float32 (n,f)."""
     return self._apply(self._features, volumes)
 
-  def distance(self, x, y):
-    """Distance in the features of all levels, twice (n,d,h,w,1) -> (n,). [Zhang18]"""
-    pairs = np.concatenate([x, y], -1)
-    return self._apply(lambda p, v: self._distance(p, v[..., :1], v[..., 1:]), pairs)
+  def distance(self, x: Array, y: Array) -> np.ndarray:
+    """Perceptual distance over the features of all levels of x and y (n,d,h,w,1): (n,).
+
+    [Zhang18] arXiv 1801.03924.
+    """
+    both = np.concatenate([x, y], -1)
+    return self._apply(lambda p, v: self._distance(p, v[..., :1], v[..., 1:]), both)
 
   def _apply(self, function, volumes):
     return encoding.apply_in_batches(
@@ -114,21 +150,27 @@ class Measurer:
     )
 
 
-class LatentFeatures:
-  """Stands in where public volumes have no labels: pooled latents of the encoder.
+class PooledLatents:
+  """Features for public volumes without labels: pooled latents of the autoencoder.
 
-  Mean and standard deviation of every latent channel over the 2^k corners of the
-  volume; measures no anatomy.
+  The mean of every latent channel in each of the volume's 2^k corners, and its standard
+  deviation over the volume.
+
+  Attributes:
+    name, sha256: of the autoencoder, to stand beside its figures.
+    measures: False, it cannot measure anatomy.
   """
 
-  measures = False
+  measures: Literal[False] = False
 
-  def __init__(self, encode, params, batch_size=8):
+  def __init__(
+    self, encode: Callable[[Array], Array], params: PyTree, batch_size: int = 8
+  ):
     self._encode, self._batch = encode, batch_size
     self.name = 'pooled latents of the public autoencoder'
     self.sha256 = state.parameter_hash(params)
 
-  def features(self, volumes):
+  def features(self, volumes: Array) -> np.ndarray:
     """(n,d,h,w,1) -> float32 (n,f)."""
     z = encoding.apply_in_batches(self._encode, volumes, self._batch)
     axes = tuple(range(1, z.ndim - 1))
@@ -141,8 +183,10 @@ class LatentFeatures:
     return np.concatenate([*pooled, z.std(axes)], axis=1).astype(np.float32)
 
 
-def measure(measures, labels, spacing_mm):
-  """What `config.evaluate.measures` names, on class indices (n,d,h,w).
+def measure(
+  measures: Sequence[Mapping[str, Any]], labels: np.ndarray, spacing_mm: Array
+) -> dict[str, np.ndarray]:
+  """The sizes that `config.evaluate.measures` names, from class indices (n,d,h,w).
 
   Args:
     measures: entries with `name`, `kind` and `classes`: 'volume' of the classes,
@@ -170,26 +214,28 @@ def measure(measures, labels, spacing_mm):
       values[entry['name']] = control.width_ratio(labels, classes[:1], classes)
     else:
       raise ValueError(
-        f'evaluate.measures has {entry["name"]!r} of kind {entry["kind"]!r}; required '
-        'is volume, thickness or width_ratio.'
+        f'evaluate.measures has {entry["name"]!r} of kind {entry["kind"]!r}, but the '
+        'kind must be volume, thickness or width_ratio.'
       )
   return values
 
 
-def answers(entry, schema):
-  """Whether a measure answers attributes of the schema, so that they can be compared.
+def has_request(entry: Mapping[str, Any], schema: Schema) -> bool:
+  """Whether a measure has an attribute in the schema that it can be compared with.
 
-  A measure without `attributes` is compared where the truth is known, on phantoms.
+  A measure without `attributes` is compared with the truth only, on phantoms.
   """
   names = entry.get('attributes', ())
   return bool(len(names)) and all(name in schema.names for name in names)
 
 
-def requested(entry, schema, vectors):
-  """The value that a measure should have: (n,k) encoded attributes -> (n,).
+def requested(
+  entry: Mapping[str, Any], schema: Schema, vectors: np.ndarray
+) -> np.ndarray:
+  """The requested value of a measure: (n,k) encoded attributes -> (n,), NaN if unknown.
 
-  `attributes` names one attribute, or one a category of the attribute `by` (the LV
-  volume is LVESV or LVEDV, by ESED).
+  `attributes` names one attribute, or one for each category of the attribute `by` (the
+  LV volume is LVESV or LVEDV, depending on ESED).
   """
   decoded = [schema.decode(vector) for vector in vectors]
   chosen = []
@@ -203,7 +249,7 @@ def requested(entry, schema, vectors):
   return np.asarray(chosen)
 
 
-def classes_of(labels, label_values):
+def classes_of(labels: np.ndarray, label_values: Sequence[int]) -> np.ndarray:
   """Label values of a data set -> class indices int32; a value not listed is 0."""
   table = np.zeros(256, np.int32)
   for index, value in enumerate(label_values):

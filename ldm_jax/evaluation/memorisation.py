@@ -1,35 +1,38 @@
-"""Did the generator copy its training set? Nearest neighbours, train against held-out.
+"""Test for copies of the training set, by nearest neighbours in features (n, f).
 
-Rows are features, or flattened voxels, of one space: (n, f). A generator that learned
-the population puts its samples as near to training as to held-out patients; one that
-copied puts them nearer to training. All figures look at the training set, so where
-that is private they are internal: not covered by the privacy guarantee.
+Samples of a generator that learned the population are as near to training patients as
+to held-out ones; samples of one that copied are nearer to training patients. All
+figures use the training set, so where that is private they are internal: not covered by
+the privacy guarantee.
 
 [Meehan20] Meehan et al., A three-sample hypothesis test, AISTATS 2020.
 [Mann47] Mann, Whitney, Ann. Math. Statist. 18, 1947 (area under the ROC curve).
 """
 
+from typing import Any
+
 import numpy as np
 
 from ldm_jax.evaluation import intervals
+from ldm_jax.types import Array
 
 
 def memorisation(
-  train,
-  held_out,
-  synthetic,
-  groups_train=None,
-  groups_held_out=None,
-  quantile=0.05,
-  max_flagged=20,
-):
+  train: Array,
+  held_out: Array,
+  synthetic: Array,
+  groups_train: Array | None = None,
+  groups_held_out: Array | None = None,
+  quantile: float = 0.05,
+  max_flagged: int = 20,
+) -> dict[str, Any]:
   """Three-sample test of copying: (n, f), (m, f), (s, f) -> dict. [Meehan20]
 
   Args:
-    train: rows of the patients the generator was fitted to.
-    held_out: rows of patients it never saw, from the same population.
+    train: rows of the patients that the generator was trained on.
+    held_out: rows of other patients of the same population.
     synthetic: rows of its samples.
-    groups_train: (n,) patients; a patient counts once, by its nearest volume.
+    groups_train: (n,) patients; each counts once, by the nearest of its volumes.
     groups_held_out: (m,) likewise.
     quantile: of the held-out-to-train distances, below which a sample is flagged.
     max_flagged: longest list of flagged pairs.
@@ -96,7 +99,9 @@ def memorisation(
   }
 
 
-def nearest(queries, references, chunk=256):
+def nearest(
+  queries: Array, references: Array, chunk: int = 256
+) -> tuple[np.ndarray, np.ndarray]:
   """Euclidean nearest neighbours: (n, f), (m, f) -> distances (n,), indices (n,)."""
   queries = np.asarray(queries, np.float64).reshape(len(queries), -1)
   references = np.asarray(references, np.float64).reshape(len(references), -1)
@@ -107,15 +112,15 @@ def nearest(queries, references, chunk=256):
   for start in range(0, len(queries), chunk):
     part = slice(start, start + chunk)
     indices[part] = (lengths - 2 * queries[part] @ references.T).argmin(axis=1)
-  # The winner's distance is taken from the difference: the expanded square loses
-  # half the digits exactly where they matter, at copies.
+  # The distance is computed again from the difference, because the expanded square
+  # loses half of the digits for small distances, which copies have.
   distances = np.array(
     [np.linalg.norm(q - references[i]) for q, i in zip(queries, indices, strict=True)]
   )
   return distances, indices
 
 
-def area_under_curve(positive, negative):
+def area_under_curve(positive: Array, negative: Array) -> float:
   """P(positive > negative) + P(equal) / 2: (n,), (m,) -> float. [Mann47]"""
   negative = np.sort(np.asarray(negative))
   below = np.searchsorted(negative, positive, side='left')
@@ -136,14 +141,14 @@ def _checked(**sets):
     array = array.reshape(len(array), -1) if array.ndim > 2 else array
     if array.ndim != 2 or not len(array) or not np.isfinite(array).all():
       raise ValueError(
-        f'{name} came with shape {np.shape(rows)} or non-finite values; at least one '
-        'row of finite features is required; check the volumes it comes from'
+        f'Expected at least one row of finite features for {name}, got the shape '
+        f'{np.shape(rows)} or non-finite values; check the volumes it comes from.'
       )
     arrays[name] = array
   widths = {name: array.shape[1] for name, array in arrays.items()}
   if len(set(widths.values())) != 1:
     raise ValueError(
-      f'rows of widths {widths} came; one width is required; compute all sets with '
-      'the same feature network'
+      f'Expected rows of one width, got {widths}; compute all sets with the same '
+      'feature network.'
     )
   return arrays.values()

@@ -27,7 +27,7 @@ from ldm_jax.pipeline import private_budget, private_releases
 from ldm_jax.pipeline.run import Run
 from ldm_jax.privacy import releases
 from ldm_jax.report import plots
-from ldm_jax.synthesis.drift_probe import Asked
+from ldm_jax.synthesis.drift_probe import Probe
 from ldm_jax.training import checkpoint, drift_setting, patients
 from ldm_jax.types import Shape
 
@@ -83,11 +83,11 @@ def _search(run):
   print(f'adapt: drift {np.round(value, 4).tolist()} by {section.search}')
 
 
-def network(run: Run) -> Asked:
+def network(run: Run) -> Probe:
   """The pre-trained network of a run, ready to be asked about drifts."""
   run.require('diffusion')
   params = checkpoint.load_params(run.work.checkpoints('diffusion'))
-  return Asked(run.config, run.denoiser, params, run.key('drift'))
+  return Probe(run.config, run.denoiser, params, run.key('drift'))
 
 
 def cohort(run: Run, split: Split) -> Cohort:
@@ -97,7 +97,7 @@ def cohort(run: Run, split: Split) -> Cohort:
   return latents, conditions, examples, split.patient_names
 
 
-def grid(asked: Asked, target: Cohort) -> dict[str, Any]:
+def grid(asked: Probe, target: Cohort) -> dict[str, Any]:
   """The drift of least distance: of sampling alone, or of training where it trains."""
   latents, conditions, _, _ = target
   section = asked.config.adapt.drift
@@ -109,7 +109,7 @@ def grid(asked: Asked, target: Cohort) -> dict[str, Any]:
   return {'value': section.grid[best], 'grid': list(section.grid), **scores}
 
 
-def closed_form(asked: Asked, target: Cohort) -> dict[str, Any]:
+def closed_form(asked: Probe, target: Cohort) -> dict[str, Any]:
   """The drift per channel between the latent means of model and target."""
   latents, conditions, examples, _ = target
   means = releases.latent_means(examples['z'], examples['present'])
@@ -117,7 +117,7 @@ def closed_form(asked: Asked, target: Cohort) -> dict[str, Any]:
 
 
 def solve(
-  asked: Asked, shape: Shape, conditions: np.ndarray, target_mean: np.ndarray
+  asked: Probe, shape: Shape, conditions: np.ndarray, target_mean: np.ndarray
 ) -> dict[str, Any]:
   """`shift.closed_form` of the network, asked with these conditions."""
   model_mean, gain = asked.movement(shape, conditions)
@@ -130,7 +130,7 @@ def solve(
   }
 
 
-def loss(asked: Asked, target: Cohort) -> dict[str, Any]:
+def loss(asked: Probe, target: Cohort) -> dict[str, Any]:
   """The drift whose starting point has the least denoising loss on the target."""
   values = list(asked.config.adapt.drift.grid)
   differences = releases.loss_parts(asked.losses(target[3], target[2]), values)
@@ -151,7 +151,7 @@ SEARCHES = {'grid': grid, 'closed_form': closed_form, 'loss': loss}
 
 
 def vectors(
-  asked: Asked, examples: Mapping[str, np.ndarray], names: Sequence[str]
+  asked: Probe, examples: Mapping[str, np.ndarray], names: Sequence[str]
 ) -> np.ndarray:
   """One vector a patient, (p,m), that the private searches clip and sum."""
   section = asked.config.adapt.drift

@@ -10,15 +10,13 @@ checkpoints/encode, latent_statistics.json of the public ones and reconstruction
 import zlib
 from collections.abc import Callable
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from ldm_jax.data.batching import chunks
 from ldm_jax.data.store import latents as stored_latents
 from ldm_jax.data.store.split import Split
 from ldm_jax.pipeline.run import Run
-from ldm_jax.training import encoding, networks
+from ldm_jax.training import encoding
 from ldm_jax.types import Array
 from ldm_jax.workfolder import progress_bar
 
@@ -39,7 +37,9 @@ def encode(run: Run, split: Split, tag: str) -> np.ndarray:
   kept = {kind: stored_latents.read(store, split, tag, kind) for kind in kinds}
   if all(latents is not None for latents in kept.values()):
     return np.asarray(kept['mean'])
-  encoder = _posterior(run) if config.encode.logvar else run.encoder[0]
+  encoder = (
+    run.autoencoder.posterior if config.encode.logvar else run.autoencoder.encode
+  )
   with progress_bar(f'encode {split.name}', len(split), 'volume') as advance:
     found = encoding.encode_split(
       encoder, split, config.autoencoder.batch_size, advance
@@ -73,7 +73,7 @@ def with_copies(
     for copy in range(num_copies):
       rows = chunks(np.arange(len(split)), run.config.autoencoder.batch_size)
       for indices, real in rows:
-        z = run.normalise(run.encoder[0](volumes_of(indices, copy)))
+        z = run.normalise(run.autoencoder.encode(volumes_of(indices, copy)))
         found.append(z[real])
         advance(copy * len(split) + int(indices[real][-1]) + 1)
   return np.concatenate(found)
@@ -105,20 +105,3 @@ def redraw(run: Run, split: Split) -> Callable[[Array, np.ndarray, int], Array]:
     return z + std[indices % len(std)] * noise
 
   return draw
-
-
-def _posterior(run):
-  """Jitted x (b,d,h,w,1) -> mean and log variance side by side, (b,...,2c)."""
-  module, params = networks.autoencoder(run.config.autoencoder), run.encoder[1]
-  if not module.is_gaussian:
-    raise ValueError(
-      'encode.logvar is set, but neither a codebook nor a wavelet has a posterior '
-      'variance. Set config.encode.logvar=False.'
-    )
-
-  @jax.jit
-  def posterior(x):
-    mean, std = module.apply({'params': params}, x, method='encode')
-    return jnp.concatenate([mean, 2 * jnp.log(std)], -1)
-
-  return posterior

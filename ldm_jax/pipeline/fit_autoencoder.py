@@ -111,13 +111,11 @@ def report(
     statistics: `training.autoencoder_loss.latent_statistics` of them.
   """
   config, work = run.config, run.work
-  module = networks.autoencoder(config.autoencoder)
-  params = {'params': checkpoint.load_params(work.checkpoints('autoencoder'))}
-  decode = jax.jit(lambda z: module.apply(params, z, method='decode'))
+  module, params = run.autoencoder.module, {'params': run.autoencoder.params}
   num = min(NUM_MEASURED, len(split))
   x = split.volumes(np.arange(num))
   x_hat = encoding.apply_in_batches(
-    decode, np.asarray(latents[:num]), config.autoencoder.batch_size
+    run.autoencoder.decode, np.asarray(latents[:num]), config.autoencoder.batch_size
   )
   figures = {
     'reconstruction': assess.reconstruction(x, x_hat, split.patients[:num]),

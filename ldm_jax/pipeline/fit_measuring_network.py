@@ -6,7 +6,7 @@ from ldm_jax.config.parsing import digest, to_plain
 from ldm_jax.data.store.split import Split
 from ldm_jax.evaluation import measuring_network
 from ldm_jax.pipeline.run import Run
-from ldm_jax.training import checkpoint, networks
+from ldm_jax.training import networks
 
 
 def check(found: Mapping[str, Split]) -> None:
@@ -24,7 +24,7 @@ def check(found: Mapping[str, Split]) -> None:
 
 def network(
   run: Run,
-) -> measuring_network.Measurer | measuring_network.LatentFeatures:
+) -> measuring_network.MeasuringNetwork | measuring_network.PooledLatents:
   """The measuring network, learned once from public volumes and stored.
 
   Without labels the encoder of the trained system takes its place.
@@ -32,8 +32,7 @@ def network(
   config, found = run.config, run.splits
   split = found.get('measuring', found.get('public'))
   if split is None or not split.is_labelled:
-    weights = checkpoint.load_params(run.work.checkpoints('autoencoder'))
-    return measuring_network.LatentFeatures(run.system.encode, weights)
+    return measuring_network.PooledLatents(run.system.encode, run.autoencoder.params)
   module = networks.segmenter(config)
   section = config.evaluate.segmenter
   mark = digest(
@@ -55,4 +54,4 @@ def network(
     )
 
   params = run.learned_once('measurement', mark, learn)
-  return measuring_network.Measurer(module, params)
+  return measuring_network.MeasuringNetwork(module, params)

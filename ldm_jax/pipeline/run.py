@@ -3,7 +3,7 @@
 config, work              settings; the work folder
 spec, prepared, splits    preprocessing; the prepared cohorts
 latents, conditions       what a network learns from
-encoder, denoiser, system networks, untrained or trained
+autoencoder, denoiser, system  networks, untrained or trained
 ledger                    of the private cohort
 mesh, key, schedule       devices, public random keys, noise levels
 """
@@ -188,13 +188,9 @@ class Run:
   # Latents
 
   @functools.cached_property
-  def encoder(self) -> tuple[Callable[[np.ndarray], jax.Array], PyTree]:
-    """(jitted x (b,d,h,w,1) -> posterior mean (b,...,c), parameters) as trained."""
-    params = checkpoint.load_params(self.work.checkpoints('autoencoder'))
-    module = networks.autoencoder(self.config.autoencoder)
-    return jax.jit(
-      lambda x: module.apply({'params': params}, x, method='encode')[0]
-    ), params
+  def autoencoder(self) -> encoding.TrainedAutoencoder:
+    """The autoencoder as trained."""
+    return encoding.trained_autoencoder(self.config, self.work)
 
   @functools.cached_property
   def statistics(self) -> dict[str, list[float]]:
@@ -241,7 +237,7 @@ class Run:
     )
 
   @functools.cached_property
-  def system(self) -> trained_system.Trained:
+  def system(self) -> trained_system.System:
     """The trained system that samples and edits.
 
     Raises:

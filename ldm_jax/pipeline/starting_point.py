@@ -160,13 +160,11 @@ def class_samples(
 
 def _generated(run, params, latent_shape, conditions):
   section = run.config.adapt.prior
-  sampler = generate.make_sampler(
-    lambda params, *inputs: run.denoiser.apply({'params': params}, *inputs),
-    run.schedule,
+  sampler = generate.sampler_of(
+    run.config,
+    section,
+    networks.applied(run.denoiser),
     latent_shape,
-    num_steps=section.steps,
-    prediction=run.config.diffusion.prediction,
-    guidance=section.guidance,
     # With several processes each draws all: the same numbers, and none waits.
     mesh=run.mesh if jax.process_count() == 1 else None,
   )

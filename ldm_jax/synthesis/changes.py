@@ -1,4 +1,4 @@
-"""What a counterfactual asks for: text such as `sex=other` -> changed attributes."""
+"""Reads `counterfactual.set`: text such as `age=+10` -> changed attributes (k,)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,15 +7,15 @@ import numpy as np
 
 from ldm_jax.data.cohorts.attributes import Schema, is_missing
 
-# What data sets call the category of the healthy; one word may stand for another.
+# Names of the healthy category in various data sets; `healthy` stands for any of them.
 HEALTHY = ('healthy', 'normal', 'control', 'cn', 'hc', 'nor')
 
 
 def in_turn(changes: Mapping[str, Any], number: int) -> dict:
-  """The changes of patient `number`: of '+5|+10|+20' patients take one each, in turn.
+  """The changes for patient `number`: of '+5|+10|+20', each patient gets one in turn.
 
-  Requests that differ are what shows whether a change follows its request. A patient is
-  one observation: if each of his scans took another, their mean would say nothing.
+  Whether a change follows its request can only be seen with requests that differ. All
+  scans of a patient get the same request, because their results are averaged.
   """
   found = {}
   for name, value in changes.items():
@@ -32,7 +32,7 @@ def parse_changes(
   '+10' or '-5' is relative to the source, a number or '42' absolute ('=-5' for a
   negative one), a categorical attribute takes a category's name in any case (`healthy`
   is CN, NOR, ... where that is a category), None means unknown.
-  What is not named stays bit for bit.
+  Attributes that are not named stay bit-identical.
 
   Raises:
     ValueError: unknown attribute, unknown category, a relative change of a category or
@@ -41,7 +41,8 @@ def parse_changes(
   changed = np.array(attributes, np.float32)
   if changed.shape != (len(schema),):
     raise ValueError(
-      f'Attributes of shape {changed.shape} came; required is ({len(schema)},).'
+      f'Expected attributes of shape ({len(schema)},), got {changed.shape}; encode '
+      'them with the schema of the model.'
     )
   unknown = [name for name in changes if name not in schema.names]
   if unknown:
@@ -76,7 +77,7 @@ def _apply_change(attribute, code, value):
     )
   else:
     new = code + 2 * _step(attribute, text) / (attribute.high - attribute.low)
-  # A float32 code carries a rounding of 1e-7, which is no reason to refuse.
+  # Float32 codes are rounded by about 1e-7, which must not put a value out of range.
   if attribute.kind == 'continuous' and abs(new) > 1 + 1e-5:
     raise ValueError(
       f'{attribute.name} = {text} leads to {attribute.decode(new):g}, outside its '
@@ -87,7 +88,7 @@ def _apply_change(attribute, code, value):
 
 
 def _healthy(attribute, text):
-  """The category that text means, where data sets name health differently."""
+  """The category that a text means: in any case, and with the names of HEALTHY."""
   if attribute.kind != 'categorical' or text in map(str, attribute.categories):
     return text
   names = {str(category).lower(): str(category) for category in attribute.categories}
@@ -98,14 +99,14 @@ def _healthy(attribute, text):
 
 
 def _step(attribute, text):
-  """Reads the number of a relative change, naming the attribute when it is none."""
+  """Reads the number of a relative change; the error names the attribute."""
   try:
     number = float(text)
   except ValueError:
     number = np.nan
   if not np.isfinite(number):
     raise ValueError(
-      f'{attribute.name} cannot change by {text!r}: a number such as +10 is required. '
+      f'{attribute.name} cannot change by {text!r}: expected a number such as +10. '
       'Change counterfactual.set.'
     )
   return number

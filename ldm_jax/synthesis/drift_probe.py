@@ -1,17 +1,16 @@
-"""The pre-trained network, asked about drifts before it is trained any further.
+"""How the pre-trained network behaves under a drift, for the search before `adapt`.
 
-Latents (n,...,c) are normalised, conditions (n,k) encoded attributes and text. Each
-question about a grid or a set of drifts is one compiled call.
+`Probe` measures distances, latent means and losses over a grid of drifts; the functions
+below it are the loss and the short fine-tuning that it uses. Every quantity is a
+function of a traced drift value, so that `diffusion.shift.over` compiles a whole grid
+as one program.
 
-Losses and short trainings of a network, for the search for a drift before `adapt`.
-
-Everything is a function of a traced drift value, so that `diffusion.shift.over` can
-compile a whole grid as one program. Latents z (b,...,c), conditions (b,k), keys (b,).
+Latents (n,...,c) are normalised, conditions (n,k) encoded attributes and text.
 """
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import flax.linen as nn
 import jax
@@ -23,69 +22,65 @@ from ldm_jax.data.batching import epoch_batch
 from ldm_jax.diffusion import shift
 from ldm_jax.synthesis import generate
 from ldm_jax.training import denoising_loss, drift_setting, networks, patients, state
-from ldm_jax.types import Array, Config, PyTree
+from ldm_jax.types import Array, Config, PyTree, Shape
 
-AT_ONCE = 4  # drifts that are sampled as one batch
+BATCHED_DRIFTS = 4  # drifts that are sampled as one batch
 
 
 @dataclasses.dataclass(frozen=True)
-class Asked:
-  """A network and the config of the run: `adapt.drift`, `sample`, `diffusion`.
+class Probe:
+  """A network, and the config that says how to sample and fine-tune it.
 
   Attributes:
-    config: of the run.
+    config: of the run; `adapt.drift`, `sample` and `diffusion` are used.
     module: network with apply({'params'}, z_t, t, conditions, drop).
     params: its nested parameters.
     key: PRNG key of all noise drawn here; public.
   """
 
-  config: object
-  module: object
-  params: dict
+  config: Config
+  module: nn.Module
+  params: PyTree
   key: jax.Array
 
-  def sampler(self, shape):
+  def sampler(self, shape: Shape) -> Callable[..., jax.Array]:
     """(params, conditions (n,k), keys (n,), drift) -> latents (n, *shape).
 
-    As the stage `sample` draws them, but for the latents' statistics.
+    As in the stage `sample`, except that the latents stay normalised.
     """
-    section = self.config.sample
 
     def run(params, conditions, keys, value):
-      return generate.make_sampler(
-        lambda params, *inputs: self.module.apply({'params': params}, *inputs),
-        networks.schedule(self.config),
+      drift = drift_setting.at(self.config.adapt.drift, value, sampling=True)
+      return generate.sampler_of(
+        self.config,
+        self.config.sample,
+        networks.applied(self.module),
         shape,
-        num_steps=section.steps,
-        solver=section.solver,
-        eta=section.eta,
-        spacing=section.spacing,
-        guidance=section.guidance,
-        prediction=self.config.diffusion.prediction,
-        drift=drift_setting.at(self.config.adapt.drift, value, sampling=True),
+        drift=drift,
       )(params, conditions, keys)
 
     return run
 
-  def requests(self, conditions):
-    """Conditions and keys of the latents to generate: rows of these, evenly taken."""
+  def requests(self, conditions: Array) -> tuple[jax.Array, jax.Array]:
+    """Conditions (n,k), evenly spaced rows of the given ones, and keys (n,)."""
     count = self.config.adapt.drift.num_samples
     rows = np.linspace(0, len(conditions) - 1, count).round().astype(int)
     keys = generate.request_keys(self.key, np.arange(count))
     return jnp.asarray(conditions[rows]), keys
 
-  def distances(self, latents, conditions, num_steps):
-    """L1 distances (g,) over the grid, after a trial of training of so many steps.
+  def distances(self, latents: Array, conditions: Array, num_steps: int) -> np.ndarray:
+    """L1 distances (g,) of generated to given latents, over the grid of drifts.
 
-    Without a trial the untrained network is sampled with each drift: the distance of a
-    drift of sampling alone, and of where fine-tuning would start. All drifts see the
-    same noise and the same batches.
+    For each drift the network is first fine-tuned for `num_steps` steps. With 0 steps
+    the pre-trained network is sampled: the distance that a drift of sampling alone
+    gives, and where fine-tuning would start. All drifts use the same noise and batches.
     """
     config = self.config
     sample, (rows, keys) = self.sampler(latents.shape[1:]), self.requests(conditions)
     size = min(config.adapt.batch_size, len(latents))
-    chosen = [epoch_batch(len(latents), size, config.seed, i) for i in range(num_steps)]
-    chosen = np.asarray(chosen, int).reshape(num_steps, size)
+    rows_of = lambda step: epoch_batch(len(latents), size, config.seed, step)
+    chosen = np.asarray([rows_of(step) for step in range(num_steps)], int)
+    chosen = chosen.reshape(num_steps, size)
     batches = {'z': latents[chosen], 'attributes': conditions[chosen]}
     drawn = jax.random.split(jax.random.fold_in(self.key, 1), (num_steps, size))
 
@@ -97,32 +92,32 @@ class Asked:
           tuned = fine_tuned(config, self.module, params, batches, drawn, value)
         return shift.l1_distance(sample(tuned, rows, keys, value), target)
 
-      # Samples of several drifts are one batch of a network; tuned networks are none.
-      return shift.over(distance, grid, 1 if num_steps else AT_ONCE)
+      # One network can sample several drifts as one batch; fine-tuned ones differ.
+      return shift.over(distance, grid, 1 if num_steps else BATCHED_DRIFTS)
 
     grid = np.asarray(config.adapt.drift.grid, np.float32)
     found = search(self.params, latents, batches, drawn, rows, keys, grid)
     return np.asarray(found, float)
 
-  def movement(self, shape, conditions):
-    """(latent mean (c,) of the network's samples, gain (c,c) of a drift upon it)."""
+  def movement(self, shape: Shape, conditions: Array) -> tuple[np.ndarray, np.ndarray]:
+    """Latent mean (c,) of the network's samples, and its gain (c,c) by a drift."""
     size = max(map(abs, self.config.adapt.drift.grid))
     sample, (rows, keys) = self.sampler(shape), self.requests(conditions)
 
     @jax.jit
     def means(params, rows, keys, values):
       mean = lambda value: shift.channel_mean(sample(params, rows, keys, value))
-      return shift.over(mean, values, AT_ONCE)
+      return shift.over(mean, values, BATCHED_DRIFTS)
 
     values = shift.probes(shape[-1], size).astype(np.float32)
     found = np.asarray(means(self.params, rows, keys, values), float)
     return shift.gains(found, size)
 
-  def losses(self, names, examples):
+  def losses(self, names: Sequence[str], examples: Mapping[str, Array]) -> np.ndarray:
     """Denoising losses (p,g) of patients over the grid.
 
-    The draws of a patient follow from the patient's name: whoever else takes part
-    changes nothing, which the sensitivity of `private_loss` relies on.
+    A patient's draws depend on the patient's name only, not on the other patients. The
+    sensitivity of `private_loss` relies on this.
 
     Args:
       names: (p,) of the patients.
@@ -167,10 +162,10 @@ def mean_losses(
 ) -> jax.Array:
   """(p,) denoising losses of patients under the untrained network with a drift value.
 
-  A patient's loss is the mean over his or her volumes and over `adapt.drift.num_draws`
-  draws of (t, noise) for each, as in training. The draws follow from the patient's key
-  alone. All values of a grid use the same draws, so that differences are due to the
-  drift, and no patient's loss depends on another patient.
+  A patient's loss is the mean over the patient's volumes and over
+  `adapt.drift.num_draws` draws of (t, noise) for each, as in training. The draws depend
+  on the patient's key only. All values of a grid use the same draws, so that
+  differences are due to the drift, and no patient's loss depends on another patient.
 
   Args:
     config, module, value: of the run, its denoiser, and the drift value.

@@ -1,10 +1,9 @@
-"""What would this scan look like if an attribute were different?
+"""Counterfactual of a scan: what it would look like with other attributes.
 
-Abduction: an editor (`editors.registry`) finds the noise of the source latent under its
-own attributes. Action: the changed attributes. Prediction: sampling from that noise.
-The
-detail that the autoencoder drops is restored: an intervention that changes nothing
-returns the source. Shapes as in `generate`.
+Three steps: an editor (`editors.registry`) finds the noise of the source latent under
+the source's own attributes (abduction), the attributes are changed (action), and the
+result is sampled from that noise (prediction). The detail that the autoencoder loses is
+added back, so that a null intervention returns the source. Shapes as in `generate`.
 """
 
 from collections.abc import Callable
@@ -15,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ldm_jax.data.batching import chunks
+from ldm_jax.synthesis.system import System
+from ldm_jax.types import Array, Shape
 
 
 class Counterfactual(NamedTuple):
@@ -27,32 +28,33 @@ class Counterfactual(NamedTuple):
 
 def counterfactual(
   edit: Callable,
-  encode: Callable,
-  decode: Callable,
-  params,
-  x,
-  attributes,
-  new_attributes,
+  system: System,
+  x: Array,
+  attributes: Array,
+  new_attributes: Array,
   *,
-  keep=None,
+  keep: Array | None = None,
   keep_detail: bool = True,
 ) -> Counterfactual:
   """Returns the counterfactual of volumes x (b, d, h, w, 1) in [0, 1].
 
   Args:
     edit: an editor of `editors.registry`.
-    encode: x -> z, the mean of the autoencoder's posterior.
-    decode: z -> x.
-    params: of the denoiser.
+    system: its encode, decode and params are used.
+    x: source volumes.
     attributes, new_attributes: (b, k), of the source and as requested.
     keep: bool, shape of x, true where the source must stay voxel for voxel.
     keep_detail: add x - decode(encode(x)) back, so that only the change is new.
+
+  Raises:
+    ValueError: a mask that does not divide into latent cells; what the editor refuses.
   """
   x = jnp.asarray(x, jnp.float32)
-  z = encode(x)
-  reconstruction = decode(z)
+  z = system.encode(x)
+  reconstruction = system.decode(z)
   latent_keep = None if keep is None else shrink_keep(keep, z.shape)
-  volume = decode(edit(params, z, attributes, new_attributes, latent_keep))
+  z_cf = edit(system.params, z, attributes, new_attributes, latent_keep)
+  volume = system.decode(z_cf)
   if keep_detail:
     volume = x + (volume - reconstruction)
   volume = jnp.clip(volume, 0, 1)
@@ -64,14 +66,12 @@ def counterfactual(
 def in_batches(
   batch_size: int,
   edit: Callable,
-  encode: Callable,
-  decode: Callable,
-  params,
-  x,
-  attributes,
-  new_attributes,
+  system: System,
+  x: np.ndarray,
+  attributes: np.ndarray,
+  new_attributes: np.ndarray,
   *,
-  keep=None,
+  keep: np.ndarray | None = None,
   keep_detail: bool = True,
 ) -> Counterfactual:
   """As `counterfactual`, at most `batch_size` volumes at once; one compilation."""
@@ -79,9 +79,7 @@ def in_batches(
   for indices, real in chunks(np.arange(len(x)), batch_size):
     result = counterfactual(
       edit,
-      encode,
-      decode,
-      params,
+      system,
       x[indices],
       attributes[indices],
       new_attributes[indices],
@@ -92,13 +90,13 @@ def in_batches(
   return Counterfactual(*map(np.concatenate, zip(*found, strict=True)))
 
 
-def shrink_keep(keep, latent_shape) -> jax.Array:
+def shrink_keep(keep: Array, latent_shape: Shape) -> jax.Array:
   """Brings a mask (b, d, h, w, 1) to latent resolution (b, d', h', w', 1).
 
-  A latent cell is kept only where all voxels under it are kept.
+  A latent cell is kept only where all of its voxels are kept.
 
   Raises:
-    ValueError: a mask whose axes are no multiples of the latent's.
+    ValueError: a mask whose axes are not multiples of the latent's.
   """
   keep = jnp.asarray(keep, bool)
   spatial, latent = keep.shape[1:-1], tuple(latent_shape[1:-1])

@@ -1,24 +1,31 @@
-"""What is asked of the generator: attribute values of volumes that do not exist.
+"""Requests: the attribute values of the volumes to generate, and as rows of a table.
 
 Requests come from public knowledge only: the schema's ranges, a documented population,
 the user's own table, or a prior of the private cohort's attributes that was released
-with noise. Rows of the public cohort are requests only when asked for, since the table
-of samples then shows real people's values; rows of other cohorts never are.
-
-Requested attributes as rows of a table.
+with noise. Rows of the public cohort are used only if the config says so, because the
+table of samples then shows values of real people. Rows of other cohorts are never used.
 """
+
+from __future__ import annotations
 
 import csv
 import pathlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ldm_jax.data import cohorts_of_config
+from ldm_jax.data.cohorts.attributes import Schema
 from ldm_jax.privacy import marginals
+from ldm_jax.types import Config
 
-# What `private_releases` keeps of the attributes' release, in the work folder.
+if TYPE_CHECKING:
+  from ldm_jax.data.store.split import Split
+
+# Where `private_releases` stores the release of the attributes, in the work folder.
 PRIOR = ('store', 'release-attributes.json')
-# The column of samples.csv that tells where a row's values come from.
+# The column of samples.csv that says where a row's values come from.
 COLUMN = 'requests'
 ORIGINS = {
   'uniform': 'uniform within the ranges of the schema; values of nobody',
@@ -28,7 +35,7 @@ ORIGINS = {
 }
 
 
-def origin(config):
+def origin(config: Config | Mapping[str, Any]) -> str:
   """One sentence on whose attribute values the requests of a config are.
 
   Args:
@@ -40,7 +47,12 @@ def origin(config):
   return f'table {pathlib.Path(name).name}: attribute values as they were given'
 
 
-def draw(config, schema, public, prior=None):
+def draw(
+  config: Config,
+  schema: Schema,
+  public: Split | None,
+  prior: Mapping[str, Any] | None = None,
+) -> np.ndarray:
   """Returns `config.sample.num` encoded requests, (n, k) float32.
 
   Args:
@@ -50,8 +62,8 @@ def draw(config, schema, public, prior=None):
     prior: of `privacy.marginals`, or None where the run has not released one.
 
   Raises:
-    ValueError: if the named source of requests is not there, or a table lacks
-      attributes.
+    ValueError: if the named source of requests does not exist, or a table has none of
+      the attributes.
   """
   num, name = config.sample.num, config.sample.requests
   if name == 'uniform':
@@ -60,7 +72,7 @@ def draw(config, schema, public, prior=None):
     rows = cohorts_of_config.population(config.data, num, config.seed)
     found = np.stack([schema.encode(row) for row in rows])
     known = [any(attribute.name in row for row in rows) for attribute in schema]
-    # What the population does not know is drawn as if nothing were documented.
+    # Attributes that the population does not document are drawn uniformly.
     return np.where(known, found, _uniform(config, schema))
   if name == 'public':
     if public is None:
@@ -69,30 +81,27 @@ def draw(config, schema, public, prior=None):
         "sample.requests='uniform', or give a table of requests: "
         '--config.sample.requests=FILE.csv.'
       )
-    generator = np.random.default_rng((config.seed, 1))
-    order = np.concatenate(
-      [
-        generator.permutation(len(public.ids))
-        for _ in range(-(-num // len(public.ids)))
-      ]
-    )
-    return public.attributes[order[:num]]
+    generator, size = np.random.default_rng((config.seed, 1)), len(public.ids)
+    orders = [generator.permutation(size) for _ in range(-(-num // size))]
+    return public.attributes[np.concatenate(orders)[:num]]
   if name == 'private_prior':
     if prior is None:
       raise ValueError(
-        "sample.requests is 'private_prior', but this work folder holds no released "
-        'prior: the stage adapt makes it. Run --stages=adapt,sample.'
+        "sample.requests is 'private_prior', but this work folder has no released "
+        'prior, which the stage adapt makes. Run --stages=adapt,sample.'
       )
     return marginals.draw(prior, schema, num, np.random.default_rng((config.seed, 2)))
   return _from_table(pathlib.Path(name), schema, num)
 
 
-def check_not_copied(config, vectors, splits):
+def check_not_copied(
+  config: Config, vectors: np.ndarray, splits: Mapping[str, Split]
+) -> None:
   """Finds records of patients who are not public in a table of requests.
 
-  samples.csv and the report show every request, so that a table made from the private
-  cohort would publish its rows. Requests that name fewer than two continuous attributes
-  are passed over: an age and a sex agree by chance.
+  samples.csv and the report show every request, so a table made from the private cohort
+  would publish its rows. Requests with fewer than two continuous attributes are not
+  checked, because an age and a sex agree by chance.
 
   Args:
     config: the run's config.
@@ -100,8 +109,8 @@ def check_not_copied(config, vectors, splits):
     splits: name -> data.store.Split of the prepared cohorts.
 
   Raises:
-    ValueError: for a request that agrees with a record in all that it names, under
-      privacy; without privacy a warning is printed.
+    ValueError: under privacy, for a request whose attributes all equal those of a
+      record; without privacy a warning is printed.
   """
   name = config.sample.requests
   if name in ORIGINS:
@@ -132,7 +141,7 @@ def _is_record(vector, records, schema):
 
 
 def _uniform(config, schema):
-  """Every attribute by itself: anywhere in its range, any category alike."""
+  """Each attribute independently: uniform in its range or over its categories."""
   generator, num = np.random.default_rng((config.seed, 3)), config.sample.num
   columns = [
     generator.integers(len(attribute.categories), size=num)
@@ -147,21 +156,21 @@ def _from_table(path, schema, num):
   if not path.is_file():
     raise ValueError(
       f'sample.requests is {str(path)!r}, but must be uniform, population, '
-      'private_prior, public, or an existing table with one column an attribute.'
+      'private_prior, public, or an existing table with one column per attribute.'
     )
   with open(path, encoding='utf-8-sig', newline='') as file:
     delimiter = '\t' if path.suffix == '.tsv' else ','
     rows = list(csv.DictReader(file, delimiter=delimiter))
   if not rows or not set(schema.names) & set(rows[0]):
     raise ValueError(
-      f'{path} holds no request: it needs a header with some of the attributes '
+      f'{path} has no requests: it needs a header with some of the attributes '
       f'{", ".join(schema.names)} and at least one row.'
     )
   return np.stack([schema.encode(rows[i % len(rows)]) for i in range(num)])
 
 
-def row(schema, vector):
-  """{name: value as a table writes it} of encoded attributes (k,); '' for unknown."""
+def row(schema: Schema, vector: np.ndarray) -> dict[str, Any]:
+  """Encoded attributes (k,) as {name: value in a table}; '' for unknown."""
   decoded = schema.decode(vector)
   return {
     name: ''

@@ -1,56 +1,71 @@
-"""A trained system read back from its work folder: encode, denoise, decode."""
+"""A fitted system read back from its work folder: encode, denoise, decode."""
+
+from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ldm_jax.data.cohorts.attributes import Schema
 from ldm_jax.data.store import text_embeddings
-from ldm_jax.diffusion.schedules import Schedule
-from ldm_jax.synthesis.editors import pairs
-from ldm_jax.training import checkpoint, drift_setting, model_record, networks, state
+from ldm_jax.diffusion.schedules import AnySchedule
+from ldm_jax.synthesis.editors import instruct_pix2pix
+from ldm_jax.training import (
+  checkpoint,
+  drift_setting,
+  encoding,
+  model_record,
+  networks,
+  state,
+)
+from ldm_jax.types import Array, Config, PyTree, Shape
+
+if TYPE_CHECKING:
+  from ldm_jax.workfolder import WorkFolder
 
 
 @dataclasses.dataclass(frozen=True)
-class Trained:
-  """What generation and counterfactuals need; all functions are jitted.
+class System:
+  """What generation and counterfactuals need; all functions are compiled.
 
   Attributes:
     schema: attributes of a request.
     params: denoiser parameters.
     apply_denoiser: (params, z_t, t, attributes, drop) -> output; with
-      mutable=['intermediates'] also what the network sows.
+      mutable=['intermediates'] also the intermediate values that the network records.
     encode: x (b,d,h,w,1) -> posterior mean z (b,...,c).
     decode: z -> x.
     latent_shape: (...,c) of one latent.
     statistics: {'latent_mean', 'latent_std'}, each (c,), from public latents.
     schedule, prediction, drift: of the diffusion process.
-    time: `pairs.Time` of a model trained on pairs of visits, else None.
-    name: which model it is, with the start of its parameters' sha256, for people.
+    time: for a model trained on pairs of visits, else None.
+    name: of the model, with the start of its parameters' sha256; for display.
   """
 
   schema: Schema
-  params: dict
+  params: PyTree
   apply_denoiser: Callable
-  encode: Callable
-  decode: Callable
-  latent_shape: tuple
-  statistics: dict
-  schedule: Schedule
+  encode: Callable[[Array], jax.Array]
+  decode: Callable[[Array], jax.Array]
+  latent_shape: Shape
+  statistics: dict[str, Any]
+  schedule: AnySchedule
   prediction: str
-  drift: object
-  time: object = None
+  drift: Any
+  time: instruct_pix2pix.Time | None = None
   name: str = ''
 
 
-def requested_text(config):
+def requested_text(config: Config) -> np.ndarray | None:
   """Embedded text (m e,) that `sample.text` gives to all samples, or None.
 
   Raises:
-    ValueError: a file that is not there or does not fit `diffusion.text`.
+    ValueError: a file that does not exist or does not fit `diffusion.text`.
   """
   section = config.diffusion.text
   if not config.sample.text:
@@ -58,18 +73,20 @@ def requested_text(config):
   return text_embeddings.read_one(config.sample.text, section.num_tokens, section.width)
 
 
-def sampled_stage(config, work):
-  """The stage whose denoiser `sample.model` asks for: 'adapt' or 'diffusion'.
+def sampled_stage(config: Config, work: WorkFolder) -> str:
+  """The stage whose denoiser `sample.model` names: 'adapt' or 'diffusion'.
 
-  Whether there is an adapted one is what the stage `adapt` left, not whether the config
-  names a private cohort now: its scans need not be there to sample.
+  Whether a fine-tuned denoiser exists follows from what the stage `adapt` wrote, not
+  from the config's private cohort: sampling must work without its scans.
   """
   done = work.read_json('checkpoints', 'adapt', 'done.json') or {}
   is_adapted = done.get('adapted', bool(config.data.private.layout))
   return 'adapt' if config.sample.model == 'adapt' and is_adapted else 'diffusion'
 
 
-def load(config, work, schema, volume_shape):
+def load(
+  config: Config, work: WorkFolder, schema: Schema, volume_shape: Shape
+) -> System:
   """Reads the autoencoder and the denoiser that `sample.model` names.
 
   Args:
@@ -82,24 +99,19 @@ def load(config, work, schema, volume_shape):
   """
   stage = sampled_stage(config, work)
   is_adapted = stage == 'adapt'
-  autoencoder = networks.autoencoder(config.autoencoder)
-  weights = checkpoint.load_params(work.checkpoints('autoencoder'))
-  denoiser = networks.denoiser(config, schema)
+  autoencoder = encoding.trained_autoencoder(config, work)
   statistics = work.read_json('checkpoints', 'encode', 'latent_statistics.json')
-  encode = jax.jit(
-    lambda x: autoencoder.apply({'params': weights}, x, method='encode')[0]
-  )
-  z = jax.eval_shape(encode, jax.ShapeDtypeStruct((1, *volume_shape, 1), np.float32))
+  x = jax.ShapeDtypeStruct((1, *volume_shape, 1), np.float32)
   params = denoiser_params(config, work, is_adapted)
-  return Trained(
+  return System(
     schema=schema,
     params=params,
-    apply_denoiser=_with_text(denoiser, requested_text(config)),
-    encode=encode,
-    decode=jax.jit(
-      lambda z: autoencoder.apply({'params': weights}, z, method='decode')
+    apply_denoiser=_with_text(
+      networks.denoiser(config, schema), requested_text(config)
     ),
-    latent_shape=z.shape[1:],
+    encode=autoencoder.encode,
+    decode=autoencoder.decode,
+    latent_shape=jax.eval_shape(autoencoder.encode, x).shape[1:],
     statistics={
       'latent_mean': np.asarray(statistics['mean'], np.float32),
       'latent_std': np.asarray(statistics['std'], np.float32),
@@ -107,18 +119,23 @@ def load(config, work, schema, volume_shape):
     schedule=networks.schedule(config),
     prediction=config.diffusion.prediction,
     drift=drift_setting.in_sampling(config, work) if is_adapted else None,
-    time=pairs.time_of(config.adapt.pairs, schema) if is_adapted else None,
+    time=instruct_pix2pix.time_of(config.adapt.pairs, schema) if is_adapted else None,
     name=_name(config, work, stage, params),
   )
 
 
-def denoiser_params(config, work, is_adapted):
-  """The denoiser's nested parameters, those of the adapted network as chosen."""
+def denoiser_params(config: Config, work: WorkFolder, is_adapted: bool) -> PyTree:
+  """Nested parameters of the denoiser, before or after the stage `adapt`.
+
+  Of a fine-tuned network, the average that `sample.ema_decay` names.
+
+  Raises:
+    ValueError: the pre-trained network is no longer the one that was fine-tuned.
+  """
   public = work.checkpoints('diffusion')
   if not is_adapted:
     return checkpoint.load_params(public)
-  decays = config.adapt.ema_decay
-  base = {}
+  decays, base = config.adapt.ema_decay, {}
   if config.adapt.init == 'diffusion':
     base, current = checkpoint.load_params(public), work.finished('diffusion')
     done = work.read_json('checkpoints', 'adapt', 'done.json') or {}
@@ -133,15 +150,16 @@ def denoiser_params(config, work, is_adapted):
 
 
 def _name(config, work, stage, params):
-  """The model as tables, log and report call it."""
-  kept = model_record.read(work, stage) or {'name': model_record.name(config, stage)}
-  return f'{kept["name"]}, sha256 {state.parameter_hash(params)[:8]}'
+  """The model's name in tables, log and report."""
+  record = model_record.read(work, stage) or {'name': model_record.name(config, stage)}
+  return f'{record["name"]}, sha256 {state.parameter_hash(params)[:8]}'
 
 
-def _with_text(denoiser, embedded):
-  """apply_denoiser of the class, the same text behind every row of attributes.
+def _with_text(denoiser: nn.Module, embedded: np.ndarray | None) -> Callable:
+  """`System.apply_denoiser`, with the same text appended to every row of attributes.
 
-  What a pair says stands behind the text, so it needs a place even if there is none.
+  The columns of a pair of visits follow those of the text, so a network with text
+  needs the text columns (NaN) even where no text is given.
   """
   k, width = len(denoiser.num_categories), denoiser.num_conditions
 

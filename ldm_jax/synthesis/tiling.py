@@ -1,25 +1,30 @@
 """Decoding in overlapping tiles: z (b,*space,c) -> x (b,*space*f,c'), bounded memory.
 
-For volumes whose decoder activations do not fit a device. A decoder whose norms see the
-whole volume gives each tile its own statistics; overlaps are blended linearly, so that
-no seam shows, but the result is not that of the whole volume.
+For volumes whose decoder activations do not fit on a device. Overlaps are blended
+linearly, so that no seam is visible. The result is not the same as decoding the whole
+volume, because norms over space use each tile's own statistics.
 """
 
 import itertools
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from ldm_jax.types import Array
 
-def tiled(decode, tile, overlap):
-  """Turns decode into one that runs tile by tile, all of one shape, on the host.
+
+def tiled(
+  decode: Callable[[Array], Array], tile: Sequence[int | None], overlap: int
+) -> Callable[[Array], np.ndarray]:
+  """Returns a decoder that calls `decode` tile by tile, all tiles of one shape.
 
   Args:
     decode: z (b,*tile,c) -> x (b,*tile*f,c') with whole factors f per axis.
-    tile: latent voxels per axis; an axis of None, or shorter, is taken whole.
-    overlap: latent voxels that neighbouring tiles share at least.
+    tile: latent voxels per axis; None, or more than the axis has, takes the whole axis.
+    overlap: least number of latent voxels that neighbouring tiles share.
 
   Returns:
-    z (b,*space,c) -> x (b,*space*f,c') float32, in the memory of the host.
+    z (b,*space,c) -> x (b,*space*f,c') float32, in host memory.
 
   Raises:
     ValueError: a tile that is not longer than the overlap or has another number of
@@ -67,8 +72,9 @@ def _starts(length, tile, overlap):
 def _factors(size, latent_size):
   if any(n % m for n, m in zip(size, latent_size, strict=True)):
     raise ValueError(
-      f'a latent tile of {tuple(latent_size)} became {tuple(size)}: tiles need a '
-      'decoder that enlarges every axis by a whole factor; unset sample.decode_tile'
+      f'Expected a decoder that enlarges every axis by a whole factor, got '
+      f'{tuple(size)} from a latent tile of {tuple(latent_size)}; unset '
+      'sample.decode_tile.'
     )
   return [n // m for n, m in zip(size, latent_size, strict=True)]
 
@@ -83,7 +89,7 @@ def _weight(size, overlap, factors):
   return weight.astype(np.float32)
 
 
-def check(tile, overlap):
+def check(tile: Sequence[int | None], overlap: int) -> None:
   """Raises ValueError for a tile that is not longer than the overlap."""
   if overlap < 0 or any(t is not None and t <= overlap for t in tile):
     raise ValueError(

@@ -1,27 +1,42 @@
-"""True counterfactuals of phantoms, on the grid and in the window of their sources.
+"""True counterfactuals of phantoms, with the grid and intensities of their sources.
 
-Only a phantom knows what its patient would look like otherwise; for other data there
-is nothing to return.
+They exist for phantoms only, which can be rendered again with other attributes.
 """
 
+from __future__ import annotations
+
 import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ldm_jax.data import cohorts_of_config, layouts
+from ldm_jax.data.cohorts.attributes import Schema
 from ldm_jax.data.preprocessing import preprocess
+from ldm_jax.types import Config
+
+if TYPE_CHECKING:
+  from ldm_jax.data.folder_scans import Scans
+  from ldm_jax.data.store.split import Split
 
 
-def true_counterfactuals(config, split, chosen, own, new):
-  """Renders what a perfect editor would return.
+def render(
+  config: Config,
+  split: Split | Scans,
+  chosen: np.ndarray,
+  own: np.ndarray,
+  new: np.ndarray,
+) -> dict[str, Any]:
+  """Renders the volumes that a perfect editor would return.
 
-  Every attribute of the schema that the request changes is set, and what follows from
-  it by the phantom's mechanism follows: an older brain has larger ventricles. An
-  attribute that the schema names and the request leaves alone is held.
+  The attributes that the request changes are set, with their effects in the phantom's
+  causal model: an older brain has larger ventricles. Attributes of the schema that the
+  request does not change keep their values.
 
   Args:
     config: of the run.
-    split: prepared cohort, or scans of which nothing else is known.
+    split: a prepared cohort or a folder's scans, which have no truth.
     chosen: (n,) entries of the split.
     own, new: (n, k) encoded attributes, of the source and as requested.
 
@@ -30,8 +45,8 @@ def true_counterfactuals(config, split, chosen, own, new):
     the same of the sources}; {} where no truth is known.
 
   Raises:
-    ValueError: of the phantom, for values that it cannot render; a box that follows the
-      scan's content, so that source and truth would not lie in one place.
+    ValueError: values that the phantom cannot render; a crop that depends on the scan's
+      content, so that source and truth would not be aligned.
   """
   if split.name not in cohorts_of_config.NAMES:
     return {}
@@ -57,21 +72,28 @@ def true_counterfactuals(config, split, chosen, own, new):
   }
 
 
-def changed_values(schema, values, before, after):
-  """What to set: name -> value, of the encoded vectors (k,) before and after.
+def changed_values(
+  schema: Schema, values: Mapping[str, Any], before: np.ndarray, after: np.ndarray
+) -> dict[str, Any]:
+  """The values to render with, from encoded vectors (k,) before and after.
 
-  A value that stays is the record's own, not its rounded code, so that a change of
-  nothing is a change of nothing.
+  A value that does not change is taken from the record, because its code is rounded and
+  would change the phantom slightly.
+
+  Args:
+    schema: of the encoded vectors.
+    values: the record's own, by name.
+    before, after: encoded attributes (k,).
 
   Raises:
-    ValueError: an attribute that became unknown: no phantom can be of unknown age.
+    ValueError: an attribute that became unknown, which a phantom cannot render.
   """
   decoded, found = schema.decode(after), {}
   for name, old, new in zip(schema.names, before, after, strict=True):
     if np.isnan(new):
       raise ValueError(
-        f'counterfactual.set makes {name} unknown, but a phantom has a true '
-        'counterfactual for known values only. Set a value.'
+        f'counterfactual.set makes {name} unknown, but a phantom can only be rendered '
+        'with known values. Set a value.'
       )
     found[name] = values[name] if old == new else decoded[name]
   return found
@@ -80,10 +102,10 @@ def changed_values(schema, values, before, after):
 def _as_source(split, index, scan, label):
   """Preprocesses a scan exactly as entry `index` was: array in [0,1] and labels.
 
-  Both need one box and one window of intensities: the entry's, not the scan's own.
+  It uses the crop and the intensity window of the entry, not of the scan itself.
   """
   spec, record = preprocess.Spec.from_config(split.spec), split.record(index)
-  # With the whole range as window nothing saturates, and the step can be undone.
+  # With the whole range as window nothing is clipped, so the scaling can be undone.
   whole = dataclasses.replace(
     spec, centre='grid', percentiles=(0, 100), foreground=False
   )
@@ -91,8 +113,8 @@ def _as_source(split, index, scan, label):
   if not np.allclose(found.record['offset'], record['offset']):
     raise ValueError(
       f'{split.ids[index]} was cropped by data.preprocess.centre={spec.centre!r}, '
-      'which follows the content of each scan; to compare with the true counterfactual '
-      "of a phantom, data.preprocess.centre='grid' is required."
+      'which depends on the content of each scan, so its true counterfactual would not '
+      "be aligned with it. Set data.preprocess.centre='grid'."
     )
   (own_low, own_high), (low, high) = found.record['intensity'], record['intensity']
   value = found.array * np.float32(own_high - own_low) + np.float32(own_low)

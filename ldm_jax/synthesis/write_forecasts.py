@@ -1,47 +1,63 @@
 """Predicts the later visits of patients from their earlier ones, for the evidence.
 
-Whatever the editor: it is given the earlier scan and the attributes of both visits. The
-later scan is only compared with the result. Of each patient one pair, the longest.
+The editor gets the earlier scan and the attributes of both visits. The later scan is
+only compared with the result. For each patient, one pair of visits is used: the one
+with the longest gap.
 """
 
-import numpy as np
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import jax
 
 from ldm_jax import atomic
 from ldm_jax.data.store import visit_pairs
-from ldm_jax.synthesis import edit, write_counterfactuals
+from ldm_jax.synthesis.edit import in_batches
 from ldm_jax.synthesis.editors import registry
+from ldm_jax.synthesis.system import System
+from ldm_jax.synthesis.write_counterfactuals import setting_of
+from ldm_jax.types import Config
 
-# Kept so that evaluation need not read the store again.
+if TYPE_CHECKING:
+  from ldm_jax.data.store.split import Split
+  from ldm_jax.workfolder import WorkFolder
+
+# Stored so that evaluation need not read the store again.
 FORECASTS = 'forecasts.npz'
 
 
-def write_forecasts(config, work, trained, split, key=None):
+def write_forecasts(
+  config: Config,
+  work: WorkFolder,
+  system: System,
+  split: Split | None,
+  key: jax.Array | None = None,
+) -> int:
   """Predicts the later visit of at most `counterfactual.forecasts` patients.
 
   Args:
     config, work: of the run.
-    trained: synthesis.system.Trained.
+    system: fitted system that the editor uses.
     split: prepared cohort, or None.
     key: of the noise that some editors draw.
 
   Returns:
-    Number of patients; without any visits nothing is written.
+    Number of patients; without repeated visits nothing is written.
   """
-  pairs = split and longest(split, config.adapt.pairs)
-  chosen = np.arange(len(pairs.years) if pairs else 0)[
-    : config.counterfactual.forecasts
-  ]
-  if not len(chosen):
+  section = config.counterfactual
+  if split is None or not section.forecasts:
     return 0
-  earlier, later = pairs.earlier[chosen], pairs.later[chosen]
-  x, section = split.volumes(earlier), config.counterfactual
-  setting = write_counterfactuals.setting_of(config, trained, key)
-  result = edit.in_batches(
+  found = longest(split, config.adapt.pairs)
+  if not len(found.years):
+    return 0
+  earlier, later, years = (column[: section.forecasts] for column in found)
+  x = split.volumes(earlier)
+  setting = setting_of(config, system, key)
+  result = in_batches(
     config.sample.batch_size,
     registry.make(section.editor, setting, **section[section.editor]),
-    trained.encode,
-    trained.decode,
-    trained.params,
+    system,
     x,
     split.attributes[earlier],
     split.attributes[later],
@@ -52,17 +68,22 @@ def write_forecasts(config, work, trained, split, key=None):
     earlier=x,
     predicted=result.volume,
     later=split.volumes(later),
-    years=pairs.years[chosen],
+    years=years,
     patients=[split.patients[index] for index in earlier],
     cohort=split.name,
   )
-  return len(chosen)
+  return len(earlier)
 
 
-def longest(split, section):
-  """Each patient's pair of the longest gap within the limits of `adapt.pairs`."""
+def longest(split: Split, section: Config) -> visit_pairs.EntryPairs:
+  """Each patient's pair of visits with the longest gap, within `adapt.pairs`' limits.
+
+  Args:
+    split: prepared cohort.
+    section: config.adapt.pairs; its min_years and max_years are used.
+  """
   found = visit_pairs.entry_pairs(split, section.min_years, section.max_years)
-  best = {}
+  best: dict[str, int] = {}
   for number, index in enumerate(found.earlier):
     patient = split.patients[index]
     if patient not in best or found.years[number] > found.years[best[patient]]:

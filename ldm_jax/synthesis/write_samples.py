@@ -1,25 +1,45 @@
 """Writes samples/: NIfTI volumes with true affines, and the table of requests."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import jax
 import numpy as np
 
 from ldm_jax import atomic
 from ldm_jax.data.readers import volume
 from ldm_jax.synthesis import generate, requests, tiling
 from ldm_jax.synthesis.requests import row
+from ldm_jax.synthesis.system import System
 from ldm_jax.training.mesh import make_mesh
+from ldm_jax.types import Array, Config, Progress
 from ldm_jax.workfolder import progress_bar
 
-# Arrays kept beside the latents, so that evaluation and report need not read NIfTI.
+if TYPE_CHECKING:
+  from ldm_jax.data.store.split import Split
+  from ldm_jax.workfolder import WorkFolder
+
+# Arrays stored beside the latents, so that evaluation and report need not read NIfTI.
 SAMPLES = 'samples.npz'
 SWEEPS = 'sweeps.npz'
+SWEPT = 0.7  # a sweep covers this share of an attribute's range, around its middle
 
 
-def write_samples(config, work, trained, public, affine, key):
+def write_samples(
+  config: Config,
+  work: WorkFolder,
+  system: System,
+  public: Split | None,
+  affine: np.ndarray,
+  key: jax.Array,
+) -> dict[str, Any]:
   """Generates the requested volumes and writes them with their requests.
 
   Args:
     config, work: of the run.
-    trained: synthesis.system.Trained.
+    system: fitted system to draw from.
     public: prepared public split, or None.
     affine: (4,4) of the preprocessed grid.
     key: base key of the sampling noise.
@@ -28,84 +48,88 @@ def write_samples(config, work, trained, public, affine, key):
     Summary dict for the stage.
   """
   released = work.read_json(*requests.PRIOR) or {}
-  vectors = requests.draw(config, trained.schema, public, released.get('prior'))
-  mesh = make_mesh(**config.mesh)
+  vectors = requests.draw(config, system.schema, public, released.get('prior'))
+  draw = _drawer(config, system, key)
   with progress_bar('sample', len(vectors), 'volume') as advance:
-    volumes = generate.generate(
-      _sampler(config.sample, trained, mesh),
-      _decoder(config.sample, trained, mesh),
-      trained.params,
-      vectors,
-      key,
-      batch_size=config.sample.batch_size,
-      progress=advance,
-    )
+    volumes = draw(vectors, progress=advance)
   rows, origin = [], {requests.COLUMN: requests.origin(config)}
   for i, (x, vector) in enumerate(zip(volumes, vectors, strict=True)):
     name = f'synthetic_{i:05d}'
     volume.write(work.path('samples', f'{name}.nii.gz'), x[..., 0], affine)
-    asked = row(trained.schema, vector)
+    asked = row(system.schema, vector)
     rows.append(
-      {'id': name, **asked, 'seed': config.seed, 'model': trained.name, **origin}
+      {'id': name, **asked, 'seed': config.seed, 'model': system.name, **origin}
     )
   atomic.write_csv(work.path('samples', 'samples.csv'), rows)
   atomic.write_arrays(work.path('store', SAMPLES), volumes=volumes, requests=vectors)
-  write_sweeps(config, work, trained, vectors[0], key)
-  print(f'sample: drawn from the model {trained.name}')
-  return {'volumes': len(volumes), 'model': trained.name}
+  sweeps = attribute_sweeps(draw, system, config.sample.sweep, vectors[0])
+  atomic.write_arrays(work.path('store', SWEEPS), **sweeps)
+  print(f'sample: drawn from the model {system.name}')
+  return {'volumes': len(volumes), 'model': system.name}
 
 
-def write_sweeps(config, work, trained, base, key, num_values=5):
-  """Varies one attribute of one request at a time, seed fixed, for the report.
+def attribute_sweeps(
+  draw: Callable[..., np.ndarray],
+  system: System,
+  names: list[str],
+  base: np.ndarray,
+  num_values: int = 5,
+) -> dict[str, Any]:
+  """Varies one attribute of one request at a time, with the same noise, for the report.
 
   Args:
-    config, work, trained: as in `write_samples`.
+    draw: (requests (n,k), request_ids) -> volumes (n,d,h,w,1).
+    system: fitted system whose schema describes the requests.
+    names: attributes to vary; those that the schema does not have are skipped.
     base: (k,) encoded request to start from.
-    key: base key of the sampling noise.
     num_values: values per attribute, over the middle 70 % of its range.
+
+  Returns:
+    {'names', and of each name '<name>_volumes' (n,d,h,w) and '<name>_values' (n,)}.
   """
-  mesh = make_mesh(**config.mesh)
-  sampler = _sampler(config.sample, trained, mesh)
-  decode = _decoder(config.sample, trained, mesh)
-  names = [name for name in config.sample.sweep if name in trained.schema.names]
-  sweeps = {}
+  names = [name for name in names if name in system.schema.names]
+  sweeps: dict[str, Any] = {'names': np.array(names)}
   for name in names:
     vectors = np.repeat(base[None], num_values, axis=0)
-    vectors[:, trained.schema.names.index(name)] = np.linspace(-0.7, 0.7, num_values)
-    sweeps[f'{name}_volumes'] = generate.generate(
-      sampler,
+    vectors[:, system.schema.names.index(name)] = np.linspace(-SWEPT, SWEPT, num_values)
+    same_noise = np.zeros(num_values, int)
+    sweeps[f'{name}_volumes'] = draw(vectors, request_ids=same_noise)[..., 0]
+    sweeps[f'{name}_values'] = np.array(
+      [system.schema.decode(vector)[name] for vector in vectors]
+    )
+  return sweeps
+
+
+def _drawer(config, system, key):
+  """Returns draw(requests (n,k), request_ids=None, progress=None) -> volumes."""
+  section, mesh = config.sample, make_mesh(**config.mesh)
+  decode = generate.by_rows(system.decode, mesh)
+  if section.decode_tile:
+    decode = tiling.tiled(decode, section.decode_tile, section.decode_overlap)
+  sample = generate.sampler_of(
+    config,
+    section,
+    system.apply_denoiser,
+    system.latent_shape,
+    drift=system.drift,
+    mesh=mesh,
+    **system.statistics,
+  )
+
+  def draw(
+    vectors: Array,
+    request_ids: np.ndarray | None = None,
+    progress: Progress | None = None,
+  ) -> np.ndarray:
+    return generate.generate(
+      sample,
       decode,
-      trained.params,
+      system.params,
       vectors,
       key,
-      batch_size=config.sample.batch_size,
-      request_ids=np.zeros(num_values, int),
-    )[..., 0]
-    sweeps[f'{name}_values'] = np.array(
-      [trained.schema.decode(vector)[name] for vector in vectors]
+      batch_size=section.batch_size,
+      request_ids=request_ids,
+      progress=progress,
     )
-  atomic.write_arrays(work.path('store', SWEEPS), names=np.array(names), **sweeps)
 
-
-def _decoder(section, trained, mesh):
-  decode = generate.by_rows(trained.decode, mesh)
-  if not section.decode_tile:
-    return decode
-  return tiling.tiled(decode, section.decode_tile, section.decode_overlap)
-
-
-def _sampler(section, trained, mesh):
-  return generate.make_sampler(
-    trained.apply_denoiser,
-    trained.schedule,
-    trained.latent_shape,
-    num_steps=section.steps,
-    solver=section.solver,
-    eta=section.eta,
-    spacing=section.spacing,
-    guidance=section.guidance,
-    prediction=trained.prediction,
-    drift=trained.drift,
-    mesh=mesh,
-    **trained.statistics,
-  )
+  return draw

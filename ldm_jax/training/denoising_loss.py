@@ -14,7 +14,7 @@ import optax
 
 from ldm_jax.diffusion import drift as drifts
 from ldm_jax.diffusion import process, weighting
-from ldm_jax.diffusion.schedules import Schedule
+from ldm_jax.diffusion.schedules import AnySchedule
 from ldm_jax.models.conditions import earlier_visit
 from ldm_jax.training import pair_examples
 from ldm_jax.training.plain_step import ExampleLosses
@@ -24,7 +24,7 @@ from ldm_jax.types import Array, Config
 
 def denoising_losses(
   module: nn.Module | None,
-  schedule: Schedule,
+  schedule: AnySchedule,
   prediction: str,
   drop_probability: float,
   drift: drifts.Drift | Array | None = None,
@@ -56,7 +56,7 @@ def denoising_losses(
     min_snr_gamma: gamma of [Hang23] (5 there); None gives all times equal weight.
     hide_from, hide_probability: conditions from this column on (those of a text) are
       missing in this share of examples; None for never.
-    pair_drops: paired.Drops, replaces `drop_probability` where examples are pairs.
+    pair_drops: pair_examples.Drops; replaces `drop_probability` for pairs of visits.
 
   Raises:
     ValueError: a prediction that the schedule does not define, or importance with a
@@ -107,7 +107,7 @@ def denoising_losses(
 def configured_losses(
   config: Config,
   module: nn.Module | None,
-  schedule: Schedule,
+  schedule: AnySchedule,
   drift: drifts.Drift | None = None,
   adapting: bool = False,
 ) -> Callable[..., jax.Array]:

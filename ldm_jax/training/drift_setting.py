@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ldm_jax.diffusion import drift as drifts
-from ldm_jax.diffusion.schedules import Schedule
+from ldm_jax.diffusion.schedules import AnySchedule
 from ldm_jax.types import Array, Config
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def unread(config: Config) -> tuple[str, ...]:
   return ('-adapt.drift.sampling' if section.training else '-adapt.drift',)
 
 
-def check(config: Config, schedule: Schedule) -> None:
+def check(config: Config, schedule: AnySchedule) -> None:
   """Checks that the config's drift is possible, before any stage runs.
 
   Raises:

@@ -1,10 +1,73 @@
-"""Volumes -> latents -> their normalised form and back, in batches."""
+"""Volumes -> latents -> volumes: the trained autoencoder, batches, normalisation."""
 
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ldm_jax.training import checkpoint, networks
+from ldm_jax.types import Array, Config, Progress, PyTree
 
-def apply_in_batches(function, array, batch_size):
+if TYPE_CHECKING:
+  from ldm_jax.data.store.split import Split
+  from ldm_jax.workfolder import WorkFolder
+
+
+class TrainedAutoencoder:
+  """The autoencoder of a run with its parameters; its functions are compiled.
+
+  Attributes:
+    module: the network.
+    params: its nested parameters.
+    encode: x (b,d,h,w,1) -> posterior mean z (b,...,c).
+    decode: z -> x.
+  """
+
+  def __init__(self, module: nn.Module, params: PyTree):
+    self.module, self.params = module, params
+    self.encode = jax.jit(
+      lambda x: module.apply({'params': params}, x, method='encode')[0]
+    )
+    self.decode = jax.jit(
+      lambda z: module.apply({'params': params}, z, method='decode')
+    )
+
+  @functools.cached_property
+  def posterior(self) -> Callable[[Array], jax.Array]:
+    """x -> mean and log variance side by side, (b,...,2c).
+
+    Raises:
+      ValueError: an autoencoder without a posterior variance.
+    """
+    if not self.module.is_gaussian:
+      raise ValueError(
+        'encode.logvar is set, but neither a codebook nor a wavelet has a posterior '
+        'variance. Set config.encode.logvar=False.'
+      )
+
+    @jax.jit
+    def posterior(x):
+      mean, std = self.module.apply({'params': self.params}, x, method='encode')
+      return jnp.concatenate([mean, 2 * jnp.log(std)], -1)
+
+    return posterior
+
+
+def trained_autoencoder(config: Config, work: WorkFolder) -> TrainedAutoencoder:
+  """The autoencoder that the stage `autoencoder` left in the work folder."""
+  params = checkpoint.load_params(work.checkpoints('autoencoder'))
+  return TrainedAutoencoder(networks.autoencoder(config.autoencoder), params)
+
+
+def apply_in_batches(
+  function: Callable[[np.ndarray], Array], array: Array, batch_size: int
+) -> np.ndarray:
   """function over (n,...) in batches of one shape (the last one padded)."""
   results = []
   for start in range(0, len(array), batch_size):
@@ -14,21 +77,26 @@ def apply_in_batches(function, array, batch_size):
   return np.concatenate(results)
 
 
-def encode_split(encoder, split, batch_size, advance):
+def encode_split(
+  encode: Callable[[np.ndarray], Array],
+  split: Split,
+  batch_size: int,
+  advance: Progress,
+) -> np.ndarray:
   """Latents (n,...,c) of all entries of a split, read batch by batch."""
   latents = []
   for start in range(0, len(split), batch_size):
     chosen = np.arange(start, min(start + batch_size, len(split)))
-    latents.append(apply_in_batches(encoder, split.volumes(chosen), batch_size))
+    latents.append(apply_in_batches(encode, split.volumes(chosen), batch_size))
     advance(int(chosen[-1]) + 1)
   return np.concatenate(latents)
 
 
-def normalise(z, mean, std):
+def normalise(z: Array, mean: Array, std: Array) -> jax.Array:
   """Returns (z - mean) / std for latents (..., c)."""
   return (z - jnp.asarray(mean, z.dtype)) / jnp.asarray(std, z.dtype)
 
 
-def denormalise(z, mean, std):
+def denormalise(z: Array, mean: Array, std: Array) -> jax.Array:
   """Inverse of `normalise`."""
   return z * jnp.asarray(std, z.dtype) + jnp.asarray(mean, z.dtype)

@@ -1,5 +1,7 @@
 """Builds all networks and schedules from sections of the config."""
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -71,6 +73,11 @@ def denoiser(config: Config, schema: Schema) -> ConditionalDenoiser:
   )
 
 
+def applied(module: nn.Module) -> Callable[..., Array]:
+  """A denoiser as a function: (params, z_t, t, conditions, drop) -> output."""
+  return lambda params, *inputs: module.apply({'params': params}, *inputs)
+
+
 def _denoiser_options(section):
   """Options of the denoiser network of `config.diffusion`."""
   described = checkpoint.described(section.init, 'UNet', 'diffusion.init')
@@ -100,7 +107,7 @@ def segmenter(config: Config) -> Segmenter:
   )
 
 
-def schedule(config: Config) -> schedules.Schedule:
+def schedule(config: Config) -> schedules.AnySchedule:
   """The noise schedule of `config.diffusion.schedule`."""
   section = config.diffusion.schedule
   return schedules.schedule(**_frozen(section))

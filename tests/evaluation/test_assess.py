@@ -28,7 +28,7 @@ def squares(sizes):
   return x
 
 
-def figures(edited, null=0.0, cohort='public', known=True, measurer=None):
+def figures(edited, null=0.0, cohort='public', known=True, network=None):
   source = squares(SIZES)
   aim = squares(AIMS)
   content = {
@@ -58,8 +58,8 @@ def figures(edited, null=0.0, cohort='public', known=True, measurer=None):
       'num_bootstrap': 50,
     }
   )
-  measurer = measurer or Thresholds()
-  return assess._causal(content, section, SCHEMA, measurer, (10.0, 10.0, 10.0))
+  network = network or Thresholds()
+  return assess.soundness(content, section, SCHEMA, network, (10.0, 10.0, 10.0))
 
 
 def test_the_oracle_is_perfect_in_every_figure():
@@ -90,8 +90,8 @@ def test_what_the_measuring_network_cannot_see_is_told_apart_from_no_effect():
       return 0 * super().labels(volumes)
 
   seen, unseen = (
-    figures(squares(SIZES), measurer=measurer)['measurable_square']
-    for measurer in (Thresholds(), Blind())
+    figures(squares(SIZES), network=network)['measurable_square']
+    for network in (Thresholds(), Blind())
   )
   assert seen['gain']['value'] == pytest.approx(1)
   assert seen['pearson_r']['value'] == pytest.approx(1)

@@ -77,18 +77,8 @@ def test_missing_measurements_are_left_out():
   assert nothing['gain']['value'] is nothing['direction']['value'] is None
 
 
-def test_minimality_ignores_what_was_requested_and_counts_the_rest_in_its_scale():
-  change = np.array([[np.nan, 2.0, 0.0], [5.0, np.nan, 1.0]])
-  figure = causal.minimality(change, [10.0, 4.0, 1.0], ['a', 'b', 'c'])
-  assert figure['value'] == pytest.approx(((0.5 + 0) / 2 + (0.5 + 1) / 2) / 2)
-  assert figure['by_attribute']['a']['value'] == pytest.approx(0.5)
-  assert figure['by_attribute']['c']['n'] == 2
-
-
 def test_volumes_that_do_not_pair_up_are_refused():
   with pytest.raises(ValueError, match='same order'):
     causal.composition(VOLUMES, VOLUMES[:3])
   with pytest.raises(ValueError, match='one length'):
     causal.effectiveness([1.0], [1.0, 2.0])
-  with pytest.raises(ValueError, match='positive'):
-    causal.minimality(np.zeros((2, 2)), [1.0, 0.0])

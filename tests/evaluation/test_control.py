@@ -43,12 +43,6 @@ def test_a_constant_request_has_no_correlation():
   assert result['mae'] == pytest.approx(2.5)
 
 
-def test_accuracy_counts_the_requests_that_were_met():
-  result = control.accuracy([0, 1, 1, 0], [0, 1, 0, 0])
-  assert result['accuracy'] == 0.75
-  assert result['low'] < 0.75 < result['high'] < 1
-
-
 def test_volume_of_a_known_ball_is_found_from_labels_and_probabilities():
   grid = np.stack(np.meshgrid(*[np.arange(40) - 19.5] * 3, indexing='ij'))
   labels = ((grid**2).sum(0) < 15**2).astype(np.uint8)[None]
@@ -78,13 +72,12 @@ def test_a_stack_without_cavity_has_no_thickness():
   'call',
   [
     lambda: control.agreement([1, 2], [1]),
-    lambda: control.accuracy([1, 2], [1]),
     lambda: control.volume_ml(np.zeros((8, 8), int), 1, 1.0),
     lambda: control.volume_ml(np.zeros((1, 8, 8, 8), float), 1, 1.0),
   ],
 )
 def test_unusable_shapes_are_refused(call):
-  with pytest.raises(ValueError, match='required'):
+  with pytest.raises(ValueError, match=r'Expected .*, got'):
     call()
 
 

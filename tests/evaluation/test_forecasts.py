@@ -15,7 +15,7 @@ PATIENTS = list('abcdd')
 def test_a_perfect_prediction_gains_all_and_no_change_gains_nothing():
   halfway = (EARLIER + LATER) / 2
   perfect, nothing, half = (
-    forecasts.likeness(EARLIER, x, LATER, PATIENTS, num_resamples=50)
+    forecasts.prediction_quality(EARLIER, x, LATER, PATIENTS, num_resamples=50)
     for x in (LATER, EARLIER, halfway)
   )
   assert perfect['psnr']['value'] == 100 and perfect['ssim']['value'] == 1
@@ -28,20 +28,20 @@ def test_a_perfect_prediction_gains_all_and_no_change_gains_nothing():
 
 def test_a_distance_gains_by_falling():
   distance = lambda x, y: np.abs(x - y).mean((1, 2, 3, 4))
-  found = forecasts.likeness(EARLIER, LATER, LATER, PATIENTS, distance, 50)
+  found = forecasts.prediction_quality(EARLIER, LATER, LATER, PATIENTS, distance, 50)
   assert found['distance']['value'] == 0
   gain, unchanged = found['gain_distance'], found['unchanged_distance']
   assert gain['value'] == unchanged['value'] > 0
 
 
 def test_scans_of_other_shapes_are_refused():
-  with pytest.raises(ValueError, match=r'\(4, 4, 12, 12, 1\).*one shape'):
-    forecasts.likeness(EARLIER, LATER[:4], LATER, PATIENTS)
+  with pytest.raises(ValueError, match=r'one shape.*\(4, 4, 12, 12, 1\)'):
+    forecasts.prediction_quality(EARLIER, LATER[:4], LATER, PATIENTS)
 
 
 def test_growth_is_measured_by_one_network_on_all_scans():
   """Labels are thresholds: a perfect prediction grows as the patient did."""
-  measurer = types.SimpleNamespace(
+  network = types.SimpleNamespace(
     measures=True,
     labels=lambda x: (x[..., 0] > 0.5).astype(np.uint8),
     distance=lambda x, y: np.zeros(len(x)),
@@ -51,7 +51,7 @@ def test_growth_is_measured_by_one_network_on_all_scans():
   )
   scans = {'earlier': EARLIER, 'predicted': LATER, 'later': LATER}
   found = forecasts.longitudinal(
-    {**scans, 'patients': PATIENTS, 'cohort': 'test'}, measurer, section, (1.0,) * 3
+    {**scans, 'patients': PATIENTS, 'cohort': 'test'}, network, section, (1.0,) * 3
   )
   assert found['longitudinal_size']['gain']['value'] == pytest.approx(1)
   assert found['longitudinal_size']['error']['value'] == 0

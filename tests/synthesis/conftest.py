@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ldm_jax.diffusion import schedules
+from ldm_jax.synthesis.system import System
 
 SHAPE = (2, 4, 4, 3)
 
@@ -54,3 +55,25 @@ def world():
       'latent_std': np.array([2.0, 1.0, 0.5], np.float32),
     },
   )
+
+
+@pytest.fixture(scope='session')
+def system_of(world):
+  """(schema, **params) -> a fitted system made of the world's networks."""
+
+  def make(schema, **params):
+    return System(
+      schema=schema,
+      params={'null': np.zeros(len(schema), np.float32), **params},
+      apply_denoiser=world.apply_denoiser,
+      encode=world.encode,
+      decode=world.decode,
+      latent_shape=world.shape,
+      statistics=world.latents,
+      schedule=world.schedule,
+      prediction='epsilon',
+      drift=None,
+      name='untrained',
+    )
+
+  return make

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ldm_jax.config.defaults import defaults
 from ldm_jax.diffusion import process, solvers
 from ldm_jax.synthesis import generate
-from ldm_jax.training import encoding
+from ldm_jax.training import encoding, networks
 from ldm_jax.training.mesh import make_mesh
 
 KEY = jax.random.key(0)
@@ -171,6 +172,34 @@ def test_a_v_network_samples_what_the_noise_network_samples(world):
   )(world.params, requests(2), keys)
   by_noise = sampler(world, guidance=2.0, drift=0.1)(world.params, requests(2), keys)
   np.testing.assert_allclose(by_v, by_noise, atol=1e-3)
+
+
+def test_a_section_of_the_config_gives_the_sampler_that_it_describes(world):
+  config = defaults()
+  config.diffusion.prediction = 'v'
+  config.sample.update(steps=3, solver='ddpm', eta=1.0, spacing='trailing', guidance=2)
+  config.adapt.prior.update(steps=2, guidance=0.5)
+  keys = generate.request_keys(KEY, np.arange(2))
+  for section, options in (
+    (config.sample, {'solver': 'ddpm', 'eta': 1.0, 'spacing': 'trailing'}),
+    (config.adapt.prior, {}),
+  ):
+    common = {'drift': 0.1, **world.latents}
+    found = generate.sampler_of(
+      config, section, world.apply_denoiser, world.shape, **common
+    )
+    expected = generate.make_sampler(
+      world.apply_denoiser,
+      networks.schedule(config),
+      world.shape,
+      num_steps=section.steps,
+      guidance=section.guidance,
+      prediction='v',
+      **options,
+      **common,
+    )
+    arguments = world.params, requests(2), keys
+    np.testing.assert_array_equal(found(*arguments), expected(*arguments))
 
 
 def test_impossible_requests_are_refused(world):

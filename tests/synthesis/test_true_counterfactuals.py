@@ -1,7 +1,5 @@
 """Laws of the true counterfactuals."""
 
-import types
-
 import nibabel as nib
 import numpy as np
 import pytest
@@ -39,7 +37,7 @@ def changed(split, name, value):
 def test_the_truth_of_no_change_is_the_source(chest):
   config, split = chest
   own = split.attributes
-  found = true_counterfactuals.true_counterfactuals(config, split, [0, 1], own, own)
+  found = true_counterfactuals.render(config, split, [0, 1], own, own)
   np.testing.assert_allclose(found['truth'], split.volumes([0, 1]), atol=1e-5)
   np.testing.assert_array_equal(found['truth_labels'], found['source_labels'])
   np.testing.assert_array_equal(found['source_labels'], split.labels([0, 1]))
@@ -48,9 +46,7 @@ def test_the_truth_of_no_change_is_the_source(chest):
 def test_the_truth_of_a_larger_heart_differs_from_the_source_only_there(chest):
   config, split = chest
   new = changed(split, 'cardiothoracic_ratio', 0.7)
-  found = true_counterfactuals.true_counterfactuals(
-    config, split, [0, 1], split.attributes, new
-  )
+  found = true_counterfactuals.render(config, split, [0, 1], split.attributes, new)
   moved = np.abs(found['truth'] - split.volumes([0, 1])) > 1e-3
   assert 0.01 < moved.mean() < 0.3
   hearts = [(found[f'{name}_labels'] == 2).sum() for name in ('source', 'truth')]
@@ -62,9 +58,7 @@ def test_other_data_have_no_truth(chest):
   other = defaults()
   other.data.public.layout = 'folder'
   own = split.attributes
-  assert (
-    true_counterfactuals.true_counterfactuals(other, split, [0], own[:1], own[:1]) == {}
-  )
+  assert true_counterfactuals.render(other, split, [0], own[:1], own[:1]) == {}
 
 
 def test_an_unknown_value_has_no_truth(chest):
@@ -72,9 +66,7 @@ def test_an_unknown_value_has_no_truth(chest):
   new = split.attributes.copy()
   new[:, 0] = np.nan
   with pytest.raises(ValueError, match='age unknown'):
-    true_counterfactuals.true_counterfactuals(
-      config, split, [0, 1], split.attributes, new
-    )
+    true_counterfactuals.render(config, split, [0, 1], split.attributes, new)
 
 
 def test_a_box_that_follows_the_content_is_refused(chest, tmp_path):
@@ -83,33 +75,22 @@ def test_a_box_that_follows_the_content_is_refused(chest, tmp_path):
   store.prepare(tmp_path, cohorts_of_config.cohorts(config.data)['public'], spec)
   split = store.open_split(tmp_path, 'public')
   own = split.attributes
-  with pytest.raises(ValueError, match=r"centre='mass'.*'grid' is required"):
-    true_counterfactuals.true_counterfactuals(config, split, [0, 1], own, own)
+  with pytest.raises(ValueError, match=r"centre='mass'.*centre='grid'"):
+    true_counterfactuals.render(config, split, [0, 1], own, own)
 
 
 def test_the_true_counterfactual_is_written_beside_the_edited_one(
-  chest, world, tmp_path
+  chest, system_of, tmp_path
 ):
   config, split = chest
   weights = np.linspace(-1, 1, 15).reshape(5, 3).astype(np.float32)
-  trained = types.SimpleNamespace(
-    schema=split.schema,
-    apply_denoiser=world.apply_denoiser,
-    schedule=world.schedule,
-    prediction='epsilon',
-    drift=None,
-    time=None,
-    statistics=world.latents,
-    encode=world.encode,
-    decode=world.decode,
-    params={'w': weights, 'null': np.zeros(5, np.float32)},
-  )
+  system = system_of(split.schema, w=weights)
   section = config.counterfactual
   section.num, section.steps, section.null_cycles = 2, 3, 3
   with section.set.unlocked():
     section.set.effusion = 0.4
   work = WorkFolder(tmp_path)
-  write_counterfactuals.write_counterfactuals(config, work, trained, split)
+  write_counterfactuals.write_counterfactuals(config, work, system, split)
   kept = work.read_arrays(write_counterfactuals.COUNTERFACTUALS)
   assert kept['truth'].shape == kept['source'].shape == (2, *SHAPE, 1)
   assert (kept['truth_labels'] == 3).sum() > (kept['source_labels'] == 3).sum()

@@ -25,7 +25,7 @@ def split_of(*ages, patients=None):
 
 
 def test_volumes_that_the_change_does_not_fit_are_passed_over():
-  chosen, new, _ = write_counterfactuals._changeable(
+  chosen, new, _ = write_counterfactuals.changeable(
     split_of(85, 50, None, 60), {'age': '+10'}, 2
   )
   assert chosen.tolist() == [1, 3]
@@ -34,21 +34,21 @@ def test_volumes_that_the_change_does_not_fit_are_passed_over():
 
 def test_all_scans_of_a_patient_are_asked_for_the_same():
   split = split_of(50, 55, 60, 60, 85, 70, patients=list('aabbcc'))
-  chosen, new, told = write_counterfactuals._changeable(split, {'age': '+5|+10|+20'}, 6)
+  chosen, new, texts = write_counterfactuals.changeable(split, {'age': '+5|+10|+20'}, 6)
   assert chosen.tolist() == [0, 1, 2, 3, 5]
-  assert [each['age'] for each in told] == ['+5', '+5', '+10', '+10', '+20']
+  assert texts == ['age +5', 'age +5', 'age +10', 'age +10', 'age +20']
   ages = [SCHEMA.decode(v)['age'] for v in new]
   assert ages == pytest.approx([55, 60, 70, 70, 90], abs=1e-3)
 
 
 def test_a_change_that_fits_no_volume_is_an_error_that_states_the_range():
   with pytest.raises(ValueError, match='90'):
-    write_counterfactuals._changeable(split_of(85, 88), {'age': '+10'}, 2)
+    write_counterfactuals.changeable(split_of(85, 88), {'age': '+10'}, 2)
 
 
 def test_an_unknown_attribute_is_an_error_that_lists_the_known():
   with pytest.raises(ValueError, match='age'):
-    write_counterfactuals._changeable(split_of(50), {'HEIGHT': '+10'}, 2)
+    write_counterfactuals.changeable(split_of(50), {'HEIGHT': '+10'}, 2)
 
 
 SPEC = preprocess.Spec((2, 8, 8), (4.0, 1.5, 1.5))
@@ -97,21 +97,10 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def written(folder, world, tmp_path_factory):
+def written(folder, system_of, tmp_path_factory):
   """The work folder after counterfactuals of the folder, within its masks."""
   root, _ = folder
-  trained = types.SimpleNamespace(
-    schema=SCHEMA,
-    time=None,
-    apply_denoiser=world.apply_denoiser,
-    schedule=world.schedule,
-    prediction='epsilon',
-    drift=None,
-    statistics=world.latents,
-    encode=world.encode,
-    decode=world.decode,
-    params={'w': np.full((1, 3), 2.0, np.float32), 'null': np.zeros(1, np.float32)},
-  )
+  system = system_of(SCHEMA, w=np.full((1, 3), 2.0, np.float32))
   config = defaults()
   section = config.counterfactual
   section.source, section.editor = str(root), 'sdedit'
@@ -121,7 +110,7 @@ def written(folder, world, tmp_path_factory):
     section.set.age = '+10'
   work = WorkFolder(tmp_path_factory.mktemp('work'))
   split = folder_scans.Scans(folder_scans.read(str(root), SCHEMA), SPEC)
-  write_counterfactuals.write_counterfactuals(config, work, trained, split)
+  write_counterfactuals.write_counterfactuals(config, work, system, split)
   return work
 
 

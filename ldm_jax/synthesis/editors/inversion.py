@@ -1,4 +1,6 @@
-"""Editors that invert a scan to noise and come back under other conditions."""
+"""Editors that invert a scan to noise and sample from it under other attributes."""
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -7,12 +9,16 @@ from ldm_jax.diffusion import ddpm_inversion, drift, grid, inversion, process, s
 from ldm_jax.synthesis.editors.setting import Setting, check_share
 
 
-def ddim(setting: Setting, *, num_iterations: int = 1, correct: bool = True):
-  """Inversion of the deterministic sampler, then sampling: two scans. [Song21]
+def ddim(
+  setting: Setting, *, num_iterations: int = 1, correct: bool = True
+) -> Callable:
+  """Inversion of the deterministic sampler, then sampling. [Song21]
 
   Args:
-    num_iterations: fixed-point refinements of each inversion step.
-    correct: add what inversion misses, which makes a null intervention exact.
+    setting: of all editors.
+    num_iterations: fixed-point iterations of each inversion step.
+    correct: add the inversion's error back at each step, which makes a null
+      intervention exact.
   """
 
   def edit(params, z, own, new, keep):
@@ -41,12 +47,13 @@ def ddim(setting: Setting, *, num_iterations: int = 1, correct: bool = True):
   return setting.jitted(edit)
 
 
-def ddpm(setting: Setting, *, skip: float = 0.36):
+def ddpm(setting: Setting, *, skip: float = 0.36) -> Callable:
   """Edit-friendly inversion of the ancestral sampler: `ddpm_inversion`. [Huberman24]
 
   Args:
-    skip: share of the steps, the noisiest, that are left out; more keeps the source's
-      layout.
+    setting: of all editors.
+    skip: share of the steps, the noisiest, that are left out; a higher share keeps more
+      of the source's structure.
 
   Raises:
     ValueError: a share outside [0, 1).
@@ -71,14 +78,15 @@ def ddpm(setting: Setting, *, skip: float = 0.36):
   return setting.jitted(edit)
 
 
-def sdedit(setting: Setting, *, strength: float = 0.5):
-  """Noises the source part of the way, samples back: the baseline. [Meng22]
+def sdedit(setting: Setting, *, strength: float = 0.5) -> Callable:
+  """Adds noise to the source and samples from there: the baseline. [Meng22]
 
-  It inverts nothing, so that a null intervention changes the source too.
+  There is no inversion, so a null intervention changes the source too.
 
   Args:
-    strength: share of the steps that are made, from the noisiest of them; 1 forgets
-      the source.
+    setting: of all editors.
+    strength: share of the steps that are sampled, the last ones; 1 starts from pure
+      noise.
 
   Raises:
     ValueError: a share outside (0, 1].

@@ -1,43 +1,32 @@
-"""Counterfactuals by a model that was trained on pairs of visits: nothing is inverted.
+"""Counterfactuals by a model trained on pairs of visits, without any inversion.
 
 [Brooks23] InstructPix2Pix, arXiv 2211.09800. The result is sampled from noise, given
-the source latent, the changed attributes and how many years the changed age lies ahead,
-with two guidance scales: one holds on to the source, one follows the request. The three
-calls of a step run as one batch.
+the source latent, the changed attributes and the years between the two ages, with two
+guidance scales: one for the source, one for the request. The three network calls of a
+step run as one batch.
 """
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ldm_jax.data.cohorts.attributes import Schema
 from ldm_jax.diffusion import drift, grid, guidance, process, solvers
 from ldm_jax.models.conditions import earlier_visit
+from ldm_jax.synthesis.editors.setting import Setting, Time
+from ldm_jax.types import Array, Config, PyTree
 
-# Years that a rounded age may seem to lie back.
+# Years by which rounding may make an age appear lower.
 ROUNDING = 1e-2
 SOURCE_GUIDANCE = 1.5  # [Brooks23]
 
 
-class Time(NamedTuple):
-  """What a model trained on pairs knows of time.
-
-  Attributes:
-    column: of the age among the encoded attributes; None where there is none.
-    unit: years a unit of its code.
-    backwards: whether it was trained on the way back, too.
-    change_scale: unit of the change that it samples; None if it samples the scan.
-  """
-
-  column: int | None
-  unit: float
-  backwards: bool
-  change_scale: float | None = None
-
-
-def time_of(section, schema):
-  """Time of a model of `config.adapt.pairs` over a schema; None without pairs."""
+def time_of(section: Config, schema: Schema) -> Time | None:
+  """How a model trained with `config.adapt.pairs` handles time; None without pairs."""
   if not section.use:
     return None
   names = [name.lower() for name in schema.names]
@@ -45,29 +34,35 @@ def time_of(section, schema):
   if 'age' in names:
     column = names.index('age')
     age = schema[schema.names[column]]
-    unit = (age.high - age.low) / 2
+    unit = (age.high - age.low) / 2  # type: ignore[operator]  # not a category
   return Time(column, unit, section.both_directions, section.change_scale)
 
 
-def pairs(
-  setting, *, source_guidance=None, relative=False, num_draws=1, solver='ddim', eta=0.0
-):
-  """Returns the editor; `setting.guidance` is the scale of the request.
+def instruct_pix2pix(
+  setting: Setting,
+  *,
+  source_guidance: float | None = None,
+  relative: bool = False,
+  num_draws: int = 1,
+  solver: str = 'ddim',
+  eta: float = 0.0,
+) -> Callable:
+  """Returns the editor `pairs`; `setting.guidance` is the scale of the request.
 
   Args:
-    setting: `setting.Setting` with the `time` of a model trained on pairs.
-    source_guidance: scale of the source; 1 follows the model, None is 1.5. A model of
-      changes has none: without a source it samples something else, a scan.
-    relative: the result is the source plus what the request changes, the difference of
-      two samples from the same noise: one under the request, one under the source's own
-      attributes after no years. A null intervention then returns the source.
-    num_draws: noises whose results are averaged.
+    setting: with the `time` of a model trained on pairs.
+    source_guidance: scale of the source; 1 follows the model, None means 1.5. A model
+      of changes must have None: without a source it samples a scan, not a change.
+    relative: add to the source the difference of two samples from the same noise, one
+      under the request, one under the source's own attributes after no years. A null
+      intervention then returns the source.
+    num_draws: number of noises over which the result is averaged.
     solver, eta: see `diffusion.solvers.sample`.
 
   Raises:
-    ValueError: a model that knows no pairs, a scale below 0, a solver that cannot be;
-      when it is called, a request that makes someone younger, unless the model was
-      trained on the way back.
+    ValueError: a model that was not trained on pairs, a scale below 0, an invalid
+      solver; when the editor is called, a request that makes someone younger, unless
+      the model was trained in both directions.
   """
   time = setting.time
   if time is None:
@@ -80,20 +75,20 @@ def pairs(
   if is_change and source_guidance is not None:
     raise ValueError(
       f'counterfactual.pairs.source_guidance is {source_guidance}, but a model trained '
-      'with adapt.pairs.change_scale samples the change from the source, which no '
-      'output without a source can be compared with. Leave it None; '
+      'with adapt.pairs.change_scale samples the change from the source, and there is '
+      'no change without a source to compare with. Leave it None; '
       'counterfactual.guidance scales the request.'
     )
   if source_guidance is None and not is_change:
     source_guidance = SOURCE_GUIDANCE
   if source_guidance is not None and not source_guidance >= 0:
     raise ValueError(
-      f'counterfactual.pairs.source_guidance is {source_guidance}; required is a '
-      'number from 0 up.'
+      f'counterfactual.pairs.source_guidance is {source_guidance}, but must be None '
+      'or a number from 0 up.'
     )
   if num_draws < 1:
     raise ValueError(
-      f'counterfactual.pairs.num_draws is {num_draws}; required is at least 1.'
+      f'counterfactual.pairs.num_draws is {num_draws}, but must be at least 1.'
     )
   schedule = setting.schedule
   solvers.check_solver(solver, eta)
@@ -155,18 +150,27 @@ def pairs(
     _check_direction(time, attributes, new_attributes)
     return run(params, z, attributes, new_attributes, keep)
 
-  checked.reverses = time.backwards
+  checked.reverses = time.backwards  # type: ignore[attr-defined]
   return checked
 
 
-def guided(apply_denoiser, params, attributes, pair, scale, source_scale):
-  """Binds everything but (z_t, t): the guided output, its calls in one batch.
+def guided(
+  apply_denoiser: Callable,
+  params: PyTree,
+  attributes: Array,
+  pair: jax.Array,
+  scale: float,
+  source_scale: float | None,
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
+  """Returns denoise(z_t, t) -> guided output; the network's calls run as one batch.
 
   Args:
     apply_denoiser: (params, z_t, t, conditions, drop) -> output.
-    attributes: (b,k) requested. pair: (b,n) of `models.conditions.earlier_visit.join`.
-    scale, source_scale: of the request and of the source; a source_scale of None never
-      leaves the source out. What is 1 or None takes no call.
+    params: of the denoiser.
+    attributes: (b,k) requested.
+    pair: (b,n) of `models.conditions.earlier_visit.join`.
+    scale, source_scale: of the request and of the source. With a source_scale of None
+      the source is never left out. Calls that the scales make unnecessary are not made.
   """
   num = len(attributes)
   full = jnp.concatenate([attributes, pair], 1)
@@ -180,9 +184,14 @@ def guided(apply_denoiser, params, attributes, pair, scale, source_scale):
     return plain
   calls = [(without, dropped), (full, dropped), (full, kept)]
   if source_scale is None:
-    calls, combine = calls[1:], lambda source, both: guidance.guide(both, source, scale)
-  else:
-    combine = lambda *outputs: guidance.guide_twice(*outputs, source_scale, scale)
+    calls = calls[1:]
+
+  def combine(*outputs):
+    if source_scale is None:
+      source, both = outputs
+      return guidance.guide(both, source, scale)
+    return guidance.guide_twice(*outputs, source_scale, scale)
+
   conditions, drop = map(jnp.concatenate, zip(*calls, strict=True))
 
   def denoise(z_t, t):
@@ -193,7 +202,7 @@ def guided(apply_denoiser, params, attributes, pair, scale, source_scale):
   return denoise
 
 
-def years_between(time, own, new):
+def years_between(time: Time, own: Array, new: Array) -> jax.Array:
   """Years (b,) from the own age to the new one, NaN where either is not known."""
   if time.column is None:
     return jnp.full(len(own), jnp.nan)
@@ -207,8 +216,8 @@ def _check_direction(time, own, new):
   least = np.nanmin(years, initial=0.0)
   if least < -ROUNDING:
     raise ValueError(
-      f'A counterfactual {-least:.3g} years younger than its source was asked for, but '
-      'the model was trained on pairs from the earlier to the later visit only. Change '
-      'counterfactual.set, or train it both ways: '
+      f'counterfactual.set asks for a scan {-least:.3g} years younger than its source, '
+      'but the model was trained on pairs from the earlier to the later visit only. '
+      'Change counterfactual.set, or train it in both directions: '
       '--config.adapt.pairs.both_directions=True.'
     )
