@@ -5,6 +5,7 @@ import functools
 import numpy as np
 import pytest
 
+from ldm_jax.data.phantom import draws
 from ldm_jax.data.phantom.chest import cohort as chest
 from ldm_jax.data.phantom.chest import population
 from ldm_jax.data.phantom.chest.population import sample_patient
@@ -121,15 +122,15 @@ def test_fractions_are_shares_and_the_heart_lies_to_the_patients_left():
 
 
 def test_the_sites_differ_in_their_patients():
-  draws = {site: chest.population(0, 300, site=site) for site in ('public', 'private')}
+  drawn = {site: chest.population(0, 300, site=site) for site in ('public', 'private')}
 
   def mean(site, name):
-    return np.mean([draw[name] for draw in draws[site]])
+    return np.mean([draw[name] for draw in drawn[site]])
 
   for name in ('age', 'cardiothoracic_ratio', 'effusion'):
     assert mean('private', name) > mean('public', name)
-  for draw in draws['private']:
-    population.check(draw)
+  for draw in drawn['private']:
+    draws.check_attributes('chest', draw, population.SCHEMA)
 
 
 @pytest.mark.parametrize(
