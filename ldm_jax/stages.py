@@ -8,7 +8,7 @@ their memory. Read from top to bottom.
 from ldm_jax.config.parsing import to_plain
 from ldm_jax.data import cohorts_of_config
 from ldm_jax.data.batching import epoch_batch
-from ldm_jax.data.inspection import grid_fit, tally
+from ldm_jax.data.inspection import attribute_summary, grid_fit
 from ldm_jax.data.prefetch import Ahead
 from ldm_jax.data.store import store
 from ldm_jax.evaluation import assess
@@ -111,7 +111,7 @@ def prepare(config, work):
     jumps = store.slices_in_words(index) if name != 'private' else []
     for warning in [*index['notes'], *index['warnings'][:5], *jumps]:
       print(f'prepare {name}: {warning}')
-    told |= dict.fromkeys((*tally.unmatched(cohort), *tally.bare(cohort)))
+    told |= dict.fromkeys(attribute_summary.patients_without_values(cohort))
     summary[name] = {'patients': len(cohort), 'left_out': len(index['problems'])}
   found = {
     name: store.open_split(work.store, name, index=work.found('store', f'{name}.json'))

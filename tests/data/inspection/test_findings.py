@@ -138,7 +138,7 @@ def test_patients_in_two_cohorts_are_found_by_id_and_by_picture(tmp_path, save_n
     'private': findings.inspect(cohort_of(others, 'private')),
   }
   told = findings.shared(looks)
-  assert any('patient a stands in public and in private' in text for text in told)
+  assert any('patient a is in public and in private' in text for text in told)
   assert any('y of private is the same file as d of public' in text for text in told)
   assert any('z of private looks like b of public' in text for text in told)
 
