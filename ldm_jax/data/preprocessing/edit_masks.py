@@ -28,7 +28,7 @@ class PreparedScans(Protocol):
   def record(self, index: int) -> Mapping[str, Any]:
     """`Processed.record` of an entry."""
 
-  def labels(self, chosen: Any) -> np.ndarray | None:
+  def labels(self, indices: np.ndarray) -> np.ndarray | None:
     """(n,d,h,w) labels of the entries, or None."""
 
 
