@@ -37,7 +37,9 @@ def test_volumes_come_from_the_table_else_from_the_labels_else_are_missing(tree)
   assert values['a'] == {'anterior_mm3': 1324, 'posterior_mm3': 1624}
   assert values['b'] == {'anterior_mm3': 2, 'posterior_mm3': 3}
   assert values['c'] == {'anterior_mm3': None, 'posterior_mm3': None}
-  assert len(cohort) == 3 and cohort.notes == ('d: in participants.tsv but without an image',)
+  assert len(cohort) == 3 and cohort.notes == (
+    'd: in participants.tsv but without an image',
+  )
 
 
 def test_labels_are_optional(tree):
