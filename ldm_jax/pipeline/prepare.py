@@ -8,7 +8,7 @@ from typing import Any
 
 from ldm_jax.data import cohorts_of_config
 from ldm_jax.data.cohorts.cohort import Cohort
-from ldm_jax.data.inspection import grid_fit, tally
+from ldm_jax.data.inspection import attribute_summary, grid_fit
 from ldm_jax.data.store import store
 from ldm_jax.pipeline import fit_measuring_network, private_budget
 from ldm_jax.pipeline.run import Run
@@ -31,7 +31,7 @@ def prepare(run: Run) -> dict[str, dict[str, int]]:
   for name, cohort in cohorts_of_config.cohorts(run.config.data).items():
     index = _store(run, name, cohort)
     _tell(run, name, index)
-    warnings |= dict.fromkeys((*tally.unmatched(cohort), *tally.bare(cohort)))
+    warnings |= dict.fromkeys(attribute_summary.patients_without_values(cohort))
     summary[name] = {'patients': len(cohort), 'left_out': len(index['problems'])}
   found = run.prepared
   if 'public' in found:  # the size of private scans stays in the store

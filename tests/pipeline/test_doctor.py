@@ -67,7 +67,7 @@ def read(work, name):
 def test_patients_in_both_cohorts_are_told_however_they_hide(examined):
   told = '\n'.join(read(examined, 'shared.json')['shared'])
   for words in (
-    'patient P07 stands in public and in private',
+    'patient P07 is in public and in private',
     'P12 of private is the same file as P03 of public',
     'P15 of private looks like P04 of public',
   ):

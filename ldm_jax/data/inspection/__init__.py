@@ -1,1 +1,1 @@
-"""What is wrong with a cohort before it is used."""
+"""Checks of a cohort before training: findings for `ldm-jax doctor`."""

@@ -1,4 +1,4 @@
-"""A first look at a cohort before anything is trained: what is there, what is odd.
+"""Inspects a cohort before anything is trained: its contents, and what is unusual.
 
 Reads every scan once, on its own grid; nothing is written. The findings describe
 patients, so those of a private cohort are internal.
@@ -10,20 +10,26 @@ import dataclasses
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import nibabel as nib
 import numpy as np
 
 from ldm_jax.data.cohorts.cohort import Cohort, Record
-from ldm_jax.data.inspection import grid_fit, near_duplicates, tally, thumbnail
+from ldm_jax.data.inspection import (
+  attribute_summary,
+  grid_fit,
+  near_duplicates,
+  thumbnail,
+)
 from ldm_jax.data.preprocessing.preprocess import Spec
+from ldm_jax.data.readers.grid import Grid
 from ldm_jax.data.readers.volume import Volume
 
-# A scan is odd whose brightness is so many robust standard deviations away, or whose
-# voxels are so many times larger or smaller, than is usual in its cohort.
+# A scan is odd if its brightness is more than so many robust standard deviations from
+# the cohort's median, or its voxels are so many times larger or smaller.
 ODD_DEVIATIONS, ODD_FACTOR = 8.0, 2.0
-SMALL_GROUP = 5  # patients; nothing can be learned about fewer
+SMALL_GROUP = 5  # patients; a group with fewer is too small to learn from
 LISTS = (
   'unmatched',
   'bare',
@@ -41,16 +47,17 @@ LISTS = (
 
 @dataclasses.dataclass
 class Look:
-  """What was seen of one cohort; row i of each list is the i-th readable scan.
+  """Results for one cohort; entry i of each list belongs to the i-th readable scan.
 
   Attributes:
     findings: JSON-able dict: 'counts', 'shapes', 'spacings_mm', 'orientations',
       'intensities', 'attributes', 'groups', and lists of messages under `LISTS`.
-    ids, patients, fingerprints: one text a scan.
-    signatures: (k,) a scan, see `near_duplicates`.
-    thumbnails: (96,96) uint8 a scan, its middle slice.
-    geometries: `grid_fit.Geometry` a scan.
-    seconds: of reading, a scan; voxels: of the largest scan.
+    ids, patients, fingerprints: of the scans.
+    signatures: (k,) each, see `near_duplicates`.
+    thumbnails: (96,96) uint8 each, the middle slice.
+    geometries: `grid_fit.Geometry` each.
+    seconds: mean time to read a scan.
+    voxels: number of voxels of the largest scan.
   """
 
   findings: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -73,16 +80,17 @@ def inspect(
   """Collects shapes, spacings, orientations, intensities, attributes and faults.
 
   Args:
-    cohort: what to look at.
-    max_records: read so many scans only, evenly chosen; attributes are always all seen.
-    spec: preprocessing that is planned; tells what it would cut off.
+    cohort: the scans.
+    max_records: reads only so many scans, evenly chosen; attributes are all read.
+    spec: preprocessing that is planned, to find what it would cut off.
     progress: called with the number of scans read.
   """
   records = list(cohort.records)
   if max_records is not None and len(records) > max_records:
     chosen = np.linspace(0, len(records) - 1, max_records).round().astype(int)
     records = [records[number] for number in chosen]
-  look, rows, unreadable, cut_off = Look(), [], [], []
+  look, rows = Look(), list[dict[str, Any]]()
+  unreadable, cut_off = list[str](), list[str]()
   start = time.monotonic()
   for done, record in enumerate(records):
     try:
@@ -113,8 +121,10 @@ def inspect(
       'lowest': _range([row['lowest'] for row in rows]),
       'highest': _range([row['highest'] for row in rows]),
     },
-    'attributes': {a.name: tally.attribute(cohort, a) for a in cohort.schema},
-    'groups': tally.groups(cohort),
+    'attributes': {
+      a.name: attribute_summary.of_attribute(cohort, a) for a in cohort.schema
+    },
+    'groups': attribute_summary.groups(cohort),
     'unreadable': unreadable,
     'duplicates': _duplicates(look),
     'near_duplicates': _near(look),
@@ -124,8 +134,8 @@ def inspect(
       for record in cohort.records
       for message in cohort.schema.out_of_range(record.attributes)
     ],
-    'unmatched': tally.unmatched(cohort),
-    'bare': tally.bare(cohort),
+    'unmatched': attribute_summary.unmatched(cohort),
+    'bare': attribute_summary.without_values(cohort),
     'coarse': [] if spec is None else grid_fit.poor(spec, look.geometries),
     'cut_off': cut_off,
     'notes': list(cohort.notes),
@@ -140,25 +150,25 @@ def inspect(
 
 
 def shared(looks: Mapping[str, Look]) -> list[str]:
-  """Messages about patients who stand in two cohorts, by id or by picture."""
+  """Messages about patients in two cohorts, by their ids or by their scans."""
   names = list(looks)
   where = [name for name in names for _ in looks[name].ids]
   ids = [i for name in names for i in looks[name].ids]
   messages = []
-  first = {}
+  first: dict[str, str] = {}
   for name in names:
     for patient in dict.fromkeys(looks[name].patients):
       other = first.setdefault(patient, name)
       if other != name:
-        messages.append(f'patient {patient} stands in {other} and in {name}')
+        messages.append(f'patient {patient} is in {other} and in {name}')
   prints = [p for name in names for p in looks[name].fingerprints]
-  seen = {}
+  seen: dict[str, int] = {}
   for number, fingerprint in enumerate(prints):
-    other = seen.setdefault(fingerprint, number)
-    if where[other] != where[number]:
+    same = seen.setdefault(fingerprint, number)
+    if where[same] != where[number]:
       messages.append(
-        f'{ids[number]} of {where[number]} is the same file as {ids[other]} of '
-        f'{where[other]}'
+        f'{ids[number]} of {where[number]} is the same file as {ids[same]} of '
+        f'{where[same]}'
       )
   signatures = [s for name in names for s in looks[name].signatures]
   if signatures:
@@ -187,7 +197,7 @@ def _row(record: Record, scan: Volume, label: Volume | None) -> dict[str, Any]:
     'shape': 'x'.join(map(str, scan.array.shape)),
     'spacing': scan.spacing,
     'spacing_text': ' x '.join(f'{mm:.2f}' for mm in scan.spacing),
-    'orientation': ''.join(nib.aff2axcodes(scan.source.affine)),
+    'orientation': ''.join(nib.aff2axcodes(cast(Grid, scan.source).affine)),
     'lowest': float(scan.array.min()),
     'highest': float(scan.array.max()),
     'brightness': (low, middle, high),
@@ -196,7 +206,7 @@ def _row(record: Record, scan: Volume, label: Volume | None) -> dict[str, Any]:
 
 
 def _duplicates(look: Look) -> list[str]:
-  seen, messages = {}, []
+  seen, messages = dict[str, str](), []
   for record, fingerprint in zip(look.ids, look.fingerprints, strict=True):
     first = seen.setdefault(fingerprint, record)
     if first != record:

@@ -1,8 +1,8 @@
-"""Does the grid fit the scans? What it leaves of them, and a grid that fits.
+"""How well the preprocessed grid fits the scans, and a proposal of a grid that fits.
 
-A scan fits where it keeps enough voxels and fills its box. The grid that is proposed
-covers the extent of most scans, in multiples that the networks need, and is as fine as
-a number of voxels allows: the finest axes give way first.
+A scan fits if it keeps enough voxels and fills its box. The proposed grid covers the
+extent of most scans, in multiples that the networks need, and is as fine as a number of
+voxels allows: the finest axes are coarsened first.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from ldm_jax.data.readers.grid import spacing_of
 from ldm_jax.data.readers.volume import Volume
 from ldm_jax.data.store.split import Split
 
-FEW = 16  # voxels along an axis on which the file has clearly more
+FEW = 16  # voxels along an axis; fewer are poor where the file has clearly more
 CLEARLY = 1.25
-EMPTY = 0.02  # share of the box that the foreground fills
+EMPTY = 0.02  # share of the box; a foreground that fills less is lost in it
 COVERED = 95  # percent of the scans whose extent the proposed box covers, per axis
-WHOLE_SCAN = ('grid', 'mass')  # centres of a box that is to cover all of a scan
+WHOLE_SCAN = ('grid', 'mass')  # values of `centre` for which the box covers all
 WHOLE = 0.8  # share of the extent of most scans that a fitting box covers
 THICK = 2  # times the finest spacing of a scan
-COARSER = 2  # times the volume of the voxels that the same box could have
-AROUND_LABEL = 1.5  # times the labels' extent, where these are put into the middle
-# Of the finest voxel that is tried, in turn.
+COARSER = 2  # a fitting grid has voxels of at most so many times the proposed volume
+AROUND_LABEL = 1.5  # times the labels' extent is covered where these are centred
+# Multiples of the finest spacing that are tried in turn.
 STEPS = (*(1, 1.1, 1.2, 1.25, 1.4, 1.5, 1.6, 1.75), *(2, 2.5, 3, 3.5), *(4, 5, 6, 7))
 
 
@@ -36,7 +36,8 @@ class Geometry:
   """Size of a scan on its own grid, axes (d,h,w).
 
   Attributes:
-    shape: voxels; spacing: mm.
+    shape: in voxels.
+    spacing: in mm.
     extent: mm that a box about the centre must cover.
     bright: share of the voxels that are brighter than the mean.
   """
@@ -50,8 +51,8 @@ class Geometry:
 def measure(scan: Volume, label: Volume | None, spec: Spec | None = None) -> Geometry:
   """The geometry of a scan.
 
-  To be covered is all of it; where labels are put into the middle, these and what lies
-  around them; where an organ is looked for, what the planned box covers.
+  The extent to be covered is all of the scan; where labels are centred, these and their
+  surroundings; where an organ is searched for, the planned box.
   """
   spacing = np.asarray(scan.spacing, np.float64)
   extent = np.array(scan.array.shape) * spacing
@@ -73,17 +74,17 @@ def measure(scan: Volume, label: Volume | None, spec: Spec | None = None) -> Geo
 
 
 def kept(spec: Spec, geometry: Geometry) -> tuple[int, ...]:
-  """Voxels (d,h,w) that a scan in the middle of the box keeps."""
-  shape, scale = np.array(geometry.shape), _target(spec, geometry) / geometry.spacing
+  """Voxels (d,h,w) that are left of a scan in the middle of the box."""
+  scale = _target(spec, geometry) / geometry.spacing
   scale = np.where(np.abs(scale - 1) < 1e-4, 1.0, scale)
-  offset = (shape - 1) / 2 - scale * (np.array(spec.shape) - 1) / 2
+  offset = (np.array(geometry.shape) - 1) / 2 - scale * (np.array(spec.shape) - 1) / 2
   offset = np.where(scale == 1, np.floor(offset + 0.5), offset)
-  reach = resampling.reach(shape, spec.shape, scale, offset)
+  reach = resampling.reach(geometry.shape, spec.shape, scale, offset)
   return tuple(int(axis.stop - axis.start) for axis in reach)
 
 
 def inside(spec: Spec, geometry: Geometry) -> float:
-  """Share of the extent to be covered that the box covers, on its worst axis."""
+  """Share of the extent that the box covers, on its worst axis."""
   box = _target(spec, geometry) * spec.shape
   return float(np.minimum(1, box / geometry.extent).min())
 
@@ -113,7 +114,7 @@ def poor(spec: Spec, geometries: Sequence[Geometry]) -> list[str]:
 
 
 def cut_off(spec: Spec, geometry: Geometry) -> list[str]:
-  """Slices that the box would lose: a stack deeper than the model."""
+  """Message about a stack with more slices than the box; none where all fit."""
   size = geometry.shape[0] * geometry.spacing[0]
   needed = int(np.ceil(size / _target(spec, geometry)[0] - 1e-6))
   if needed <= spec.shape[0]:
@@ -122,9 +123,9 @@ def cut_off(spec: Spec, geometry: Geometry) -> list[str]:
 
 
 def fits(spec: Spec, geometries: Sequence[Geometry], proposed: Spec) -> bool:
-  """Whether the planned grid need not give way to the proposed one.
+  """Whether the planned grid is good enough to be kept beside the proposed one.
 
-  It cuts little, leaves enough voxels, and they are not much larger than they need be.
+  It cuts off little, leaves enough voxels, and these are not much larger than needed.
   """
   size = lambda grid: np.median([np.prod(_target(grid, g)) for g in geometries])
   return bool(
@@ -140,7 +141,7 @@ def of_split(split: Split, limit: int = 50) -> list[Geometry]:
   found = []
   for index in chosen:
     record, array = split.record(index), split.volume(index)
-    inside = array[split.masks([index])[0]]
+    inside = array[split.masks(np.array([index]))[0]]
     shape = tuple(record['shape'])
     spacing = spacing_of(np.array(record['affine'])) / np.array(record['scale'])
     extent = spacing * shape
@@ -155,12 +156,13 @@ def propose(
   multiples: Sequence[int],
   max_voxels: int,
 ) -> Spec:
-  """The finest grid that covers these scans with so many voxels.
+  """The finest grid that covers these scans with at most so many voxels.
 
   Args:
     geometries: of public scans; at least one.
-    spec: planned; an axis whose spacing it keeps stays so, all else is taken over.
-    multiples: (d,h,w), of which the shape must be.
+    spec: the planned one; an axis on which scans keep their spacing stays so, and all
+      entries but shape and spacing are copied.
+    multiples: (d,h,w); the shape must be a multiple of these.
     max_voxels: of the box.
   """
   spacings = np.array([geometry.spacing for geometry in geometries])
@@ -170,7 +172,7 @@ def propose(
   covered = lambda sizes: np.percentile(sizes, COVERED, axis=0, method='higher')
   # An axis that keeps its spacing is measured in voxels, each scan in its own.
   length, own = covered(extents), covered(extents / spacings)
-  # A box of all voxels as they are may be too large; only thick slices stay then.
+  # A box that keeps all spacings may be too large; then only thick slices keep theirs.
   if keeps.all() and np.prod(own) > max_voxels:
     keeps = usual >= THICK * usual.min()
   finest = usual[~keeps].min() if not keeps.all() else 1.0
@@ -184,19 +186,20 @@ def propose(
     if shape.prod() <= max_voxels or smallest.all():
       break
     number += 1
-  wanted = [None if k else float(mm) for k, mm in zip(keeps, spacing, strict=True)]
+  pairs = zip(keeps, spacing, strict=True)
+  wanted = tuple(None if keep else float(mm) for keep, mm in pairs)
   return dataclasses.replace(spec, shape=tuple(shape.tolist()), spacing_mm=wanted)
 
 
-def in_words(shape: Sequence[int], spacing: Sequence[float | None]) -> str:
-  """'35 x 51 x 35 voxels of 1 x 1 x 1 mm', or of the size that the scan has."""
+def in_words(shape: Sequence[int], spacing: Sequence[float | None] | np.ndarray) -> str:
+  """'35 x 51 x 35 voxels of 1 x 1 x 1 mm', or of the scan's own size."""
   if all(mm is None for mm in spacing):
     return f"{times(shape)} voxels of the scan's own size"
   return f'{times(shape)} voxels of {times(spacing)} mm'
 
 
-def times(numbers: Sequence[float | None]) -> str:
-  """'1 x 1 x 2.5'; 'own' is a spacing that a scan keeps."""
+def times(numbers: Sequence[float | None] | np.ndarray) -> str:
+  """'1 x 1 x 2.5', with 'own' for a spacing that a scan keeps."""
   return ' x '.join('own' if number is None else f'{number:.3g}' for number in numbers)
 
 

@@ -1,12 +1,12 @@
-"""Scans that are the same picture in other bytes: (n,k) signatures and their pairs.
+"""Finds the same scan in other bytes: (n,k) signatures and the pairs that correlate.
 
 A signature is the scan averaged over a grid of 8 x 16 x 16 boxes of its own field of
-view; what all scans have in common is taken off before two are correlated. On real
-scans (72 hippocampi, 33 hearts, 6 heads) other patients reach at most 0.66; the same
-scan comes back with at least 0.87 after a gamma of 0.7, 5 % noise, resampling to 0.8 or
-without its first slice, with 0.79 after a bias of 20 %, and with 0.75 after a shift by
-one voxel of 35. A crop on one side hides it. Where all scans are more alike than that
-(phantoms, one atlas), a pair must stand out from what is usual there.
+view; the mean of all signatures is subtracted before two are correlated. On real scans
+(72 hippocampi, 33 hearts, 6 heads) different patients reach at most 0.66. The same scan
+reaches at least 0.87 after a gamma of 0.7, 5 % noise, resampling to 0.8 or without its
+first slice, 0.79 after a bias of 20 %, and 0.75 after a shift by one voxel of 35; it is
+not found after a crop on one side. Where all scans are more alike than that (phantoms,
+one atlas), a pair must stand out from the usual correlation.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import numpy as np
 
 GRID = (8, 16, 16)
 THRESHOLD, LARGEST_THRESHOLD = 0.75, 0.97
-DEVIATIONS = 4  # robust ones, above the usual correlation with the nearest other
-# Fewer scans have no common part to take off; heads of two people then reach 0.974.
+DEVIATIONS = 4  # robust, above the usual correlation with the nearest other patient
+# Of fewer scans no mean is subtracted; heads of two people then reach 0.974.
 FEW, THRESHOLD_FEW = 6, 0.985
 BLOCK = 1024  # rows compared at once
 
@@ -33,29 +33,30 @@ def signature(array: np.ndarray) -> np.ndarray:
 
 
 def near_pairs(
-  signatures: np.ndarray, patients: Sequence[str], skip: Sequence[str] = ()
+  signatures: np.ndarray | Sequence[np.ndarray],
+  patients: Sequence[str],
+  skip: Sequence[str] = (),
 ) -> Iterator[tuple[int, int, float]]:
   """Pairs (i, j, correlation) of different patients whose scans are too alike.
 
   Args:
     signatures: (n,k).
-    patients: (n,), the scans of one patient may be alike.
-    skip: (n,) hashes of content; equal ones are not told again.
+    patients: (n,); pairs of scans of one patient are left out.
+    skip: (n,) hashes of the files; pairs of equal ones are left out.
   """
-  signatures = np.asarray(signatures, np.float32)
-  least, patients = THRESHOLD_FEW, np.unique(patients, return_inverse=True)[1]
-  if len(signatures) >= FEW:
+  rows = np.asarray(signatures, np.float32)
+  least, owners = THRESHOLD_FEW, np.unique(patients, return_inverse=True)[1]
+  if len(rows) >= FEW:
     least = THRESHOLD
-    signatures = signatures - signatures.mean(0)
-    norms = np.linalg.norm(signatures, axis=1, keepdims=True)
-    signatures = signatures / np.maximum(norms, 1e-6)
+    rows = rows - rows.mean(0)
+    rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
   nearest, pairs = [], []
-  for start in range(0, len(signatures), BLOCK):
-    found = signatures[start : start + BLOCK] @ signatures.T
-    found[patients[start : start + BLOCK, None] == patients] = -1
+  for start in range(0, len(rows), BLOCK):
+    found = rows[start : start + BLOCK] @ rows.T
+    found[owners[start : start + BLOCK, None] == owners] = -1
     nearest.append(found.max(1))
     pairs += [(i + start, j, found[i, j]) for i, j in np.argwhere(found >= least)]
-  if len(signatures) >= FEW:
+  if len(rows) >= FEW:
     least = _standing_out(np.concatenate(nearest))
   for i, j, correlation in pairs:
     if i < j and correlation >= least and not (skip and skip[i] == skip[j]):

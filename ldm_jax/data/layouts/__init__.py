@@ -1,10 +1,10 @@
-"""Layouts: how a data set lies on disk -> Cohort.
+"""Layouts: the files and tables of a data set -> Cohort.
 
 A layout is a module with `read(root, schema=None, **options) -> Cohort` and an ABOUT
 (`data/layouts/shared/about.py`: citation, licence), which makes it a builder of
-`data/tfds_builders.py`; one with known population statistics also has `population(num,
-seed, /, **options) -> list of dicts`, one whose true counterfactuals can be had has
-KNOWN_COUNTERFACTUALS = True.
+`data/tfds_builders.py`. A layout with known population statistics also has
+`population(num, seed, /, **options) -> list of dicts`, one whose true counterfactuals
+can be rendered has KNOWN_COUNTERFACTUALS = True.
 """
 
 from ldm_jax.data.layouts import (

@@ -5,11 +5,12 @@
     patient001_4d.nii.gz
     patient001_frame01.nii.gz, patient001_frame01_gt.nii.gz
 
-Labels 1 RV, 2 myocardium, 3 LV in the files, LV 1 and RV 3 once they are read.
+Labels in the files: 1 RV, 2 myocardium, 3 LV; after reading: 1 LV, 2 myocardium, 3 RV.
 """
 
 from __future__ import annotations
 
+import os
 import pathlib
 import re
 
@@ -45,8 +46,10 @@ ACDC_SCHEMA = Schema(
 )
 
 
-def read(root: str, schema: Schema | None = None, name: str = 'acdc') -> Cohort:
-  """Reads the parts that are there; `published:train` and `published:test`.
+def read(
+  root: str | os.PathLike, schema: Schema | None = None, name: str = 'acdc'
+) -> Cohort:
+  """Reads the parts that exist: `published:train` and `published:test`.
 
   Raises:
     ValueError: no folder, no patients, or an attribute that ACDC does not have.
@@ -55,15 +58,16 @@ def read(root: str, schema: Schema | None = None, name: str = 'acdc') -> Cohort:
   schema = ACDC_SCHEMA if schema is None else schema
   bases = (root, root / 'database', root / 'ACDC' / 'database')
   base = next((b for b in bases if any((b / part).is_dir() for part in PARTS)), root)
-  records, notes = [], []
+  records: list[Record] = []
+  notes: list[str] = []
   for folder, part in {**PARTS, '.': ''}.items():
     for patient in sorted((base / folder).glob('patient*')):
       if patient.is_dir():
         records += _records(patient, part, schema, notes)
   if not records:
     raise ValueError(
-      f'{root} has no training/patient001/ or testing/patient101/; required is the '
-      'ACDC folder `database`. Correct root of the data section.'
+      f'{root} has no training/patient001/ or testing/patient101/; expected the ACDC '
+      'folder `database`. Correct root of the data section.'
     )
   return Cohort(name, schema, tuple(records), tuple(notes))
 
@@ -93,8 +97,8 @@ def _info(path: pathlib.Path) -> dict[str, str]:
   """Info.cfg, lines `key: value` -> lower-case key -> text."""
   if not path.is_file():
     raise ValueError(
-      f'{path} does not exist; required are lines such as "ED: 1". Restore the file, '
-      'or remove the patient.'
+      f'{path} does not exist; expected lines such as "ED: 1". Restore the file, or '
+      'remove the patient.'
     )
   try:
     with path.open('rb') as file:
@@ -112,10 +116,11 @@ def _source(folder: pathlib.Path, info: dict[str, str], phase: str) -> FileSourc
   text = info.get(phase.lower(), '')
   if not text.isascii() or not text.isdigit() or int(text) < 1:
     raise ValueError(
-      f'{folder / "Info.cfg"} gives {phase} as {text!r}; required is the number of a '
+      f'{folder / "Info.cfg"} gives {phase} as {text!r}; expected the number of a '
       'frame, from 1. Correct the file, or remove the patient.'
     )
-  images, masks = {}, {}
+  images: dict[int, str] = {}
+  masks: dict[int, str] = {}
   for path in sorted(folder.glob('*_frame*.nii*')):
     match = re.search(r'_frame(\d+)(_gt)?\.nii(\.gz)?$', path.name)
     if match and path.is_file():
@@ -128,7 +133,7 @@ def _source(folder: pathlib.Path, info: dict[str, str], phase: str) -> FileSourc
   if image is None:
     raise ValueError(
       f'{folder} has neither {folder.name}_frame{int(text):02d}.nii.gz, the {phase} of '
-      f'Info.cfg, nor {folder.name}_4d.nii.gz; required is one of them. Copy the '
-      'patient again, or remove it.'
+      f'Info.cfg, nor {folder.name}_4d.nii.gz; expected one of them. Copy the patient '
+      'again, or remove it.'
     )
   return FileSource(image, label, frame, stack=True, codes=label_values.ACDC)

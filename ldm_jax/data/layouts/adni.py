@@ -11,13 +11,14 @@ in its path. AGE in the table is the age at baseline: the time since then is add
 from __future__ import annotations
 
 import datetime
+import os
 import pathlib
 import re
 from typing import Any
 
-from ldm_jax.data.cohorts import matching
 from ldm_jax.data.cohorts.attributes import Attribute, Schema, is_missing
 from ldm_jax.data.cohorts.cohort import Cohort, FileSource, Record
+from ldm_jax.data.layouts.shared import patient_rows
 from ldm_jax.data.layouts.shared.about import About
 from ldm_jax.data.tables import table as tables
 
@@ -53,13 +54,13 @@ DAYS_PER_YEAR = 365.25
 
 
 def read(
-  root: str,
+  root: str | os.PathLike,
   schema: Schema | None = None,
   table: str = '',
   max_days: int = MAX_DAYS,
   name: str = 'adni',
 ) -> Cohort:
-  """Reads every scan; one that fits no visit has no attributes, and a note says so.
+  """Reads every scan; one that fits no visit has no attributes, with a note.
 
   Args:
     root: folder with the patients' folders, at any depth.
@@ -75,16 +76,14 @@ def read(
   schema = ADNI_SCHEMA if schema is None else schema
   if not table and (root / 'ADNIMERGE.csv').is_file():
     table = 'ADNIMERGE.csv'
-  table = tables.read(tables.find(root, table))
-  table.require('PTID', 'the patient', 'the table')
-  visits = {}
-  for index, row in enumerate(table.rows):
-    visits.setdefault(row['PTID'], []).append(index)
-  records, notes = [], []
+  merged = tables.read(tables.find(root, table))
+  notes: list[str] = []
+  visits = tables.index_by(merged, 'PTID', 'the patient', notes)
+  records = []
   for path, patient, image in _scans(root):
     rows = visits.get(patient, [])
-    index = _visit(table, rows, path, image, max_days)
-    label = '' if index is None else table.rows[index].get('VISCODE', '')
+    index = _visit(merged, rows, path, image, max_days)
+    label = '' if index is None else merged.rows[index].get('VISCODE', '')
     if index is None:
       notes.append(f'{patient}, I{image}: fits none of its {len(rows)} visits')
     records.append(
@@ -92,24 +91,23 @@ def read(
         id='_'.join(part for part in (patient, label, f'I{image}') if part),
         patient=patient,
         source=FileSource(str(path)),
-        attributes={a.name: _value(a, table, rows, index) for a in schema},
+        attributes={a.name: _value(a, merged, rows, index) for a in schema},
         visit=label or f'I{image}',
       )
     )
   if not records:
     raise ValueError(
       f'{root} has no <PTID>/**/*_I<ImageID>.nii and no <PTID>/**/I<ImageID>/*.dcm; '
-      'required are scans as ADNI gives them. Correct root, or use configs/folder.py.'
+      'expected scans in the folders of ADNI. Correct root, or use configs/folder.py.'
     )
-  # The table lists everybody, the folder what was downloaded.
   there = {record.patient for record in records}
-  matched = matching.compare(set(visits) & there, there, table.path.name)
+  matched = patient_rows.match(merged, visits, there, notes)
   return Cohort(name, schema, tuple(records), tuple(notes), matched)
 
 
 def _scans(root: pathlib.Path) -> list[tuple[pathlib.Path, str, str]]:
   """(path, PTID, image id) of every scan, each image once."""
-  found = {}
+  found: dict[tuple[str, str], pathlib.Path] = {}
   for path in sorted(root.rglob('*_I*.nii*')) + sorted(root.rglob('I*')):
     stem = path.name.removesuffix('.gz').removesuffix('.nii')
     image, is_file = IMAGE.search(stem), path.name.endswith(('.nii', '.nii.gz'))
@@ -129,12 +127,12 @@ def _visit(table, rows, path: pathlib.Path, image: str, max_days: int) -> int | 
       return index
   dates = [DATE.match(part) for part in path.parts]
   scanned = next((_date(match[0].strip('_')) for match in dates if match), None)
-  gaps = {}
+  gaps: dict[int, int] = {}
   for index in rows:
     examined = _date(table.rows[index].get('EXAMDATE', ''))
     if examined is not None and scanned is not None:
       gaps[index] = abs((examined - scanned).days)
-  best = min(gaps, key=gaps.get, default=None)
+  best = min(gaps, key=gaps.__getitem__, default=None)
   return best if best is not None and gaps[best] <= max_days else None
 
 
@@ -161,8 +159,8 @@ def _years_since_baseline(table, rows, index: int) -> float | None:
   cells = [
     table.rows[row].get('EXAMDATE', '') for row in (first, index) if row is not None
   ]
-  dates = [_date(cell) for cell in cells]
-  if len(dates) == 2 and None not in dates:
+  dates = [date for cell in cells if (date := _date(cell)) is not None]
+  if len(dates) == 2:
     return (dates[1] - dates[0]).days / DAYS_PER_YEAR
   months = re.fullmatch(r'm(\d+)', codes[index])
   if months is None:

@@ -5,17 +5,18 @@
   sub-01/[ses-01/]anat/sub-01[_ses-01][_run-1]_T1w.nii.gz
   derivatives/<pipeline>/sub-01/[ses-01/]anat/sub-01..._dseg.nii.gz     (optional)
 
-What a session's row says stands before what the participant's says.
+A value in a session's row takes precedence over one in the participant's row.
 """
 
 from __future__ import annotations
 
+import os
 import pathlib
 
-from ldm_jax.data.cohorts import matching, unreadable
+from ldm_jax.data.cohorts import unreadable
 from ldm_jax.data.cohorts.attributes import Attribute, Schema
-from ldm_jax.data.cohorts.cohort import Cohort, FileSource
-from ldm_jax.data.layouts.shared import bids_sessions
+from ldm_jax.data.cohorts.cohort import Cohort, FileSource, Record
+from ldm_jax.data.layouts.shared import bids_sessions, patient_rows
 from ldm_jax.data.layouts.shared.about import About
 from ldm_jax.data.tables import table as tables
 
@@ -41,7 +42,7 @@ BIDS_SCHEMA = Schema(
 
 
 def read(
-  root: str,
+  root: str | os.PathLike,
   schema: Schema | None = None,
   suffix: str = 'T1w',
   datatype: str = 'anat',
@@ -66,9 +67,8 @@ def read(
     ValueError: no folder, no image, or an attribute that no table has.
   """
   root = tables.require_folder(root)
-  people, notes, rows, asked = None, [], {}, set()
-  if schema is not None:
-    asked = {a.column or a.name for a in schema}
+  people, notes, rows = None, list[str](), dict[str, list[int]]()
+  asked = set() if schema is None else {a.column or a.name for a in schema}
   schema = BIDS_SCHEMA if schema is None else schema
   if any((root / usual).is_file() for usual in tables.NAMES):
     people = tables.read(tables.find(root))
@@ -76,7 +76,8 @@ def read(
     if 'participant_id' in people.columns:
       column = 'participant_id'
     rows = tables.index_by(people, column, 'the subject', notes, bids_sessions.word)
-  records, known = [], set(people.columns if people else ())
+  records: list[Record] = []
+  known = set(people.columns if people else ())
   for subject in sorted(p for p in root.glob('sub-*') if p.is_dir()):
     images = _images(subject, datatype, suffix)
     if not images:
@@ -97,19 +98,15 @@ def read(
     raise ValueError(
       f'{root} has '
       + (f'no table with the columns {absent}' if records else 'no image')
-      + f'; required is sub-<id>/[ses-<id>/]{datatype}/*_{suffix}.nii.gz and, in '
+      + f'; expected sub-<id>/[ses-<id>/]{datatype}/*_{suffix}.nii.gz and, in '
       'participants.tsv or the sessions.tsv, every attribute of data.schema. Correct '
       'root, options.suffix or data.schema, or use configs/folder.py.'
     )
   subjects = {bids_sessions.word(record.patient) for record in records}
-  absent = sorted(set(rows) - subjects)
-  notes += [
-    f'sub-{subject}: in {people.path.name} without images' for subject in absent
-  ]
   matched = None
   if people is not None:
-    shown = {subject: f'sub-{subject}' for subject in subjects}
-    matched = matching.compare(rows, subjects, people.path.name, shown)
+    shown = {subject: f'sub-{subject}' for subject in subjects | set(rows)}
+    matched = patient_rows.match(people, rows, subjects, notes, 'images', shown)
   return Cohort(name, schema, tuple(records), tuple(notes), matched)
 
 
@@ -127,12 +124,12 @@ def _label(root, image, suffix, label, pipeline) -> str | None:
   """Labels of an image in derivatives/, or None."""
   path = pathlib.Path(image)
   folder, stem = path.parent.relative_to(root), path.name.rpartition(f'_{suffix}')[0]
-  found = sorted(root.glob(f'derivatives/{pipeline}/{folder}/{stem}_*{label}.nii*'))
-  found += sorted(root.glob(f'derivatives/{pipeline}/{folder}/{stem}_{label}.nii*'))
-  found = sorted(set(map(str, found)))
+  place = f'derivatives/{pipeline}/{folder}/{stem}'
+  paths = {*root.glob(f'{place}_*{label}.nii*'), *root.glob(f'{place}_{label}.nii*')}
+  found = sorted(map(str, paths))
   if len(found) > 1:
     raise ValueError(
-      f'{image} has the labels {", ".join(found[:3])}; required is one file. Name the '
+      f'{image} has the labels {", ".join(found[:3])}; expected one file. Name the '
       'folder under derivatives/ in options.pipeline, or a longer options.label.'
     )
   return found[0] if found else None

@@ -9,12 +9,14 @@ the tables begin with the name of either release, whatever the folder is called.
 
 from __future__ import annotations
 
+import os
 import pathlib
 import re
+from typing import Any
 
 from ldm_jax.data.cohorts import unreadable
 from ldm_jax.data.cohorts.attributes import Attribute, Schema
-from ldm_jax.data.cohorts.cohort import Cohort, Record
+from ldm_jax.data.cohorts.cohort import Cohort, Record, Source
 from ldm_jax.data.layouts.shared.about import About
 from ldm_jax.data.readers.picture import ImageSource
 from ldm_jax.data.tables import table as tables
@@ -71,7 +73,7 @@ def chexpert_schema(findings: tuple = FINDINGS, uncertain: str = 'missing') -> S
 
 
 def read(
-  root: str,
+  root: str | os.PathLike,
   schema: Schema | None = None,
   findings: tuple = FINDINGS,
   uncertain: str = 'missing',
@@ -79,7 +81,7 @@ def read(
   view: str = 'frontal',
   name: str = 'chexpert',
 ) -> Cohort:
-  """Reads the tables that are there; `published:train` and `published:validation`.
+  """Reads the tables that exist: `published:train` and `published:validation`.
 
   Args:
     root: folder of train.csv, or the one above it.
@@ -100,7 +102,7 @@ def read(
     ('view', view, ('frontal', 'lateral', '')),
   ):
     if value not in known:
-      raise ValueError(f'options.{option} is {value!r}, but must be one of {known}.')
+      raise ValueError(f'options.{option} is {value!r}; expected one of {known}.')
   schema = chexpert_schema(tuple(findings), uncertain) if schema is None else schema
   bases = (root, *sorted(p for p in root.glob('CheXpert-v1.0*') if p.is_dir()))
   base = next(
@@ -108,10 +110,10 @@ def read(
   )
   if base is None:
     raise ValueError(
-      f'{root} has no train.csv or valid.csv; required is the folder CheXpert-v1.0 or '
+      f'{root} has no train.csv or valid.csv; expected the folder CheXpert-v1.0 or '
       'CheXpert-v1.0-small. Correct root of the data section.'
     )
-  records, notes = [], []
+  records, notes = list[Record](), list[str]()
   says = {'1': 'yes', '0': 'no', '-1': UNCERTAIN[uncertain]}
   says[''] = 'no' if blank == 'absent' else None
   for file, part in PARTS.items():
@@ -131,9 +133,9 @@ def read(
 
 def _pathless(table, index, part) -> Record:
   error = ValueError(
-    f'{table.where(index, "Path")}: {table.rows[index]["Path"]!r} came; required is a '
-    'path such as CheXpert-v1.0/train/patient00001/study1/view1_frontal.jpg. Correct '
-    'the table.'
+    f'{table.where(index, "Path")}: expected a path such as CheXpert-v1.0/train/'
+    f'patient00001/study1/view1_frontal.jpg, got {table.rows[index]["Path"]!r}. '
+    'Correct the table.'
   )
   return unreadable.record(f'{part}-line-{table.lines[index]}', table.path, error, part)
 
@@ -142,7 +144,8 @@ def _record(
   base: pathlib.Path, match, table, index, schema, says, part, notes
 ) -> Record:
   path, patient, study, view = match.groups()
-  source, values = ImageSource(str(base / path)), {}
+  source: Source = ImageSource(str(base / path))
+  values: dict[str, Any] = {}
   try:
     known = {
       'age': table.number(index, 'Age', 'years'),

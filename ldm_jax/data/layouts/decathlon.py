@@ -8,14 +8,16 @@ imagesTs/ ('published:test')
 
 from __future__ import annotations
 
+import os
 import pathlib
 from typing import Any
 
 import numpy as np
 
-from ldm_jax.data.cohorts import label_values, matching
+from ldm_jax.data.cohorts import label_values
 from ldm_jax.data.cohorts.attributes import Attribute, Schema
 from ldm_jax.data.cohorts.cohort import Cohort, FileSource, Record
+from ldm_jax.data.layouts.shared import patient_rows
 from ldm_jax.data.layouts.shared.about import About
 from ldm_jax.data.readers import volume
 from ldm_jax.data.tables import table as tables
@@ -49,7 +51,7 @@ LABEL_OF = {
 
 
 def read(
-  root: str,
+  root: str | os.PathLike,
   schema: Schema | None = None,
   table: str = '',
   frame: int | None = None,
@@ -73,61 +75,40 @@ def read(
   masks = _files(root, ('labels', 'labelsTr'))
   if not images:
     raise ValueError(
-      f'{root} has no images/<id>.nii.gz; required is the decathlon layout (images/, '
+      f'{root} has no images/<id>.nii.gz; expected the decathlon layout (images/, '
       'labels/, participants.tsv). Correct root, or use configs/folder.py.'
     )
-  table, rows = _rows(root, table)
-  notes = [
-    f'{participant}: in the table but without an image'
-    for participant in sorted(set(rows) - set(images))
-  ]
-  records = []
+  people, rows = None, dict[str, int]()
+  if table or any((root / usual).is_file() for usual in tables.NAMES):
+    people = tables.read(tables.find(root, table))
+    rows = patient_rows.one_each(people, 'participant_id', 'the participant')
+  records, notes = [], list[str]()
   for participant, image in sorted(images.items()):
     label = masks.get(participant)
-    attributes = {}
-    for attribute in schema:
-      attributes[attribute.name] = _value(
-        attribute, table, rows.get(participant), label, notes
-      )
+    index = rows.get(participant)
     records.append(
       Record(
         id=participant,
         patient=participant,
         source=FileSource(str(image), None if label is None else str(label), frame),
-        attributes=attributes,
+        attributes={a.name: _value(a, people, index, label, notes) for a in schema},
         part=PARTS.get(image.parent.name, ''),
       )
     )
-  matched = None if table is None else matching.compare(rows, images, table.path.name)
+  matched = None
+  if people is not None:
+    matched = patient_rows.match(people, rows, images, notes, 'an image')
   return Cohort(name, schema, tuple(records), tuple(notes), matched)
 
 
 def _files(root: pathlib.Path, folders: tuple[str, ...]) -> dict[str, pathlib.Path]:
-  found = {}
+  found: dict[str, pathlib.Path] = {}
   for folder in folders:
     for path in sorted((root / folder).glob('*.nii*')):
       if path.name.startswith('.') or not path.name.endswith(('.nii', '.nii.gz')):
         continue
       found.setdefault(path.name.removesuffix('.gz').removesuffix('.nii'), path)
   return found
-
-
-def _rows(root: pathlib.Path, name: str):
-  """(table or None, participant -> row index)."""
-  if not name and not any((root / usual).is_file() for usual in tables.NAMES):
-    return None, {}
-  table = tables.read(tables.find(root, name))
-  column = table.require('participant_id', 'the participant', 'the table')
-  rows = {}
-  for index, row in enumerate(table.rows):
-    participant = row[column]
-    if participant in rows:
-      raise ValueError(
-        f'{table.where(index, column)}: participant {participant!r} stands twice; '
-        'required is one row per participant. Remove the duplicate.'
-      )
-    rows[participant] = index
-  return table, rows
 
 
 def _value(attribute, table, index, label, notes) -> Any:

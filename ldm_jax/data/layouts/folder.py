@@ -43,7 +43,7 @@ PATTERNS = (
 
 
 def read(
-  root: str,
+  root: str | os.PathLike,
   schema: Schema | None = None,
   table: str = '',
   subject: str = '',
@@ -68,7 +68,7 @@ def read(
     visit: column that tells the scans of one patient apart.
     frame: frame of 4D files.
     stack: keep the through-plane axis as d.
-    cohort: column that says public, private or test of each patient; they become the
+    cohort: column with public, private or test for each patient; these become the
       parts 'published:public', ... of data.<cohort>.part.
     name: of the cohort.
 
@@ -77,22 +77,22 @@ def read(
       of two cohorts, or of none.
   """
   root = tables.require_folder(root)
-  table = tables.read(tables.find(root, table))
-  subject = subject_column(table, subject)
+  people = tables.read(tables.find(root, table))
+  subject = subject_column(people, subject)
   if schema is None:
-    _ask_for_schema(table, subject)
+    raise _without_schema(people, subject)
   for attribute in schema:
     column = attribute.column or attribute.name
-    table.require(column, f'attribute {attribute.name!r}', 'data.schema (column=...)')
+    people.require(column, f'attribute {attribute.name!r}', 'data.schema (column=...)')
   if visit:
-    table.require(visit, 'the visit', 'options.visit')
-  _check_rows(table, subject, visit)
-  parts_of = cohorts_of(table, subject, cohort) if cohort else {}
-  image = _image_option(root, table, subject, image)
+    people.require(visit, 'the visit', 'options.visit')
+  _check_rows(people, subject, visit)
+  parts_of = cohorts_of(people, subject, cohort) if cohort else {}
+  image = _image_option(root, people, subject, image)
   if label:
-    _check_cell_or_pattern(table, label, 'label')
-  records, notes = [], []
-  for index, row in enumerate(table.rows):
+    _check_cell_or_pattern(people, label, 'label')
+  records, notes = list[Record](), list[str]()
+  for index, row in enumerate(people.rows):
     patient, when = row[subject], row[visit] if visit else ''
     labels = _files(root, row, label, subject) if label else []
     images = [p for p in _files(root, row, image, subject) if p not in labels]
@@ -100,8 +100,8 @@ def read(
       notes.append(f'{patient}: no file for {image!r}')
     if label and images and len(labels) not in (0, len(images)):
       raise ValueError(
-        f'{table.path}, line {table.lines[index]}: {len(images)} images but '
-        f'{len(labels)} labels; required is one label per image. Set options.label.'
+        f'{people.path}, line {people.lines[index]}: {len(images)} images but '
+        f'{len(labels)} labels; expected one label per image. Set options.label.'
       )
     for number, path in enumerate(images):
       parts = [patient, when, _stem(path) if len(images) > 1 else '']
@@ -110,47 +110,46 @@ def read(
           id=_safe('_'.join(part for part in parts if part)),
           patient=patient,
           source=_source(path, labels[number] if labels else None, frame, stack),
-          attributes=table.attributes(index, schema),
+          attributes=people.attributes(index, schema),
           visit=when or parts[2],
           part=parts_of.get(patient, ''),
         )
       )
   if not records:
     raise ValueError(
-      f'{root} has no file for {image!r} in any of the {len(table.rows)} rows of '
-      f'{table.path.name}; required are .nii or .nii.gz files. Set options.image to '
-      f'a column ({tables.listed(table.columns)}) or a pattern such as '
+      f'{root} has no file for {image!r} in any of the {len(people.rows)} rows of '
+      f'{people.path.name}; expected .nii or .nii.gz files. Set options.image to a '
+      f'column ({tables.listed(people.columns)}) or a pattern such as '
       "'{subject}/*.nii.gz'."
     )
-  ids = {row[subject] for row in table.rows}
-  others = matching.strangers(root, image, (subject, 'subject'), ids, label)
+  listed = {row[subject] for row in people.rows}
+  others = matching.strangers(root, image, (subject, 'subject'), listed, label)
   there = {record.patient for record in records} | others
-  matched = matching.compare(ids, there, table.path.name)
+  matched = matching.compare(listed, there, people.path.name)
   return Cohort(name, schema, tuple(records), tuple(notes), matched)
 
 
 def cohorts_of(table: tables.Table, subject: str, column: str) -> dict[str, str]:
-  """Patient -> 'public', 'private' or 'test', as the column says, in whatever case.
+  """Patient -> 'public', 'private' or 'test' from the column, upper or lower case.
 
   Raises:
-    ValueError: no such column, another word, no word, or two of one patient.
+    ValueError: no such column, another word, no word, or two words for one patient.
   """
   table.require(column, 'the cohort', 'options.cohort (cohort=COLUMN)')
-  found = {}
+  found: dict[str, str] = {}
   for index, row in enumerate(table.rows):
     patient, word = row[subject], row[column].lower()
     if word not in COHORTS:
       raise ValueError(
         f'{table.where(index, column)}: the cohort of {patient!r} is {row[column]!r}; '
-        f'required is one of {", ".join(COHORTS)} in every row. Correct the table, or '
+        f'expected one of {", ".join(COHORTS)} in every row. Correct the table, or '
         'name another column in options.cohort (cohort=COLUMN).'
       )
     if found.setdefault(patient, word) != word:
       raise ValueError(
         f'{table.where(index, column)}: patient {patient!r} is {word}, but '
-        f'{found[patient]} in a row above; required is one cohort a patient, because '
-        'what is learned from public scans carries no privacy guarantee. Correct the '
-        'table.'
+        f'{found[patient]} in a row above; expected one cohort per patient, because '
+        'public scans get no privacy guarantee. Correct the table.'
       )
   return found
 
@@ -168,14 +167,14 @@ def subject_column(table: tables.Table, subject: str = '') -> str:
   return usual[0] if usual else table.columns[0]
 
 
-def _ask_for_schema(table: tables.Table, subject: str) -> None:
+def _without_schema(table: tables.Table, subject: str) -> ValueError:
   columns = [column for column in table.columns if column != subject]
-  raise ValueError(
+  return ValueError(
     f'{table.path} has the columns {tables.listed(columns) or "(none)"} beside '
-    f'{subject!r}, and data.schema names no attribute; required is data.schema, for '
+    f'{subject!r}, but data.schema names no attribute. Set data.schema, for '
     "example ({'name': 'age', 'low': 18, 'high': 95, 'unit': 'years'}, {'name': 'sex', "
-    "'kind': 'categorical', 'categories': ('F', 'M')}). Ranges are stated, not "
-    'measured: a range taken from private patients would be a private release.'
+    "'kind': 'categorical', 'categories': ('F', 'M')}). Ranges are not measured on "
+    'the data: a range taken from private patients would be a private release.'
   )
 
 
@@ -196,8 +195,8 @@ def _image_option(
       if several:
         names = ', '.join(os.path.relpath(file, root) for file in several[:4])
         raise ValueError(
-          f'{root} has several files for one patient ({names}); required is to say '
-          "which: set options.image to a pattern such as '{subject}/*_T1w.nii.gz', and "
+          f'{root} has several files for one patient ({names}); expected one. Set '
+          "options.image to a pattern such as '{subject}/*_T1w.nii.gz', and "
           'options.label for labels.'
         )
       return pattern
@@ -224,27 +223,27 @@ def _check_cell_or_pattern(table: tables.Table, text: str, option: str) -> None:
 
 def _check_rows(table: tables.Table, subject: str, visit: str) -> None:
   """Every row names a patient, and no two rows the same patient and visit."""
-  seen = {}
+  seen: dict[tuple[str, str], int] = {}
   for index, row in enumerate(table.rows):
     patient, when = row[subject], row[visit] if visit else ''
     if is_missing(patient):
       raise ValueError(
-        f'{table.where(index, subject)}: the patient has no id; required is one in '
+        f'{table.where(index, subject)}: the patient has no id; expected one in '
         'every row. Correct the table, or name the right column in options.subject.'
       )
     fault = ids.fault(patient)
     if fault:
       raise ValueError(
         f'{table.where(index, subject)}: the patient id {patient[:80]!r} {fault}; '
-        f'required is {ids.REQUIRED}. Correct the table, or name the right column in '
+        f'expected {ids.REQUIRED}. Correct the table, or name the right column in '
         'options.subject.'
       )
     if (patient, when) in seen:
       raise ValueError(
         f'{table.where(index, subject)}: patient {patient!r}'
         + (f', visit {when!r},' if when else '')
-        + f' stands on line {seen[patient, when]} already; required is one row per '
-        'patient, or a column that tells the scans apart. Remove the duplicate, or set '
+        + f' is on line {seen[patient, when]} already; expected one row per patient, '
+        'or a column that tells the scans apart. Remove the duplicate, or set '
         'options.visit.'
       )
     seen[patient, when] = table.lines[index]
@@ -259,7 +258,7 @@ def _files(root: pathlib.Path, row: dict, option: str, subject: str) -> list[str
   pattern = re.sub(r'\{([^{}]*)\}', lambda m: glob.escape(cells[m.group(1)]), option)
   if '**' in pattern:  # pathlib does not follow links into loops, as glob does
     base = pathlib.Path('/') if os.path.isabs(pattern) else root
-    found = map(str, base.glob(pattern.lstrip('/')))
+    found = [str(path) for path in base.glob(pattern.lstrip('/'))]
   else:
     found = glob.glob(os.path.join(glob.escape(str(root)), pattern))
   endings = ('.nii', '.nii.gz', *SUFFIXES)

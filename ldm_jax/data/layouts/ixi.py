@@ -5,17 +5,20 @@
   or participants.csv                MRID (IXI012-HH-1211), Age, Sex
 
 The site is the second word of a file's name: Guys and HH 1.5 and 3 T Philips, IOP 1.5 T
-GE. Some rows of the published table have no age, some stand twice.
+GE. Some rows of the published table have no age, some appear twice.
 """
 
 from __future__ import annotations
 
+import os
 import pathlib
 import re
+from typing import Any
 
-from ldm_jax.data.cohorts import matching, unreadable
+from ldm_jax.data.cohorts import unreadable
 from ldm_jax.data.cohorts.attributes import Attribute, Schema
 from ldm_jax.data.cohorts.cohort import Cohort, FileSource, Record
+from ldm_jax.data.layouts.shared import patient_rows
 from ldm_jax.data.layouts.shared.about import About
 from ldm_jax.data.tables import cells
 from ldm_jax.data.tables import table as tables
@@ -47,7 +50,7 @@ SEX |= dict.fromkeys(('Sex', 'sex', 'SEX'), cells.SEXES)
 
 
 def read(
-  root: str,
+  root: str | os.PathLike,
   schema: Schema | None = None,
   table: str = '',
   modality: str = 'T1',
@@ -69,11 +72,13 @@ def read(
   schema = IXI_SCHEMA if schema is None else schema
   usual = ('IXI.xls', 'IXI.csv', *tables.NAMES)
   table = table or next((n for n in usual if (root / n).is_file()), '')
-  table, notes = tables.read(tables.find(root, table)), []
-  column = 'IXI_ID' if 'IXI_ID' in table.columns else 'MRID'
-  tables.require_attributes(table, schema, IXI_SCHEMA.names)
-  rows = tables.index_by(table, column, 'the patient', notes, _number)
-  scans, others = {}, 0
+  people = tables.read(tables.find(root, table))
+  notes: list[str] = []
+  column = 'IXI_ID' if 'IXI_ID' in people.columns else 'MRID'
+  tables.require_attributes(people, schema, IXI_SCHEMA.names)
+  rows = tables.index_by(people, column, 'the patient', notes, _number)
+  scans: dict[str, tuple[pathlib.Path, re.Match]] = {}
+  others = 0
   for path in sorted(root.rglob('IXI*.nii*')):
     match = SCAN.fullmatch(path.name)
     if match and path.is_file():
@@ -83,18 +88,16 @@ def read(
   if not scans:
     raise ValueError(
       f'{root} has no IXI012-HH-1211-{modality}.nii.gz ({others} scans of other '
-      'modalities); required is the layout of IXI. Correct root or options.modality, '
-      'or use configs/folder.py.'
+      'modalities); expected the layout of IXI. Correct root or options.modality, or '
+      'use configs/folder.py.'
     )
   records = [
-    _record(path, match, schema, table, rows.get(_number(match[1]), []), notes)
+    _record(path, match, schema, people, rows.get(_number(match[1]), []), notes)
     for path, match in scans.values()
   ]
-  absent = set(rows) - {_number(match[1]) for _, match in scans.values()}
-  notes += [f'IXI{n}: in the table but without a {modality}' for n in sorted(absent)]
-  # The table lists everybody, the folder what was downloaded.
   there = {_number(match[1]): f'IXI{match[1]}' for _, match in scans.values()}
-  matched = matching.compare(set(rows) & set(there), there, table.path.name, there)
+  shown = {number: f'IXI{number}' for number in rows} | there
+  matched = patient_rows.match(people, rows, there, notes, shown=shown)
   return Cohort(name, schema, tuple(records), tuple(notes), matched)
 
 
@@ -122,11 +125,11 @@ def _values(table, indices, notes, patient) -> dict:
   """Age and sex; missing where rows of one patient contradict each other."""
   age = next((c for c in ('AGE', 'Age', 'age') if c in table.columns), 'AGE')
   sex = next((c for c in SEX if c in table.columns), 'sex')
-  known = {'age': set(), 'sex': set()}
+  known: dict[str, set] = {'age': set(), 'sex': set()}
   for index in indices:
     known['age'].add(table.number(index, age, 'years'))
     known['sex'].add(table.one_of(index, sex, SEX[sex], notes))
-  found = {}
+  found: dict[str, Any] = {}
   for key, values in known.items():
     values -= {None}
     if len(values) > 1:

@@ -10,13 +10,14 @@ ED and ES count frames from 0. Files `_gt` under Unlabeled are not labels. Label
 
 from __future__ import annotations
 
+import os
 import pathlib
 import re
 
-from ldm_jax.data.cohorts import label_values, matching, unreadable
+from ldm_jax.data.cohorts import label_values, unreadable
 from ldm_jax.data.cohorts.attributes import Attribute, Schema
 from ldm_jax.data.cohorts.cohort import Cohort, FileSource, Record
-from ldm_jax.data.layouts.shared import ventricles
+from ldm_jax.data.layouts.shared import patient_rows, ventricles
 from ldm_jax.data.layouts.shared.about import About
 from ldm_jax.data.tables import cells
 from ldm_jax.data.tables import table as tables
@@ -51,16 +52,19 @@ MNMS_SCHEMA = Schema(
     Attribute('AGE', low=18, high=95, unit='years'),
     Attribute('SEX', 'categorical', categories=(0, 1)),  # 0 female, 1 male
     Attribute('BMI', low=14, high=50, unit='kg/m2'),
-    Attribute('VENDOR', 'categorical', categories=VENDORS.values()),
-    Attribute('PATHOLOGY', 'categorical', categories=PATHOLOGIES.values()),
+    Attribute('VENDOR', 'categorical', categories=tuple(VENDORS.values())),
+    Attribute('PATHOLOGY', 'categorical', categories=tuple(PATHOLOGIES.values())),
   )
 )
 
 
 def read(
-  root: str, schema: Schema | None = None, table: str = '', name: str = 'mnms'
+  root: str | os.PathLike,
+  schema: Schema | None = None,
+  table: str = '',
+  name: str = 'mnms',
 ) -> Cohort:
-  """Reads the parts that are there: `published:train`, unlabeled, validation, test.
+  """Reads the parts that exist: `published:train`, unlabeled, validation, test.
 
   Args:
     root: folder OpenDataset, or the one above it.
@@ -76,23 +80,23 @@ def read(
   base = root / 'OpenDataset' if (root / 'OpenDataset').is_dir() else root
   found = sorted(base.glob('*information*.csv'))
   file = found[0] if found and not table else tables.find(base, table)
-  table, notes = tables.read(file), []
-  tables.require_attributes(table, schema, MNMS_SCHEMA.names)
-  rows = tables.index_by(table, 'External code', 'the patient', notes)
-  records, seen = [], set()
+  people = tables.read(file)
+  notes: list[str] = []
+  tables.require_attributes(people, schema, MNMS_SCHEMA.names)
+  rows = tables.index_by(people, 'External code', 'the patient', notes)
+  records: list[Record] = []
+  seen = set()
   for folder, part in PARTS.items():
     for patient in sorted(p for p in (base / folder).glob('*') if p.is_dir()):
       seen.add(patient.name)
       indices = rows.get(patient.name, [])
-      records += _records(patient, part, schema, table, indices, notes)
-  missing = sorted(set(rows) - seen)
-  notes += [f'{code}: in {table.path.name} but without a folder' for code in missing]
+      records += _records(patient, part, schema, people, indices, notes)
   if not records:
     raise ValueError(
-      f'{base} has no Training/Labeled/<code>/<code>_sa.nii.gz; required is the M&Ms '
+      f'{base} has no Training/Labeled/<code>/<code>_sa.nii.gz; expected the M&Ms '
       'folder `OpenDataset`. Correct root of the data section.'
     )
-  matched = matching.compare(rows, seen, table.path.name)
+  matched = patient_rows.match(people, rows, seen, notes, 'a folder')
   return Cohort(name, schema, tuple(records), tuple(notes), matched)
 
 
@@ -101,7 +105,7 @@ def _records(folder, part, schema, table, indices, notes) -> list[Record]:
   try:
     if len(indices) != 1:
       raise ValueError(
-        f'{code} has {len(indices)} rows in {table.path}; required is one, which names '
+        f'{code} has {len(indices)} rows in {table.path}; expected one, which names '
         'its frames ED and ES. Correct the table, or remove the folder.'
       )
     (index,) = indices
@@ -126,8 +130,8 @@ def _source(folder: pathlib.Path, part, table, index, phase) -> FileSource:
   frame = table.rows[index].get(phase, '')
   if not re.fullmatch(r'\d+(\.0*)?', frame, re.ASCII):
     raise ValueError(
-      f'{table.where(index, phase)}: the frame is {frame!r}; required is its number, '
-      'from 0. Correct the table, or remove the folder.'
+      f'{table.where(index, phase)}: the frame is {frame!r}; expected its number, from '
+      '0. Correct the table, or remove the folder.'
     )
   return ventricles.source(
     folder / f'{folder.name}_sa',

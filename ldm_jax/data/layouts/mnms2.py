@@ -9,10 +9,13 @@ The table writes 1 where the folder is called 001.
 
 from __future__ import annotations
 
-from ldm_jax.data.cohorts import label_values, matching, unreadable
+import os
+from typing import Any
+
+from ldm_jax.data.cohorts import label_values, unreadable
 from ldm_jax.data.cohorts.attributes import Attribute, Schema
 from ldm_jax.data.cohorts.cohort import Cohort, Record
-from ldm_jax.data.layouts.shared import ventricles
+from ldm_jax.data.layouts.shared import patient_rows, ventricles
 from ldm_jax.data.layouts.shared.about import About
 from ldm_jax.data.tables import table as tables
 
@@ -43,13 +46,16 @@ MNMS2_SCHEMA = Schema(
   (
     *ventricles.ATTRIBUTES,
     Attribute('FIELD', low=1, high=3, unit='T'),
-    Attribute('PATHOLOGY', 'categorical', categories=DISEASES.values()),
+    Attribute('PATHOLOGY', 'categorical', categories=tuple(DISEASES.values())),
   )
 )
 
 
 def read(
-  root: str, schema: Schema | None = None, view: str = 'SA', name: str = 'mnms2'
+  root: str | os.PathLike,
+  schema: Schema | None = None,
+  view: str = 'SA',
+  name: str = 'mnms2',
 ) -> Cohort:
   """Reads one view of every patient; `published:train`, validation and test.
 
@@ -68,24 +74,23 @@ def read(
   root = tables.require_folder(root)
   schema = MNMS2_SCHEMA if schema is None else schema
   if view not in VIEWS:
-    raise ValueError(f'options.view is {view!r}, but must be one of {VIEWS}.')
+    raise ValueError(f'options.view is {view!r}; expected one of {VIEWS}.')
   base = root / 'MnM2' if (root / 'MnM2').is_dir() else root
-  table, notes = tables.read(tables.find(base, 'dataset_information.csv')), []
+  table = tables.read(tables.find(base, 'dataset_information.csv'))
+  notes: list[str] = []
   tables.require_attributes(table, schema, MNMS2_SCHEMA.names)
   rows = tables.index_by(table, 'SUBJECT_CODE', 'the patient', notes, _padded)
   folders = {_padded(p.name): p for p in sorted(base.glob('dataset/*')) if p.is_dir()}
-  records = []
+  records: list[Record] = []
   for code, folder in folders.items():
     records += _records(folder, code, view, schema, table, rows.get(code, []), notes)
-  missing = sorted(set(rows) - set(folders))
-  notes += [f'{code}: in {table.path.name} but without a folder' for code in missing]
   if not records:
     raise ValueError(
-      f'{base} has no dataset/001/001_{view}_ED.nii.gz; required is the M&Ms-2 folder '
+      f'{base} has no dataset/001/001_{view}_ED.nii.gz; expected the M&Ms-2 folder '
       '`MnM2`. Correct root of the data section.'
     )
   shown = {code: folder.name for code, folder in folders.items()}
-  matched = matching.compare(rows, folders, table.path.name, shown)
+  matched = patient_rows.match(table, rows, folders, notes, 'a folder', shown)
   return Cohort(name, schema, tuple(records), tuple(notes), matched)
 
 
@@ -93,20 +98,13 @@ def _records(folder, code, view, schema, table, indices, notes) -> list[Record]:
   number = int(code) if code.isascii() and code.isdigit() else 0
   part = next((part for last, part in PARTS if 0 < number <= last), '')
   try:
-    if len(indices) > 1:
-      raise ValueError(
-        f'{code} has {len(indices)} rows in {table.path}; required is one. Remove the '
-        'others.'
-      )
-    index = indices[0] if indices else None
-    if index is None:
-      notes.append(f'{code}: without a row in {table.path.name}')
+    index = patient_rows.only(code, indices, table, notes)
     stem = folder / f'{folder.name}_{view}'
     sources = {
       phase: ventricles.source(f'{stem}_{phase}', label_values.MNMS)
       for phase in ('ED', 'ES')
     }
-    known = {'FIELD': None, 'PATHOLOGY': None}
+    known: dict[str, Any] = {'FIELD': None, 'PATHOLOGY': None}
     if index is not None:
       known['FIELD'] = table.number(index, 'FIELD')
       known['PATHOLOGY'] = table.one_of(index, 'DISEASE', SPELLINGS, notes)

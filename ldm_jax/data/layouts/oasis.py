@@ -10,12 +10,15 @@ AgeatEntry + days / 365.25, its ratings are those of the nearest clinical visit.
 
 from __future__ import annotations
 
+import os
 import pathlib
 import re
+from typing import Any
 
-from ldm_jax.data.cohorts import matching, unreadable
+from ldm_jax.data.cohorts import unreadable
 from ldm_jax.data.cohorts.attributes import Attribute, Schema
 from ldm_jax.data.cohorts.cohort import Cohort, FileSource, Record
+from ldm_jax.data.layouts.shared import patient_rows
 from ldm_jax.data.layouts.shared.about import About
 from ldm_jax.data.tables import table as tables
 
@@ -47,7 +50,7 @@ APOE4 = {f'{a}{b}': (a == 4) + (b == 4) for a in (2, 3, 4) for b in (2, 3, 4)}
 
 
 def read(
-  root: str,
+  root: str | os.PathLike,
   schema: Schema | None = None,
   modality: str = 'MR',
   suffix: str = 'T1w',
@@ -70,15 +73,17 @@ def read(
   """
   root = tables.require_folder(root)
   schema = OASIS_SCHEMA if schema is None else schema
-  notes, records = [], []
+  notes: list[str] = []
+  records: list[Record] = []
   people, clinic = _table(root, '*demographics*.csv'), _table(root, '*UDSb4*cdr*.csv')
   if people is None:
     raise ValueError(
-      f'{root} has no OASIS3_demographics.csv; required is this table, with OASISID, '
+      f'{root} has no OASIS3_demographics.csv; expected this table, with OASISID, '
       'AgeatEntry and GENDER. Copy it into the folder.'
     )
   tables.require_attributes(people, schema, OASIS_SCHEMA.names)
-  rows, visits = tables.index_by(people, 'OASISID', 'the subject', notes), {}
+  rows = tables.index_by(people, 'OASISID', 'the subject', notes)
+  visits: dict[str, list[int]] = {}
   if clinic is None:
     notes.append(f'{root} has no OASIS3_UDSb4_cdr.csv: cdr is missing everywhere')
   else:
@@ -91,10 +96,10 @@ def read(
       continue
     subject, days = match[1], int(match[2])
     try:
-      indices = rows.get(subject, [])
-      known = _values(people, subject, indices, days, notes)
+      index = patient_rows.only(subject, rows.get(subject, []), people, notes)
+      known = _values(people, index, days, notes)
       known['cdr'] = _nearest(clinic, visits.get(subject, ()), days, max_days)
-      values = tables.attributes(schema, known, people, indices[0] if indices else None)
+      values = tables.attributes(schema, known, people, index)
       records += _records(folder, suffix, subject, values, days, notes)
     except ValueError as error:
       fault = unreadable.FaultySource(str(folder), str(error))
@@ -102,15 +107,11 @@ def read(
   if not records:
     raise ValueError(
       f'{root} has no folder such as OAS30001_{modality}_d0129 with *_{suffix}.nii.gz; '
-      'required is the layout of OASIS-3. Correct root, options.modality or '
+      'expected the layout of OASIS-3. Correct root, options.modality or '
       'options.suffix.'
     )
-  absent = sorted(set(rows) - {record.patient for record in records})
-  if absent:
-    notes.append(f'{len(absent)} subjects have no scan, such as {absent[0]}')
-  # The table lists everybody, the folder what was downloaded.
   there = {record.patient for record in records}
-  matched = matching.compare(set(rows) & there, there, people.path.name)
+  matched = patient_rows.match(people, rows, there, notes)
   return Cohort(name, schema, tuple(records), tuple(notes), matched)
 
 
@@ -120,7 +121,8 @@ def _records(folder, suffix, subject, values, days, notes) -> list[Record]:
   )
   if not files:
     notes.append(f'{folder.name}: no *_{suffix}.nii.gz')
-  found, visit = {}, folder.name.rpartition('_')[2]
+  found: dict[str, pathlib.Path] = {}
+  visit = folder.name.rpartition('_')[2]
   for path in files:
     run = re.search(r'_(run-\d+)_', path.name)
     found.setdefault('_'.join([folder.name, *(run.groups() if run else ())]), path)
@@ -131,16 +133,9 @@ def _records(folder, suffix, subject, values, days, notes) -> list[Record]:
   ]
 
 
-def _values(people, subject, indices, days, notes) -> dict:
-  if not indices:
-    notes.append(f'{subject}: without a row in {people.path.name}')
+def _values(people, index, days, notes) -> dict[str, Any]:
+  if index is None:
     return dict.fromkeys(OASIS_SCHEMA.names)
-  if len(indices) > 1:
-    raise ValueError(
-      f'{subject} has {len(indices)} rows in {people.path}; required is one. Remove '
-      'the others.'
-    )
-  (index,) = indices
   entry = people.number(index, 'AgeatEntry', 'years')
   return {
     'age': None if entry is None else entry + days / 365.25,

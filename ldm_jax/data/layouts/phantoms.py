@@ -1,9 +1,10 @@
-"""The phantoms as layouts: no files, the options are their parameters."""
+"""The phantoms as layouts: they need no files, their parameters are the options."""
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,13 +19,13 @@ from ldm_jax.data.phantom.chest import cohort as chest
 
 @dataclasses.dataclass(frozen=True)
 class Phantom:
-  """A phantom, with what a module of a layout has.
+  """A phantom with the interface of a layout module.
 
   Attributes:
     layout: its name, for errors.
-    draw: its `cohort`: options -> Cohort.
-    draw_population: its `population`: options -> attributes of new patients.
-    ABOUT: what a builder says of it.
+    draw: the phantom's function `cohort`: options -> Cohort.
+    draw_population: its function `population`: options -> attributes of new patients.
+    ABOUT: citation and licence.
     effects: attributes of the records that a schema may name beside the phantom's own.
     KNOWN_COUNTERFACTUALS: whether its sources have `counterfactual(changes)`.
   """
@@ -37,11 +38,12 @@ class Phantom:
   KNOWN_COUNTERFACTUALS: bool = False
 
   def read(
-    self, root: str = '', schema: Schema | None = None, **options: Any
+    self, root: str | os.PathLike = '', schema: Schema | None = None, **options: Any
   ) -> Cohort:
     """Draws the cohort; `options` are those of the phantom's `cohort`.
 
-    `schema` selects and re-ranges attributes by name, None has the phantom's own.
+    `schema` selects attributes by name and may change their ranges; None keeps the
+    phantom's own.
 
     Raises:
       ValueError: an unknown option, or an attribute the phantom does not have.
@@ -58,22 +60,22 @@ class Phantom:
   def population(self, num: int, seed: int, /, **options: Any) -> list[dict[str, Any]]:
     """Attributes of `num` new patients, from the constants of the phantom's site.
 
-    `options` are those of `read`; those that say nothing about the population (the
-    cohort's name, its own seed) are left out, hence the positional arguments.
+    `options` are those of `read`; those that do not matter here (the cohort's name and
+    seed) are ignored, therefore `num` and `seed` are positional.
     """
     known = set(inspect.signature(self.draw_population).parameters) - {'seed', 'num'}
     kept = {key: value for key, value in options.items() if key in known}
     return self._call(self.draw_population, {'seed': seed, 'num': num, **kept})
 
   def _call(self, function: Callable[..., Any], options: Mapping[str, Any]) -> Any:
-    """Calls a function of the phantom; an unknown option is an error, listing them."""
+    """Calls a function of the phantom; the error for an unknown option lists all."""
     signature = inspect.signature(function)
     try:
       signature.bind(**options)
     except TypeError as error:
       raise ValueError(
-        f'The {self.layout} layout came with the options {sorted(options)} ({error}); '
-        f'its options are {", ".join(signature.parameters)}. Change the options of the '
+        f'The layout {self.layout} got the options {sorted(options)} ({error}); its '
+        f'options are {", ".join(signature.parameters)}. Change the options of the '
         'data section.'
       ) from error
     return function(**options)

@@ -4,21 +4,22 @@
                      ES_slices, ES_lv_vox, EF_from_labels, ...
   <OriginalID>/<OriginalID>_{ED,ES}.nii.gz, ..._{ED,ES}_gt.nii.gz   (1 = LV cavity)
 
-Volumes in ml are voxel counts times the voxel of the file's header, whose spacing is
-nominal in this export: right up to a factor per patient.
+Volumes in ml are voxel counts times the voxel size in the file's header. That size is
+nominal in this export, so volumes are right up to one factor per patient.
 """
 
 from __future__ import annotations
 
+import os
 import pathlib
 import re
 from typing import Any
 
 import numpy as np
 
-from ldm_jax.data.cohorts import matching
 from ldm_jax.data.cohorts.attributes import Attribute, Schema, is_missing
 from ldm_jax.data.cohorts.cohort import Cohort, FileSource, Record
+from ldm_jax.data.layouts.shared import patient_rows, ventricles
 from ldm_jax.data.layouts.shared.about import About
 from ldm_jax.data.readers import grid, nifti, volume
 from ldm_jax.data.tables import table as tables
@@ -60,7 +61,10 @@ SEXES = {'m': 1, 'male': 1, '1': 1, 'f': 0, 'female': 0, '0': 0}
 
 
 def read(
-  root: str, schema: Schema | None = None, table: str = '', name: str = 'scd'
+  root: str | os.PathLike,
+  schema: Schema | None = None,
+  table: str = '',
+  name: str = 'scd',
 ) -> Cohort:
   """Reads all patients with at least one stack; a missing stack becomes a note.
 
@@ -76,110 +80,112 @@ def read(
   """
   root = tables.require_folder(root)
   schema = SCD_SCHEMA if schema is None else schema
-  table = tables.read(tables.find(root, table))
-  column = table.require('OriginalID', 'the folder of a patient', 'the table')
-  folders = {_padded(p.name): p for p in sorted(root.iterdir()) if p.is_dir()}
-  records, notes, seen = [], [], {}
-  for index, row in enumerate(table.rows):
-    patient = row[column]
-    if is_missing(patient) or _padded(patient) in seen:
-      raise ValueError(
-        f'{table.where(index, column)}: patient {patient!r} '
-        + ('has no id' if is_missing(patient) else 'stands twice')
-        + '; required is one row per patient. Correct the table.'
-      )
-    seen[_padded(patient)] = index
-    folder = folders.get(_padded(patient))
-    if folder is None:
-      notes.append(f'{patient}: in the table but without a folder')
-      continue
-    records += _records(folder, patient, schema, table, index, notes)
-  for padded, folder in folders.items():
-    if padded not in seen and _stacks(folder):
-      notes.append(f'{folder.name}: without a row in {table.path.name}')
-      records += _records(folder, folder.name, schema, table, None, notes)
+  people = tables.read(tables.find(root, table))
+  rows = patient_rows.one_each(people, 'OriginalID', 'the folder of a patient', padded)
+  folders = {padded(p.name): p for p in sorted(root.iterdir()) if p.is_dir()}
+  records, notes = list[Record](), list[str]()
+  for key, index in rows.items():
+    if key in folders:
+      patient = people.rows[index]['OriginalID']
+      records += _records(folders[key], patient, schema, people, index, notes)
+  for key, folder in folders.items():
+    if key not in rows and _stacks(folder):
+      notes.append(f'{folder.name}: without a row in {people.path.name}')
+      records += _records(folder, folder.name, schema, people, None, notes)
   if not records:
     raise ValueError(
       f'{root} has no <OriginalID>/<OriginalID>_ED.nii.gz for any row of '
-      f'{table.path.name}; required is the layout of the Sunnybrook NIfTI export. '
+      f'{people.path.name}; expected the layout of the Sunnybrook NIfTI export. '
       'Correct root, or use configs/folder.py.'
     )
-  there = {p: f.name for p, f in folders.items() if p in seen or _stacks(f)}
-  matched = matching.compare(seen, there, table.path.name, there)
+  shown = {key: f.name for key, f in folders.items() if key in rows or _stacks(f)}
+  matched = patient_rows.match(people, rows, shown, notes, 'a folder', shown)
   return Cohort(name, schema, tuple(records), tuple(notes), matched)
+
+
+def values_of_row(
+  table: tables.Table, index: int | None, patient: str, notes: list[str]
+) -> dict[str, Any]:
+  """AGE, SEX and PATHOLOGY of a patient; None where unknown.
+
+  Args:
+    table: of the patients, of either Sunnybrook release.
+    index: the patient's row, or None.
+    patient: the id, for messages.
+    notes: receives a message for an unknown pathology.
+
+  Raises:
+    ValueError: a cell that is no number or known sex.
+  """
+  if index is None:
+    return dict.fromkeys(('AGE', 'SEX', 'PATHOLOGY'))
+  row = table.rows[index]
+  column = next((c for c in ('Gender', 'Sex') if c in table.columns), 'Sex')
+  sex, pathology = row.get(column, '').lower(), row.get('Pathology', '')
+  if sex not in SEXES and not is_missing(sex):
+    raise ValueError(
+      f'{table.where(index, column)}: expected M, F or an empty cell, got '
+      f'{row[column]!r}. Correct the table.'
+    )
+  named = {name.lower(): name for name in PATHOLOGIES}
+  known = named.get(' '.join(pathology.lower().split()))
+  if known is None and not is_missing(pathology):
+    notes.append(f'{patient}: unknown pathology {pathology!r} is taken as missing')
+  age = table.number(index, 'Age')
+  return {'AGE': age, 'SEX': SEXES.get(sex), 'PATHOLOGY': known}
+
+
+def padded(patient: str) -> str:
+  """SC-HF-I-1 -> SC-HF-I-01: both spellings are in circulation."""
+  return re.sub(r'\d+$', lambda digits: digits.group().zfill(2), patient.strip())
 
 
 def _records(folder, patient, schema, table, index, notes) -> list[Record]:
   stacks = _stacks(folder)
   notes += [f'{patient}: no {phase} stack' for phase in PHASES if phase not in stacks]
-  shared = _patient_values(stacks, table, index, notes, patient)
+  headers = {phase: _header(image) for phase, (image, _) in stacks.items()}
+  known = values_of_row(table, index, patient, notes)
+  known |= _volumes(stacks, headers, table, index)
   records = []
   for phase, (image, label) in stacks.items():
-    header = _header(image)
-    values = dict(shared, ESED=int(phase == 'ED'))
-    values['DEPTH'] = None if header is None else header.shape[0]
-    for attribute in schema:
-      if attribute.name not in SCD_SCHEMA.names:
-        values[attribute.name] = (
-          None if index is None else table.attribute(index, attribute)
-        )
+    header = headers[phase]
+    known['ESED'] = int(phase == 'ED')
+    known['DEPTH'] = None if header is None else header.shape[0]
     records.append(
       Record(
         id=f'{patient}_{phase}',
         patient=patient,
-        source=FileSource(str(image), label and str(label), stack=True),
-        attributes={key: values[key] for key in schema.names},
+        source=FileSource(str(image), str(label) if label else None, stack=True),
+        attributes=tables.attributes(schema, known, table, index),
         phase=phase,
       )
     )
   return records
 
 
-def _patient_values(stacks, table, index, notes, patient) -> dict[str, Any]:
-  """The attributes that both stacks of a patient share."""
-
-  def number(column):
-    if index is None or column not in table.columns:
-      return None
-    return table.attribute(index, Attribute(column, low=0, high=1))
-
-  values = {'AGE': number('Age'), 'SEX': None, 'PATHOLOGY': None}
-  voxel_ml = next(
-    (h.voxel_ml for h in (_header(image) for image, _ in stacks.values()) if h), None
-  )
+def _volumes(stacks, headers, table, index) -> dict[str, Any]:
+  """LVEDV, LVESV and LVEF: from the table, else from the labels."""
+  number = lambda column: None if index is None else table.number(index, column)
+  voxel_ml = next((h.voxel_ml for h in headers.values() if h), None)
+  values = {}
   for phase, key in (('ED', 'LVEDV'), ('ES', 'LVESV')):
-    count = number(f'{phase}_lv_vox')
-    header = _header(stacks[phase][0]) if phase in stacks else None
+    count, header = number(f'{phase}_lv_vox'), headers.get(phase)
     voxel = voxel_ml if header is None else header.voxel_ml
     if count is not None and voxel is not None:
       values[key] = count * voxel
     else:
       values[key] = _measured(stacks.get(phase))
-  values['LVEF'] = number('EF_from_labels')
-  if values['LVEF'] is None and values['LVEDV'] and values['LVESV'] is not None:
-    values['LVEF'] = 100 * (values['LVEDV'] - values['LVESV']) / values['LVEDV']
-  row = {} if index is None else table.rows[index]
-  sex, pathology = row.get('Sex', ''), row.get('Pathology', '')
-  if not is_missing(sex):
-    if sex.lower() not in SEXES:
-      raise ValueError(
-        f'{table.where(index, "Sex")}: the value is {sex!r}; required is M, F or an '
-        'empty cell. Correct the table.'
-      )
-    values['SEX'] = SEXES[sex.lower()]
-  if not is_missing(pathology):
-    known = {name.lower(): name for name in PATHOLOGIES}
-    values['PATHOLOGY'] = known.get(' '.join(pathology.lower().split()))
-    if values['PATHOLOGY'] is None:
-      notes.append(f'{patient}: unknown pathology {pathology!r} is taken as missing')
-  return values
+  fraction = number('EF_from_labels')
+  if fraction is None:
+    fraction = ventricles.ejection_fraction(values['LVEDV'], values['LVESV'])
+  return {**values, 'LVEF': fraction}
 
 
 def _stacks(
   folder: pathlib.Path,
 ) -> dict[str, tuple[pathlib.Path, pathlib.Path | None]]:
   """Phase -> (image, label or None) of the stacks in a patient's folder."""
-  found = {}
+  found: dict[str, tuple[pathlib.Path, pathlib.Path | None]] = {}
   for phase in PHASES:
     for ending in ('.nii.gz', '.nii'):
       image = folder / f'{folder.name}_{phase}{ending}'
@@ -190,7 +196,7 @@ def _stacks(
 
 
 def _header(image: pathlib.Path) -> grid.Header | None:
-  """Header of a stack, or None: `prepare` will list the damaged file."""
+  """Header of a stack, or None: `prepare` will report the damaged file."""
   try:
     return nifti.read_header(image, stack=True)
   except ValueError:
@@ -206,8 +212,3 @@ def _measured(stack) -> float | None:
   except ValueError:
     return None
   return float(np.sum(label.array == 1)) * label.voxel_ml
-
-
-def _padded(patient: str) -> str:
-  """SC-HF-I-1 -> SC-HF-I-01: both spellings are in circulation."""
-  return re.sub(r'\d+$', lambda digits: digits.group().zfill(2), patient.strip())

@@ -6,22 +6,23 @@
     IM-0001-0048-{i,o,p1,p2}contour-manual.txt    48 = number of the file in the series
 
 Contour N lies on slice (N-1)//20, phase (N-1)%20, in the order of the files. The table
-writes SC-HF-I-1, the folders SC-HF-I-01. Cavity (1) is what lies inside i, with the
-papillary muscles; myocardium (2) what lies between i and o.
+writes SC-HF-I-1, the folders SC-HF-I-01. The cavity (1) is the inside of i, papillary
+muscles included; the myocardium (2) lies between i and o.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import os
 import pathlib
 import re
 from typing import Any
 
-from ldm_jax.data.cohorts.attributes import Attribute, Schema, is_missing
-from ldm_jax.data.cohorts.cohort import Cohort, Record
+from ldm_jax.data.cohorts.attributes import Schema
+from ldm_jax.data.cohorts.cohort import Cohort, Record, Source
 from ldm_jax.data.layouts.scd import ABOUT as SCD
-from ldm_jax.data.layouts.scd import PATHOLOGIES, SCD_SCHEMA, SEXES
-from ldm_jax.data.layouts.shared import contours
+from ldm_jax.data.layouts.scd import SCD_SCHEMA, padded, values_of_row
+from ldm_jax.data.layouts.shared import contours, patient_rows, ventricles
 from ldm_jax.data.layouts.shared.cine import PHASES, PhaseSource
 from ldm_jax.data.readers import volume
 from ldm_jax.data.tables import table as tables
@@ -37,7 +38,10 @@ BY_CONTOURS = 'contours'
 
 
 def read(
-  root: str, schema: Schema | None = None, table: str = '', name: str = 'scd_dicom'
+  root: str | os.PathLike,
+  schema: Schema | None = None,
+  table: str = '',
+  name: str = 'scd_dicom',
 ) -> Cohort:
   """Reads ED and ES of every patient that has a short-axis cine.
 
@@ -53,47 +57,44 @@ def read(
   """
   root = tables.require_folder(root)
   schema = SCD_SCHEMA if schema is None else schema
-  table = tables.read(tables.find(root, table))
-  patient_id = table.require('PatientID', 'the folder of images', 'the table')
-  original = table.require('OriginalID', 'the folder of contours', 'the table')
-  drawn = {_padded(p.parent.parent.name): p for p in root.rglob('IRCCI-expert')}
+  people = tables.read(tables.find(root, table))
+  people.require('PatientID', 'the folder of images', 'the table')
+  rows = patient_rows.one_each(people, 'OriginalID', 'the folder of contours', padded)
+  drawn = {padded(p.parent.parent.name): p for p in root.rglob('IRCCI-expert')}
   folders = {p.name: p for p in sorted(root.rglob('SCD*')) if any(p.glob('CINESAX*'))}
-  records, notes, seen = [], [], {}
-  for index, row in enumerate(table.rows):
-    patient = _padded(row[original])
-    if is_missing(patient) or seen.setdefault(patient, index) != index:
-      raise ValueError(
-        f'{table.where(index, original)}: patient {patient!r} has no id or stands '
-        'twice; required is one row per patient. Correct the table.'
-      )
-    folder = folders.pop(row[patient_id], None)
+  records, notes = list[Record](), list[str]()
+  for patient, index in rows.items():
+    images = people.rows[index]['PatientID']
+    folder = folders.pop(images, None)
     if folder is None:
-      notes.append(f'{patient}: no folder {row[patient_id]} with a CINESAX series')
+      notes.append(f'{patient}: no folder {images} with a CINESAX series')
       continue
     phases = _phases(drawn.get(patient))
     if not phases:
       notes.append(f'{patient}: no outlines of two phases; frames are estimated')
     series = _series(folder, phases, patient, notes)
-    shared = _shared(schema, table, index, series, phases, patient, notes)
+    known = values_of_row(people, index, patient, notes) | _measured(series, phases)
     for phase in PHASES:
       source, by = _source(series, phases.get(phase, ()), phase)
-      values = dict(shared, ESED=int(phase == 'ED'))
+      known['ESED'] = int(phase == 'ED')
       records.append(
         Record(
           id=f'{patient}_{phase}',
           patient=patient,
           source=source,
-          attributes={key: values[key] for key in schema.names},
+          attributes=tables.attributes(schema, known, people, index),
           phase=phase,
           phase_by=by,
         )
       )
-  notes += [f'{folder}: has no row in {table.path.name}' for folder in folders.values()]
+  notes += [
+    f'{folder}: without a row in {people.path.name}' for folder in folders.values()
+  ]
   if not records:
     raise ValueError(
-      f'{root} has no <PatientID>/CINESAX_*/*.dcm for any row of {table.path.name}; '
-      'required is the layout of the Sunnybrook DICOM release. Correct root, or use '
-      'the layout scd for the NIfTI export.'
+      f'{root} has no <PatientID>/CINESAX_*/*.dcm for any row of {people.path.name}; '
+      'expected the layout of the Sunnybrook DICOM release. Correct root, or use the '
+      'layout scd for the NIfTI export.'
     )
   return Cohort(name, schema, tuple(records), tuple(notes))
 
@@ -112,11 +113,12 @@ def _phases(folder: pathlib.Path | None) -> dict[str, tuple]:
   most = max((len(outlines) for outlines in by_phase.values()), default=0)
   ranked = sorted(
     (p for p in by_phase if areas[p] and 4 * len(by_phase[p]) >= most),
-    key=areas.get,
+    key=areas.__getitem__,
   )
   if len(ranked) < 2:
     return {}
-  return {'ED': tuple(by_phase[ranked[-1]]), 'ES': tuple(by_phase[ranked[0]])}
+  largest, smallest = ranked[-1], ranked[0]
+  return {'ED': tuple(by_phase[largest]), 'ES': tuple(by_phase[smallest])}
 
 
 def _cavity(outlines) -> float:
@@ -142,7 +144,7 @@ def _series(folder: pathlib.Path, phases, patient: str, notes) -> pathlib.Path:
   return (fitting or list(numbers))[0]
 
 
-def _source(series: pathlib.Path, outlines: tuple, phase: str):
+def _source(series: pathlib.Path, outlines: tuple, phase: str) -> tuple[Source, str]:
   """(source, name of the rule that chose the phase)."""
   if outlines:
     return contours.ContourSource(str(series), outlines), BY_CONTOURS
@@ -150,39 +152,15 @@ def _source(series: pathlib.Path, outlines: tuple, phase: str):
   return source, source.rule
 
 
-def _shared(schema, table, index, series, phases, patient, notes) -> dict[str, Any]:
-  """The attributes that both phases of a patient share."""
-  row = table.rows[index]
-  values = dict.fromkeys(SCD_SCHEMA.names)
+def _measured(series: pathlib.Path, phases) -> dict[str, Any]:
+  """Depth of the stack, and the volumes inside its outlines; None where unknown."""
   try:
     header = volume.reader(series).read_header(series, stack=True)
-  except ValueError:  # `prepare` will list the damaged series
-    header = None
-  for phase, key in (('ED', 'LVEDV'), ('ES', 'LVESV')):
-    if header is not None and phase in phases:
-      values[key] = _cavity(phases[phase]) * header.voxel_ml
-  if values['LVEDV'] and values['LVESV'] is not None:
-    values['LVEF'] = 100 * (values['LVEDV'] - values['LVESV']) / values['LVEDV']
-  values['DEPTH'] = None if header is None else header.shape[0]
-  if 'Age' in table.columns:
-    values['AGE'] = table.attribute(index, Attribute('Age', low=0, high=120))
-  sex = row.get('Gender', row.get('Sex', '')).strip().lower()
-  if sex not in SEXES and not is_missing(sex):
-    raise ValueError(
-      f'{table.path}, line {table.lines[index]}: the sex is {sex!r}; required is M, F '
-      'or an empty cell. Correct the table.'
-    )
-  values['SEX'] = SEXES.get(sex)
-  pathology = ' '.join(row.get('Pathology', '').lower().split())
-  values['PATHOLOGY'] = {p.lower(): p for p in PATHOLOGIES}.get(pathology)
-  if values['PATHOLOGY'] is None and not is_missing(pathology):
-    notes.append(f'{patient}: unknown pathology {pathology!r} is taken as missing')
-  for attribute in schema:
-    if attribute.name not in values:
-      values[attribute.name] = table.attribute(index, attribute)
-  return values
-
-
-def _padded(patient: str) -> str:
-  """SC-HF-I-1 -> SC-HF-I-01, as the folders of contours are called."""
-  return re.sub(r'\d+$', lambda digits: digits.group().zfill(2), patient.strip())
+  except ValueError:  # `prepare` will report the damaged series
+    return dict.fromkeys(('DEPTH', 'LVEDV', 'LVESV', 'LVEF'))
+  edv, esv = (
+    _cavity(phases[phase]) * header.voxel_ml if phase in phases else None
+    for phase in PHASES
+  )
+  fraction = ventricles.ejection_fraction(edv, esv)
+  return {'DEPTH': header.shape[0], 'LVEDV': edv, 'LVESV': esv, 'LVEF': fraction}

@@ -1,4 +1,4 @@
-"""What a builder of `data/tfds_builders.py` (tensorflow-datasets) wrote, no TensorFlow.
+"""Data sets that `data/tfds_builders.py` wrote, read without TensorFlow.
 
 <data_dir>/ldm_<layout>/<config>/<version>/   ArrayRecord files, metadata.json, ...
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import os
 
 import numpy as np
 
@@ -20,7 +21,13 @@ from ldm_jax.data.tables import table as tables
 
 @dataclasses.dataclass(frozen=True)
 class BuiltSource:
-  """A scan in ArrayRecord files: folder, place, and the fingerprint of its files."""
+  """A scan in ArrayRecord files.
+
+  Attributes:
+    folder: of the files.
+    index: of the scan in them.
+    scan: fingerprint of the files that it was built from.
+  """
 
   folder: str
   index: int
@@ -38,12 +45,14 @@ class BuiltSource:
     )
 
   def fingerprint(self) -> str:
-    """That of the files the scan was built from: both give one entry in a store."""
+    """That of the original files, so that a store keeps one entry for both."""
     return self.scan
 
 
-def read(root: str, schema: Schema | None = None, name: str = '') -> Cohort:
-  """Reads the list of records; scans are read one by one, where they are asked for.
+def read(
+  root: str | os.PathLike, schema: Schema | None = None, name: str = ''
+) -> Cohort:
+  """Reads the list of records; each scan is read when it is needed.
 
   Args:
     root: folder of one version, <data_dir>/ldm_<layout>/<config>/<version>.
@@ -60,7 +69,7 @@ def read(root: str, schema: Schema | None = None, name: str = '') -> Cohort:
   except (OSError, ValueError, KeyError, TypeError) as error:
     raise ValueError(
       f'{folder} holds no data set of ldm_jax.data.tfds_builders ({error!r}); '
-      'required is the folder of one version, such as DATA_DIR/ldm_scd/default/1.0.0. '
+      'expected the folder of one version, such as DATA_DIR/ldm_scd/default/1.0.0. '
       'Correct root, or run python -m ldm_jax.data.tfds_builders <layout> DATA_DIR'
     ) from error
   records = [

@@ -13,13 +13,14 @@ right to a year.
 from __future__ import annotations
 
 import dataclasses
+import os
 import pathlib
 import re
 from typing import Any
 
-from ldm_jax.data.cohorts import matching
 from ldm_jax.data.cohorts.attributes import Attribute, Schema, is_missing
 from ldm_jax.data.cohorts.cohort import Cohort, Record
+from ldm_jax.data.layouts.shared import patient_rows
 from ldm_jax.data.layouts.shared.about import About
 from ldm_jax.data.layouts.shared.cine import PHASES, PhaseSource
 from ldm_jax.data.readers.dicom import ukbb_manifest
@@ -51,10 +52,11 @@ UKBB_SCHEMA = Schema(
 SEXES = {'female': '0', 'male': '1'}
 BIRTH_YEAR = '34-0.0'
 COLUMN = re.compile(r'(\d+)-(\d+)\.(\d+)')
+ID_COLUMNS = ('eid', 'f.eid', 'participant.eid')
 
 
 def read(
-  root: str,
+  root: str | os.PathLike,
   schema: Schema | None = None,
   table: str = '',
   field: str = '20209',
@@ -77,22 +79,23 @@ def read(
   """
   root = tables.require_folder(root)
   schema = UKBB_SCHEMA if schema is None else schema
-  table = tables.read(tables.find(root, table))
-  rows = _rows(table)
+  people = tables.read(tables.find(root, table))
+  spelt = next((c for c in people.columns if c.lower() in ID_COLUMNS), 'eid')
+  rows = patient_rows.one_each(people, spelt, 'the participant')
   pattern = re.compile(rf'(\d+)_{re.escape(str(field))}_(\d)_\d\.zip', re.IGNORECASE)
-  records, notes, seen = [], [], {}
+  records, notes, seen = [], list[str](), dict[tuple[str, str], pathlib.Path]()
   for path in sorted(root.rglob('*')):
     match = pattern.fullmatch(path.name)
     if match is None or not path.is_file():
       continue
     eid, visit = match.groups()
     if (eid, visit) in seen:
-      notes.append(f'{path}: passed over, {seen[eid, visit]} is the same visit')
+      notes.append(f'{path}: not read, {seen[eid, visit]} is the same visit')
       continue
     seen[eid, visit] = path
     if eid not in rows:
-      notes.append(f'{eid}: has no row in {table.path.name}')
-    shared = _values(schema, table, rows.get(eid), visit, path)
+      notes.append(f'{eid}: without a row in {people.path.name}')
+    shared = _values(schema, people, rows.get(eid), visit, path)
     for phase in PHASES:
       source = PhaseSource(f'{path}#{series}', phase)
       values = {a.name: shared.get(a.name, int(phase == 'ED')) for a in schema}
@@ -109,29 +112,12 @@ def read(
       )
   if not records:
     raise ValueError(
-      f'{root} has no <eid>_{field}_2_0.zip; required are the zips of UK Biobank, as '
-      'they were downloaded. Correct root or options.field.'
+      f'{root} has no <eid>_{field}_2_0.zip; expected the zips of UK Biobank as they '
+      'were downloaded. Correct root or options.field.'
     )
-  without = len(set(rows) - {eid for eid, _ in seen})
-  notes += [f'{without} participants of {table.path.name} have no zip'] * bool(without)
-  # The table lists everybody, the folder what was downloaded.
   there = {eid for eid, _ in seen}
-  matched = matching.compare(set(rows) & there, there, table.path.name)
+  matched = patient_rows.match(people, rows, there, notes)
   return Cohort(name, schema, tuple(records), tuple(notes), matched)
-
-
-def _rows(table: tables.Table) -> dict[str, int]:
-  known = ('eid', 'f.eid', 'participant.eid')
-  spelt = next((c for c in table.columns if c.lower() in known), 'eid')
-  column = table.require(spelt, 'the participant', 'the table')
-  rows = {}
-  for index, row in enumerate(table.rows):
-    if rows.setdefault(row[column], index) != index:
-      raise ValueError(
-        f'{table.where(index, column)}: participant {row[column]!r} stands twice; '
-        'required is one row per participant. Remove the duplicate.'
-      )
-  return rows
 
 
 def _values(
@@ -142,7 +128,7 @@ def _values(
   path: pathlib.Path,
 ) -> dict[str, Any]:
   """What both phases share; ESED is left out."""
-  values = {}
+  values: dict[str, Any] = {}
   for attribute in schema:
     if attribute.name == 'ESED':
       continue

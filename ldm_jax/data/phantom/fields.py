@@ -1,4 +1,4 @@
-"""Building blocks of the brain and chest phantoms: waves, distances, shares.
+"""Building blocks of the phantoms: waves, distances, shares of voxels, noise.
 
 Distances are signed, < 0 inside; a share is the part of a voxel on the inner side of a
 border. Points are float32 and carry their coordinates along the first axis, (3, ...).
@@ -7,9 +7,13 @@ border. Points are float32 and carry their coordinates along the first axis, (3,
 from __future__ import annotations
 
 import itertools
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+
+Size = float | np.ndarray
+TOLERANCE = 2e-3  # of a volume that is solved for
 
 
 class Waves(NamedTuple):
@@ -21,14 +25,24 @@ class Waves(NamedTuple):
   vectors: np.ndarray  # (m, axes) radians per mm
   phases: np.ndarray  # (m,)
 
-  def at(self, points):
-    """Values at points (axes, n): -> (n,), and their gradient (axes, n) per mm."""
-    angle = points.T @ self.vectors.T + self.phases
-    scale = np.float32(np.sqrt(2 / len(self.phases)))
-    slope = -scale * (np.sin(angle) @ self.vectors)
-    return scale * np.cos(angle).sum(1), slope.T
+  @property
+  def _scale(self) -> np.float32:
+    return np.float32(np.sqrt(2 / len(self.phases)))
 
-  def on_grid(self, *axes):
+  def at(self, points: np.ndarray) -> np.ndarray:
+    """Values at points (axes, n): -> (n,)."""
+    return self._scale * np.cos(self._angle(points)).sum(1)
+
+  def at_with_gradient(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Values at points (axes, n): -> (n,), and their gradient (axes, n) per mm."""
+    angle = self._angle(points)
+    slope = -self._scale * (np.sin(angle) @ self.vectors)
+    return self._scale * np.cos(angle).sum(1), slope.T
+
+  def _angle(self, points: np.ndarray) -> np.ndarray:
+    return points.T @ self.vectors.T + self.phases
+
+  def on_grid(self, *axes: np.ndarray) -> np.ndarray:
     """Values on the grid spanned by coordinates in mm, one vector an axis."""
     factors = [
       np.exp(1j * np.outer(vector, axis)).astype(np.complex64)
@@ -41,11 +55,16 @@ class Waves(NamedTuple):
     # The real part of a complex product, as two real ones.
     left = np.concatenate([first.real, -first.imag]).T.copy()
     total = left @ np.concatenate([last.real, last.imag])
-    scale = np.float32(np.sqrt(2 / len(self.phases)))
-    return scale * total.reshape([len(axis) for axis in axes])
+    return self._scale * total.reshape([len(axis) for axis in axes])
 
 
-def waves(rng, wavelength_mm, num=24, axes=3, spread=0.3):
+def waves(
+  rng: np.random.Generator,
+  wavelength_mm: float,
+  num: int = 24,
+  axes: int = 3,
+  spread: float = 0.3,
+) -> Waves:
   """Draws `Waves` of about this wavelength; `spread` is the band's relative width."""
   directions = rng.standard_normal((num, axes))
   directions /= np.linalg.norm(directions, axis=1, keepdims=True)
@@ -54,7 +73,12 @@ def waves(rng, wavelength_mm, num=24, axes=3, spread=0.3):
   return Waves(vectors.astype(np.float32), np.float32(2 * np.pi) * rng.random(num, 'f'))
 
 
-def ellipsoid(points, centre, axes, power=2.0):
+def ellipsoid(
+  points: np.ndarray | Sequence[np.ndarray],
+  centre: Sequence[float],
+  axes: Sequence[Any],
+  power: float = 2.0,
+) -> np.ndarray:
   """Distance to a (super)ellipsoid, exact to first order at its surface.
 
   Args:
@@ -63,16 +87,17 @@ def ellipsoid(points, centre, axes, power=2.0):
       towards positive) or an array.
     power: 2 for an ellipsoid, more for a box with round corners.
   """
-  total, slope = 0.0, 0.0
+  total, slope = np.float32(0), np.float32(0)
   for point, middle, axis in zip(points, centre, axes, strict=True):
     offset = point - np.float32(middle)
     if isinstance(axis, tuple):
       axis = np.where(offset < 0, np.float32(axis[0]), np.float32(axis[1]))
-    part = np.abs(offset) / (np.float32(axis) if np.isscalar(axis) else axis)
+    width = axis if isinstance(axis, np.ndarray) else np.float32(axis)
+    part = np.abs(offset) / width
     # A square is ten times as fast as a power.
     steep = part if power == 2 else part ** np.float32(power - 1)
     total = total + steep * part
-    steep = steep / (np.float32(axis) if np.isscalar(axis) else axis)
+    steep = steep / width
     slope = slope + steep * steep
   if power == 2:
     radius = np.sqrt(total)
@@ -83,7 +108,9 @@ def ellipsoid(points, centre, axes, power=2.0):
   return ((radius - 1) / np.maximum(steepness, 1e-4)).astype(np.float32)
 
 
-def tube(points, path):
+def tube(
+  points: np.ndarray, path: np.ndarray | Sequence[Sequence[float]]
+) -> tuple[np.ndarray, np.ndarray]:
   """Distance to the axis of a bent tube and its radius there, per stretch.
 
   Args:
@@ -106,18 +133,18 @@ def tube(points, path):
   return np.stack(distances), np.stack(radii)
 
 
-def smooth_union(a, b, reach):
+def smooth_union(a: np.ndarray, b: np.ndarray, reach: float) -> np.ndarray:
   """Distance to both together, their crease rounded over `reach`."""
   mix = np.clip(0.5 + 0.5 * (b - a) / np.float32(reach), 0, 1)
   return b + mix * (a - b) - np.float32(reach) * mix * (1 - mix)
 
 
-def share(distance, pixel):
+def share(distance: np.ndarray, pixel: float) -> np.ndarray:
   """Share of a voxel of this width on the inner side of a border."""
   return np.clip(np.float32(0.5) - distance * np.float32(1 / pixel), 0, 1)
 
 
-def sheet_share(distance, half_width, pixel):
+def sheet_share(distance: np.ndarray, half_width: float, pixel: float) -> np.ndarray:
   """Share of a voxel within a sheet, whose distance from its middle is given.
 
   Unlike `share` it is right for a sheet thinner than the voxel.
@@ -128,12 +155,12 @@ def sheet_share(distance, half_width, pixel):
   return (upper - np.clip(distance - half, -width, width)) / np.float32(pixel)
 
 
-def mix(image, value, amount):
-  """Lays a value over an image by its share."""
+def mix(image: Size, value: Size, amount: np.ndarray) -> np.ndarray:
+  """Lays a value over an image by its share, `amount`."""
   return image + amount * (value - image)
 
 
-def pool(field, refine):
+def pool(field: np.ndarray, refine: tuple[int, int, int]) -> np.ndarray:
   """Means over blocks: (..., d*r, h*r, w*r) -> (..., d, h, w) for refine (r, r, r)."""
   *lead, d, h, w = field.shape
   a, b, c = refine
@@ -143,22 +170,58 @@ def pool(field, refine):
   return blocks.mean((-5, -3, -1), dtype=np.float32)
 
 
-def solve(total, target, start, power=2.0, tolerance=2e-3):
-  """Size at which the growing function `total(size)` meets the target.
+def centres(num: int, pitch_mm: float, refine: int = 1) -> np.ndarray:
+  """Coordinates in mm of `num` voxels in a row, each divided by `refine`; middle 0."""
+  places = (np.arange(num * refine) + 0.5) * (pitch_mm / refine)
+  return (places - num * pitch_mm / 2).astype(np.float32)
 
-  Secants in the logarithms, since a volume grows like a power of the size.
+
+def rician(
+  rng: np.random.Generator, signal: np.ndarray, deviation: float
+) -> np.ndarray:
+  """Magnitude of a signal with noise of this deviation in two channels."""
+  noise = rng.standard_normal((2, *signal.shape), np.float32) * np.float32(deviation)
+  return np.sqrt((signal + noise[0]) ** 2 + noise[1] ** 2)
+
+
+def solve(
+  shares: Callable[[float], np.ndarray],
+  voxel: float,
+  target: float,
+  start: float,
+  power: float = 2.0,
+  most_power: float = 6.0,
+  step: tuple[float, float] = (0.5, 2.0),
+) -> tuple[float, np.ndarray]:
+  """Finds the size at which the voxels' shares add up to the target.
+
+  Secants in the logarithms, since a volume grows like a power of the size; three or
+  four evaluations, usually.
+
+  Args:
+    shares: size -> shares of the voxels, growing with the size.
+    voxel: volume of a voxel, in the unit of the target.
+    target: the wanted sum.
+    start: first guess of the size.
+    power: first guess of the power.
+    most_power: limit of the power, against wild steps.
+    step: limits of the factor from one size to the next.
+
+  Returns:
+    The size and its shares, within 0.2 % of the target.
 
   Raises:
-    ValueError: if no size within a factor of about a hundred does.
+    ValueError: no size that can be reached has the target.
   """
   size, before = float(start), None
   for _ in range(24):
-    value = max(float(total(size)), 1e-6)
-    if abs(value / target - 1) < tolerance:
-      return size
+    field = shares(size)
+    value = max(float(field.sum(dtype=np.float64)) * voxel, 1e-6)
+    if abs(value / target - 1) < TOLERANCE:
+      return size, field
     if before and abs(np.log(size / before[0])) > 1e-9:
       power = np.log(value / before[1]) / np.log(size / before[0])
-      power = float(np.clip(power, 0.5, 6))
+      power = float(np.clip(power, 0.5, most_power))
     before = size, value
-    size *= float(np.clip((target / value) ** (1 / power), 0.5, 2))
-  raise ValueError(f'reached {value:.3g} where {target:.3g} is required')
+    size *= float(np.clip((target / value) ** (1 / power), *step))
+  raise ValueError(f'reached {value / target:.0%} of the requested volume')

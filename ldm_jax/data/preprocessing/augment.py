@@ -1,19 +1,28 @@
 """Random rigid motion and contrast of volumes: (b,d,h,w,1) -> the same.
 
-For public cohorts of few patients, whose scans a network otherwise learns by heart.
-The transformations keep volumes and thicknesses, so the attributes stay true unless
-one of them is a position or an angle. A patient of the private cohort is not
-transformed here: all that is drawn for one patient belongs inside one clipped gradient.
+For public cohorts of few patients, whose scans a network would otherwise memorise. The
+transformations keep volumes and thicknesses, so attributes stay true unless one of them
+is a position or an angle. Scans of the private cohort are not transformed here: all
+that is drawn for one patient belongs inside one clipped gradient.
 """
 
+from __future__ import annotations
+
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from scipy import ndimage
 
 
-def augment(volumes, rng, shift=(0, 0, 0), rotation_deg=(0, 0, 0), gamma=0.0):
-  """Transforms every volume by its own draw; what enters at the border is mirrored.
+def augment(
+  volumes: np.ndarray,
+  rng: np.random.Generator,
+  shift: Sequence[float] = (0, 0, 0),
+  rotation_deg: Sequence[float] = (0, 0, 0),
+  gamma: float = 0.0,
+) -> np.ndarray:
+  """Transforms every volume by its own draw; beyond the border it is mirrored.
 
   Args:
     volumes: (b,d,h,w,1) float32 in [0, 1].
@@ -28,14 +37,14 @@ def augment(volumes, rng, shift=(0, 0, 0), rotation_deg=(0, 0, 0), gamma=0.0):
     angles = np.radians(rng.uniform(-1, 1, 3) * rotation_deg)
     matrix = _rotation(angles)
     centre = (np.array(volume.shape) - 1) / 2
-    offset = centre - matrix @ (centre + rng.uniform(-1, 1, 3) * shift)
+    offset = centre - matrix @ (centre + rng.uniform(-1, 1, 3) * np.asarray(shift))
     exponent = math.exp(rng.uniform(-gamma, gamma))
     volume = ndimage.affine_transform(volume, matrix, offset, order=1, mode='mirror')
     moved[i, ..., 0] = np.clip(volume, 0, 1) ** exponent
   return moved
 
 
-def _rotation(angles):
+def _rotation(angles: np.ndarray) -> np.ndarray:
   """Rotation matrix (3,3) about axis 0, then 1, then 2."""
   matrix = np.eye(3)
   for axis, angle in enumerate(angles):

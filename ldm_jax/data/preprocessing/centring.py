@@ -1,4 +1,4 @@
-"""What comes to the middle of the processed grid: (3,) place on the scan (d,h,w).
+"""The point of a scan (d,h,w) that is placed in the middle of the processed grid: (3,).
 
   grid    the middle of the scan
   mass    in plane, the centre of mass of what is brighter than the mean
@@ -10,7 +10,7 @@
   brain   on all axes, the centre of mass of the head down to 170 mm below the crown
           (the extent that FSL's robustfov keeps), for head scans with a neck
 
-`heart` and `brain` are heuristics: which one placed a scan stands in its record.
+`heart` and `brain` are heuristics; the rule that was used is stored in the record.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from scipy import ndimage
 from ldm_jax.data.readers.volume import Volume
 
 HEURISTICS = ('grid', 'mass', 'heart', 'brain')
-# Of the blob (inner radius of a ventricle) and of how far planning misses the heart.
+# Inner radius of a ventricle, and how far a planned stack usually misses the heart.
 HEART_RADIUS_MM, HEART_SPREAD_MM = 20.0, 25.0
 HEAD_MM = 170.0
 COARSE_MM = 3.0
@@ -30,7 +30,7 @@ COARSE_MM = 3.0
 def centre(
   name: str, otherwise: str, volume: Volume, label: Volume | None
 ) -> tuple[np.ndarray, str]:
-  """The place (3,) in voxels, and the name of the rule that found it.
+  """The point (3,) in voxels, and the name of the rule that found it.
 
   Args:
     name: 'label' or one of HEURISTICS.

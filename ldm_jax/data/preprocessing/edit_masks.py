@@ -1,13 +1,14 @@
-"""Where a counterfactual is kept as its source was: (d,h,w) bool, true where it is.
+"""Masks of what an edit must leave unchanged: (d,h,w) bool, true where it must.
 
-A region comes from a NIfTI file on the scan's own grid, not zero where the editor may
-act, or from the scan's labels. It is brought to the preprocessed grid, on which editors
-work, and to the scan's own, on which the result is written.
+A region comes from a NIfTI file on the scan's own grid, nonzero where the editor may
+change the scan, or from the scan's labels. It is resampled to the preprocessed grid, on
+which editors work, and to the scan's own, on which the result is written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from scipy import ndimage
@@ -17,27 +18,41 @@ from ldm_jax.data.readers import volume as volumes
 from ldm_jax.data.readers.grid import Grid
 
 
+class PreparedScans(Protocol):
+  """What is needed of a `Split` or of `Scans`, which lie above this room."""
+
+  name: str
+  ids: Sequence[str]
+  shape: tuple[int, ...]
+
+  def record(self, index: int) -> Mapping[str, Any]:
+    """`Processed.record` of an entry."""
+
+  def labels(self, indices: np.ndarray) -> np.ndarray | None:
+    """(n,d,h,w) labels of the entries, or None."""
+
+
 def kept(
-  split,
+  split: PreparedScans,
   chosen: np.ndarray,
   file: str = '',
   edit_labels: Sequence[int] = (),
   keep_labels: Sequence[int] = (),
   margin: int = 0,
 ) -> np.ndarray | None:
-  """What editors must keep of the chosen scans, or None where nothing limits them.
+  """Masks of what editors must keep of the chosen scans, or None without any limit.
 
   Args:
-    split: a `Split` or `Scans`.
+    split: the scans.
     chosen: (n,) entries.
-    file: path of a mask, not zero where the editor may act; {id} is the scan's.
+    file: path of a mask, nonzero where the editor may act; {id} stands for the scan's.
     edit_labels: labels where it may act.
-    keep_labels: labels where it must not; they win.
-    margin: voxels of the preprocessed grid by which the region of `edit_labels` grows,
-      because what gets larger needs room.
+    keep_labels: labels where it must not; they take precedence.
+    margin: voxels of the preprocessed grid by which the region of `edit_labels` is
+      dilated, so that a structure has room to grow.
 
   Returns:
-    (n,d,h,w,1) bool on the preprocessed grid. What lies outside the scan is kept.
+    (n,d,h,w,1) bool on the preprocessed grid. Voxels outside the scan are kept.
 
   Raises:
     ValueError: labels of scans that have none, a mask that is not on the scan's grid,
@@ -57,8 +72,8 @@ def kept(
     if labels is None:
       raise ValueError(
         'counterfactual.edit_labels or keep_labels is set, but a scan of '
-        f'{split.name!r} has no labels; required are labels of every scan '
-        '(options.label), or a file in counterfactual.mask instead.'
+        f'{split.name!r} has no labels; expected labels of every scan (options.label), '
+        'or a file in counterfactual.mask instead.'
       )
     if edit_labels:
       keep |= ~_grown(np.isin(labels, edit_labels), margin)
@@ -66,20 +81,20 @@ def kept(
   full = [split.ids[i] for i, mask in zip(chosen, keep, strict=True) if mask.all()]
   if full:
     raise ValueError(
-      f'Nothing of {", ".join(full[:5])} may be edited; required is a region inside '
-      'the scan. Change counterfactual.mask, edit_labels or keep_labels.'
+      f'Nothing of {", ".join(full[:5])} may be edited; expected a region inside the '
+      'scan. Change counterfactual.mask, edit_labels or keep_labels.'
     )
   return keep[..., None]
 
 
 def on_source_grid(
-  split, index: int, keep: np.ndarray | None, file: str = ''
+  split: PreparedScans, index: int, keep: np.ndarray | None, file: str = ''
 ) -> np.ndarray | None:
-  """The same on the scan's own grid: (d,h,w) bool in the order of `preprocess.invert`.
+  """The mask on the scan's own grid: (d,h,w) bool, in the order of `preprocess.invert`.
 
   Args:
     keep: (d,h,w) on the preprocessed grid, of entry `index`.
-    file: as in `kept`; a mask that came on this grid is taken as it is.
+    file: as in `kept`; it is on this grid already and used as it is.
   """
   if keep is None:
     return None
@@ -88,7 +103,7 @@ def on_source_grid(
   return found | ~_read(file, split.ids[index], record) if file else found
 
 
-def _read(file: str, name: str, record: dict) -> np.ndarray:
+def _read(file: str, name: str, record: Mapping[str, Any]) -> np.ndarray:
   """A mask file as bool (d,h,w) on the scan's own grid."""
   source = Grid.from_json(record['source'])
   like = volumes.Volume(
@@ -103,7 +118,7 @@ def _read(file: str, name: str, record: dict) -> np.ndarray:
     raise ValueError(f'counterfactual.mask of {name}: {error}') from error
 
 
-def _on_processed(mask: np.ndarray, record: dict, shape) -> np.ndarray:
+def _on_processed(mask: np.ndarray, record: Mapping[str, Any], shape) -> np.ndarray:
   place = record['scale'], record['offset']
   within = resampling.reach(record['shape'], shape, *place)
   found = np.zeros(shape, bool)

@@ -1,7 +1,7 @@
 """Linear resampling of a box, axis by axis: index i of the input = scale * o + offset.
 
-A scale of 1 comes with an integer offset, and is an exact crop. `Reach` is what the
-input covers of the output, one range of output indices per axis.
+A scale of 1 has an integer offset, and is an exact crop. `Reach` is the part of the
+output that the input covers, one range of output indices per axis.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-Reach = tuple[slice, slice, slice]
+Reach = tuple[slice, ...]
+Vector = Sequence[float] | np.ndarray
 
 
 def reach(
-  shape_in: Sequence[int], shape_out: Sequence[int], scale, offset
-) -> tuple[slice, ...]:
-  """Per axis the outputs whose place lies inside the input's outermost voxels."""
+  shape_in: Sequence[int], shape_out: Sequence[int], scale: Vector, offset: Vector
+) -> Reach:
+  """Per axis the outputs that lie inside the input's outermost voxels."""
   found = []
   for num_in, num_out, s, o in zip(shape_in, shape_out, scale, offset, strict=True):
     position = s * np.arange(num_out) + o
@@ -26,7 +27,9 @@ def reach(
   return tuple(found)
 
 
-def linear(array: np.ndarray, within: Reach, scale, offset) -> np.ndarray:
+def linear(
+  array: np.ndarray, within: Reach, scale: Vector, offset: Vector
+) -> np.ndarray:
   """(d,h,w) -> float32 values of the outputs `within`, without aliasing."""
   matrices = {}
   for axis, (outputs, s, o) in enumerate(zip(within, scale, offset, strict=True)):
@@ -40,7 +43,7 @@ def linear(array: np.ndarray, within: Reach, scale, offset) -> np.ndarray:
       matrices[axis] = weights[:, used]
     array = array[(slice(None),) * axis + (used,)]
   array = np.asarray(array, np.float32)
-  # What shrinks most goes first, so that the others have less to do.
+  # The axis that shrinks most is first, so that the others have less to compute.
   for axis in sorted(matrices, key=lambda a: np.divide(*matrices[a].shape)):
     weights = matrices[axis]
     if axis == 0:
@@ -53,7 +56,9 @@ def linear(array: np.ndarray, within: Reach, scale, offset) -> np.ndarray:
   return array
 
 
-def nearest(array: np.ndarray, within: Reach, scale, offset) -> np.ndarray:
+def nearest(
+  array: np.ndarray, within: Reach, scale: Vector, offset: Vector
+) -> np.ndarray:
   """(d,h,w) -> the input values nearest to the outputs `within`."""
   index = []
   for num_in, outputs, s, o in zip(array.shape, within, scale, offset, strict=True):

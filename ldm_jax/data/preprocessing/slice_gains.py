@@ -2,8 +2,8 @@
 
 Neighbouring slices show nearly the same tissue, so the median of I[s+1] / I[s] over the
 voxels that are bright in both is near 1. A file whose slices were scaled one by one (an
-8-bit export) breaks that. Only one gain per slice is ever changed, and it is recorded;
-a bias field within slices is anatomy to us and stays.
+8-bit export) breaks that. Only one gain per slice is changed, and it is recorded; a
+bias field within slices is left as it is.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ def test_missing_rows_missing_images_and_other_sexes_are_notes(tree):
   for note in (
     "'o' is not known",
     'sub-02: without a row',
-    'sub-09: in participants.tsv without images',
+    'sub-09: in participants.tsv but without images',
     'sub-03: no anat',
     'no id',
   ):

@@ -37,7 +37,9 @@ def test_volumes_come_from_the_table_else_from_the_labels_else_are_missing(tree)
   assert values['a'] == {'anterior_mm3': 1324, 'posterior_mm3': 1624}
   assert values['b'] == {'anterior_mm3': 2, 'posterior_mm3': 3}
   assert values['c'] == {'anterior_mm3': None, 'posterior_mm3': None}
-  assert len(cohort) == 3 and cohort.notes == ('d: in the table but without an image',)
+  assert len(cohort) == 3 and cohort.notes == (
+    'd: in participants.tsv but without an image',
+  )
 
 
 def test_labels_are_optional(tree):
@@ -75,7 +77,7 @@ def test_other_attributes_are_columns_of_the_table(tree):
 def test_a_repeated_participant_is_an_error(tree):
   root = tree()
   (root / 'participants.tsv').write_text('participant_id\na\na\n')
-  with pytest.raises(ValueError, match="'a' stands twice"):
+  with pytest.raises(ValueError, match="'a' appears twice"):
     read(root)
 
 

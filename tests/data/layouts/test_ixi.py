@@ -56,7 +56,7 @@ def test_a_scan_without_a_row_and_a_row_without_a_scan_are_notes(tree):
   cohort = read(tree)
   assert cohort.patients['IXI099'][0].attributes['age'] is None
   assert any('IXI099: without a row' in note for note in cohort.notes)
-  assert any('IXI014: in the table but without a T1' in note for note in cohort.notes)
+  assert any('have no scan, such as IXI014' in note for note in cohort.notes)
 
 
 def test_another_modality_is_an_option_and_one_that_is_not_there_an_error(tree):

@@ -1,4 +1,4 @@
-"""Laws of the M&Ms and M&Ms-2 layouts, on trees of their shape."""
+"""Laws of the M&Ms layout, on a tree of its shape."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ ROWS = (
   '3,Z9Z9Z9,Philips,B,2,0,1,50,NOR,F,,',
 )
 TABLE = '211230_M&Ms_Dataset_information_diagnosis_opendataset.csv'
-mnms, mnms2 = (layouts.LAYOUTS[name].read for name in ('mnms', 'mnms2'))
+mnms = layouts.LAYOUTS['mnms'].read
 
 
 def heart(size):
@@ -114,57 +114,3 @@ def test_a_folder_of_something_else_is_an_error(tmp_path):
   (tmp_path / 'information.csv').write_text('External code\nx\n')
   with pytest.raises(ValueError, match='OpenDataset'):
     mnms(tmp_path)
-  (tmp_path / 'dataset_information.csv').write_text('SUBJECT_CODE\n1\n')
-  with pytest.raises(ValueError, match='MnM2'):
-    mnms2(tmp_path)
-
-
-@pytest.fixture
-def tree2(tmp_path, save_nifti):
-  """Patients 1 and 201, both views, a cine without labels."""
-
-  def make(rows=('1,LV,SIEMENS,Symphony,1.5', '201,Tri,Philips,Achieva,"3,0"')):
-    for code in ('001', '201'):
-      stem = tmp_path / 'MnM2/dataset' / code / code
-      for view, shape in (('SA', (8, 7, 5)), ('LA', (8, 7, 1))):
-        for phase, size in (('ED', 4), ('ES', 2)):
-          own = heart(size)[..., : shape[2]]
-          save_nifti(f'{stem}_{view}_{phase}.nii.gz', affine=AFFINE, shape=shape)
-          save_nifti(f'{stem}_{view}_{phase}_gt.nii.gz', own, AFFINE)
-      save_nifti(f'{stem}_SA_CINE.nii.gz', shape=(8, 7, 5, 2))
-    header = 'SUBJECT_CODE,DISEASE,VENDOR,SCANNER,FIELD'
-    lines = '\n'.join([header, *rows, '007,NOR,,,'])
-    (tmp_path / 'MnM2/dataset_information.csv').write_text(lines, 'utf-8-sig')
-    return tmp_path
-
-  return make
-
-
-def test_an_unpadded_code_finds_its_folder_and_its_part(tree2):
-  cohort = mnms2(tree2())
-  assert [r.id for r in cohort.records] == ['001_ED', '001_ES', '201_ED', '201_ES']
-  assert set(cohort.published('train').patients) == {'001'}
-  assert set(cohort.published('test').patients) == {'201'}
-  first, other = cohort.records[0].attributes, cohort.records[2].attributes
-  assert (first['PATHOLOGY'], first['FIELD']) == ('LV', 1.5)
-  assert (other['PATHOLOGY'], other['FIELD']) == ('TRI', 3)
-  assert first['LVEDV'] == pytest.approx(0.2) and first['LVEF'] == 50
-  assert any('007: in' in note for note in cohort.notes)
-
-
-def test_the_long_axis_is_another_view_of_one_slice(tree2):
-  record = mnms2(tree2(), view='LA').records[0]
-  scan, label = record.source.read()
-  assert scan.array.shape == (1, 7, 8) and set(np.unique(label.array)) == {0, 1, 2, 3}
-  with pytest.raises(ValueError, match=r"options.view is 'CINE'"):
-    mnms2(tree2(), view='CINE')
-
-
-def test_a_patient_without_a_phase_or_with_two_rows_is_faulty(tree2):
-  root = tree2(rows=('1,LV,,,', '1,NOR,,,', '201,NOR,,,'))
-  (root / 'MnM2/dataset/201/201_SA_ES.nii.gz').unlink()
-  records = {r.id: r for r in mnms2(root).records}
-  with pytest.raises(ValueError, match='001 has 2 rows'):
-    records['001'].source.read()
-  with pytest.raises(ValueError, match=r'201_SA_ES.nii.gz does not exist'):
-    records['201'].source.read()

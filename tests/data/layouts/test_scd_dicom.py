@@ -109,24 +109,6 @@ def test_a_changed_outline_changes_the_fingerprint(tree):
   assert record.source.fingerprint() != before
 
 
-@pytest.mark.parametrize(
-  'text', ['', '1 2\n3 4', '1 2 3\n' * 4, 'a b\n' * 3, '1 2\n3\n4 5']
-)
-def test_a_broken_outline_is_a_verdict(tmp_path, text):
-  path = tmp_path / 'a.txt'
-  path.write_text(text)
-  with pytest.raises(ValueError, match=r'outline|points of shape'):
-    contours.read_points(path)
-
-
-def test_the_area_of_a_filled_outline_is_that_of_the_outline():
-  angle = np.linspace(0, 2 * np.pi, 200, endpoint=False)
-  points = 60 + 40.3 * np.stack([np.cos(angle), np.sin(angle)], -1)
-  filled = contours.fill(points, (120, 130))
-  assert filled.shape == (120, 130)
-  assert filled.sum() == pytest.approx(contours.area(points), rel=5e-3)
-
-
 def test_a_root_without_cines_is_an_error(tmp_path):
   (tmp_path / 'scd_patientdata.csv').write_text(TABLE, encoding='utf-8')
   with pytest.raises(ValueError, match='CINESAX'):

@@ -134,8 +134,8 @@ def test_an_absent_age_comes_from_the_year_of_birth_and_a_repaired_date(tmp_path
   ages = [r.attributes['AGE'] for r in cohort.records if r.phase == 'ED']
   assert ages == [2015 - 1948, None, None]
   assert cohort.records[0].attributes['ESED'] == 1
-  assert any('1000041: has no row' in note for note in cohort.notes)
-  assert any('1 participants of ukb.csv have no zip' in note for note in cohort.notes)
+  assert any('1000041: without a row' in note for note in cohort.notes)
+  assert any('1 patients of ukb.csv have no scan' in note for note in cohort.notes)
 
 
 def test_a_zip_that_lacks_files_of_its_manifest_is_refused_with_numbers(tmp_path, pack):
@@ -164,5 +164,5 @@ def test_a_root_without_zips_and_a_repeated_row_are_errors(tmp_path, pack):
   with pytest.raises(ValueError, match=r'no <eid>_20209_2_0\.zip'):
     read(str(root))
   (root / 'ukb.csv').write_text(ROWS + ROWS.splitlines()[1] + '\n')
-  with pytest.raises(ValueError, match="'1000015' stands twice"):
+  with pytest.raises(ValueError, match="'1000015' appears twice"):
     read(str(root))

@@ -1,1 +1,1 @@
-"""What several layouts use."""
+"""Helpers of several layouts."""

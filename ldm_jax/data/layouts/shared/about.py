@@ -1,4 +1,4 @@
-"""What every layout says about its data set: whose it is, what may be done with it."""
+"""What every layout states about its data set: source, citation, licence."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class About:
-  """Facts about a data set that travel with every copy of it.
+  """Facts about a data set that are stored with every copy of it.
 
   Attributes:
     title: one line.
     homepage: where to register and download; '' for a user's own files.
     citation: BibTeX of the paper to cite; '' for a user's own files.
-    licence: name of the licence, or the words under which access is given.
+    licence: name of the licence, or the terms of access.
     instructions: what the folder must hold; its first words name what to download.
-    version: of what the layout makes of the files; raised when that changes.
+    version: of the records; raised when the layout reads the files in another way.
   """
 
   title: str

@@ -2,9 +2,8 @@
 
 A layout takes the phases from a table, a header or outlines where there are any. Else
 ED is the first frame, and ES the one with the fewest bright voxels in the region that
-moves: blood is bright in cine MRI, and the cavities are smallest at ES. Each rule has a
-name that travels with the record (`Record.phase_by`), so that a reader knows how the
-phase was found. Frames are (f,d,h,w).
+moves: blood is bright in cine MRI, and the cavities are smallest at ES. The name of the
+rule that was used is stored with the record (`Record.phase_by`). Frames are (f,d,h,w).
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from ldm_jax.data.readers.dicom import container
 from ldm_jax.data.readers.grid import Grid
 
 PHASES = ('ED', 'ES')
-# How a phase was chosen where nothing says so: estimates.
+# Rules that estimate a phase which nothing states.
 FIRST_FRAME = 'first_frame'
 SMALLEST_POOL = 'smallest_pool'
 # Share of the voxels that count as moving: about a heart in a cardiac field of view.
@@ -51,7 +50,7 @@ class Cine:
 
 @dataclasses.dataclass(frozen=True)
 class PhaseSource:
-  """One phase of a cine that no table describes; found as the scan is read.
+  """One phase of a cine that no table describes; found when the scan is read.
 
   Attributes:
     image: path of the cine, NIfTI or DICOM.
@@ -68,13 +67,13 @@ class PhaseSource:
     """Name of the rule that chooses the frame, for `Record.phase_by`."""
     return FIRST_FRAME if self.phase == 'ED' else SMALLEST_POOL
 
-  def read(self) -> tuple[volumes.Volume, None]:
+  def read(self) -> tuple[volumes.Volume, volumes.Volume | None]:
     """Reads the frame of the phase. Raises ValueError as `volume.read` does."""
     header = volumes.reader(self.image).read_header(self.image, self.stack)
     if header.num_frames < 2:
       raise ValueError(
-        f'{self.image} holds {header.num_frames} frame; required is a cine, of which '
-        f'{self.phase} can be chosen. Remove the file, or read it by configs/folder.py.'
+        f'{self.image} holds {header.num_frames} frame; expected a cine, to choose '
+        f'{self.phase} from. Remove the file, or read it with configs/folder.py.'
       )
     frame = 0
     if self.phase == 'ES':
@@ -143,8 +142,8 @@ def pool_curve(frames: np.ndarray) -> np.ndarray:
   motion = frames.std(axis=0)
   if len(frames) < 2 or not motion.any():
     raise ValueError(
-      f'{len(frames)} frames without any motion came; required is a cine, to find '
-      'end-systole. Name the phases in a table, or remove the scan.'
+      f'expected a cine to find end-systole in, got {len(frames)} frames without any '
+      'motion. Name the phases in a table, or remove the scan.'
     )
   smooth = (0, SMOOTH_VOXELS, SMOOTH_VOXELS)
   low, high = np.percentile(frames, (1, 99), axis=(0, 2, 3))

@@ -1,4 +1,4 @@
-"""Outlines drawn on slices -> labels: (n,2) points in pixels <-> (x,y) masks.
+"""Outlines drawn on slices, (n,2) points in pixels -> labels, (x,y) masks.
 
 A point (x, y) counts columns and rows from 0; a pixel belongs to an outline when its
 centre lies inside.
@@ -12,6 +12,7 @@ import os
 import pathlib
 import re
 from collections import Counter
+from typing import cast
 
 import numpy as np
 from matplotlib.path import Path
@@ -19,6 +20,7 @@ from matplotlib.path import Path
 from ldm_jax.data.cohorts.cohort import FileSource
 from ldm_jax.data.readers import volume
 from ldm_jax.data.readers.dicom import container, series
+from ldm_jax.data.readers.grid import Grid
 
 # Codes as in the other cardiac layouts; later ones are painted over earlier ones.
 CAVITY, MYOCARDIUM = 1, 2
@@ -39,12 +41,12 @@ def read_points(path: str | os.PathLike) -> np.ndarray:
   except (OSError, ValueError) as error:
     reason = getattr(error, 'strerror', None) or 'not two numbers in every line'
     raise ValueError(
-      f'{path} cannot be read as an outline ({reason}); required is a line "x y" in '
+      f'{path} cannot be read as an outline ({reason}); expected a line "x y" in '
       'pixels per point. Copy it again, or remove it.'
     ) from error
   if points.ndim != 2 or points.shape[1] != 2 or len(points) < 3:
     raise ValueError(
-      f'{path} holds points of shape {points.shape}; required are three or more of two '
+      f'{path} holds points of shape {points.shape}; expected three or more of two '
       'numbers, x and y in pixels. Copy it again, or remove it.'
     )
   return points
@@ -94,19 +96,19 @@ class ContourSource:
     if absent or len(frames) != 1:
       raise ValueError(
         f'{self.image}: its {len(self.outlines)} outlines lie on the frames '
-        f'{sorted(frames)}, and {len(absent)} on no file of the series; required are '
+        f'{sorted(frames)}, and {len(absent)} on no file of the series; expected '
         'outlines of one phase. Remove those that belong to another series.'
       )
     (frame,) = frames
     scan = volume.read(self.image, frame, self.stack)
-    labels = np.zeros(scan.source.shape, np.uint8)
+    grid = cast(Grid, scan.source)
+    labels = np.zeros(grid.shape, np.uint8)
     for kind, value in LABEL_OF.items():
       for number, own, path in self.outlines:
         if own == kind:
           mask = fill(read_points(path), labels.shape[:2])
           labels[..., places[number][1]][mask] = value
-    array = scan.source.orient(labels)
-    return scan, volume.Volume(array, scan.affine, scan.source)
+    return scan, volume.Volume(grid.orient(labels), scan.affine, grid)
 
   @property
   def files(self) -> tuple[str, ...]:

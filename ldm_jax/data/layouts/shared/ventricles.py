@@ -1,7 +1,7 @@
 """Volumes of both ventricles from labelled short-axis stacks: labels -> ml.
 
-Data sets of cine MRI publish contours, not volumes. Voxels of the label are counted, no
-partial volume, no correction at the base: the usual summation of discs.
+Data sets of cine MRI publish contours, not volumes. The voxels of the label are counted
+(summation of discs), without partial volumes and without a correction at the base.
 """
 
 from __future__ import annotations
@@ -60,8 +60,9 @@ def records(
   Raises:
     ValueError: an attribute that nobody knows, or a cell that cannot be read.
   """
-  problems, found = [], []
-  shared = measure(sources, problems) | known
+  problems: list[str] = []
+  found = []
+  shared = measure(sources, problems) | dict(known)
   for phase, source in sources.items():
     if source.label is None and part != 'unlabeled':
       problems.append(f'no labels at {phase}')
@@ -91,7 +92,7 @@ def source(
   ]
   if files[0] is None:
     raise ValueError(
-      f'{stem}.nii.gz does not exist; required is the stack of a patient who has a '
+      f'{stem}.nii.gz does not exist; expected the stack of every patient who has a '
       'folder. Copy it again, or remove the folder.'
     )
   return FileSource(
@@ -106,9 +107,9 @@ def measure(sources: Mapping[str, FileSource], notes: list[str]) -> dict[str, An
     sources: 'ED' and 'ES' -> labelled stack; either may be missing or unlabelled.
     notes: receives a message for labels that cannot be read.
   """
-  values = {}
+  values: dict[str, Any] = {}
   for phase in ('ED', 'ES'):
-    found = {}
+    found: dict[str, float] = {}
     source = sources.get(phase)
     if source is not None and source.label is not None:
       try:
@@ -119,10 +120,13 @@ def measure(sources: Mapping[str, FileSource], notes: list[str]) -> dict[str, An
     for part in ('lv', 'rv'):
       values[f'{part.upper()}{phase}V'] = found.get(part)
   for part in ('LV', 'RV'):
-    filled, emptied = values[f'{part}EDV'], values[f'{part}ESV']
-    known = filled and emptied is not None
-    values[f'{part}EF'] = 100 * (filled - emptied) / filled if known else None
+    values[f'{part}EF'] = ejection_fraction(values[f'{part}EDV'], values[f'{part}ESV'])
   return values
+
+
+def ejection_fraction(edv: float | None, esv: float | None) -> float | None:
+  """In %, of the volumes at end-diastole and end-systole; None where one is unknown."""
+  return 100 * (edv - esv) / edv if edv and esv is not None else None
 
 
 def bmi(height_cm: float | None, weight_kg: float | None) -> float | None:
@@ -144,8 +148,9 @@ def _depth(source: FileSource) -> int | None:
 def _volumes(source: FileSource, size: int, changed_ns: int) -> dict[str, float]:
   """'lv', 'rv' -> ml. Cached, because every stage lists the cohort again."""
   del size, changed_ns  # part of the key: a file that changed is measured again
-  found = volume.read_label(source.label, frame=source.frame, stack=source.stack)
-  array = label_values.translate(found.array, source.codes, source.label)
+  path = str(source.label)
+  found = volume.read_label(path, frame=source.frame, stack=source.stack)
+  array = label_values.translate(found.array, source.codes, path)
   return {
     part: float(np.sum(array == label_values.HEART[part])) * found.voxel_ml
     for part in ('lv', 'rv')

@@ -11,8 +11,9 @@ import dataclasses
 import numpy as np
 
 from ldm_jax.data.phantom import fields
-from ldm_jax.data.phantom.brain.head import outline
-from ldm_jax.data.phantom.cardiac.population import generator
+from ldm_jax.data.phantom.brain.cerebrum import Cerebrum
+from ldm_jax.data.phantom.brain.head import Head, View, outline
+from ldm_jax.data.phantom.draws import Values, generator
 from ldm_jax.data.phantom.fields import ellipsoid, mix, share
 
 
@@ -38,12 +39,12 @@ CONTRASTS = {
 BONE, AIR = 0.05, 0.005
 
 
-def paint(head, brain, subject, view):
+def paint(head: Head, brain: Cerebrum, subject: Values, view: View) -> np.ndarray:
   """Signal of every fine voxel without noise: -> (d, h, w) float32.
 
   Args:
-    head: phantom.head.Head.
-    brain: phantom.cerebrum.Cerebrum.
+    head: points and distances of `head.build`.
+    brain: shares of the tissues of `cerebrum.cerebrum`.
     subject: identity; its site chooses the contrast.
     view: grid.
   """
@@ -71,7 +72,9 @@ def paint(head, brain, subject, view):
   return (image * (1 - core) + signal) * np.float32(subject['gain'])
 
 
-def degrade(image, subject, acquisition, view):
+def degrade(
+  image: np.ndarray, subject: Values, acquisition: int, view: View
+) -> np.ndarray:
   """Adds the coil's sensitivity and Rician noise: (d, h, w) -> the same.
 
   `acquisition` names the scan: the same name gives the same noise, voxel by voxel.
@@ -81,8 +84,7 @@ def degrade(image, subject, acquisition, view):
   bias = fields.waves(rng, 260.0, 12).on_grid(*view.axes(fine=False))
   signal = image * np.exp(np.float32(tissue.bias) * bias)
   rng = generator(subject['texture_seed'], 'noise', acquisition)
-  noise = rng.standard_normal((2, *image.shape), np.float32) * np.float32(tissue.noise)
-  return np.sqrt((signal + noise[0]) ** 2 + noise[1] ** 2)
+  return fields.rician(rng, signal, tissue.noise)
 
 
 def _around(head, tissue, coarse, fine):

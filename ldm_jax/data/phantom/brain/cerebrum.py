@@ -2,19 +2,21 @@
 
 Sulci are sheets: the zeros of a random wave over the smooth outside of the cerebrum,
 continued inwards to a depth of their own. Cortex is what lies within `cortex_mm` of the
-outside or of a sheet; CSF what lies within the gap or the half-width. Sizes grow, the
-sheets stay, so that a subject keeps his folds for life. Ventricles and hippocampi are
+outside or of a sheet; CSF what lies within the gap or the half-width. Sizes change, the
+sheets do not: a subject keeps the same folds for life. Ventricles and hippocampi are
 bent tubes whose thickness is solved for the requested volume.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from ldm_jax.data.phantom import fields
-from ldm_jax.data.phantom.cardiac.population import generator
+from ldm_jax.data.phantom.brain.head import Head, View
+from ldm_jax.data.phantom.draws import Values, generator
 from ldm_jax.data.phantom.fields import ellipsoid, share, sheet_share
 
 # (x, y, z, radius) of the right half, mm of the template.
@@ -54,11 +56,13 @@ class Cerebrum(NamedTuple):
   deep: np.ndarray  # the part of `grey` that is deep nuclei
 
 
-def cerebrum(head, brain, subject, view):
+def cerebrum(
+  head: Head, brain: Mapping[str, float], subject: Values, view: View
+) -> Cerebrum:
   """Builds the cerebrum of a subject; distances are mm of the subject's own head.
 
   Args:
-    head: phantom.head.Head.
+    head: points and distances of `head.build`.
     brain: sizes of `population.brain_of`.
     subject: identity.
     view: grid.
@@ -156,7 +160,7 @@ def _folds(points, depth, subject):
   radius = np.sqrt(((offset / axes) ** 2).sum(0))
   radius = np.clip(radius, 0.35, None)
   surface = offset / radius
-  value, gradient = large.at(surface)
+  value, gradient = large.at_with_gradient(surface)
   # Only what changes along the surface counts; lengths shrink with the radius.
   normal = surface / axes**2
   normal /= np.linalg.norm(normal, axis=0)
@@ -165,7 +169,7 @@ def _folds(points, depth, subject):
   typical = 2 * np.pi / FOLD_MM / np.sqrt(3)
   steep = np.sqrt(((gradient**2).sum(0) + np.float32(typical**2)) / 2)
   distance[near] = np.abs(value) / steep * radius
-  reach[near] = 16 + 6 * np.clip(small.at(surface)[0], -1.8, 1.4)
+  reach[near] = 16 + 6 * np.clip(small.at(surface), -1.8, 1.4)
   return distance, reach
 
 
@@ -240,12 +244,10 @@ def _bounds(half, paths, margin=26.0):
 def _solved(name, shares, target_ml, view):
   voxel_ml = float(np.prod(view.fine_mm)) / 1000
   try:
-    size = fields.solve(
-      lambda k: shares(k).sum(dtype=np.float64) * voxel_ml, target_ml, 1.0
-    )
+    return fields.solve(shares, voxel_ml, target_ml, 1.0)[1]
   except ValueError as error:
     raise ValueError(
-      f'The {name} of a brain phantom on a grid of {view.shape} voxels of '
-      f'{view.spacing_mm} mm: {error} (ml). Ask for another volume, or a finer grid.'
+      f'brain phantom: {error} of the {name}, {target_ml:.3g} ml, on a grid of '
+      f'{view.shape} voxels of {view.spacing_mm} mm; set another volume in '
+      'counterfactual.set, or a finer grid in the options of the data section'
     ) from error
-  return shares(size)

@@ -8,35 +8,30 @@ Labels: 0 background, 1 CSF, 2 grey matter, 3 white matter, 4 lateral ventricles
 5 hippocampi, 6 cerebellum and brain stem.
 """
 
+from __future__ import annotations
+
 import dataclasses
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 
-from ldm_jax.data.cohorts import cohort as cohorts
-from ldm_jax.data.phantom import fields, source
+from ldm_jax.data.cohorts.cohort import Cohort, Record
+from ldm_jax.data.phantom import draws, fields, source
 from ldm_jax.data.phantom.brain import appearance, head
 from ldm_jax.data.phantom.brain import population as brain_population
 from ldm_jax.data.phantom.brain.cerebrum import cerebrum
 from ldm_jax.data.phantom.brain.head import View
 from ldm_jax.data.phantom.brain.population import SCHEMA, sample_subject
+from ldm_jax.data.phantom.draws import Values
 
 VERSION = 1  # raised whenever the same parameters give another picture
 LABELS = ('background', 'csf', 'grey', 'white', 'ventricles', 'hippocampi', 'hindbrain')
 
 
-class Rendered(NamedTuple):
-  """One volume of one subject."""
-
-  image: np.ndarray  # (d, h, w) float32, about [0, 1]
-  labels: np.ndarray  # (d, h, w) uint8, the largest fraction
-  fractions: np.ndarray  # (7, d, h, w) float32, sum 1 over LABELS
-  volumes_ml: dict  # LABELS[1:] -> ml, the sum of the fractions
-  affine: np.ndarray  # (4, 4) index (d, h, w, 1) -> world RAS mm
-
-
-def render(subject, attributes, view=None, acquisition=0):
-  """Renders a subject as the attributes make him.
+def render(
+  subject: Values, attributes: Values, view: View | None = None, acquisition: int = 0
+) -> source.Rendering:
+  """Renders a subject with the given attributes.
 
   Args:
     subject: identity, of `sample_subject`.
@@ -53,17 +48,11 @@ def render(subject, attributes, view=None, acquisition=0):
   skull = head.build(subject, brain['intracranial_ml'], view)
   matter = cerebrum(skull, brain, subject, view)
   image = appearance.paint(skull, matter, subject, view)
-  fractions = _fractions(skull, matter)
-  fractions = fields.pool(fractions, view.refine)
-  image = fields.pool(image, view.refine)
-  totals = fractions[1:].sum((1, 2, 3), dtype=np.float64) * view.voxel_ml
-  return Rendered(
-    appearance.degrade(image, subject, acquisition, view),
-    fractions.argmax(0).astype(np.uint8),
-    fractions,
-    dict(zip(LABELS[1:], totals.tolist(), strict=True)),
-    view.affine,
+  image = appearance.degrade(
+    fields.pool(image, view.refine), subject, acquisition, view
   )
+  fractions = fields.pool(_fractions(skull, matter), view.refine)
+  return source.rendering(image, fractions, LABELS, view.voxel_ml, view.affine)
 
 
 def _fractions(skull, matter):
@@ -80,85 +69,78 @@ def _fractions(skull, matter):
 
 
 @dataclasses.dataclass(frozen=True)
-class PhantomSource(source.Intervened):
+class PhantomSource(source.CounterfactualSource):
   """A volume that is rendered when it is read.
 
-  `attributes` are (name, value) pairs; without an `acquisition` of its own, a changed
-  copy is the same scan of the same subject, had the attributes been others.
+  A copy with changed attributes keeps its `acquisition`: it is the same scan of the
+  same subject, had the attributes been others.
   """
 
-  seed: int
-  index: int
-  site: str
-  stream: str
-  attributes: tuple
   acquisition: int
   view: View
   version: ClassVar = VERSION
 
-  def rendered(self):
+  def rendered(self) -> source.Rendering:
     subject, _ = sample_subject(self.seed, self.index, self.site, self.stream)
     attributes = dict(self.attributes)
     return render(subject, attributes, self.view, self.acquisition)
 
 
 def cohort(
-  name,
-  num_patients,
-  seed=0,
-  site='public',
-  shape=(64, 80, 64),
-  spacing_mm=(2.5, 2.5, 2.5),
-  num_visits=1,
-  interval_years=2.0,
-):
+  name: str,
+  num_patients: int,
+  seed: int = 0,
+  site: str = 'public',
+  shape: tuple[int, ...] = (64, 80, 64),
+  spacing_mm: tuple[float, ...] = (2.5, 2.5, 2.5),
+  num_visits: int = 1,
+  interval_years: float = 2.0,
+) -> Cohort:
   """Cohort of `num_patients` subjects with `num_visits` records each.
 
-  The name separates cohorts: it is the prefix of the subjects ('public-P00012') and
-  seeds their draws, so that cohorts of different name share no subject. Visits lie
-  `interval_years` apart; the subject may decline from one to the next.
-  Raises ValueError for fewer than one subject or visit, visits that do not follow each
-  other, an unknown site or an impossible grid.
+  The name is the prefix of the subjects' ids ('public-P00012') and part of their seed,
+  so that cohorts with different names share no subject. Visits lie `interval_years`
+  apart; the subject may decline from one to the next.
+
+  Raises:
+    ValueError: fewer than one subject or visit, visits that do not follow each other,
+      an unknown site or an impossible grid.
   """
-  for key, value in (('num_patients', num_patients), ('num_visits', num_visits)):
-    if value < 1:
-      raise ValueError(
-        f'{key}={value} of the brain phantom {name!r}; at least 1 is required; change '
-        'the options of the data section'
-      )
+  draws.check_counts('brain', name, num_patients=num_patients, num_visits=num_visits)
   if not interval_years > 0:
     raise ValueError(
-      f'interval_years={interval_years} of the brain phantom {name!r}; a positive '
-      'number is required; change the options of the data section'
+      f'brain phantom {name!r}: expected interval_years above 0, got {interval_years}; '
+      'change the options of the data section'
     )
   view = View(shape, spacing_mm)
   records = []
   for index in range(num_patients):
     subject, first = sample_subject(seed, index, site, name)
+    patient = draws.patient_id(name, index)
     for visit in range(num_visits):
       attributes = brain_population.at_visit(subject, first, visit * interval_years)
       pairs = tuple(sorted(attributes.items()))
       label = f'v{visit}' if num_visits > 1 else ''
       records.append(
-        cohorts.Record(
-          id='_'.join(filter(None, (f'{name}-P{index:05d}', label))),
-          patient=f'{name}-P{index:05d}',
+        Record(
+          id='_'.join(filter(None, (patient, label))),
+          patient=patient,
           visit=label,
           source=PhantomSource(seed, index, site, name, pairs, visit, view),
           attributes=brain_population.known_attributes(subject, attributes),
         )
       )
-  return cohorts.Cohort(name, SCHEMA, tuple(records))
+  return Cohort(name, SCHEMA, tuple(records))
 
 
-def population(seed, num, site='public'):
-  """`num` attribute dicts of new subjects: requests for sampling.
+def population(seed: int, num: int, site: str = 'public') -> list[dict[str, Any]]:
+  """Attributes of `num` new subjects: requests for sampling.
 
-  Drawn from the published constants of the site in a stream of its own, so they belong
-  to no subject of any cohort and cost no privacy.
+  Drawn from the published constants of the site with a seed of its own: they belong to
+  no subject of any cohort and cost no privacy.
   """
   requests = []
   for index in range(num):
-    subject, attributes = sample_subject(seed, index, site, '\0requests')
+    subject, attributes = sample_subject(seed, index, site, draws.REQUESTS)
     requests.append(brain_population.known_attributes(subject, attributes))
   return requests

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ldm_jax.data.phantom import fields
-from ldm_jax.data.phantom.cardiac.population import generator
+from ldm_jax.data.phantom.draws import Values, generator
 from ldm_jax.data.phantom.fields import ellipsoid, smooth_union, tube
 from ldm_jax.data.readers.grid import centred_affine
 
@@ -27,12 +27,16 @@ SMALLEST_MM = (135.0, 165.0, 135.0)  # field of view (d, h, w) that holds a head
 class View:
   """Grid of a head scan: slices to superior, rows to anterior, columns to the right.
 
-  shape: (d, h, w) voxels; spacing_mm: their pitch. Raises ValueError for a field of
-  view that would cut the brain.
+  Attributes:
+    shape: (d, h, w) voxels.
+    spacing_mm: their pitch.
+
+  Raises:
+    ValueError: a field of view that would cut the brain.
   """
 
-  shape: tuple[int, int, int] = (64, 80, 64)
-  spacing_mm: tuple[float, float, float] = (2.5, 2.5, 2.5)
+  shape: tuple[int, ...] = (64, 80, 64)
+  spacing_mm: tuple[float, ...] = (2.5, 2.5, 2.5)
 
   def __post_init__(self):
     object.__setattr__(self, 'shape', tuple(int(n) for n in self.shape))
@@ -41,37 +45,36 @@ class View:
     extent = np.multiply(self.shape, self.spacing_mm) if three else (0, 0, 0)
     if not three or min(self.spacing_mm) <= 0 or np.any(extent < SMALLEST_MM):
       raise ValueError(
-        f'shape={self.shape}, spacing_mm={self.spacing_mm} of a brain phantom; their '
-        f'product must reach {SMALLEST_MM} mm (slices, rows, columns) to hold a head; '
-        'change the options of the data section'
+        f'brain phantom: expected at least {SMALLEST_MM} mm (slices, rows, '
+        f'columns) to hold a head, got shape={self.shape} of '
+        f'spacing_mm={self.spacing_mm}; change the options of the data section'
       )
 
   @property
-  def refine(self):
+  def refine(self) -> tuple[int, int, int]:
     """How many fine voxels make one voxel, an axis each."""
-    return tuple(int(np.ceil(mm / FINE_MM)) for mm in self.spacing_mm)
+    d, h, w = (int(np.ceil(mm / FINE_MM)) for mm in self.spacing_mm)
+    return d, h, w
 
   @property
-  def fine_mm(self):
+  def fine_mm(self) -> np.ndarray:
     """(d, h, w) pitch of the fine voxels."""
     return np.divide(self.spacing_mm, self.refine)
 
   @property
-  def affine(self):
+  def affine(self) -> np.ndarray:
     """(4, 4): index (d, h, w, 1) -> world (x, y, z, 1) in mm, RAS, centred at 0."""
     return centred_affine(self.shape, self.spacing_mm)
 
   @property
-  def voxel_ml(self):
+  def voxel_ml(self) -> float:
+    """Volume of a voxel."""
     return float(np.prod(self.spacing_mm)) / 1000
 
-  def axes(self, fine=True):
+  def axes(self, fine: bool = True) -> list[np.ndarray]:
     """Coordinates in mm of the (fine) voxels: vectors for d, h and w."""
     refine = self.refine if fine else (1, 1, 1)
-    return [
-      ((np.arange(n * r) + 0.5) * (mm / r) - n * mm / 2).astype(np.float32)
-      for n, mm, r in zip(self.shape, self.spacing_mm, refine, strict=True)
-    ]
+    return list(map(fields.centres, self.shape, self.spacing_mm, refine))
 
 
 class Head(NamedTuple):
@@ -88,7 +91,7 @@ class Head(NamedTuple):
   pixel: float  # mean pitch of the fine voxels, mm of the template
 
 
-def build(subject, intracranial_ml, view):
+def build(subject: Values, intracranial_ml: float, view: View) -> Head:
   """Builds the head of a subject whose skull holds this volume."""
   points, scale = template_points(subject, intracranial_ml, view)
   half = np.concatenate([np.abs(points[:1]), points[1:]])
@@ -101,16 +104,18 @@ def build(subject, intracranial_ml, view):
   return Head(points, half, scale, hull, leaves, stem, cistern, cavity, pixel)
 
 
-def template_points(subject, intracranial_ml, view):
+def template_points(
+  subject: Values, intracranial_ml: float, view: View
+) -> tuple[np.ndarray, float]:
   """Where the fine voxels lie in the template head: (3, d, h, w), and its scale."""
   z, y, x = view.axes()
   grid = np.stack(np.broadcast_arrays(x, y[:, None], z[:, None, None]))
-  grid = grid - np.float32(subject['shift_mm'])[:, None, None, None]
+  grid = grid - np.array(subject['shift_mm'], np.float32)[:, None, None, None]
   stretch = np.exp(np.array(subject['shape']) - np.mean(subject['shape']))
   scale = (intracranial_ml / TEMPLATE_ML) ** (1 / 3)
   matrix = _turn(subject['turn_deg']).T / (scale * stretch)[:, None]
   points = np.tensordot(matrix.astype(np.float32), grid, 1)
-  points += np.float32(MIDDLE)[:, None, None, None]
+  points += np.array(MIDDLE, np.float32)[:, None, None, None]
   rng = generator(subject['form_seed'], 'bend')
   for axis in range(3):
     bend = fields.waves(rng, 110.0).on_grid(z, y, x)
@@ -118,7 +123,7 @@ def template_points(subject, intracranial_ml, view):
   return points, float(scale)
 
 
-def cerebral_hull(half):
+def cerebral_hull(half: np.ndarray) -> np.ndarray:
   """Distance to the smooth outside of the cerebrum, fissures filled."""
   x, y, z = half
   # Narrower in front.
@@ -128,13 +133,13 @@ def cerebral_hull(half):
   return smooth_union(above, temporal, 8)
 
 
-def cerebellum(half):
+def cerebellum(half: np.ndarray) -> np.ndarray:
   """Distance to the cerebellum: two hemispheres and the vermis."""
   lateral = ellipsoid(half, (25, -64, -36), (28, 28, 20))
   return smooth_union(lateral, ellipsoid(half, (0, -62, -34), (12, 24, 20)), 8)
 
 
-def brainstem(half):
+def brainstem(half: np.ndarray) -> np.ndarray:
   """Distance to midbrain, pons and medulla."""
   path = [
     (0, -22, -4, 13),
@@ -148,7 +153,7 @@ def brainstem(half):
   return smooth_union(stem, ellipsoid(half, (0, -19, -30), (17, 11, 14)), 6)
 
 
-def outline(half, cavity):
+def outline(half: np.ndarray, cavity: np.ndarray) -> np.ndarray:
   """Distance to the skin: the scalp, the face and the neck."""
   x, y, z = half
   face = ellipsoid(half, (0, 32, -46), (56, (50, 52), (80, 42)), 2.4)

@@ -14,12 +14,15 @@ Facts the slopes follow:
 Diagnoses: CN cognitively normal, MCI mild cognitive impairment, AD Alzheimer's disease.
 """
 
+from __future__ import annotations
+
 import dataclasses
+from typing import Any
 
 import numpy as np
 
 from ldm_jax.data.cohorts.attributes import Attribute, Schema
-from ldm_jax.data.phantom.cardiac.population import check_draw, generator
+from ldm_jax.data.phantom.draws import Values, check_attributes, check_draw, generator
 
 DIAGNOSES = ('CN', 'MCI', 'AD')
 SEXES = ('F', 'M')
@@ -62,7 +65,9 @@ POPULATIONS = {
 }
 
 
-def sample_subject(seed, index, site, stream=''):
+def sample_subject(
+  seed: int, index: int, site: str, stream: str = ''
+) -> tuple[dict[str, Any], dict[str, Any]]:
   """Draws one subject: identity, and the attributes at the first visit.
 
   Args:
@@ -72,7 +77,7 @@ def sample_subject(seed, index, site, stream=''):
 
   Returns:
     (subject, attributes): dicts. The subject's random entries are deviations in units
-    of the population's, so that they stay his when an attribute changes.
+    of the population's, so that they stay the same when an attribute changes.
 
   Raises:
     ValueError: unknown site, negative seed or index.
@@ -113,7 +118,7 @@ def sample_subject(seed, index, site, stream=''):
   return subject, attributes
 
 
-def at_visit(subject, attributes, years):
+def at_visit(subject: Values, attributes: Values, years: float) -> dict[str, Any]:
   """Attributes at a later visit: older, and perhaps further declined.
 
   Args:
@@ -127,13 +132,13 @@ def at_visit(subject, attributes, years):
   return {**attributes, 'age': age, 'diagnosis': diagnosis}
 
 
-def severity(subject, attributes):
+def severity(subject: Values, attributes: Values) -> float:
   """0 for CN, the stage at onset for MCI and AD, growing with the years since."""
   years = np.clip(attributes['age'] - subject['onset_age'], 0, 8)
   return STAGE[attributes['diagnosis']] * (1 + PACE * float(years))
 
 
-def brain_of(subject, attributes):
+def brain_of(subject: Values, attributes: Values) -> dict[str, float]:
   """Sizes that follow from identity and attributes: the structural equations.
 
   Args:
@@ -150,7 +155,7 @@ def brain_of(subject, attributes):
     ValueError: an age out of range, an unknown category or attribute, or a size that is
       not positive.
   """
-  _check(attributes)
+  check_attributes('brain', attributes, SCHEMA, EFFECTS)
   age, sick = float(attributes['age']), severity(subject, attributes)
   late = max(age - 50, 0)
   # Men's heads hold an eighth more.
@@ -195,31 +200,8 @@ def brain_of(subject, attributes):
   }
 
 
-def known_attributes(subject, attributes):
-  """All that a record of this scan says: attributes and effects, rounded."""
+def known_attributes(subject: Values, attributes: Values) -> dict[str, Any]:
+  """The attributes of a record: causes and their effects, rounded."""
   brain = brain_of(subject, attributes)
   effects = {name: round(brain[name], 3) for name in EFFECTS.names}
   return {**attributes, **effects}
-
-
-def _check(attributes):
-  known = (*SCHEMA.names, *EFFECTS.names)
-  unknown = sorted(set(attributes) - set(known))
-  missing = [name for name in SCHEMA.names if name not in attributes]
-  if unknown or missing:
-    raise ValueError(
-      f'Attributes {sorted(attributes)} of a brain came; {list(SCHEMA.names)} are '
-      f'required and {list(EFFECTS.names)} allowed. Change counterfactual.set.'
-    )
-  age = attributes['age']
-  if not AGES[0] <= age <= AGES[1] + 1e-3:
-    raise ValueError(f'age={age}; from {AGES[0]:g} to {AGES[1]:g} years are required')
-  for name, choices in (('sex', SEXES), ('diagnosis', DIAGNOSES)):
-    if attributes[name] not in choices:
-      raise ValueError(f'{name}={attributes[name]!r}; one of {choices} is required')
-  for name in EFFECTS.names:
-    low, high = EFFECTS[name].low, EFFECTS[name].high
-    if not low < attributes.get(name, high) <= high:
-      raise ValueError(
-        f'{name}={attributes[name]}; above {low:g} and at most {high:g} is required'
-      )

@@ -8,16 +8,25 @@ the crescent are solved so that the shares add up to the requested volumes.
 Arrays are (depth, h, w) on the grid of the stack, refined in plane where it is coarse.
 """
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ldm_jax.data.phantom.cardiac.population import APEX_WALL, EQUATOR, equator_radius
+from ldm_jax.data.phantom import fields
+from ldm_jax.data.phantom.cardiac.population import (
+  APEX_WALL,
+  EQUATOR,
+  Stack,
+  equator_radius,
+)
+from ldm_jax.data.phantom.draws import Values
+from ldm_jax.data.phantom.fields import share
 
 FINE_MM = 4.0  # pixels coarser than this are refined in plane
 RIGHT_APEX = 0.1  # where the right ventricle begins along the LV long axis
 HORN = np.cos(np.deg2rad(82))  # half the angle that the right ventricle spans
-TOLERANCE = 2e-3  # of the volume
 
 
 class Heart(NamedTuple):
@@ -34,10 +43,10 @@ class Heart(NamedTuple):
   y: np.ndarray  # (h, w) to anterior
   height: np.ndarray  # (depth, 1, 1) 0 at the apex, 1 at the base
   pixel_mm: float
-  refine: int  # how many refined pixels make one pixel, per axis
+  refine: tuple[int, int, int]  # how many refined pixels make one pixel
 
 
-def heart(patient, phase, stack):
+def heart(patient: Values, phase: str, stack: Stack) -> Heart:
   """Builds the heart of a patient at 'ED' or 'ES' in the real slices of a stack.
 
   Raises ValueError where the stack cannot hold the requested volumes.
@@ -62,8 +71,8 @@ def heart(patient, phase, stack):
   outline = 1 + _waves(cosine, sine, patient)
 
   def cavity(radius):
-    share = _share(rho - radius * endo * outline, pixel_mm)
-    return share * (ventricle & (endo > 0))
+    inner = share(rho - np.float32(radius) * endo * outline, pixel_mm)
+    return inner * (ventricle & (endo > 0))
 
   start = equator_radius(lv_ml, long_axis)
   radius, lv = _solve(cavity, start, lv_ml / voxel_ml, 2, 'left', stack)
@@ -71,7 +80,7 @@ def heart(patient, phase, stack):
   # Above the base a thin-walled atrium takes the place of the ventricle.
   atrium = radius * (1.1 if phase == 'ES' else 0.72) * (0.8 + 0.004 * patient['AGE'])
   outer = np.where(ventricle, outer, atrium + 2.0)
-  whole = _share(rho - outer, pixel_mm) * (epi > 0)
+  whole = share(rho - outer, pixel_mm) * (epi > 0)
   muscle = np.where(ventricle, np.maximum(whole - lv, 0), 0)
   inside = np.where(ventricle, whole, 0)
 
@@ -89,31 +98,29 @@ def heart(patient, phase, stack):
   free = (1 - whole) * (profile > 0)
 
   def right(width):
-    return _share(crescent_mm(width), pixel_mm) * free * ventricle
+    return share(crescent_mm(np.float32(width)), pixel_mm) * free * ventricle
 
   start = 0.8 * rv_ml * 1000 / (1.7 * (radius + wall) * long_axis)
   width, rv = _solve(right, start, rv_ml / voxel_ml, 1.3, 'right', stack)
   right_mm = crescent_mm(width)
   atria = np.where(
-    ventricle, 0, np.maximum(_share(rho - atrium, pixel_mm), _share(right_mm, pixel_mm))
+    ventricle, 0, np.maximum(share(rho - atrium, pixel_mm), share(right_mm, pixel_mm))
   )
   envelope = np.minimum(
     np.where(epi > 0, rho - outer, np.inf), np.where(profile > 0, right_mm, np.inf)
   )
   papillary = _papillary(rho, cosine, sine, height, radius * endo, patient, pixel_mm)
-  rim = rho - radius * endo * outline
-  fields = lv, muscle, np.minimum(rv, 1 - inside), atria, envelope, rim, papillary
-  single = [np.asarray(field, np.float32) for field in fields]
-  return Heart(*single, x, y, height, pixel_mm, refine)
-
-
-def pool(field, refine):
-  """Means over refine x refine pixels: (d, h r, w r) -> (d, h, w)."""
-  if refine == 1:
-    return field
-  d, h, w = field.shape
-  blocks = field.reshape(d, h // refine, refine, w // refine, refine)
-  return blocks.mean((2, 4), dtype=np.float32)
+  parts: dict[str, Any] = {
+    'lv': lv,
+    'muscle': muscle,
+    'rv': np.minimum(rv, 1 - inside),
+    'atria': atria,
+    'envelope_mm': envelope,
+    'rim_mm': rho - radius * endo * outline,
+    'papillary': papillary,
+  }
+  parts = {name: np.asarray(part, np.float32) for name, part in parts.items()}
+  return Heart(**parts, x=x, y=y, height=height, pixel_mm=pixel_mm, refine=refine)
 
 
 def _plane(angle_deg, stack):
@@ -125,7 +132,7 @@ def _plane(angle_deg, stack):
   x = (np.arange(w * refine) - (w * refine - 1) / 2)[None] * column_mm
   c, s = np.cos(np.deg2rad(angle_deg)), np.sin(np.deg2rad(angle_deg))
   turned = (c * x + s * y).astype(np.float32), (c * y - s * x).astype(np.float32)
-  return *turned, (row_mm, column_mm), refine
+  return *turned, (row_mm, column_mm), (1, refine, refine)
 
 
 def _polar(x, y, height, patient):
@@ -156,14 +163,14 @@ def _waves(cosine, sine, patient):
 
 def _papillary(rho, cosine, sine, height, radius, patient, pixel_mm):
   """Two muscles that hang free in the middle third of the cavity."""
-  share = np.zeros_like(rho)
+  found = np.zeros_like(rho)
   size = np.sqrt(np.clip(1 - ((height - 0.5) / 0.27) ** 2, 0, 1))
   for angle in np.deg2rad(np.array(patient['papillary_deg']) + patient['septum_deg']):
     along = cosine * np.float32(np.cos(angle)) + sine * np.float32(np.sin(angle))
     apart = rho**2 + (0.64 * radius) ** 2 - 1.28 * radius * rho * along
     apart = np.sqrt(np.maximum(apart, 0))
-    share = np.maximum(share, _share(apart - 0.2 * radius * size, pixel_mm))
-  return share * (size > 0)
+    found = np.maximum(found, share(apart - 0.2 * radius * size, pixel_mm))
+  return found * (size > 0)
 
 
 def _ellipse(offset):
@@ -171,31 +178,14 @@ def _ellipse(offset):
   return np.sqrt(np.maximum(1 - offset**2, 0)).astype(np.float32)
 
 
-def _share(distance_mm, pixel_mm):
-  """Share of a pixel on the inner side of a border at this signed distance."""
-  return np.clip(np.float32(0.5) - distance_mm * np.float32(1 / pixel_mm), 0, 1)
-
-
 def _solve(shape, start, target, power, side, stack):
-  """Size at which the shares of `shape(size)` add up to `target`, and the shares.
-
-  The volume grows about like size**power: a secant in the logarithms, three or four
-  evaluations.
-  """
-  size, before = start, None
-  for _ in range(12):
-    field = shape(np.float32(size))
-    total = max(float(field.sum(dtype=np.float64)), 1e-6)
-    if abs(total / target - 1) < TOLERANCE:
-      return size, field
-    if before and abs(np.log(size / before[0])) > 1e-9:
-      power = np.log(total / before[1]) / np.log(size / before[0])
-      power = float(np.clip(power, 0.5, 4))
-    before = size, total
-    size *= float(np.clip((target / total) ** (1 / power), 0.4, 2.5))
-  raise ValueError(
-    f'the {side} ventricle does not fit into a stack of shape {stack.shape}, spacing '
-    f'{stack.spacing_mm} mm: reached {total / target:.0%} of the requested volume; '
-    'at least 60 mm through plane and 160 mm in plane are required; change the phantom '
-    'shape or spacing'
-  )
+  """Size at which the shares of `shape(size)` add up to `target` voxels, and these."""
+  try:
+    return fields.solve(shape, 1.0, target, start, power, 4.0, (0.4, 2.5))
+  except ValueError as error:
+    raise ValueError(
+      f'cardiac phantom: {error} of the {side} ventricle in a stack of shape '
+      f'{stack.shape}, spacing {stack.spacing_mm} mm; expected at least 60 mm through '
+      'plane and 160 mm in plane; change shape or spacing_mm in the options of the '
+      'data section'
+    ) from error

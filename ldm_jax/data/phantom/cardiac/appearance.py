@@ -6,12 +6,17 @@ BMI the fat under the skin and around the heart, SEX the fat under the skin, AGE
 width of the aorta, the brightness of the muscle and the size of the atria.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 
-from ldm_jax.data.phantom.cardiac.population import generator
+from ldm_jax.data.phantom.cardiac.anatomy import Heart
+from ldm_jax.data.phantom.draws import Values, generator
+from ldm_jax.data.phantom.fields import mix, rician, share
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +38,7 @@ CONTRASTS = {
 }
 
 
-def paint(heart, patient):
+def paint(heart: Heart, patient: Values) -> np.ndarray:
   """Signal of every refined pixel: Heart -> (depth, h, w) float32, free of noise."""
   tissue = CONTRASTS[patient['site']]
   rng = generator(patient['texture_seed'], 'texture')
@@ -50,17 +55,19 @@ def paint(heart, patient):
   image = _over(image, tissue.muscle * 1.15, heart.envelope_mm - 2.5, heart.pixel_mm)
   flow = 1 + 0.03 * fine + 0.03 * coarse
   age = 0.004 * (patient['AGE'] - 50)
-  image = _mix(image, tissue.muscle * (1 + age + 0.10 * fine), heart.muscle)
-  image = _mix(image, tissue.blood * 0.93 * flow, heart.atria)
-  image = _mix(image, tissue.blood * (0.95 + 0.04 * fine) * flow, heart.rv)
+  image = mix(image, tissue.muscle * (1 + age + 0.10 * fine), heart.muscle)
+  image = mix(image, tissue.blood * 0.93 * flow, heart.atria)
+  image = mix(image, tissue.blood * (0.95 + 0.04 * fine) * flow, heart.rv)
   # Trabeculae: dark strands on the rim of the cavity; papillary muscles inside it.
   strands = 0.5 * np.clip(fine + 0.3, 0, 1) * np.clip(1 + heart.rim_mm / 6, 0, 1)
-  cavity = _mix(tissue.blood * flow, tissue.muscle, strands)
-  cavity = _mix(cavity, tissue.muscle * 1.1, 0.85 * heart.papillary)
-  return _mix(image, cavity, heart.lv) * np.float32(patient['gain'])
+  cavity = mix(tissue.blood * flow, tissue.muscle, strands)
+  cavity = mix(cavity, tissue.muscle * 1.1, 0.85 * heart.papillary)
+  return mix(image, cavity, heart.lv) * np.float32(patient['gain'])
 
 
-def degrade(image, patient, phase, spacing_mm):
+def degrade(
+  image: np.ndarray, patient: Values, phase: str, spacing_mm: Sequence[float]
+) -> np.ndarray:
   """Adds the coil's sensitivity and Rician noise: (depth, h, w) -> the same."""
   tissue = CONTRASTS[patient['site']]
   rng = generator(patient['texture_seed'], 'bias')
@@ -68,11 +75,15 @@ def degrade(image, patient, phase, spacing_mm):
   bias = tissue.bias * smooth_field(rng, image.shape, extent, 110.0)
   signal = image * np.exp(bias)
   rng = generator(patient['texture_seed'], 'noise', phase)
-  noise = rng.standard_normal((2, *image.shape), np.float32) * np.float32(tissue.noise)
-  return np.sqrt((signal + noise[0]) ** 2 + noise[1] ** 2)
+  return rician(rng, signal, tissue.noise)
 
 
-def smooth_field(rng, shape, extent_mm, scale_mm):
+def smooth_field(
+  rng: np.random.Generator,
+  shape: Sequence[int],
+  extent_mm: Sequence[float] | np.ndarray,
+  scale_mm: float,
+) -> np.ndarray:
   """Random field of deviation about 1, smooth over scale_mm in plane: (d, h, w).
 
   Cubic B-splines on knots scale_mm apart; slices are correlated over three neighbours.
@@ -115,12 +126,7 @@ def _chest(heart, patient, tissue, coarse, fine):
 
 def _over(image, value, distance_mm, soft_mm):
   """Lays `value` over the image where the signed distance is negative."""
-  share = np.clip(np.float32(0.5) - distance_mm * np.float32(1 / soft_mm), 0, 1)
-  return _mix(image, value, share)
-
-
-def _mix(image, value, share):
-  return image + share * (value - image)
+  return mix(image, value, share(distance_mm, soft_mm))
 
 
 @functools.lru_cache(maxsize=64)

@@ -7,11 +7,14 @@ conservation of myocardial mass, ejection fractions follow from the volumes.
 Units: ml, mm, years, kg/m^2, degrees, slices.
 """
 
+from __future__ import annotations
+
 import dataclasses
-import hashlib
+from typing import Any
 
 import numpy as np
 
+from ldm_jax.data.phantom.draws import Values, check_draw, generator
 from ldm_jax.data.readers.grid import centred_affine
 
 EQUATOR = 0.75  # height of the widest slice, as a fraction of the LV long axis
@@ -22,12 +25,16 @@ APEX_WALL = 0.6  # wall at the apex, as a fraction of the wall at the equator
 class Stack:
   """Grid of a short-axis stack: slices run from apex to base, rows to anterior.
 
-  shape: (d, h, w) voxels; spacing_mm: their pitch. Raises ValueError for others than
-  three positive numbers each.
+  Attributes:
+    shape: (d, h, w) voxels.
+    spacing_mm: their pitch.
+
+  Raises:
+    ValueError: other than three positive numbers each.
   """
 
-  shape: tuple[int, int, int] = (13, 96, 96)
-  spacing_mm: tuple[float, float, float] = (10.0, 1.83, 1.83)
+  shape: tuple[int, ...] = (13, 96, 96)
+  spacing_mm: tuple[float, ...] = (10.0, 1.83, 1.83)
 
   def __post_init__(self):
     object.__setattr__(self, 'shape', tuple(int(n) for n in self.shape))
@@ -36,17 +43,18 @@ class Stack:
       value = getattr(self, name)
       if len(value) != 3 or min(value) <= 0:
         raise ValueError(
-          f'{name}={value} of a cardiac stack; three positive numbers are required '
-          '(slices, rows, columns); change the phantom section of the config'
+          f'cardiac phantom: expected {name} to be three positive numbers (slices, '
+          f'rows, columns), got {value}; change the options of the data section'
         )
 
   @property
-  def affine(self):
+  def affine(self) -> np.ndarray:
     """(4, 4): index (d, h, w, 1) -> world (x, y, z, 1) in mm, RAS, centred at 0."""
     return centred_affine(self.shape, self.spacing_mm)
 
   @property
-  def voxel_ml(self):
+  def voxel_ml(self) -> float:
+    """Volume of a voxel."""
     return float(np.prod(self.spacing_mm)) / 1000
 
 
@@ -68,7 +76,9 @@ POPULATIONS = {
 }
 
 
-def sample_patient(seed, index, site, stack=None, stream=''):
+def sample_patient(
+  seed: int, index: int, site: str, stack: Stack | None = None, stream: str = ''
+) -> dict[str, Any]:
   """Draws the parameters of one patient, the same for the same arguments.
 
   Args:
@@ -128,8 +138,9 @@ def sample_patient(seed, index, site, stack=None, stream=''):
     long_axis = min(long_axis, depth * slice_mm - margin - APEX_WALL * wall)
   if depth < 5 or long_axis < 40:
     raise ValueError(
-      f'a stack of {stack.shape[0]} slices of {slice_mm:g} mm is too low for a heart; '
-      'at least 5 slices and 60 mm are required; change the phantom shape or spacing'
+      f'cardiac phantom: expected at least 5 slices and 60 mm to hold a heart, got '
+      f'{stack.shape[0]} slices of {slice_mm:g} mm; change shape or spacing_mm in the '
+      'options of the data section'
     )
   # The base moves towards the apex, more so in a strong heart.
   short_axis = long_axis * (1 - 0.27 * (1 - lvesv / lvedv))
@@ -162,31 +173,15 @@ def sample_patient(seed, index, site, stack=None, stream=''):
   }
 
 
-def attributes(patient, phase):
+def attributes(patient: Values, phase: str) -> dict[str, Any]:
   """The 14 named attributes of one volume ('ED' or 'ES') of a patient."""
   named = {name: value for name, value in patient.items() if name.isupper()}
   return named | {'ESED': int(phase == 'ED')}
 
 
-def check_draw(seed, index, site, sites):
-  """Raises ValueError for an unknown site, or a negative seed or index."""
-  if site not in sites:
-    raise ValueError(
-      f'site={site!r}; one of {sorted(sites)} is required; change the options of the '
-      'data section'
-    )
-  if seed < 0 or index < 0:
-    raise ValueError(f'seed={seed}, index={index}; non-negative integers are required')
-
-
-def generator(*parts):
-  """Random stream of its own for a tuple of integers and texts."""
-  digest = hashlib.sha256(repr(parts).encode()).digest()
-  words = np.frombuffer(digest, np.uint32)
-  return np.random.Generator(np.random.Philox(np.random.SeedSequence(words.tolist())))
-
-
-def equator_radius(volume_ml, long_axis_mm, apex_mm=0.0):
+def equator_radius(
+  volume_ml: float, long_axis_mm: float, apex_mm: float = 0.0
+) -> float:
   """Widest radius of a truncated ellipsoid of this volume and length, mm."""
   return float(np.sqrt(volume_ml * 1000 / _unit_volume(long_axis_mm, apex_mm)))
 

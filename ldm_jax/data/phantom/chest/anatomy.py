@@ -6,12 +6,13 @@ downwards; the middle of the picture is (0, 0). Distances are < 0 inside.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from ldm_jax.data.phantom import fields
-from ldm_jax.data.phantom.cardiac.population import generator
+from ldm_jax.data.phantom.draws import Values, generator
 from ldm_jax.data.phantom.fields import ellipsoid, smooth_union
 
 MAGNIFIED = 1.17  # on the film, which stands behind the patient
@@ -36,7 +37,7 @@ class Thorax(NamedTuple):
   pixel: float
 
 
-def build(patient, attributes, axes):
+def build(patient: Values, attributes: Values, axes: Sequence[np.ndarray]) -> Thorax:
   """Builds the chest of a patient on the pixels of `axes` (y, x), mm."""
   axes = [axis / np.float32(MAGNIFIED) for axis in axes]
   pixel = float(abs(axes[0][1] - axes[0][0]))
@@ -71,21 +72,21 @@ def build(patient, attributes, axes):
   )
 
 
-def wall(y, width):
+def wall(y: np.ndarray, width: float) -> np.ndarray:
   """Half the inner width of the chest at a height: widest above the diaphragm."""
   above = np.clip((WIDEST_MM - y) / (WIDEST_MM - APEX_MM), 0, 1)
   below = np.clip((y - WIDEST_MM) / 80, 0, 1)
   return width / 2 * (1 - above**2.9) ** 0.62 * (1 - 0.05 * below**2)
 
 
-def dome(x, width, patient):
+def dome(x: np.ndarray, width: float, patient: Values) -> np.ndarray:
   """Height of the diaphragm, lower on the patient's left and at the sides."""
   away = (np.abs(x) - 0.22 * width) / (0.28 * width)
   left = np.clip(x / 30, -1, 1) * 5
   return 62 + patient['inspiration'] + left + 42 * np.clip(away, -0.7, 1.1) ** 2
 
 
-def heart_outline(points, heart_mm, patient):
+def heart_outline(points: np.ndarray, heart_mm: float, patient: Values) -> np.ndarray:
   """Distance to the heart: an oblique oval, `heart_mm` across, on the diaphragm."""
   tilt = np.deg2rad(patient['tilt_deg'])
   c, s = np.cos(tilt), np.sin(tilt)
@@ -98,7 +99,7 @@ def heart_outline(points, heart_mm, patient):
   return ellipsoid((along, across), (0, 0), (long, short), 2.15)
 
 
-def great_vessels(points, age):
+def great_vessels(points: np.ndarray, age: float) -> np.ndarray:
   """Distance to the mediastinum; the aorta unfolds with the years."""
   x, y = points
   knob = 13 + 0.14 * (age - 50)
@@ -112,7 +113,9 @@ def great_vessels(points, age):
   return smooth_union(found, atrium, 8)
 
 
-def fluid_level(points, effusion, width, patient):
+def fluid_level(
+  points: np.ndarray, effusion: float, width: float, patient: Values
+) -> np.ndarray:
   """Distance to the fluid of one side: a meniscus that climbs along the ribs."""
   x, y = points
   side = x * patient['fluid_side']
@@ -125,7 +128,9 @@ def fluid_level(points, effusion, width, patient):
   return np.maximum(level - y, 8 - side)
 
 
-def patch(points, width, patient, axes):
+def patch(
+  points: np.ndarray, width: float, patient: Values, axes: Sequence[np.ndarray]
+) -> np.ndarray:
   """Distance to where a consolidation lies, or would lie: fluffy, within one lung."""
   where, height, size = patient['patch']
   centre = patient['patch_side'] * (0.27 + 0.08 * where) * width, -55 + 85 * height
@@ -135,7 +140,9 @@ def patch(points, width, patient, axes):
   return ellipsoid(points, centre, (radius, 0.85 * radius)) + 6 * fluff
 
 
-def ribs(width, patient):
+def ribs(
+  width: float, patient: Values
+) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
   """Paths (x, y, radius) of the right half's ribs: back parts, front parts, clavicle.
 
   Each rib is a tilted loop around the chest seen from the front: it leaves the spine,
@@ -155,4 +162,4 @@ def ribs(width, patient):
     if number < 7:
       front.append(rows[turn:])
   clavicle = [(12, -118, 7), (45, -121, 5.5), (85, -133, 5.5), (135, -141, 7)]
-  return back, front, clavicle
+  return back, front, np.array(clavicle, np.float32)

@@ -8,13 +8,14 @@ one with more scatter, less contrast and more noise.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 from scipy import ndimage
 
 from ldm_jax.data.phantom import fields
-from ldm_jax.data.phantom.cardiac.population import generator
 from ldm_jax.data.phantom.chest import anatomy
+from ldm_jax.data.phantom.draws import Values, generator
 from ldm_jax.data.phantom.fields import ellipsoid, share
 
 
@@ -36,11 +37,17 @@ FILMS = {
 }
 
 
-def paint(chest, attributes, patient, spacing_mm, axes):
+def paint(
+  chest: anatomy.Thorax,
+  attributes: Values,
+  patient: Values,
+  spacing_mm: float,
+  axes: Sequence[np.ndarray],
+) -> np.ndarray:
   """Grey of every fine pixel, free of noise: -> (h, w) float32 in about [0, 1].
 
   Args:
-    chest: phantom.thorax.Thorax.
+    chest: distances of `anatomy.build`.
     attributes: of the patient; sex and age are seen beyond the outlines.
     patient: identity.
     spacing_mm: of the fine pixels.
@@ -81,7 +88,7 @@ def paint(chest, attributes, patient, spacing_mm, axes):
   return (grey**film.power * patient['gain']).astype(np.float32)
 
 
-def degrade(image, patient, acquisition):
+def degrade(image: np.ndarray, patient: Values, acquisition: int) -> np.ndarray:
   """Adds the detector's noise: (h, w) -> the same; one acquisition, one noise."""
   film = FILMS[patient['site']]
   rng = generator(patient['texture_seed'], 'noise', acquisition)

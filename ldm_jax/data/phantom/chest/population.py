@@ -4,12 +4,15 @@ Every number is a constant of the phantom and public, for both sites. A cardioth
 ratio above 0.5 counts as an enlarged heart on a posteroanterior film.
 """
 
+from __future__ import annotations
+
 import dataclasses
+from typing import Any
 
 import numpy as np
 
 from ldm_jax.data.cohorts.attributes import Attribute, Schema
-from ldm_jax.data.phantom.cardiac.population import check_draw, generator
+from ldm_jax.data.phantom.draws import check_draw, generator
 
 SEXES = ('F', 'M')
 SCHEMA = Schema(
@@ -43,7 +46,9 @@ POPULATIONS = {
 }
 
 
-def sample_patient(seed, index, site, stream=''):
+def sample_patient(
+  seed: int, index: int, site: str, stream: str = ''
+) -> tuple[dict[str, Any], dict[str, Any]]:
   """Draws one patient: (identity, attributes), dicts; the same for the same arguments.
 
   Args:
@@ -86,23 +91,3 @@ def sample_patient(seed, index, site, stream=''):
     'texture_seed': int(rng.integers(2**62)),
   }
   return patient, attributes
-
-
-def check(attributes):
-  """Raises ValueError for attributes that are missing, unknown or out of range."""
-  if set(attributes) != set(SCHEMA.names):
-    raise ValueError(
-      f'Attributes {sorted(attributes)} of a chest came; {list(SCHEMA.names)} are '
-      'required. Change counterfactual.set.'
-    )
-  for attribute in SCHEMA:
-    value = attributes[attribute.name]
-    if attribute.kind == 'categorical':
-      holds, wanted = value in attribute.categories, f'one of {attribute.categories}'
-    else:
-      slack = 1e-4 * (attribute.high - attribute.low)
-      number = isinstance(value, int | float | np.number)
-      holds = number and attribute.low - slack <= value <= attribute.high + slack
-      wanted = f'a number from {attribute.low:g} to {attribute.high:g}'
-    if not holds:
-      raise ValueError(f'{attribute.name}={value!r} of a chest; {wanted} is required')

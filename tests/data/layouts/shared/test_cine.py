@@ -64,7 +64,7 @@ def test_a_source_reads_the_phase_and_names_its_rule(tmp_path, save_nifti, save_
 def test_a_still_scan_has_no_phase_to_choose(tmp_path, save_nifti):
   path = save_nifti(tmp_path / 'a.nii')
   for phase in cine.PHASES:
-    with pytest.raises(ValueError, match='1 frame; required is a cine'):
+    with pytest.raises(ValueError, match='1 frame; expected a cine'):
       cine.PhaseSource(str(path), phase).read()
 
 

@@ -1,4 +1,4 @@
-"""The table of a cohort, counted: values, groups, and who has none."""
+"""Attributes of a cohort: their values, the sizes of groups, patients without any."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ldm_jax.data.cohorts.cohort import Cohort
 
 
 def groups(cohort: Cohort) -> dict[str, dict[str, int]]:
-  """Patients per category, phase and visit, where these tell scans apart."""
-  found = {}
+  """Patients per category, phase and visit, where there is more than one of these."""
+  found: dict[str, dict[str, int]] = {}
   fields = {a.name: a for a in cohort.schema if a.kind == 'categorical'}
   for name, attribute in fields.items():
-    members = {str(category): set() for category in attribute.categories}
+    members: dict[str, set] = {str(c): set() for c in attribute.categories}
     for record in cohort.records:
       value = record.attributes.get(name)
       if not is_missing(value):
@@ -35,22 +35,23 @@ def groups(cohort: Cohort) -> dict[str, dict[str, int]]:
   return found
 
 
-def attribute(cohort: Cohort, attribute: Attribute) -> dict[str, Any]:
+def of_attribute(cohort: Cohort, attribute: Attribute) -> dict[str, Any]:
   """A summary of an attribute's values, and how many are missing or out of range."""
   values = [record.attributes.get(attribute.name) for record in cohort.records]
   known = [value for value in values if not is_missing(value)]
-  found = {'missing': len(values) - len(known), 'out_of_range': 0}
+  found: dict[str, Any] = {'missing': len(values) - len(known), 'out_of_range': 0}
   if attribute.kind == 'categorical':
     counted = Counter(str(value) for value in known)
     shown = ', '.join(f'{value} ({count})' for value, count in counted.most_common(6))
     return {**found, 'summary': shown or 'no value'}
   numbers = np.asarray(known, np.float64)
-  outside = (numbers < attribute.low) | (numbers > attribute.high)
+  limits = np.array([attribute.low, attribute.high], np.float64)
+  outside = (numbers < limits[0]) | (numbers > limits[1])
   found['out_of_range'] = int(outside.sum())
   shown = 'no value'
   if numbers.size:
     low, middle, high = np.percentile(numbers, (0, 50, 100))
-    # Enough to see wrong units; exact extremes would be values of single patients.
+    # Rounded: enough to see wrong units; exact extremes are values of single patients.
     low, middle, high = (float(f'{value:.2g}') for value in (low, middle, high))
     shown = (
       f'about {low:g} .. {high:g} {attribute.unit}, median {middle:g} '
@@ -59,14 +60,19 @@ def attribute(cohort: Cohort, attribute: Attribute) -> dict[str, Any]:
   return {**found, 'summary': shown}
 
 
+def patients_without_values(cohort: Cohort) -> list[str]:
+  """Messages about ids without a partner and patients without any attribute."""
+  return [*unmatched(cohort), *without_values(cohort)]
+
+
 def unmatched(cohort: Cohort) -> list[str]:
-  """`Matching.headline` of the cohort's data set, if there is one."""
-  told = '' if cohort.matching is None else cohort.matching.headline
-  return [told] if told else []
+  """`Matching.headline` of the cohort, if table and scans do not match."""
+  headline = '' if cohort.matching is None else cohort.matching.headline
+  return [headline] if headline else []
 
 
-def bare(cohort: Cohort) -> list[str]:
-  """Patients of whom no attribute is known: their rows were not found."""
+def without_values(cohort: Cohort) -> list[str]:
+  """One message about the patients without any attribute, if they are many."""
   known = {
     record.patient
     for record in cohort.records
