@@ -31,7 +31,7 @@ from ldm_jax.pipeline.inputs import splits
 from ldm_jax.pipeline.preflight import CHECKS
 from ldm_jax.pipeline.runner import stage
 from ldm_jax.privacy import secret_key
-from ldm_jax.report import content, model_card, page
+from ldm_jax.report import content, index_page, model_card
 from ldm_jax.synthesis import write_counterfactuals, write_forecasts, write_samples
 from ldm_jax.training import (
   autoencoder_loss,
@@ -287,7 +287,7 @@ def report(config, work):
   gathered = content.gather(
     config, work, found, lambda x: system.decode(system.encode(x))
   )
-  page.write(work.path('report', 'index.html'), gathered)
+  index_page.write(work.path('report', 'index.html'), gathered)
   work.write_text(model_card.markdown(gathered), 'report', 'model_card.md')
 
 
