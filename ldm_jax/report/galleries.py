@@ -109,7 +109,9 @@ def counterfactuals(images: Mapping[str, Any]) -> dict:
   """Source, counterfactual and their difference, one picture a case."""
   internal, truths = _is_internal(images, 'counterfactuals'), images.get('truths')
   cases = []
-  for i, (source, changed, difference, text) in enumerate(images.get('counterfactuals') or ()):
+  for i, (source, changed, difference, text) in enumerate(
+    images.get('counterfactuals') or ()
+  ):
     truth = None if truths is None else truths[i]
     picture, scale = figures.counterfactual(source, changed, difference, truth=truth)
     case = {
