@@ -1,9 +1,12 @@
-"""A report with everything in it, a privacy statement, and a reader of pages."""
+"""What a run and the doctor hand to the report, and a reader of pages."""
 
 import html.parser
 
 import numpy as np
 import pytest
+
+from ldm_jax.data.inspection import findings
+from ldm_jax.report import doctor_text
 
 VOID = {'meta', 'img', 'input', 'br', 'hr', 'link'}
 HOSTILE = '<script>alert("x")</script>$\\frac'
@@ -111,4 +114,65 @@ def content():
       'internal': ['real'],
     },
     'control': {HOSTILE: (requested, requested + 3)},
+  }
+
+
+@pytest.fixture
+def looks():
+  """What was seen of a public and of a private cohort."""
+  return {name: _look(name) for name in ('public', 'private')}
+
+
+def _look(name):
+  lists = (*doctor_text.HEADLINES, *doctor_text.TITLES)
+  counts = {'name': name, 'patients': 3, 'records': 4, 'inspected': 4, 'with_labels': 1}
+  attribute = {'summary': '30 to 60', 'missing': 1, 'out_of_range': 0}
+  found = {
+    'counts': counts,
+    'shapes': {'8x8x8': 4},
+    'spacings_mm': {'1 x 1 x 1': 4},
+    'orientations': {'RAS': 4},
+    'intensities': {'lowest': (0.0, 2.0), 'highest': None},
+    'attributes': {'age': attribute},
+    'groups': {'sex': {'F': 2, 'M': 1}},
+    **{key: [] for key in lists},
+  }
+  return findings.Look(findings=found, thumbnails=[np.zeros((4, 4), np.uint8)])
+
+
+@pytest.fixture
+def plan():
+  """doctor/plan.json of a run whose noise is louder than its signal."""
+  stage = {'stage': 'adapt', 'parameters': 10, 'memory_bytes': 2**21, 'seconds': 5.0}
+  stage |= {'note': '20 steps'}
+  row = {'method': 'full', 'parameters': 1000, 'patients': 13, 'batch_size': 4}
+  row |= {'noise_multiplier': 1.0, 'per_step': 300.0, 'per_run': 40.0}
+  row |= {'verdict': doctor_text.MOSTLY_NOISE}
+  prepare = {**stage, 'stage': 'prepare', 'parameters': 0, 'internal': True}
+  return {
+    'stages': [prepare, stage],
+    'noise': [
+      {**row, 'epsilon': 1, 'configured': False},
+      {**row, 'epsilon': 10, 'configured': True},
+      {**row, 'epsilon': 3, 'configured': False},
+    ],
+    'faults': [],
+    'delta': 1e-5,
+    'steps': 20,
+  }
+
+
+@pytest.fixture
+def grid():
+  """doctor/grid.json of a grid on which three of four scans keep few voxels."""
+  now = {'shape': [8, 8, 8], 'spacing_mm': [4.0, 4.0, 4.0], 'kept': [4, 4, 4]}
+  now |= {'inside': 0.9, 'poor': 3, 'seconds': 10.0}
+  proposed = {**now, 'spacing_mm': [2.0, 2.0, 2.0], 'inside': 1.0, 'poor': 0}
+  return {
+    'scans': 4,
+    'now': now,
+    'proposed': proposed,
+    'same': False,
+    'fault': '',
+    'command': 'ldm-jax --a\n  --b',
   }

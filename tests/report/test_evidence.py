@@ -46,7 +46,10 @@ def test_samples_near_a_training_scan_are_told_with_the_nearest_one():
 def test_the_share_near_a_training_scan_stands_beside_the_expected_one():
   entry = {'auc': 0.5, 'fraction': 0.04, 'fraction_low': 0.01, 'fraction_high': 0.1}
   (found,) = evidence.memorisation({**entry, 'expected': 0.05, 'n_train': 40})
-  assert found['rows'][1]['cells'] == ['4 % (1 % to 10 %) (expected 5 %)', '40 training']
+  assert found['rows'][1]['cells'] == [
+    '4 % (1 % to 10 %) (expected 5 %)',
+    '40 training',
+  ]
 
 
 def test_reconstruction_names_units():

@@ -43,7 +43,9 @@ def test_rows_share_one_window_of_contrast():
 
 
 def test_slices_are_named_and_flat_images_are_2d():
-  assert '(slices 1, 3, 4 of 4;' in galleries.samples({'real': X})['montages'][0]['note']
+  assert (
+    '(slices 1, 3, 4 of 4;' in galleries.samples({'real': X})['montages'][0]['note']
+  )
   assert '(2D;' in galleries.samples({'real': X[:, :1]})['montages'][0]['note']
 
 

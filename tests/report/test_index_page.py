@@ -2,9 +2,19 @@
 
 import re
 
+import numpy as np
 import pytest
 
-from ldm_jax.report import index_page
+from ldm_jax.report import figures, index_page, plots, privacy_statement
+
+BLANK = figures.encode_png(np.zeros((2, 2), np.uint8))
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+  """Curves and accounting, which are tested elsewhere, cost nothing."""
+  monkeypatch.setattr(plots, '_saved', lambda *_: BLANK)
+  monkeypatch.setattr(privacy_statement, 'trade_off', lambda _: ())
 
 
 @pytest.fixture(scope='module')
