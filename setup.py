@@ -15,6 +15,7 @@ setup(
   license='Apache-2.0',
   python_requires='>=3.11',
   packages=find_packages(include=['ldm_jax', 'ldm_jax.*']),
+  package_data={'ldm_jax.report': ['templates/*']},
   install_requires=[
     'jax>=0.10,<0.13',
     'flax>=0.12',
@@ -24,6 +25,7 @@ setup(
     'dp-accounting>=0.6',
     'ml-collections>=1.1',
     'isal>=1.7',
+    'jinja2>=3.1',
     'nibabel>=5.3',
     'pydicom>=3.0',
     # Codecs of compressed DICOM, all with permissive licences and wheels.

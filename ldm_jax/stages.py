@@ -28,7 +28,7 @@ from ldm_jax.pipeline import encode as pipeline_encode
 from ldm_jax.pipeline import prepare as pipeline_prepare
 from ldm_jax.pipeline.run import Run
 from ldm_jax.pipeline.runner import stage
-from ldm_jax.report import content, model_card, page
+from ldm_jax.report import content, index_page, model_card
 from ldm_jax.synthesis import write_counterfactuals, write_forecasts, write_samples
 from ldm_jax.training import (
   autoencoder_loss,
@@ -192,7 +192,7 @@ def evaluate(run: Run) -> None:
 def report(run: Run) -> None:
   """Writes report/index.html and the model card from what the other stages left."""
   gathered = content.gather(run.config, run.work, run.splits, run.reconstruct)
-  page.write(run.work.path('report', 'index.html'), gathered)
+  index_page.write(run.work.path('report', 'index.html'), gathered)
   run.work.write_text(model_card.markdown(gathered), 'report', 'model_card.md')
 
 

@@ -12,7 +12,13 @@ from ldm_jax import main
 from ldm_jax.config import checks, parsing, presets
 from ldm_jax.config.defaults import defaults
 from ldm_jax.data import cohorts_of_config, demonstration_split
-from ldm_jax.report import autoencoder_page, content, model_card, page, sweep_table
+from ldm_jax.report import (
+  autoencoder_page,
+  content,
+  index_page,
+  model_card,
+  sweep_table,
+)
 from ldm_jax.report.privacy_statement import statement
 from ldm_jax.training import private_run
 
@@ -245,8 +251,10 @@ def test_no_statement_on_a_demonstration_is_green():
   assert 'protected by differential privacy' not in said.headline
   green = 'class="notice good"'
   lot = {'share_unprotected': 0.4}
-  assert green in page.page({'privacy': PRIVATE})
-  assert green not in page.page({'privacy': {**PRIVATE, 'demonstration_split': lot}})
+  assert green in index_page.html({'privacy': PRIVATE})
+  assert green not in index_page.html(
+    {'privacy': {**PRIVATE, 'demonstration_split': lot}}
+  )
 
 
 def test_every_page_and_the_card_of_a_demonstration_carry_the_banner(scans, tmp_path):
@@ -257,9 +265,9 @@ def test_every_page_and_the_card_of_a_demonstration_carry_the_banner(scans, tmp_
   )
   gathered = content.gather(config, empty, {}, None)
   banner = f'<div class="banner" role="alert">{warning}</div>'
-  assert banner in page.page(gathered)
+  assert banner in index_page.html(gathered)
   lot = {**PRIVATE, 'demonstration_split': {'share_unprotected': 0.4}}
-  assert banner in page.page({'privacy': lot})
+  assert banner in index_page.html({'privacy': lot})
   assert f'> **{warning}**' in model_card.markdown(gathered)
   figures = {
     'latent': {'mean': [0.0], 'std': [1.0]},
@@ -274,4 +282,4 @@ def test_every_page_and_the_card_of_a_demonstration_carry_the_banner(scans, tmp_
     tmp_path, {'a': {'frechet': 1.0}}, {'a': {}}, 'note', warning
   )
   assert table.startswith(f'> **{warning}**')
-  assert 'class="banner"' not in page.page({'privacy': PRIVATE})
+  assert 'class="banner"' not in index_page.html({'privacy': PRIVATE})

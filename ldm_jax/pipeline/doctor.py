@@ -12,7 +12,7 @@ from ldm_jax.data import cohorts_of_config, demonstration_split
 from ldm_jax.data.inspection import findings as inspection
 from ldm_jax.pipeline import cost_estimate, grid_proposal
 from ldm_jax.pipeline.run import Run
-from ldm_jax.report import doctor_costs, doctor_findings, doctor_grid, page
+from ldm_jax.report import doctor_page, doctor_text
 from ldm_jax.workfolder import progress_bar
 
 # Scans of these cohorts' patients; what is seen of them stays with the data owner.
@@ -37,7 +37,7 @@ def examine(run: Run) -> None:
       looks[name] = inspection.inspect(cohort, limit, spec, advance)
   shared, headlines = (
     inspection.shared(looks),
-    doctor_findings.headlines(looks, INTERNAL),
+    doctor_text.headlines(looks, INTERNAL),
   )
   for name, look in looks.items():
     # Of a table that also lists private patients, the ids are theirs too.
@@ -54,18 +54,17 @@ def examine(run: Run) -> None:
   work.write_json(plan, 'doctor', 'plan.json')
   if grid is not None:
     work.write_json(grid, 'doctor', 'grid.json')
-  told = doctor_findings.headline_text(headlines, _coloured())
+  told = doctor_text.headline_lines(headlines, _coloured())
   if told:
     print(told)
   for name in looks:
-    print(doctor_findings.text(looks[name].findings, internal=name in INTERNAL))
-  print(doctor_costs.text(plan, shared))
-  print(doctor_grid.text(grid))
-  path = page.write(
+    print(doctor_text.cohort_lines(looks[name].findings, internal=name in INTERNAL))
+  print(doctor_text.plan_lines(plan, shared))
+  print(doctor_text.grid_lines(grid))
+  path = doctor_page.write(
     work.path('report', 'doctor.html'),
     {
       'title': f'Examination of {config.name or pathlib.Path(work.root).name}',
-      'subtitle': 'Data and config before anything is trained',
       'banner': demonstration_split.warning(config.data),
       'looks': looks,
       'internal': INTERNAL,
@@ -75,7 +74,6 @@ def examine(run: Run) -> None:
       'grid': grid,
       'examples': _examples(looks, cohorts, spec, grid),
     },
-    doctor_findings.sections(looks),
   )
   print(f'Examination: {path.resolve()}')
 

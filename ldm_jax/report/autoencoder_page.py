@@ -1,58 +1,60 @@
 """What the autoencoder loses: report/autoencoder.html, before anything builds on it."""
 
-from ldm_jax.report import evidence, page, pictures, sections, tables
-from ldm_jax.report.wording import escape, number
+import os
+import pathlib
+from collections.abc import Iterable, Mapping
 
-SECTIONS = (
-  ('pictures', 'Reconstructions', pictures.samples),
-  ('reconstruction', 'Fidelity', evidence.reconstruction),
-  ('latent', 'Latent', lambda content: latent(content['metrics'])),
-  ('training', 'Training', evidence.training),
-  ('config', 'Settings', sections.config),
-)
+import numpy as np
+
+from ldm_jax.report import evidence, galleries, page, tables
+from ldm_jax.report.wording import number
+
+SECTIONS = {
+  'pictures': 'Reconstructions',
+  'reconstruction': 'Fidelity',
+  'latent': 'Latent',
+  'training': 'Training',
+  'config': 'Settings',
+}
 NUM_PICTURES = 8
 
 
-def write(path, name, settings, figures, volumes, events, banner=''):
-  """Writes the page.
+def write(
+  path: str | os.PathLike,
+  name: str,
+  settings: Mapping,
+  figures: Mapping,
+  volumes: tuple[np.ndarray, np.ndarray],
+  events: Iterable[Mapping],
+  banner: str = '',
+) -> pathlib.Path:
+  """Writes the page and returns its path.
 
   Args:
+    path: file to write; its folder is created.
     name: of the config.
     settings: config.autoencoder as a plain dict.
     figures: dict reconstruction, latent, alarms, codebook (see
       `fit_autoencoder.report`).
     volumes: real and reconstructed (n,d,h,w), of public patients.
     events: of the log.
-    banner: as of `page.write`.
+    banner: sentence in red above everything, '' for none.
   """
   real, reconstructed = (v[:NUM_PICTURES] for v in volumes)
-  content = {
-    'title': f'{name}: autoencoder',
-    'subtitle': 'Public scans it was trained on, and what comes back of them',
-    'banner': banner,
-    'config': settings,
-    'metrics': figures,
-    'log': [e for e in events if e.get('stage') in ('perceptual', 'autoencoder')],
-    'images': {'real': real, 'reconstructed': reconstructed},
-  }
-  page.write(path, content, SECTIONS)
-
-
-def latent(figures):
-  """Statistics of each channel, use of the codebook, alarms -> HTML."""
-  found = figures['latent']
-  channels = zip(found['mean'], found['std'], strict=True)
-  rows = [(str(i), number(mean), number(std)) for i, (mean, std) in enumerate(channels)]
-  parts = [tables.table(('Channel', 'Mean', 'Standard deviation'), rows)]
-  if 'codebook' in figures:
-    used = figures['codebook']
-    parts.append(
-      f'<p>{used["used"]} of {used["codes"]} codes are used, as evenly as '
-      f'{number(used["perplexity"])} codes used alike would be (perplexity).</p>'
-    )
-  alarms = [
-    f'<li>step {event.get("step")}: {escape(event["alarm"])}</li>'
-    for event in figures['alarms']
-  ]
-  alarms = f'<ul>{"".join(alarms)}</ul>' if alarms else '<p>No alarm was raised.</p>'
-  return ''.join(parts) + '<h3>Alarms</h3>' + alarms
+  latent = figures['latent']
+  channels = enumerate(zip(latent['mean'], latent['std'], strict=True))
+  log = [e for e in events if e.get('stage') in ('perceptual', 'autoencoder')]
+  html = page.render(
+    'autoencoder.html',
+    title=f'{name}: autoencoder',
+    banner=banner,
+    sections=SECTIONS,
+    samples=galleries.samples({'real': real, 'reconstructed': reconstructed}),
+    reconstruction=evidence.reconstruction(figures['reconstruction']),
+    channels=[tables.row(i, map(number, statistics)) for i, statistics in channels],
+    codebook=figures.get('codebook'),
+    alarms=figures['alarms'],
+    training=evidence.training(log),
+    config=page.settings(settings),
+  )
+  return page.write(path, html)

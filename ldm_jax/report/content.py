@@ -1,5 +1,8 @@
 """Gathers what the other stages left in the work folder for the report."""
 
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
 from ldm_jax.config.parsing import to_plain
@@ -7,12 +10,22 @@ from ldm_jax.data import demonstration_split
 from ldm_jax.synthesis import requests
 from ldm_jax.synthesis.write_counterfactuals import COUNTERFACTUALS
 from ldm_jax.synthesis.write_samples import SAMPLES, SWEEPS
+from ldm_jax.types import Array, Config
+
+if TYPE_CHECKING:
+  from ldm_jax.data.store.store import Split
+  from ldm_jax.workfolder import WorkFolder
 
 NUM_PICTURES = 8
 
 
-def gather(config, work, splits, reconstruct):
-  """The content dict of `report.page.write`.
+def gather(
+  config: Config,
+  work: 'WorkFolder',
+  splits: 'Mapping[str, Split]',
+  reconstruct: Callable[[Array], Array],
+) -> dict[str, Any]:
+  """The content dict of `index_page.write`.
 
   Args:
     config, work: of the run.

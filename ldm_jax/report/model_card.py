@@ -1,17 +1,20 @@
 """A short model card in Markdown: what the model is, is for, and is not for."""
 
-from ldm_jax.report.privacy_statement import lot, statement
+from collections.abc import Mapping
+from typing import Any
+
+from ldm_jax.report.privacy_statement import demonstration_warning, statement
 from ldm_jax.report.tables import walk
 from ldm_jax.report.wording import measured
 
 OMITTED = ('features', 'control', 'control_real', 'memorisation')
 
 
-def markdown(content):
-  """Model card: content as in `page.write` -> Markdown text."""
+def markdown(content: Mapping[str, Any]) -> str:
+  """Model card: content as in `index_page.write` -> Markdown text."""
   metrics, said = content.get('metrics') or {}, statement(content.get('privacy'))
   title = _text(content.get('title') or 'Synthetic cohort')
-  banner = content.get('banner') or lot(content.get('privacy'))
+  banner = content.get('banner') or demonstration_warning(content.get('privacy'))
   lines = [
     f'# Model card: {title}',
     '',

@@ -7,6 +7,7 @@ ICML 2015 (Theorem 2.1: the region of an attacker's two errors).
 
 import dataclasses
 import math
+from collections.abc import Iterable, Mapping
 
 from ldm_jax.data import demonstration_split
 from ldm_jax.privacy import accounting
@@ -44,7 +45,9 @@ class Statement:
   bounds: dict | None = None
 
 
-def attack_bounds(epsilon, delta, profile=()):
+def attack_bounds(
+  epsilon: float, delta: float, profile: Iterable[tuple[float, float]] = ()
+) -> dict[str, float]:
   """What any membership attack can reach at most. [Kairouz15] Theorem 2.1
 
   The attacker knows everything except whether one given patient took part, with
@@ -73,7 +76,7 @@ def attack_bounds(epsilon, delta, profile=()):
   }
 
 
-def trade_off(privacy):
+def trade_off(privacy: Mapping) -> tuple[tuple[float, float], ...]:
   """Further (epsilon, delta) pairs that hold, recomputed from the releases.
 
   Args:
@@ -91,7 +94,7 @@ def trade_off(privacy):
   return tuple(pair for pair in pairs if events and math.isfinite(pair[0]))
 
 
-def demonstration_only(privacy):
+def demonstration_only(privacy: Mapping) -> bool:
   """True when the noise that protects patients was drawn from a known key."""
   if privacy.get('demonstration_only') is not None:
     return bool(privacy['demonstration_only'])
@@ -104,22 +107,23 @@ def demonstration_only(privacy):
   return any(word in text for word in DEMONSTRATION_WORDS)
 
 
-def lot(privacy):
+def demonstration_warning(privacy: Mapping | None) -> str:
   """The warning of a demonstration split, '' where privacy.json tells of none."""
   found = (privacy or {}).get('demonstration_split')
   return demonstration_split.sentence(found['share_unprotected']) if found else ''
 
 
-def statement(privacy):
+def statement(privacy: Mapping | None) -> Statement:
   """Puts privacy.json into words: dict or None -> Statement."""
-  epsilon = (privacy or {}).get('epsilon')
-  releases = tuple((privacy or {}).get('releases') or ())
+  privacy = privacy or {}
+  epsilon = privacy.get('epsilon')
+  releases = tuple(privacy.get('releases') or ())
   if not is_number(epsilon) or not math.isfinite(epsilon) or not releases:
-    return _without_guarantee(releases, lot(privacy))
+    return _without_guarantee(releases, demonstration_warning(privacy))
   delta = float(privacy.get('delta') or 0.0)
   unit = str(privacy.get('unit', 'patient'))
   num_patients = privacy.get('num_patients')
-  known_key, split = demonstration_only(privacy), lot(privacy)
+  known_key, split = demonstration_only(privacy), demonstration_warning(privacy)
   bounds = attack_bounds(float(epsilon), delta, trade_off(privacy))
   headline = (
     f'Each {unit} of the private cohort is protected by differential privacy with '

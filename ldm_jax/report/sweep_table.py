@@ -5,21 +5,27 @@ An arm's figures are those of its metrics.json by dotted names, and its epsilon.
 
 import json
 import math
+import pathlib
 import re
 import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from scipy import stats
 
 from ldm_jax import atomic
 from ldm_jax.config import ablations
 
-# What the table shows of them.
+# Names of the figures that the table shows.
 SHOWN = r'epsilon|frechet|kid|control\.[^.]+\.pearson_r'
 DISTANCES = ('frechet', 'kid')
 
 
-def figures(arm):
-  """{'control.LV_volume.pearson_r': value} of an arm's metrics and its epsilon."""
+def figures(arm: pathlib.Path) -> dict[str, Any]:
+  """{'control.LV_volume.pearson_r': value} of the work folder of an arm.
+
+  Holds all numbers of its metrics.json, and its epsilon where it has a privacy.json.
+  """
   found = {}
   statement = arm / 'privacy.json'
   if statement.is_file():
@@ -28,15 +34,21 @@ def figures(arm):
   return found | dict(_leaves(metrics, ''))
 
 
-def write(root, columns, arms, note, banner=''):
+def write(
+  root: pathlib.Path,
+  columns: Mapping[str, Mapping],
+  arms: Mapping[str, Mapping],
+  note: str,
+  banner: str = '',
+) -> str:
   """Writes sweep.csv (all figures of all arms), sweep.json and sweep.md.
 
   Args:
     root: folder of the sweep.
     columns: arm -> its figures, of the arms that have been run.
     arms: all arms -> their overrides.
-    note: a sentence that the table must not be read without.
-    banner: one that stands above it.
+    note: a caution that stands below the table.
+    banner: a warning that stands above it, '' for none.
 
   Returns:
     The text of sweep.md: one row for all repeats of an arm.
@@ -71,19 +83,24 @@ def write(root, columns, arms, note, banner=''):
   return table
 
 
-def repeats(arms):
-  """Lists the names of arms that differ in nothing but their seeds."""
-  groups = {}
+def repeats(arms: Mapping[str, Mapping]) -> list[list[str]]:
+  """Groups the names of arms that differ only in their seeds."""
+  groups: dict[str, list[str]] = {}
   for name, overrides in arms.items():
     rest = {k: v for k, v in overrides.items() if k not in ablations.SEED_KEYS}
     groups.setdefault(str(sorted(rest.items())), []).append(name)
   return list(groups.values())
 
 
-def summary(members, columns, arms, names):
+def summary(
+  members: Sequence[str],
+  columns: Mapping[str, Mapping],
+  arms: Mapping[str, Mapping],
+  names: Sequence[str],
+) -> dict[str, Any]:
   """One row: names and overrides of its runs, and each figure's mean and interval."""
   seeds = r',?\b(\w+\.)?seed=-?\d+'
-  row = {
+  row: dict[str, Any] = {
     'arm': re.sub(seeds, '', members[0]) if len(members) > 1 else members[0],
     'runs': len(members),
     'overrides': [arms[member] for member in members],
@@ -107,16 +124,18 @@ def summary(members, columns, arms, names):
   return row
 
 
-def partner(name):
+def partner(name: str) -> str:
   """Name of the arm without the last addition: 'x+y,seed=0' of 'x+y+z,seed=0'."""
   return re.sub(r'(?<=\w)\+\w+(?=,|$)', '', name, count=1)
 
 
-def gains(rows):
-  """What '+z' takes off the distances of 'x+y', as rows: paired runs of one seed.
+def gains(rows: Sequence[Mapping]) -> list[dict]:
+  """How much smaller the distances of 'x+y+z' are than those of 'x+y', as rows.
+
+  Runs of the same seed are compared in pairs.
 
   Args:
-    rows: of `summary`; those without a partner of as many runs are passed over.
+    rows: of `summary`; rows without a partner of as many runs are skipped.
   """
   by_name, found = {row['arm']: row for row in rows}, []
   for row in rows:

@@ -1,9 +1,9 @@
 """Numbers and figures as text: value with interval, size of sample, badge."""
 
 import dataclasses
-import html
 import math
 import numbers
+from typing import Any, TypeGuard
 
 COUNTS = (
   ('n', 'n'),
@@ -34,14 +34,14 @@ class Measured:
   internal: bool = False
 
   @property
-  def text(self):
+  def text(self) -> str:
     """Value and interval, plain text."""
     if not is_number(self.low) or not is_number(self.high):
       return number(self.value)
     return f'{number(self.value)} ({number(self.low)} to {number(self.high)})'
 
 
-def measured(entry, key='value', internal=False):
+def measured(entry: Any, key: str = 'value', internal: bool = False) -> Measured | None:
   """Reads a bare number or a dict with value, low, high, n: -> Measured or None.
 
   Args:
@@ -53,25 +53,25 @@ def measured(entry, key='value', internal=False):
     return Measured(float(entry), internal=internal)
   if not isinstance(entry, dict) or key not in entry:
     return None
-  ends = [
+  low, high = (
     entry.get(f'{key}_{end}', entry.get(end) if key in ('value', 'auc') else None)
     for end in ('low', 'high')
-  ]
+  )
   counts = ', '.join(
     f'{entry[name]:,} {word}' if word != 'n' else f'n = {entry[name]:,}'
     for name, word in COUNTS
     if isinstance(entry.get(name), int)
   )
   value = entry[key] if is_number(entry[key]) else None
-  return Measured(value, *ends, counts, internal or bool(entry.get('internal')))
+  return Measured(value, low, high, counts, internal or bool(entry.get('internal')))
 
 
-def is_number(value):
+def is_number(value: Any) -> TypeGuard[float]:
   """True for an int or float; false for bool, None and text."""
   return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
-def number(value):
+def number(value: Any) -> str:
   """Three significant digits, or '–' where there is no number."""
   if not is_number(value) or math.isnan(value):
     return '–'
@@ -89,7 +89,7 @@ def number(value):
   return text.replace('-', '−', 1) if text.startswith('-') else text
 
 
-def percent(share):
+def percent(share: Any) -> str:
   """A share of one as percentage; keeps enough digits to differ from 100 %."""
   if not is_number(share) or math.isnan(share):
     return '–'
@@ -98,8 +98,3 @@ def percent(share):
     digits += 1
   text = f'{100 * share:.{digits}f}'
   return (text.rstrip('0').rstrip('.') if '.' in text else text) + ' %'
-
-
-def escape(text):
-  """Text safe inside HTML elements and quoted attributes."""
-  return html.escape(str(text), quote=True)

@@ -1,4 +1,4 @@
-"""Laws of the report's pictures."""
+"""Laws of scans as pictures: every pixel is where and what it should be."""
 
 import io
 
@@ -72,11 +72,3 @@ def test_constant_and_undefined_volumes_can_be_drawn():
   figures.montage(np.full((1, 2, 4, 4), np.nan))
   zero = np.zeros((2, 4, 4))
   figures.counterfactual(zero, zero, zero)
-
-
-def test_curves_and_scatter_need_values():
-  assert figures.training_curves([{'stage': 'prepare', 'step': 1, 'ok': True}]) == {}
-  assert figures.scatter({'a': ([np.nan], [1.0])}) == {}
-  assert list(figures.scatter({'a': ([1.0], [1.0])})) == ['a']
-  events = [{'stage': 'adapt', 'step': 1, 'loss': 1.0, 'internal': True}]
-  assert list(figures.training_curves(events)) == ['adapt: loss (internal)']

@@ -1,0 +1,166 @@
+"""The report of a run, report/index.html: samples, evidence and privacy."""
+
+import os
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ldm_jax.report import evidence, galleries, page, plots, tables
+from ldm_jax.report.privacy_statement import (
+  Statement,
+  demonstration_warning,
+  statement,
+)
+from ldm_jax.report.wording import Measured, is_number, measured, number, percent
+
+SECTIONS = {
+  'summary': 'Summary',
+  'samples': 'Samples',
+  'control': 'Control',
+  'quality': 'Image quality',
+  'memorisation': 'Memorisation',
+  'reconstruction': 'Reconstruction',
+  'counterfactuals': 'Counterfactuals',
+  'training': 'Training',
+  'privacy': 'Privacy statement',
+  'config': 'Settings',
+}
+RELEASES = {
+  'name': 'Release',
+  'mechanism': 'Mechanism',
+  'noise_multiplier': 'Noise σ',
+  'sampling_probability': 'Sampling q',
+  'steps': 'Steps',
+  'clip_norm': 'Clip norm',
+  'epsilon': 'ε alone',
+}
+
+
+def write(path: str | os.PathLike, content: Mapping[str, Any]) -> pathlib.Path:
+  """Writes the report atomically and returns its path.
+
+  Args:
+    path: file to write; its folder is created.
+    content: every key optional:
+      title: headline.
+      banner: sentence in red above everything; by default that of a privacy.json of
+        a demonstration split.
+      models: dict 'samples' | 'counterfactuals' -> the model that made them.
+      config: dict of settings. metrics: metrics.json. privacy: privacy.json or None.
+      requests: whose attribute values the samples' requests are, 'origin: sentence'.
+      log: list of events {'stage', 'step', 'loss', ...}.
+      images: dict real, reconstructed, synthetic (n,d,h,w); sweeps {attribute:
+        (values (n,), volumes (n,d,h,w))}; counterfactuals [(source, counterfactual,
+        difference, text)] of (d,h,w); truths, their true counterfactuals; internal:
+        names among these that show scans of private patients.
+      control: {attribute: (requested (n,), measured (n,))}.
+
+  Raises:
+    OSError: when the file cannot be written.
+    ValueError: for images of an unusable shape.
+  """
+  return page.write(path, html(content))
+
+
+def html(content: Mapping[str, Any]) -> str:
+  """The report as text: content as in `write` -> HTML document."""
+  metrics, images = content.get('metrics') or {}, content.get('images') or {}
+  privacy = content.get('privacy') or {}
+  said = statement(content.get('privacy'))
+  stamps = {'Code': 'code_version', 'Config sha256': 'config_sha256'}
+  return page.render(
+    'index.html',
+    title=content.get('title') or 'ldm_jax report',
+    banner=content.get('banner') or demonstration_warning(privacy),
+    sections=SECTIONS,
+    said=said,
+    any_internal=tables.any_internal(metrics) or bool(images.get('internal')),
+    models=[
+      (f'Model of the {name}', model)
+      for name, model in (content.get('models') or {}).items()
+    ],
+    cards=list(_cards(metrics, privacy, said)),
+    requests=_requests(content.get('requests')),
+    samples=galleries.samples(images),
+    control={
+      'synthetic': evidence.agreements(metrics.get('control') or {}),
+      'real': evidence.agreements(metrics.get('control_real') or {}),
+      'plots': galleries.panels(
+        plots.scatter(content.get('control') or {}), 'measured against requested'
+      ),
+    },
+    sweeps=galleries.sweeps(images.get('sweeps') or {}),
+    quality=evidence.quality(metrics),
+    features=metrics.get('features') or {},
+    memorisation=evidence.memorisation(metrics.get('memorisation') or {}),
+    reconstruction=evidence.reconstruction(metrics.get('reconstruction') or {}),
+    counterfactuals=galleries.counterfactuals(images),
+    training=evidence.training(content.get('log') or ()),
+    has_privacy=bool(privacy),
+    releases=_releases(said),
+    stamps=[(name, privacy[key]) for name, key in stamps.items() if privacy.get(key)],
+    config=page.settings(content.get('config')),
+  )
+
+
+def _requests(origin: str | None) -> dict | None:
+  """Whose attribute values the samples were asked for, and the tone of the notice."""
+  if not origin:
+    return None
+  name, _, sentence = origin.partition(': ')
+  tone = {'public': 'warn', 'table': ''}.get(name.split()[0], 'good')
+  return {'name': name, 'sentence': sentence, 'tone': tone}
+
+
+def _cards(metrics: Mapping, privacy: Mapping, said: Statement) -> Iterator[dict]:
+  """Headline figures."""
+  frechet = measured(metrics.get('frechet'))
+  if frechet:
+    baseline = metrics.get('baseline_real_real') or {}
+    inner = baseline.get('frechet') if isinstance(baseline, dict) else None
+    real = measured(baseline) or measured(inner)
+    note = f'; real to real {number(real.value)}' if real else ''
+    yield _card('Fréchet distance', frechet, note)
+  scores = [
+    (name, measured(entry, 'pearson_r'))
+    for name, entry in (metrics.get('control') or {}).items()
+    if isinstance(entry, dict)
+  ]
+  for name, r in [(name, r) for name, r in scores if r and r.value is not None][:3]:
+    yield _card(f'Control of {name}: r', r)
+  found = metrics.get('memorisation') or {}
+  if 'auc' not in found:
+    found = next((v for v in found.values() if isinstance(v, dict) and 'auc' in v), {})
+  auc = measured(found, 'auc')
+  if auc:
+    yield _card('Memorisation AUC', auc, '; 0.5 is no trace')
+  psnr = measured((metrics.get('reconstruction') or {}).get('psnr'))
+  if psnr:
+    yield _card('Reconstruction', psnr, unit=' dB')
+  epsilon = privacy.get('epsilon')
+  if is_number(epsilon) and said.bounds:
+    yield {
+      'name': 'Privacy ε',
+      'value': number(float(epsilon)),
+      'note': f'δ = {number(privacy.get("delta"))}; a membership guess is right ≤ '
+      + percent(said.bounds['accuracy']),
+      'internal': False,
+    }
+
+
+def _card(name: str, figure: Measured, note: str = '', unit: str = '') -> dict:
+  return {
+    'name': name,
+    'value': number(figure.value) + unit,
+    'note': tables.interval(figure) + note,
+    'internal': figure.internal,
+  }
+
+
+def _releases(said: Statement) -> dict:
+  rows = []
+  for release in said.releases:
+    found = [release.get(key) for key in RELEASES]
+    name, *cells = [number(v) if is_number(v) else v or '–' for v in found]
+    rows.append(tables.row(name, cells))
+  return {'head': list(RELEASES.values()), 'rows': rows}

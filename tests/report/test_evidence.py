@@ -1,0 +1,61 @@
+"""Laws of the values of evidence: nothing measured is dropped or told twice."""
+
+from ldm_jax.report import evidence
+
+
+def test_columns_without_a_value_are_left_out():
+  entries = {'LV': {'pearson_r': 0.9, 'n': 4}, 'skipped': 'text'}
+  found = evidence.agreements(entries)
+  assert found['head'] == ['Attribute', 'Pearson r (95 %)', 'Computed from']
+  assert [row['cells'] for row in found['rows']] == [['0.9', 'n = 4']]
+  assert evidence.agreements({'skipped': 'text'}) is None
+
+
+def test_attributes_of_both_kinds_share_one_table():
+  entries = {'LV': {'mae': 2.0, 'internal': True}, 'sex': {'accuracy': 0.75}}
+  found = evidence.agreements(entries)
+  assert found['head'] == ['Attribute', 'MAE (95 %)', 'Accuracy (95 %)']
+  assert [row['cells'] for row in found['rows']] == [['2', ''], ['', '0.75']]
+  assert [row['internal'] for row in found['rows']] == [True, False]
+
+
+def test_figures_of_other_sections_are_not_image_quality():
+  metrics = {'frechet': 1.0, 'new_figure': 2.0}
+  metrics |= {name: {'x': 1.0} for name in evidence.OTHER_SECTIONS}
+  names = [row['name'] for row in evidence.quality(metrics)]
+  assert names == ['Fréchet distance', 'New figure']
+
+
+def test_each_space_of_memorisation_is_told_apart_and_inherits_the_mark():
+  entry = {'internal': True, 'features': {'auc': 0.5}, 'voxels': {'auc': 0.6}}
+  found = evidence.memorisation(entry)
+  assert [space['name'] for space in found] == ['feature', 'voxel']
+  assert all(row['internal'] for space in found for row in space['rows'])
+  assert evidence.memorisation({'auc': 0.5})[0]['name'] == ''
+  assert evidence.memorisation({}) == []
+
+
+def test_samples_near_a_training_scan_are_told_with_the_nearest_one():
+  entry = {'auc': 0.5, 'num_flagged': 2, 'flagged': [{'synthetic': 3, 'ratio': 0.8}]}
+  (found,) = evidence.memorisation(entry)
+  assert found['flagged'] == {'num': '2', 'nearest': 3, 'ratio': '80 %'}
+  (none,) = evidence.memorisation({**entry, 'num_flagged': 0})
+  assert none['flagged'] is None
+
+
+def test_the_share_near_a_training_scan_stands_beside_the_expected_one():
+  entry = {'auc': 0.5, 'fraction': 0.04, 'fraction_low': 0.01, 'fraction_high': 0.1}
+  (found,) = evidence.memorisation({**entry, 'expected': 0.05, 'n_train': 40})
+  assert found['rows'][1]['cells'] == [
+    '4 % (1 % to 10 %) (expected 5 %)',
+    '40 training',
+  ]
+
+
+def test_reconstruction_names_units():
+  rows = evidence.reconstruction({'psnr': 27.5, 'test': {'ssim': 0.9}})
+  assert [row['name'] for row in rows] == ['PSNR (dB)', 'SSIM, test']
+
+
+def test_training_without_losses_has_no_panel():
+  assert evidence.training([{'stage': 'prepare', 'step': 1}]) == []

@@ -1,0 +1,74 @@
+"""Laws of the sections made of images: captions, marks, labels, the viewer's sheets."""
+
+import base64
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ldm_jax.report import figures, galleries
+
+X = np.random.default_rng(0).random((3, 4, 6, 5)).astype(np.float32)
+
+
+def test_an_image_holds_its_own_pixels_and_size():
+  png = figures.encode_png(np.arange(12, dtype=np.uint8).reshape(3, 4))
+  found = galleries.image(png, 'what it shows')
+  assert (found['width'], found['height'], found['alt']) == (4, 3, 'what it shows')
+  kind, _, data = found['src'].partition(',')
+  assert kind == 'data:image/png;base64' and base64.b64decode(data) == png
+
+
+@pytest.mark.parametrize('images', [{}, {'real': None}, {'real': X[:0]}])
+def test_without_volumes_there_is_no_gallery(images):
+  assert galleries.samples(images) is None
+
+
+def test_samples_come_first_in_the_viewer_and_last_among_the_montages():
+  found = galleries.samples({'real': X, 'synthetic': X[:2], 'internal': ['real']})
+  assert [m['title'] for m in found['montages']] == ['Real', 'Synthetic']
+  assert [m['internal'] for m in found['montages']] == [True, False]
+  assert [s['id'] for s in found['sheets']] == ['sheet-synthetic', 'sheet-real']
+  sheet = found['sheets'][0]
+  assert [sheet[key] for key in ('num', 'depth')] == [2, 4]
+  pixels = Image.open(io.BytesIO(base64.b64decode(sheet['src'].split(',')[1])))
+  assert pixels.size == (4 * sheet['width'], 2 * sheet['height'])
+
+
+def test_rows_share_one_window_of_contrast():
+  dark = galleries.samples({'real': X, 'synthetic': 0.5 * X})
+  alone = galleries.samples({'synthetic': 0.5 * X})
+  assert dark['montages'][1]['image'] != alone['montages'][0]['image']
+
+
+def test_slices_are_named_and_flat_images_are_2d():
+  assert (
+    '(slices 1, 3, 4 of 4;' in galleries.samples({'real': X})['montages'][0]['note']
+  )
+  assert '(2D;' in galleries.samples({'real': X[:, :1]})['montages'][0]['note']
+
+
+def test_a_sweep_is_labelled_with_the_values_of_its_columns():
+  (strip,) = galleries.sweeps({'LV': ([60.0, 'large', 1e-5], X)})
+  assert strip['labels'] == ['60', 'large', '10⁻⁵']
+  assert (strip['count'], strip['note']) == (3, 'from 60 to 10⁻⁵')
+
+
+def test_few_columns_keep_the_size_of_their_pictures():
+  shares = [galleries.sweeps({'a': (range(3), X[:n])})[0]['share'] for n in (1, 2)]
+  assert shares == [12, 25]
+
+
+def test_counterfactuals_carry_mark_scale_and_truth():
+  images = {'counterfactuals': [(X[0], X[1], X[1] - X[0], 'sex = M')]}
+  plain = galleries.counterfactuals(images)
+  known = galleries.counterfactuals(
+    {**images, 'truths': X[2:], 'internal': ['counterfactuals']}
+  )
+  assert (plain['internal'], plain['truths']) == (False, False)
+  assert (known['internal'], known['truths']) == (True, True)
+  (case,), (with_truth,) = plain['cases'], known['cases']
+  assert case['title'] == 'sex = M' and '±' in case['note']
+  assert with_truth['image']['height'] > 1.5 * case['image']['height']
+  assert galleries.counterfactuals({})['cases'] == []
