@@ -31,7 +31,7 @@ case "$*" in
   *'-m pip --version'*) [[ -f $(dirname "$0")/../pip ]] ;;
   '-m pip install'*) echo "${*: -1}" >> "$NOTES"
     [[ $* != *"${BROKEN:-nothing}"* ]] || exit 1 ;;
-  '-m pytest'*) echo "pytest ${*:5}" >> "$NOTES" ;;
+  '-m pytest'*) echo "pytest ${*:7}" >> "$NOTES" ;;
   '--config='*) echo "ldm-jax $*" >> "$NOTES" ;;
 esac
 """
@@ -145,7 +145,8 @@ def test_a_bad_first_argument_ends_with_status_2_before_anything_is_made(
 
 def test_test_hands_on_its_arguments_and_ci_calls_nothing_else():
   words = dry(LAUNCH / 'test.sh', '-k', 'a and b', cwd='/')
-  assert words[0][1:] == ['-m', 'pytest', '-n', '2', '-k', 'a and b']
+  shared = ['-m', 'pytest', '-n', '2', '--dist', 'worksteal']
+  assert words[0][1:] == [*shared, '-k', 'a and b']
   lines = (ROOT / '.ci' / 'run').read_text().splitlines()[1:]
   assert len(lines) == 1 and lines[0].endswith('/../launch/test.sh"')
   assert dry(ROOT / '.ci' / 'run') == dry(LAUNCH / 'test.sh')
