@@ -19,8 +19,42 @@ FLAGS = (
 )
 
 
-# What makes a test too slow for --fast: the whole pipeline.
+# What --fast leaves out: all that begins from the whole pipeline, and these files and
+# folders, which compile networks, start processes or integrate privacy losses.
 SLOW_FIXTURES = {'finished'}
+SLOW = (
+  'data/test_fuzz.py',
+  'data/test_hostile.py',
+  'evaluation',
+  'models',
+  'pipeline',
+  'privacy/test_accountants.py',
+  'privacy/test_accounting.py',
+  'privacy/test_broken.py',
+  'privacy/test_broken_schemes.py',
+  'privacy/test_budget.py',
+  'privacy/test_epsilon_lower_bounds.py',
+  'privacy/test_ghost.py',
+  'privacy/test_gradients.py',
+  'privacy/test_mechanisms.py',
+  'diffusion/test_drift.py',
+  'diffusion/test_order.py',
+  'diffusion/test_solvers.py',
+  'synthesis',
+  'test_benchmarks.py',
+  'test_end_to_end.py',
+  'test_interpreters.py',
+  'test_main.py',
+  'test_notebooks.py',
+  'training/test_adversarial_loss.py',
+  'training/test_methods.py',
+  'training/test_networks.py',
+  'training/test_pair_examples.py',
+  'training/test_private_run.py',
+  'training/test_private_step.py',
+  'training/test_processes.py',
+  'training/test_unreachable.py',
+)
 
 
 def known_flags():
@@ -61,13 +95,15 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(config, items):
-  """With --fast only what is quick: see SLOW_FIXTURES and the marker `slow`."""
+  """With --fast only what is quick: without SLOW and SLOW_FIXTURES."""
   if not config.getoption('fast'):
     return
+  tests = ROOT / 'tests'
   slow = [
     item
     for item in items
-    if item.get_closest_marker('slow') or SLOW_FIXTURES & set(item.fixturenames)
+    if SLOW_FIXTURES & set(item.fixturenames)
+    or any((tests / name) in (item.path, *item.path.parents) for name in SLOW)
   ]
   left_out = {id(item) for item in slow}
   config.hook.pytest_deselected(items=slow)
