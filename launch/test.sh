@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Runs the tests. Makes .venv and installs the package with its test tools, if need be.
 #
-#   launch/test.sh [PYTEST ARGS...]
+#   launch/test.sh [--fast] [PYTEST ARGS...]
 #
-#   launch/test.sh                          # all
+#   launch/test.sh                          # all: ten minutes on 2 cores
+#   launch/test.sh --fast                   # two minutes: no pipeline, no large network
 #   launch/test.sh tests/diffusion -k ddim  # some
 #
 # Comparisons with torch are skipped where torch cannot be installed; tests on real
@@ -14,4 +15,4 @@ set -euo pipefail
 
 dry || install test dev interop
 cd -- "$repo"
-run exec "$venv/bin/python" -m pytest -n "${TEST_WORKERS:-2}" "$@"
+run exec "$venv/bin/python" -m pytest -n "${TEST_WORKERS:-2}" --dist worksteal "$@"

@@ -1,27 +1,113 @@
-"""Settings of every test: four virtual devices, fast compilation, real data."""
+"""Settings of every test: four virtual devices, fast compilation, real data.
 
+What a work folder of the whole pipeline shows is tested on copies of one, `finished`.
+"""
+
+import fcntl
+import importlib.util
+import mmap
 import os
 import pathlib
 
-os.environ.setdefault('JAX_PLATFORMS', 'cpu')
-# Tests compile much and compute little: without LLVM's optimisation a quarter of the
-# time goes into compilation.
-os.environ['XLA_FLAGS'] = ' '.join(
-  (
-    os.environ.get('XLA_FLAGS', ''),
-    '--xla_force_host_platform_device_count=4',
-    '--xla_backend_optimization_level=0',
-  )
-)
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+# Tests compile much and compute little: LLVM's optimisation would double the time of
+# compilation, and so would XLA's newer way of writing fused loops.
+FLAGS = (
+  'xla_force_host_platform_device_count=4',
+  'xla_backend_optimization_level=0',
+  'xla_cpu_use_fusion_emitters=false',
+)
+
+
+# What --fast leaves out: all that begins from the whole pipeline, and these files and
+# folders, which compile networks, start processes or integrate privacy losses.
+SLOW_FIXTURES = {'finished'}
+SLOW = (
+  'data/test_fuzz.py',
+  'data/test_hostile.py',
+  'evaluation',
+  'models',
+  'pipeline',
+  'privacy/test_accountants.py',
+  'privacy/test_accounting.py',
+  'privacy/test_broken.py',
+  'privacy/test_broken_schemes.py',
+  'privacy/test_budget.py',
+  'privacy/test_epsilon_lower_bounds.py',
+  'privacy/test_ghost.py',
+  'privacy/test_gradients.py',
+  'privacy/test_mechanisms.py',
+  'diffusion/test_drift.py',
+  'diffusion/test_order.py',
+  'diffusion/test_solvers.py',
+  'synthesis',
+  'test_benchmarks.py',
+  'test_end_to_end.py',
+  'test_interpreters.py',
+  'test_main.py',
+  'test_notebooks.py',
+  'training/test_adversarial_loss.py',
+  'training/test_methods.py',
+  'training/test_networks.py',
+  'training/test_pair_examples.py',
+  'training/test_private_run.py',
+  'training/test_private_step.py',
+  'training/test_processes.py',
+  'training/test_unreachable.py',
+)
+
+
+def known_flags():
+  """Those of FLAGS that this jaxlib has: an unknown one would end the process."""
+  spec = importlib.util.find_spec('jaxlib')
+  folder = pathlib.Path(spec.submodule_search_locations[0])
+  for library in (folder / 'libjax_common.so', *folder.glob('xla_extension*')):
+    if library.is_file():
+      with (
+        open(library, 'rb') as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+      ):
+        names = {flag: flag.partition('=')[0].encode() for flag in FLAGS}
+        return [flag for flag, name in names.items() if content.find(name) >= 0]
+  return FLAGS[:2]
+
+
+# The workers of a session inherit the flags of the process that started them.
+if FLAGS[0] not in os.environ.get('XLA_FLAGS', ''):
+  os.environ['XLA_FLAGS'] = ' '.join(
+    (os.environ.get('XLA_FLAGS', ''), *(f'--{flag}' for flag in known_flags()))
+  )
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 # A module that sets up jax must not pin the memory of all tests of its process.
 os.environ.setdefault('LDM_JAX_KEEP_MEMORY', '0')
 os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(ROOT / '.cache' / 'jax'))
-os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.5')
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.2')
 # What calls oneDNN is never cached; tests of networks and steps turn it on.
 os.environ.setdefault('LDM_JAX_ONEDNN', '0')
 
 import pytest  # noqa: E402 (after the settings that jax reads)
+
+
+def pytest_addoption(parser):
+  """`--fast` of launch/test.sh."""
+  text = 'leave out what runs the pipeline or compiles large programs'
+  parser.addoption('--fast', action='store_true', help=text)
+
+
+def pytest_collection_modifyitems(config, items):
+  """With --fast only what is quick: without SLOW and SLOW_FIXTURES."""
+  if not config.getoption('fast'):
+    return
+  tests = ROOT / 'tests'
+  slow = [
+    item
+    for item in items
+    if SLOW_FIXTURES & set(item.fixturenames)
+    or any((tests / name) in (item.path, *item.path.parents) for name in SLOW)
+  ]
+  left_out = {id(item) for item in slow}
+  config.hook.pytest_deselected(items=slow)
+  items[:] = [item for item in items if id(item) not in left_out]
 
 
 @pytest.fixture
@@ -81,11 +167,21 @@ def golden():
 
 @pytest.fixture(scope='session')
 def finished(tmp_path_factory):
-  """Work folder of one unbroken run of tests/micro.py through the command line."""
-  from ldm_jax import main
+  """Work folder of one unbroken run of tests/micro.py through the command line.
 
-  work = tmp_path_factory.mktemp('micro') / 'work'
-  config = ROOT / 'tests' / 'micro.py'
-  status = main.main([f'--config={config}', f'--workdir={work}', '--debug'])
-  assert status == 0
+  One for all processes of a test session: the first that needs it makes it, the others
+  wait. Nothing is written into it; who changes something does so in a copy.
+  """
+  base = tmp_path_factory.getbasetemp()
+  shared = base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base
+  work, status = shared / 'micro' / 'work', shared / 'micro' / 'status'
+  status.parent.mkdir(exist_ok=True)
+  with open(shared / 'micro' / 'lock', 'w') as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)  # until it is closed
+    if not status.exists():
+      from ldm_jax import main
+
+      flags = [f'--config={ROOT / "tests" / "micro.py"}', f'--workdir={work}']
+      status.write_text(str(main.main([*flags, '--debug'])))
+  assert status.read_text() == '0', 'the run of tests/micro.py failed, see above'
   return work

@@ -31,7 +31,7 @@ case "$*" in
   *'-m pip --version'*) [[ -f $(dirname "$0")/../pip ]] ;;
   '-m pip install'*) echo "${*: -1}" >> "$NOTES"
     [[ $* != *"${BROKEN:-nothing}"* ]] || exit 1 ;;
-  '-m pytest'*) echo "pytest ${*:5}" >> "$NOTES" ;;
+  '-m pytest'*) echo "pytest ${*:7}" >> "$NOTES" ;;
   '--config='*) echo "ldm-jax $*" >> "$NOTES" ;;
 esac
 """
@@ -143,9 +143,36 @@ def test_a_bad_first_argument_ends_with_status_2_before_anything_is_made(
   assert not (checkout.root / '.venv').exists()
 
 
+def test_fast_leaves_out_what_there_is_and_the_pipeline(pytestconfig):
+  (plugin,) = (
+    module
+    for module in pytestconfig.pluginmanager.get_plugins()
+    if getattr(module, '__file__', None) == str(ROOT / 'tests' / 'conftest.py')
+  )
+  missing = [name for name in plugin.SLOW if not (ROOT / 'tests' / name).exists()]
+  assert not missing, f'SLOW of tests/conftest.py names {missing}'
+  words = dry(LAUNCH / 'test.sh', '--fast', cwd='/')
+  assert words[0][-1] == '--fast'
+
+  class Item:
+    def __init__(self, name, *fixtures):
+      self.path, self.fixturenames = ROOT / 'tests' / name, fixtures
+
+  class Config:
+    getoption = staticmethod(lambda name: name == 'fast')
+    hook = type('Hook', (), {'pytest_deselected': staticmethod(lambda items: None)})
+
+  names = ('test_docs.py', 'models/test_norms.py', 'test_atomic.py')
+  items = [*map(Item, names), Item('test_atomic.py', 'finished')]
+  plugin.pytest_collection_modifyitems(Config, items)
+  left = [item.path.name for item in items]
+  assert left == ['test_docs.py', 'test_atomic.py']
+
+
 def test_test_hands_on_its_arguments_and_ci_calls_nothing_else():
   words = dry(LAUNCH / 'test.sh', '-k', 'a and b', cwd='/')
-  assert words[0][1:] == ['-m', 'pytest', '-n', '2', '-k', 'a and b']
+  shared = ['-m', 'pytest', '-n', '2', '--dist', 'worksteal']
+  assert words[0][1:] == [*shared, '-k', 'a and b']
   lines = (ROOT / '.ci' / 'run').read_text().splitlines()[1:]
   assert len(lines) == 1 and lines[0].endswith('/../launch/test.sh"')
   assert dry(ROOT / '.ci' / 'run') == dry(LAUNCH / 'test.sh')

@@ -5,12 +5,9 @@ and once from outside. The unbroken run is the session's `finished`.
 """
 
 import json
-import os
 import pathlib
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import jax
@@ -19,34 +16,11 @@ import pytest
 
 from ldm_jax import main
 from ldm_jax.training import checkpoint
+from tests import killed
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 STAGES = 'prepare,autoencoder,encode,diffusion,adapt'
 TRAINED = ('autoencoder', 'diffusion', 'adapt')
-# Kills its own process before or after the n-th call of a function, then is main.
-SUICIDAL = """
-import importlib, os, signal, sys
-from ldm_jax import main
-main.set_up_jax()
-place, count, moment, *flags = sys.argv[1:]
-module, _, path = place.partition(':')
-owner, calls = importlib.import_module(module), []
-*parents, name = path.split('.')
-for parent in parents:
-  owner = getattr(owner, parent)
-original = getattr(owner, name)
-def kill(when):
-  if moment == when and len(calls) == int(count):
-    os.kill(os.getpid(), signal.SIGKILL)
-def wrapped(*args, **kwargs):
-  calls.append(1)
-  kill('before')
-  result = original(*args, **kwargs)
-  kill('after')
-  return result
-setattr(owner, name, wrapped)
-sys.exit(main.main(flags))
-"""
 # Each next run resumes what the one before left.
 MOMENTS = (
   ('ldm_jax.atomic:write_bytes', 5, 'before'),  # prepare
@@ -101,37 +75,44 @@ def assert_same_end(work, finished):
   assert not list(work.rglob('noise_key*'))
 
 
+def unspent(finished, folder):
+  """A copy of the unbroken run before its stage `adapt`."""
+  names = 'ledger-private*', 'adapt', 'tensorboard', 'privacy.json'
+  return shutil.copytree(finished, folder, ignore=shutil.ignore_patterns(*names))
+
+
 def test_a_run_killed_at_every_kind_of_moment_ends_like_the_unbroken_one(
   finished, tmp_path
 ):
   work, known = tmp_path / 'work', set()
-  for place, count, moment in MOMENTS:
-    command = [sys.executable, '-c', SUICIDAL, place, str(count), moment]
-    done = subprocess.run([*command, *flags(work)], capture_output=True, cwd=ROOT)
-    assert done.returncode == -signal.SIGKILL, (place, done.stderr.decode()[-2000:])
+  for moment in MOMENTS:
+    status, said = killed.run(flags(work), tmp_path / 'said', moment)
+    assert status == -signal.SIGKILL, (moment, said)
     known |= {release['id'] for release in ledger(work)}
-    assert len(known) <= 1, f'{place}: a resumed run recorded another release'
-  again = [sys.executable, '-m', 'ldm_jax.main', *flags(work)]
-  subprocess.run(again, check=True, capture_output=True, cwd=ROOT)
+    assert len(known) <= 1, f'{moment}: a resumed run recorded another release'
+  assert main.main(flags(work)) == 0
   assert len(ledger(work)) == 1
   assert_same_end(work, finished)
 
 
 def wait_for(process, condition):
   end = time.monotonic() + 300
-  while not condition() and process.poll() is None and time.monotonic() < end:
+  while not condition() and process.is_alive() and time.monotonic() < end:
     time.sleep(0.01)
 
 
 def test_a_run_killed_from_outside_ends_like_the_unbroken_one(finished, tmp_path):
-  work = tmp_path / 'work'
-  command = [sys.executable, '-m', 'ldm_jax.main', *flags(work)]
+  work = unspent(finished, tmp_path / 'work')
   saved = work / 'checkpoints' / 'adapt.new' / 'state' / '2'
-  with subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd=ROOT) as process:
-    wait_for(process, saved.is_dir)
-    os.kill(process.pid, signal.SIGKILL)
-  assert process.returncode == -signal.SIGKILL, 'the run was over before it was killed'
-  subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
+  process = killed.start(flags(work), tmp_path / 'said')
+  wait_for(process, saved.is_dir)
+  process.kill()
+  process.join()
+  said = (tmp_path / 'said').read_text()[-2000:]
+  assert process.exitcode == -signal.SIGKILL, (
+    f'it ended before that: {said}'
+  )
+  assert main.main(flags(work)) == 0
   assert_same_end(work, finished)
 
 
@@ -146,18 +127,12 @@ def test_a_killed_run_with_correlated_noise_repeats_it_bit_by_bit(
   finished, tmp_path, monkeypatch
 ):
   """Killed twice: the memory of the noise is in no file and is computed again."""
-  names = 'ledger-private*', 'adapt', 'tensorboard', 'privacy.json'
-  ignore = shutil.ignore_patterns(*names)
-  work, unbroken = tmp_path / 'work', tmp_path / 'unbroken'
-  for folder in (work, unbroken):
-    shutil.copytree(finished, folder, ignore=ignore)
+  work, unbroken = (unspent(finished, tmp_path / name) for name in ('work', 'other'))
   adapt = [*BANDED, '--stages=adapt']
-  command = [sys.executable, '-c', SUICIDAL]
   place = 'ldm_jax.privacy.sampling:CyclicPoissonSampler.draw'
-  done = subprocess.run(
-    [*command, place, '4', 'after', *flags(work), *adapt], capture_output=True, cwd=ROOT
-  )
-  assert done.returncode == -signal.SIGKILL, done.stderr.decode()[-2000:]
+  moment = (place, 4, 'after')
+  status, said = killed.run([*flags(work), *adapt], tmp_path / 'said', moment)
+  assert status == -signal.SIGKILL, said
   (mine,) = ledger(work)
   assert sorted((work / 'checkpoints/adapt.new/state').iterdir())[-1].name == '2'
 

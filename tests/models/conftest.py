@@ -64,3 +64,23 @@ def equations():
             yield from walk(inner)
 
   return walk
+
+
+@pytest.fixture
+def torch():
+  return pytest.importorskip('torch', reason='comes with the extra "interop"')
+
+
+@pytest.fixture
+def drawn_weights(torch):
+  """Fills a torch network with random numbers, no zeros; returns {name: array}."""
+
+  def draw(network):
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+      for value in network.parameters():
+        value.copy_(0.2 * torch.randn(value.shape, generator=generator))
+    network.eval()
+    return {name: value.numpy() for name, value in network.state_dict().items()}
+
+  return draw

@@ -8,7 +8,8 @@ import pytest
 from flax.traverse_util import unflatten_dict
 
 from ldm_jax.models import convert
-from ldm_jax.models.interop import reference_diffusers, reference_monai
+from ldm_jax.models.interop import reference_monai
+from tests.models.interop.parity import close, imported, inputs, last
 
 UNET = {
   'spatial_dims': 3,
@@ -63,76 +64,11 @@ AUTOENCODERS = {
     'include_fc': False,
   },
 }
-DIFFUSERS_UNET = {
-  'block_out_channels': (8, 16),
-  'down_block_types': ('CrossAttnDownBlock2D', 'DownBlock2D'),
-  'up_block_types': ('UpBlock2D', 'CrossAttnUpBlock2D'),
-  'layers_per_block': 1,
-  'norm_num_groups': 4,
-  'cross_attention_dim': 6,
-  'attention_head_dim': 2,
-}
-DIFFUSERS_AUTOENCODER = {
-  'in_channels': 1,
-  'out_channels': 1,
-  'block_out_channels': (4, 8),
-  'down_block_types': ('DownEncoderBlock2D',) * 2,
-  'up_block_types': ('UpDecoderBlock2D',) * 2,
-  'layers_per_block': 1,
-  'norm_num_groups': 4,
-}
 INTEROP = 'comes with the extra "interop"'
 
 
 def cases(table):
   return pytest.mark.parametrize('options', table.values(), ids=table)
-
-
-@pytest.fixture
-def torch():
-  return pytest.importorskip('torch', reason=INTEROP)
-
-
-@pytest.fixture
-def drawn_weights(torch):
-  """Fills a torch network with random numbers, no zeros; returns {name: array}."""
-
-  def draw(network):
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-      for value in network.parameters():
-        value.copy_(0.2 * torch.randn(value.shape, generator=generator))
-    network.eval()
-    return {name: value.numpy() for name, value in network.state_dict().items()}
-
-  return draw
-
-
-def imported(reference, tensors):
-  """Our parameters; checks that the way back gives every tensor bit for bit."""
-  params = convert.to_ours(reference, tensors)
-  back = convert.to_theirs(reference, params)
-  assert set(back) == set(tensors)
-  for name, value in tensors.items():
-    np.testing.assert_array_equal(back[name], value, err_msg=name)
-  return params
-
-
-def inputs(*shape):
-  return np.random.default_rng(1).normal(size=shape).astype(np.float32)
-
-
-def first(x):
-  return np.moveaxis(np.asarray(x), -1, 1)
-
-
-def last(x):
-  return np.moveaxis(x, 1, -1)
-
-
-def close(ours, theirs):
-  theirs = theirs.detach().numpy()
-  assert np.abs(first(ours) - theirs).max() <= 1e-4 * np.abs(theirs).max()
 
 
 @pytest.mark.parametrize(
@@ -183,35 +119,6 @@ def test_an_autoencoder_of_monai_is_ours(torch, drawn_weights, options):
   close(reconstruction, network.decode(theirs_mean))
 
 
-@pytest.mark.parametrize('linear', [False, True])
-def test_a_unet_of_diffusers_is_ours(torch, drawn_weights, linear):
-  diffusers = pytest.importorskip('diffusers', reason=INTEROP)
-  config = {**DIFFUSERS_UNET, 'use_linear_projection': linear}
-  network = diffusers.UNet2DConditionModel(sample_size=8, **config)
-  reference = reference_diffusers.unet(config)
-  params = imported(reference, drawn_weights(network))
-  x, t, context = inputs(2, 4, 8, 8), np.array([3, 700]), inputs(2, 5, 6)
-  theirs = network(*map(torch.tensor, (x, t, context))).sample
-  close(
-    jax.jit(reference.module.apply)({'params': params}, last(x), t, context), theirs
-  )
-
-
-def test_an_autoencoder_of_diffusers_is_ours(torch, drawn_weights):
-  diffusers = pytest.importorskip('diffusers', reason=INTEROP)
-  network = diffusers.AutoencoderKL(**DIFFUSERS_AUTOENCODER)
-  reference = reference_diffusers.autoencoder(DIFFUSERS_AUTOENCODER)
-  params = imported(reference, drawn_weights(network))
-  x = inputs(1, 1, 8, 8)
-  reconstruction, mean, std = jax.jit(reference.module.apply)(
-    {'params': params}, last(x)
-  )
-  found = network.encode(torch.tensor(x)).latent_dist
-  close(mean, found.mean)
-  close(std, found.std)
-  close(reconstruction, network.decode(found.mean).sample)
-
-
 def test_the_names_of_maisi_are_known(torch, drawn_weights):
   maisi = pytest.importorskip(
     'monai.apps.generation.maisi.networks.autoencoderkl_maisi', reason=INTEROP
@@ -259,16 +166,6 @@ def test_parameters_that_do_not_fit_are_listed():
     (reference_monai.unet, {**UNET, 'spatial_dims': 1}, 'spatial_dims'),
     (reference_monai.unet, {**UNET, 'with_conditioning': True}, 'give both'),
     (reference_monai.autoencoder, {}, 'spatial_dims is missing'),
-    (
-      reference_diffusers.unet,
-      {**DIFFUSERS_UNET, 'class_embed_type': 'timestep'},
-      'class_embed_type',
-    ),
-    (
-      reference_diffusers.unet,
-      {**DIFFUSERS_UNET, 'up_block_types': ('UpBlock2D', 'UpBlock2D')},
-      'same levels',
-    ),
   ],
 )
 def test_options_without_a_counterpart_are_refused_with_the_reason(build, config, says):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from ldm_jax.privacy import accounting, checks, mechanisms
+from ldm_jax.privacy import accounting, mechanisms
 
 
 def training(sigma, q, steps, num_patients=10_000):
@@ -176,21 +176,3 @@ def test_a_release_with_an_impossible_field_has_no_event(field, value):
 def test_an_impossible_epsilon_is_refused_with_its_config_key(epsilon):
   with pytest.raises(ValueError, match=r'adapt\.privacy\.epsilon'):
     accounting.calibrate(epsilon, 1e-5, 0.1, 100)
-
-
-@pytest.mark.parametrize('delta', [0, -1e-5, 0.01, 0.5, math.nan, None])
-def test_a_delta_that_would_publish_a_patient_is_refused(delta):
-  with pytest.raises(ValueError, match=r'1/num_patients'):
-    checks.check_delta(delta, 100)
-  checks.check_delta(0.009, 100)
-
-
-def test_a_batch_larger_than_the_cohort_is_refused():
-  assert checks.sampling_probability(200, 50) == 0.25
-  assert checks.sampling_probability(200, 200) == 1.0
-  with pytest.raises(ValueError, match=r'cohort has 200 patients'):
-    checks.sampling_probability(200, 201)
-  with pytest.raises(ValueError, match=r'adapt\.privacy\.batch_size'):
-    checks.sampling_probability(200, 0)
-  with pytest.raises(ValueError, match=r'data\.private'):
-    checks.sampling_probability(0, 1)

@@ -13,7 +13,7 @@ import optax
 import pytest
 
 from ldm_jax.data import batching
-from ldm_jax.privacy import banded_matrix, canaries, clipping, mechanisms, secret_key
+from ldm_jax.privacy import canaries, clipping, mechanisms, secret_key
 from ldm_jax.privacy import noise as privacy_noise
 from ldm_jax.training import private_step, state
 from ldm_jax.training.mesh import make_mesh, put_examples, put_state
@@ -146,30 +146,6 @@ def test_a_broken_scheme_exceeds_its_claim_or_lacks_noise(name, fault, monkeypat
     assert found['noise']['high'] < SIGMA
   else:
     assert found['epsilon_low'] > found['epsilon_claimed']
-
-
-def test_turns_of_a_banded_run_are_ones_with_independent_noise():
-  """In exact arithmetic: what is pushed at a turn comes back as 1, all else as 0."""
-  bands, strategy = BANDED['num_bands'], BANDED['strategy']
-  for taken, steps in ((12, 12), (12, 13), (12, 400)):
-    pushed = np.zeros((taken, 2))
-    pushed[[0, 6], 0] = 1.0
-    inverse = np.linalg.inv(banded_matrix.matrix(strategy, steps)[:taken, :taken])
-    found, _ = canaries.turns(pushed, strategy, steps)
-    np.testing.assert_allclose(found, [[1, 0], [0, 0], [1, 0], [0, 0]], atol=1e-12)
-    taps, whitened = canaries.turns(inverse, strategy, steps)
-    np.testing.assert_allclose(whitened, np.eye(taken), atol=1e-12)
-    np.testing.assert_allclose(taps @ taps.T, np.eye(taken // bands), atol=1e-12)
-
-
-def test_updates_of_a_turn_cut_short_are_refused():
-  for taken, steps in ((10, 12), (12, 11)):
-    with pytest.raises(ValueError, match='whole turns'):
-      canaries.turns(np.zeros((taken, 1)), BANDED['strategy'], steps)
-
-
-def test_a_canary_pushes_beyond_every_adaptive_clip_norm():
-  assert canaries.PUSH > clipping.RANGE
 
 
 def test_the_bits_of_an_adaptive_norm_carry_the_noise_of_all_else():

@@ -267,14 +267,6 @@ def test_bits_tell_how_many_lie_within_the_norm():
   assert signed == pytest.approx(2 * within - NUM_PATIENTS, abs=1e-3)
 
 
-def test_the_adaptive_norm_finds_the_quantile():
-  norms, clip_norm = np.random.default_rng(0).lognormal(1.0, 0.5, 4000), 1e-2
-  for _ in range(400):
-    bit = clipping.BIT_SHARE * clip_norm * np.mean(np.where(norms <= clip_norm, 1, -1))
-    clip_norm = float(clipping.next_clip_norm(clip_norm, bit, 0.7, 1.0))
-  assert clip_norm == pytest.approx(np.quantile(norms, 0.7), rel=0.05)
-
-
 def test_frozen_parameters_get_no_gradient():
   params = make_params()
   trained = {'dense': params['dense']}

@@ -1,4 +1,4 @@
-"""Laws of private draws: independent for each patient, repeatable, of one secret."""
+"""Laws of the draws: independent, repeatable, blind to other patients."""
 
 import numpy as np
 import pytest

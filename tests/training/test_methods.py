@@ -16,7 +16,7 @@ from ldm_jax.diffusion import schedules
 from ldm_jax.models import adapters
 from ldm_jax.models.denoisers.conditional import ConditionalDenoiser
 from ldm_jax.privacy import clipping, gradients, mechanisms
-from ldm_jax.training import denoising_loss, methods, prior_preservation, private_run
+from ldm_jax.training import denoising_loss, methods, private_run
 from ldm_jax.training.state import flatten, unflatten
 
 KEY = jax.random.key(0)
@@ -189,25 +189,6 @@ def test_the_loss_is_the_subjects_plus_the_weighted_loss_of_the_class(case):
   found = jax.jit(loss_of(losses, frozen))(trained, example, keys[1])
   np.testing.assert_allclose(found, expected, rtol=1e-5)
   assert of_class.mean() > 0.01
-
-
-def test_the_class_lacks_what_else_the_conditions_of_a_patient_tell():
-  seen = []
-
-  def losses(params, z, conditions, keys, untold):
-    seen.append((conditions, untold))
-    return jnp.zeros(len(z))
-
-  samples = {'z': jnp.zeros((3, *LATENT)), 'conditions': jnp.ones((3, 2))}
-  of_patient = jax.random.split(KEY, 2)
-  found = prior_preservation.preserving(losses, 1, 1.0)(
-    {'prior': samples}, jnp.zeros((2, *LATENT)), jnp.full((2, 4), 5.0), of_patient
-  )
-  ((conditions, untold),) = seen
-  assert found.shape == (2,)
-  np.testing.assert_array_equal(untold, [False, False, True])
-  np.testing.assert_array_equal(conditions[:2], 5.0)
-  np.testing.assert_array_equal(conditions[2], [1, 1, np.nan, np.nan])
 
 
 def test_without_a_weight_the_loss_is_the_plain_one(case):

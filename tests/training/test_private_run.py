@@ -17,49 +17,13 @@ from ldm_jax.config import checks
 from ldm_jax.config.defaults import defaults
 from ldm_jax.config.parsing import override
 from ldm_jax.privacy import accounting, mechanisms, secret_key
-from ldm_jax.training import patients, private_run, private_step, state
+from ldm_jax.training import private_run, private_step, state
 from ldm_jax.training.mesh import make_mesh
 
 
 @pytest.fixture
 def privacy():
   return defaults().adapt.privacy
-
-
-def split_of(groups, num_attributes=2):
-  count = sum(map(len, groups))
-  return types.SimpleNamespace(
-    patient_entries=[np.asarray(group) for group in groups],
-    attributes=np.arange(count * num_attributes, dtype=np.float32).reshape(count, -1),
-  )
-
-
-def test_every_volume_stands_with_its_patient_and_the_rest_is_absent():
-  latents = np.arange(5.0).reshape(5, 1, 1) + np.ones((5, 2, 3))
-  split = split_of([(0, 3), (1,), (4, 2)])
-  found = patients.patient_arrays(split, latents)
-  assert found['z'].shape == (3, 2, 2, 3)
-  np.testing.assert_array_equal(found['present'], [[1, 1], [1, 0], [1, 1]])
-  np.testing.assert_array_equal(found['z'][2], latents[[4, 2]])
-  np.testing.assert_array_equal(found['attributes'][0], split.attributes[[0, 3]])
-  assert not found['z'][1, 1].any()
-  assert np.isnan(found['attributes'][1, 1]).all()
-  wider = np.arange(20.0).reshape(5, 4)
-  found = patients.patient_arrays(split, latents, wider)
-  np.testing.assert_array_equal(found['attributes'][2], wider[[4, 2]])
-
-
-def test_all_versions_of_a_volume_stand_with_its_patient():
-  """Three versions of five volumes: 3 n latents, n conditions."""
-  split = split_of([(0, 3), (1,), (4, 2)])
-  latents = np.arange(15.0).reshape(15, 1, 1)
-  found = patients.patient_arrays(split, latents)
-  assert found['z'].shape == (3, 6, 1, 1)
-  np.testing.assert_array_equal(found['z'][0].ravel(), [0, 3, 5, 8, 10, 13])
-  np.testing.assert_array_equal(found['z'][1].ravel()[:3], [1, 6, 11])
-  np.testing.assert_array_equal(found['present'].sum(1), [6, 3, 6])
-  own = split.attributes[[4, 2]]
-  np.testing.assert_array_equal(found['attributes'][2], np.tile(own, (3, 1)))
 
 
 class Draws:

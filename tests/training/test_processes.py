@@ -21,8 +21,8 @@ if num > 1:
   jax.distributed.initialize(f'127.0.0.1:{port}', num, rank)
 import jax.numpy as jnp, numpy as np, optax
 from ldm_jax.config.defaults import defaults
-from ldm_jax.privacy import mechanism, schemes
-from ldm_jax.training import adaptation, checkpoint, private, state
+from ldm_jax.privacy import mechanisms, secret_key
+from ldm_jax.training import checkpoint, private_run, private_step, state
 from ldm_jax.training.mesh import make_mesh, put_state
 
 mesh, optimizer, folder = make_mesh(1, 2), optax.adam(1e-2), pathlib.Path(folder)
@@ -36,25 +36,25 @@ def loss(trained, frozen, example, key):
   y_hat = example['x'] @ trained['w'] + trained['b'] + jax.random.normal(key, (4,))
   return jnp.mean(jnp.square(y_hat - example['y']))
 
-scheme = schemes.Poisson(
+scheme = mechanisms.Poisson(
   num_patients=12, batch_size=6, steps=3, clip_norm=0.5, noise_multiplier=1.3
 )
-step = adaptation.private_step(loss, optimizer, mesh, 0.9, scheme)
+step = private_step.private_step(loss, optimizer, mesh, 0.9, scheme)
 first = put_state(mesh, state.create(params, optimizer))
 privacy = defaults().adapt.privacy
-key = private.noise_key(folder / f'key{rank}', privacy, resuming=False)
+key = private_run.noise_key(folder / f'key{rank}', privacy, resuming=False)
 np.save(folder / f'key{rank}.npy', jax.random.key_data(key))
-final = private.take_steps(
+final = private_run.take_steps(
   step, patients, range(12), 4, first, {}, mesh=mesh, key=jax.random.key(0),
-  secret_key=mechanism.new_noise_key(0), folder=folder / 'run',
+  secret_key=secret_key.new_noise_key(0), folder=folder / 'run',
   log=lambda **event: None, title='adapt', checkpoint_every=2,
 )
 checkpoint.save_params(folder / 'final', state.unflatten({**final.trained}))
 """
 
 
-def run(num, folder):
-  """Starts `num` processes with 2 devices in all; returns what each printed."""
+def start(num, folder):
+  """Starts `num` processes with 2 devices in all."""
   with socket.socket() as probe:
     probe.bind(('127.0.0.1', 0))
     port = str(probe.getsockname()[1])
@@ -64,7 +64,7 @@ def run(num, folder):
     '--xla_backend_optimization_level=0'
   )
   environment = {**os.environ, 'XLA_FLAGS': flags, 'JAX_PLATFORMS': 'cpu'}
-  processes = [
+  return [
     subprocess.Popen(
       [sys.executable, '-c', RUN, str(num), str(rank), port, str(folder)],
       cwd=ROOT,
@@ -75,13 +75,6 @@ def run(num, folder):
     )
     for rank in range(num)
   ]
-  try:
-    for process in processes:
-      text, _ = process.communicate(timeout=300)
-      assert process.returncode == 0, text[-3000:]
-  finally:
-    for process in processes:
-      process.kill()
 
 
 def test_two_processes_equal_one(tmp_path):
@@ -89,8 +82,14 @@ def test_two_processes_equal_one(tmp_path):
     pytest.skip('this jax has no collectives between processes on CPU')
   from ldm_jax.training import checkpoint
 
-  for num in (1, 2):
-    run(num, tmp_path / str(num))
+  processes = [p for num in (1, 2) for p in start(num, tmp_path / str(num))]
+  try:
+    for process in processes:
+      text, _ = process.communicate(timeout=300)
+      assert process.returncode == 0, text[-3000:]
+  finally:
+    for process in processes:
+      process.kill()
   one, two = (checkpoint.load_params(tmp_path / str(num) / 'final') for num in (1, 2))
   for name, leaf in one.items():
     np.testing.assert_allclose(two[name], leaf, rtol=1e-6, atol=1e-7)

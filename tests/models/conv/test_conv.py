@@ -1,7 +1,5 @@
 """The convolution is XLA's function in every lowering, with its gradients."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,10 +7,9 @@ import pytest
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
-from ldm_jax.models.conv import onednn, weight_gradients
+from ldm_jax.models.conv import onednn
 from ldm_jax.models.conv.conv import (
   Conv,
-  LinearMap,
   choose_lowering,
   convolve,
   padding_pairs,
@@ -164,52 +161,6 @@ def test_a_kernel_of_one_slice_leaves_depth_alone():
   x, kernel = example((4, 6, 5), (1, 3, 3), (2, 3))
   slices = [convolve(x[:, i], kernel[0]) for i in range(4)]
   close(convolve(x, kernel), np.stack(slices, 1))
-
-
-@NEEDS_ONEDNN
-@pytest.mark.parametrize('axes', [(0, None), (None, 0), (0, 0)])
-def test_onednn_maps_over_examples_kernels_and_pairs(axes):
-  x, kernel = example((3, 5, 4), (3, 3, 3), (3, 4), num=2)
-  many = [
-    a if axis is None else jnp.stack([a, 2 * a, a[::-1]])
-    for a, axis in zip((x, kernel), axes, strict=True)
-  ]
-  actual, expected = (
-    jax.vmap(functools.partial(convolve, lowering=name), axes)(*many)
-    for name in ('onednn', 'planar')
-  )
-  close(actual, expected)
-
-
-@NEEDS_ONEDNN
-def test_a_weight_gradient_of_planes_is_a_convolution_itself():
-  x, _ = example((6, 5), (3, 3), (32, 40), num=32)
-  g = jax.random.normal(jax.random.key(2), (32, 6, 5, 40))
-  arguments = ((3, 3), (1, 1), ((1, 1), (1, 1)))
-  assert onednn.suits_weight_gradient(32, g.shape, *arguments[:2])
-  expected, actual = (
-    weight_gradients.batch_weight_gradient(x, g, *arguments, name)
-    for name in ('shifted', 'onednn')
-  )
-  close(actual, expected)
-  close(LinearMap(*arguments).weight_gradient(x, g), expected)
-
-
-def test_onednn_is_refused_where_it_is_not_known_to_run(monkeypatch):
-  monkeypatch.setattr(onednn, 'is_available', lambda: False)
-  x, kernel = example((5, 4), (3, 3), (3, 4))
-  with pytest.raises(ValueError, match="'onednn', which needs"):
-    convolve(x, kernel, lowering='onednn')
-  assert choose_lowering('cpu', (8, 8, 8), (3, 3, 3)) == 'planar'
-
-
-@NEEDS_ONEDNN
-def test_where_onednn_runs_it_is_chosen_on_a_cpu(monkeypatch):
-  monkeypatch.delenv('LDM_JAX_ONEDNN')
-  assert choose_lowering('cpu', (8, 8, 2), (3, 3, 3)) == 'onednn'
-  assert choose_lowering('gpu', (8, 8, 2), (3, 3, 3)) == 'lax'
-  monkeypatch.setenv('LDM_JAX_ONEDNN', '0')
-  assert choose_lowering('cpu', (8, 8, 2), (3, 3, 3)) == 'shifted'
 
 
 def test_the_lowering_follows_platform_and_shape(monkeypatch):
