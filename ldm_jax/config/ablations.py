@@ -7,6 +7,11 @@ Tags: [Yeganeh25] latent drifting, arXiv 2412.20651.
 """
 
 import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+# Overrides of one run, such as {'adapt.steps': 40}.
+Arm = dict[str, Any]
 
 EPSILONS, SEEDS = (1.0, 3.0, 10.0), (0, 1, 2)
 # What moves with a repeat: draws of training and sampling. The noise that protects
@@ -34,7 +39,7 @@ COMPARED_BY_SAMPLES = {
 ONLY_DISTANCES = {**COMPARED_BY_SAMPLES, 'evaluate.only': ('distances',)}
 
 
-def pretraining():
+def pretraining() -> list[Arm]:
   """Does public pre-training pay, and what does privacy cost?
 
   The arm from scratch has the larger learning rate that an untrained network needs, the
@@ -48,15 +53,15 @@ def pretraining():
 
 
 def lower_noise(
-  lora_learning_rate,
-  learning_rate=None,
-  attention_learning_rate=None,
-  num_draws=8,
-  num_bands=None,
-  steps=None,
-  epsilons=EPSILONS,
-  seeds=SEEDS,
-):
+  lora_learning_rate: float,
+  learning_rate: float | None = None,
+  attention_learning_rate: float | None = None,
+  num_draws: int = 8,
+  num_bands: int | None = None,
+  steps: int | None = None,
+  epsilons: Sequence[float] = EPSILONS,
+  seeds: Sequence[int] = SEEDS,
+) -> dict[str, Arm]:
   """What each means of private training buys, at equal budgets.
 
   'pre-trained' is where all begin: the public model, which no private patient touched
@@ -93,7 +98,7 @@ def lower_noise(
     'plain+multiplicity': multiplicity,
     'plain+multiplicity+ema': ema,
   }
-  changes = {
+  changes: dict[str, Arm] = {
     'augmentation': {  # as many passes
       'adapt.augment.multiplicity': 4,
       'adapt.privacy.noise_multiplicity': max(1, num_draws // 4),
@@ -130,7 +135,11 @@ def lower_noise(
   return arms
 
 
-def drift(fits, search='closed_form', seeds=SEEDS):
+def drift(
+  fits: Mapping[str, tuple[int, float]],
+  search: str = 'closed_form',
+  seeds: Sequence[int] = SEEDS,
+) -> dict[str, Arm]:
   """Table 1 of [Yeganeh25]: does each way of fine-tuning gain by drift?
 
   An arm and its '+drift' differ in the drift alone: same steps, rate and seeds. Delta
@@ -144,7 +153,7 @@ def drift(fits, search='closed_form', seeds=SEEDS):
     seeds: repeats of each arm.
   """
   drifted = {'adapt.drift.search': search}
-  arms = {
+  arms: dict[str, Arm] = {
     'none': {'adapt.steps': 0},
     'none+drift': {'adapt.steps': 0, **drifted, 'adapt.drift.training': False},
   }
@@ -167,12 +176,14 @@ def drift(fits, search='closed_form', seeds=SEEDS):
   }
 
 
-def private_drift(epsilons=(1.0, 10.0), seeds=SEEDS):
+def private_drift(
+  epsilons: Sequence[float] = (1.0, 10.0), seeds: Sequence[int] = SEEDS
+) -> dict[str, Arm]:
   """Does drift pay for itself under privacy? One total epsilon with and without.
 
   The private search is one release, training has what remains of the same total.
   """
-  searches = {
+  searches: dict[str, Arm] = {
     'dp': {},
     'dp+private_mean': {'adapt.drift.search': 'private_mean'},
     'dp+private_loss': {'adapt.drift.search': 'private_loss'},

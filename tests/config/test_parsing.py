@@ -44,12 +44,6 @@ def test_a_value_may_hold_equals_signs_and_colons():
   assert args.root == 'C:/a=b'
 
 
-def test_product_is_every_combination_once():
-  arms = parsing.product(**{'a.b': [1, 2], 'c': ['x']})
-  assert arms == [{'a.b': 1, 'c': 'x'}, {'a.b': 2, 'c': 'x'}]
-  assert parsing.product() == [{}]
-
-
 def test_load_hands_the_text_after_the_first_colon_to_get_config(tmp_path):
   (tmp_path / 'c.py').write_text('def get_config(arg=""):\n  return arg\n')
   assert parsing.load(f'{tmp_path}/c.py:tiny,at=1:2') == 'tiny,at=1:2'
