@@ -100,7 +100,7 @@ def segmenter(config: Config) -> Segmenter:
   )
 
 
-def schedule(config: Config) -> schedules.Schedule:
+def schedule(config: Config) -> schedules.AnySchedule:
   """The noise schedule of `config.diffusion.schedule`."""
   section = config.diffusion.schedule
   return schedules.schedule(**_frozen(section))

@@ -56,7 +56,7 @@ class ConditionalDenoiser(Network):
   gap: str | None = None
   of_changes: bool = False
 
-  def setup(self):
+  def setup(self) -> None:
     self._check()
     width = self.conditioner_kwargs.get('width', AttributeEncoder.width)
     extra = 2 * len(self.num_categories) if 'channels' in self.by else 0
