@@ -91,7 +91,9 @@ def read_reference(
   except (OSError, ValueError) as error:
     raise ValueError(f'{path} could not be read as JSON: {error}') from error
   if not isinstance(config, dict):
-    raise ValueError(f'{path} holds no object; required are constructor arguments.')
+    raise ValueError(
+      f'{path} holds no object; expected the constructor arguments of a network.'
+    )
   config = config['config'] if isinstance(config.get('config'), dict) else config
   named = network or config.get('_class_name') or config.get('_target_') or ''
   known = BUILDERS[library]

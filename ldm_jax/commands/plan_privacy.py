@@ -87,7 +87,7 @@ def _price(flags):
   if flags.batch_size is None:
     raise ValueError(
       '--batch_size is needed: the expected patients per step. To find a good one, '
-      'ask with --plan.'
+      'use --plan.'
     )
   if flags.curves:
     raise ValueError('--curves draws a plan: it needs --plan.')
@@ -119,7 +119,7 @@ def _plan(flags):
 
 
 def _draw(result, path):
-  # Imported late: a plotting library takes longer to load than most answers take.
+  # Imported late: loading a plotting library takes longer than most answers.
   from ldm_jax.report import plots
 
   try:

@@ -14,8 +14,8 @@ from typing import Any
 Arm = dict[str, Any]
 
 EPSILONS, SEEDS = (1.0, 3.0, 10.0), (0, 1, 2)
-# What moves with a repeat: draws of training and sampling. The noise that protects
-# patients is drawn anew each time in any case, never from a seed.
+# What a repeat changes: the random draws of training and sampling. The noise that
+# protects patients is never drawn from a seed, so it differs in any case.
 SEED_KEYS = ('adapt.seed', 'sample.seed')
 # Method -> (steps, learning rate) of Table 1 of [Yeganeh25]. Their product, the
 # farthest that Adam moves a number, is the one of the paper's methods: 400 x 5e-6 of
@@ -27,9 +27,9 @@ FITS = {
   'custom_diffusion': (40, 6e-5),
   'textual_inversion': (40, 4e-2),
 }
-# Six times as far: what remains of a drift when fine-tuning goes on?
+# Six times as far: what is left of a drift's effect after longer fine-tuning?
 LONGER = {'full': (60, 2e-4)}
-# For arms that are compared by their samples: nothing that the table does not show.
+# For arms compared by their samples: skips every figure the table does not show.
 COMPARED_BY_SAMPLES = {
   'evaluate.only': ('distances', 'control'),
   'evaluate.num_bootstrap': 0,
@@ -62,14 +62,14 @@ def lower_noise(
   epsilons: Sequence[float] = EPSILONS,
   seeds: Sequence[int] = SEEDS,
 ) -> dict[str, Arm]:
-  """What each means of private training buys, at equal budgets.
+  """What each technique of private training gains, at equal budgets.
 
-  'pre-trained' is where all begin: the public model, which no private patient touched
-  (the epsilon beside it is of the fine-tuning that is not sampled from). 'plain',
-  '+multiplicity' and '+ema' add one means after the other; each of the others changes
-  one thing of '+ema' and takes as long. Only the stages from `adapt` on differ. All
-  keep two averages of the parameters, so that '+ema' is the very fine-tuning of
-  '+multiplicity', sampled from the other average.
+  'pre-trained' samples from the public model, the starting point of all arms (the
+  epsilon beside it is that of its fine-tuning, which is not sampled from). 'plain',
+  '+multiplicity' and '+ema' add one technique after the other; every other arm changes
+  one thing of '+ema' at the same cost. Only the stages from `adapt` on differ. All arms
+  keep two averages of the parameters, so '+ema' and '+multiplicity' share one
+  fine-tuning and sample from different averages.
 
   Args:
     lora_learning_rate: of the arms with adapters, whose product starts at zero and

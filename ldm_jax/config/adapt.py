@@ -23,7 +23,7 @@ CHOICES = {
 def section() -> dict[str, Any]:
   """The keys of `adapt`: method, training, privacy."""
   return {
-    # Which parameters move, which are new, which loss is added: docs/adaptation.md.
+    # Which parameters are trained or added, and which loss: docs/adaptation.md.
     'method': 'full',
     'lora': {
       # Numbers in an adapter grow with the rank; few carry what a fine-tuning

@@ -164,7 +164,7 @@ def require_local(key: str, value: Any) -> None:
   """
   if isinstance(value, str) and ADDRESS.match(value):
     raise ValueError(
-      f'{key} is {value!r}, an address; required is a path of this machine. Mount the '
+      f'{key} is {value!r}, an address; expected a path of this machine. Mount the '
       'bucket or share (gcsfuse, mount-s3, NFS) and give the mounted path, or work on '
       'a local disk and copy before or after.'
     )

@@ -1,4 +1,4 @@
-"""What configs set alike: phantoms, kernels, what the numbers of patients ask for."""
+"""Settings that configs share: phantoms, kernels, sizes that follow from patients."""
 
 import functools
 import sys
