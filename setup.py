@@ -59,6 +59,7 @@ setup(
       'pytest-timeout>=2.3',
       'pytest-xdist>=3.5',
       'hypothesis>=6.100',
+      'mypy>=1.11',
       'xlwt>=1.3',
       'ruff>=0.8',
       'pre-commit>=3.7',

@@ -16,12 +16,8 @@ from ldm_jax.config.defaults import defaults
 from ldm_jax.config.parsing import parse_arg
 
 REAL = ('scd', 'acdc', 'mnms', 'mnms2', 'ukbb')
-LABELS = (
-  0,
-  1,
-  2,
-  3,
-)  # background, LV cavity, myocardium, RV: data/cohorts/label_values.py
+# Background, LV cavity, myocardium, RV: data/cohorts/label_values.py.
+LABELS = (0, 1, 2, 3)
 SIZES = {
   # (slices, rows, columns), mm
   'tiny': ((8, 32, 32), (12.0, 5.5, 5.5)),
@@ -195,7 +191,7 @@ def _few_patients(config):
   config.diffusion.model.strides = ((1, 2, 2),)
   config.diffusion.model.attention_levels = (False, False)
   config.diffusion.steps = max(config.diffusion.steps, 2000)
-  # Thirteen patients are soon known by heart.
+  # Without augmentation the networks memorise thirteen patients.
   config.augment.copies = 8
   config.augment.shift = (0, 1, 1)
   config.augment.rotation_deg = (10, 0, 0)

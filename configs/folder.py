@@ -132,7 +132,7 @@ def _cohorts(config, args, arg):
   if sum(map(bool, said)) > 1:
     raise ValueError(
       f'public={args.public!r}, cohort={column!r} and split={args.split!r} each say '
-      'which patients are public; required is one of them.'
+      'which patients are public; give only one of them.'
     )
   parts = {'public': 'public', 'private': 'private', 'test': 'test'}
   if column:
@@ -224,12 +224,12 @@ def _nothing_said(arg):
 
 
 def _phantom(args):
-  """Name of the phantom: as asked for, else what the grid may hold."""
+  """Name of the phantom: the one given, else one that fits the grid."""
   return args.phantom or ('chest' if args.shape.startswith('1x') else 'brain')
 
 
 def _use_phantom(config, args):
-  """A phantom as the public cohort; attributes that it has not are unknown to it."""
+  """A phantom as the public cohort; attributes it does not have are missing in it."""
   name = _phantom(args)
   if name not in PHANTOMS:
     raise ValueError(
@@ -248,7 +248,7 @@ def _use_phantom(config, args):
       shape, spacing_mm = _whole_head(config.data.preprocess)
       section.options.update(shape=shape, spacing_mm=spacing_mm)
   config.evaluate.labels = tuple(range(len(PHANTOMS[name])))
-  # Nobody asks for another look of a phantom; a source can be named.
+  # Edited phantoms tell nothing about the cohort; a source can still be named.
   config.counterfactual.num = 0
 
 

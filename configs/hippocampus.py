@@ -98,7 +98,7 @@ def _small(config):
   config.autoencoder.kl_weight = 3e-4
   config.autoencoder.steps = 600
   config.diffusion.steps = 2000
-  # Thirty patients are soon known by heart.
+  # Without augmentation the networks memorise thirty patients.
   config.augment.copies = 8
   config.augment.shift = (1, 1, 1)
   config.augment.gamma = 0.2

@@ -1,5 +1,6 @@
 """The documentation: its links lead somewhere, and the API reference is whole."""
 
+import importlib
 import importlib.util
 import pathlib
 import re
@@ -70,3 +71,46 @@ def test_the_reference_has_a_page_and_an_entry_for_every_public_module():
 )
 def test_a_link_of_the_repository_becomes_one_of_the_site(link, folder, page, expected):
   assert load_reference().target(link, folder, page) == expected
+
+
+# Names of files and imports in the pages
+
+FOLDERS = ('ldm_jax', 'configs', 'launch', 'benchmarks', 'notebooks', 'docs', 'tests')
+NAMED = re.compile(r'(?<![\w/.<>*{-])((?:[\w-]+/)*\w+\.(?:py|sh|ipynb))\b')
+IMPORT = re.compile(r'from (ldm_jax[\w.]*) import ([\w, ]+)')
+NOT_FILES = {'utils.py', 'helpers.py'}  # named because they must not exist
+CURRENT = [page for page in PAGES if page.name != 'CHANGELOG.md']
+
+
+FILES = [
+  f'/{path.relative_to(ROOT)}'
+  for folder in FOLDERS
+  for path in (ROOT / folder).rglob('*.*')
+]
+
+
+def is_file(name):
+  """Whether the repository has a file of this path, or of a path that ends in it."""
+  return any(path.endswith(f'/{name}') for path in FILES)
+
+
+@pytest.mark.parametrize('page', CURRENT, ids=lambda page: page.name)
+def test_every_file_that_a_page_names_exists(page):
+  names = set(NAMED.findall(page.read_text())) - NOT_FILES
+  assert not [name for name in sorted(names) if not is_file(name)]
+
+
+@pytest.mark.parametrize('page', CURRENT, ids=lambda page: page.name)
+def test_every_import_that_a_page_shows_works(page):
+  for module, names in IMPORT.findall(page.read_text()):
+    for name in (each.split(' as ')[0] for each in names.split(', ')):
+      try:
+        importlib.import_module(f'{module}.{name}')
+      except ModuleNotFoundError:
+        assert hasattr(importlib.import_module(module), name), f'{module}: {name}'
+
+
+def test_every_test_that_contributing_names_exists():
+  names = re.findall(r'`(test_\w+)`', (ROOT / 'CONTRIBUTING.md').read_text())
+  tests = ''.join(path.read_text() for path in (ROOT / 'tests').rglob('test_*.py'))
+  assert names and all(f'def {name}(' in tests for name in names)

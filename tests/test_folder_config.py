@@ -109,7 +109,7 @@ def test_a_column_cohort_of_other_words_says_nothing(tmp_path):
 @pytest.mark.parametrize(
   ('words', 'said'),
   [
-    (('split=demo', 'public=none'), 'required is one of them'),
+    (('split=demo', 'public=none'), 'give only one of them'),
     (('split=random',), 'split=demo'),
     (('split=demo', 'phantom=brain'), 'goes with public=none'),
     (('public=none', 'phantom=liver'), 'brain, cardiac, chest'),

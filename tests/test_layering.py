@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 
 import pytest
 
@@ -45,6 +46,9 @@ NEVER = {
   'data': {'jax', 'flax', 'optax', 'orbax'},
   'diffusion': {'flax.linen', 'optax', 'ml_collections'},
 }
+# Not rooms of their own in the picture of CONTRIBUTING.md: small modules that any room
+# may import.
+NOT_DRAWN = {'__init__', 'types', 'atomic', 'replace_results'}
 # Optional: nothing at run time needs them, so no module imports them at its top.
 OPTIONAL = {'torch', 'monai', 'diffusers', 'tensorflow', 'tensorflow_datasets'}
 # Classes of an optional package, imported by that package's own command alone.
@@ -229,6 +233,46 @@ def imported_modules(paths):
         found.add(module)
     graph[name] = found
   return graph
+
+
+def arrows(graph):
+  """'a --> b' for each import that no longer way of imports implies, sorted."""
+
+  def reached(name):
+    return set(graph[name]).union(*(reached(other) for other in graph[name]))
+
+  return sorted(
+    f'{name} --> {other}'
+    for name, others in graph.items()
+    for other in others
+    if not any(other in reached(between) for between in others - {other})
+  )
+
+
+def rooms_imported():
+  """{room at the top: rooms that it imports}, without the modules that all may use."""
+  graph = {}
+  for path in FILES:
+    room = path.relative_to(PACKAGE).with_suffix('').parts[0]
+    if room in NOT_DRAWN:
+      continue
+    names = [name.split('.') for _, name in imports(path)]
+    others = {rest[0] for top, *rest in names if top == 'ldm_jax' and rest}
+    graph.setdefault(room, set()).update(others - {room, *NOT_DRAWN})
+  return graph
+
+
+def test_the_picture_in_contributing_shows_the_rooms_as_they_import_each_other():
+  graph = rooms_imported()
+  text = (ROOT / 'CONTRIBUTING.md').read_text(encoding='utf-8')
+  (picture,) = re.findall(r'```mermaid\n(.*?)```', text, re.DOTALL)
+  drawn = [line.strip() for line in picture.splitlines() if '-->' in line]
+  assert sorted(drawn) == arrows(graph)
+
+
+def test_an_arrow_that_a_longer_way_implies_is_not_drawn():
+  graph = {'a': {'b', 'c'}, 'b': {'c', 'd'}, 'c': {'d'}, 'd': set()}
+  assert arrows(graph) == ['a --> b', 'b --> c', 'c --> d']
 
 
 def test_every_room_has_its_floor():

@@ -12,8 +12,11 @@ Exit status 0, or 2 with one paragraph on stderr.
 import argparse
 import dataclasses
 import json
+import os
 import pathlib
 import sys
+from collections.abc import Sequence
+from typing import NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +40,7 @@ BUILDERS = {
 }
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command; returns the exit status."""
   parser = argparse.ArgumentParser(
     prog='ldm-jax-convert',
@@ -54,7 +57,7 @@ def main(argv=None):
   try:
     flags = parser.parse_args(argv)
   except SystemExit as stop:
-    return stop.code
+    return int(stop.code or 0)
   try:
     reference = read_reference(
       flags.source or flags.target, flags.config, flags.network
@@ -71,12 +74,14 @@ def main(argv=None):
   return 0
 
 
-def run():
+def run() -> NoReturn:
   """Entry point of the console script."""
   sys.exit(main())
 
 
-def read_reference(library, path, network=''):
+def read_reference(
+  library: str, path: str | os.PathLike, network: str = ''
+) -> convert.Reference:
   """The `convert.Reference` of a JSON file.
 
   Raises:
@@ -87,7 +92,9 @@ def read_reference(library, path, network=''):
   except (OSError, ValueError) as error:
     raise ValueError(f'{path} could not be read as JSON: {error}') from error
   if not isinstance(config, dict):
-    raise ValueError(f'{path} holds no object; required are constructor arguments.')
+    raise ValueError(
+      f'{path} holds no object; expected the constructor arguments of a network.'
+    )
   config = config['config'] if isinstance(config.get('config'), dict) else config
   named = network or config.get('_class_name') or config.get('_target_') or ''
   known = BUILDERS[library]
@@ -103,7 +110,9 @@ def read_reference(library, path, network=''):
   return known[name](config)
 
 
-def import_weights(reference, source, folder):
+def import_weights(
+  reference: convert.Reference, source: str | os.PathLike, folder: str | os.PathLike
+) -> None:
   """Writes the parameters and module.json into a new folder.
 
   Raises:

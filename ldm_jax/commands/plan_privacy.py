@@ -14,6 +14,8 @@ import argparse
 import json
 import pathlib
 import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
 
 from ldm_jax.privacy import budget
 
@@ -21,11 +23,11 @@ from ldm_jax.privacy import budget
 class _Parser(argparse.ArgumentParser):
   """Reports a bad flag as the ValueError that everything else here reports."""
 
-  def error(self, message):
+  def error(self, message: str) -> NoReturn:
     raise ValueError(f'{message}. See ldm-jax-privacy --help.')
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command; returns the exit status."""
   try:
     flags = _parser().parse_args(argv)
@@ -40,7 +42,7 @@ def main(argv=None):
   return 0
 
 
-def describe(result):
+def describe(result: Mapping[str, Any]) -> str:
   """The result of `budget.price` in a few lines for people."""
   figures = result['accountants']
   return '\n'.join(
@@ -56,7 +58,7 @@ def describe(result):
   )
 
 
-def describe_plan(result):
+def describe_plan(result: Mapping[str, Any]) -> str:
   """The result of `budget.plan` as a table for people."""
   chosen, count = result['suggested'], result['num_parameters']
   signal = f'{count:g} parameters' if count > 1 else 'one parameter'
@@ -85,7 +87,7 @@ def _price(flags):
   if flags.batch_size is None:
     raise ValueError(
       '--batch_size is needed: the expected patients per step. To find a good one, '
-      'ask with --plan.'
+      'use --plan.'
     )
   if flags.curves:
     raise ValueError('--curves draws a plan: it needs --plan.')
@@ -117,7 +119,7 @@ def _plan(flags):
 
 
 def _draw(result, path):
-  # Imported late: a plotting library takes longer to load than most answers take.
+  # Imported late: loading a plotting library takes longer than most answers.
   from ldm_jax.report import plots
 
   try:

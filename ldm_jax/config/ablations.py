@@ -7,10 +7,15 @@ Tags: [Yeganeh25] latent drifting, arXiv 2412.20651.
 """
 
 import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+# Overrides of one run, such as {'adapt.steps': 40}.
+Arm = dict[str, Any]
 
 EPSILONS, SEEDS = (1.0, 3.0, 10.0), (0, 1, 2)
-# What moves with a repeat: draws of training and sampling. The noise that protects
-# patients is drawn anew each time in any case, never from a seed.
+# What a repeat changes: the random draws of training and sampling. The noise that
+# protects patients is never drawn from a seed, so it differs in any case.
 SEED_KEYS = ('adapt.seed', 'sample.seed')
 # Method -> (steps, learning rate) of Table 1 of [Yeganeh25]. Their product, the
 # farthest that Adam moves a number, is the one of the paper's methods: 400 x 5e-6 of
@@ -22,9 +27,9 @@ FITS = {
   'custom_diffusion': (40, 6e-5),
   'textual_inversion': (40, 4e-2),
 }
-# Six times as far: what remains of a drift when fine-tuning goes on?
+# Six times as far: what is left of a drift's effect after longer fine-tuning?
 LONGER = {'full': (60, 2e-4)}
-# For arms that are compared by their samples: nothing that the table does not show.
+# For arms compared by their samples: skips every figure the table does not show.
 COMPARED_BY_SAMPLES = {
   'evaluate.only': ('distances', 'control'),
   'evaluate.num_bootstrap': 0,
@@ -34,7 +39,7 @@ COMPARED_BY_SAMPLES = {
 ONLY_DISTANCES = {**COMPARED_BY_SAMPLES, 'evaluate.only': ('distances',)}
 
 
-def pretraining():
+def pretraining() -> list[Arm]:
   """Does public pre-training pay, and what does privacy cost?
 
   The arm from scratch has the larger learning rate that an untrained network needs, the
@@ -48,23 +53,23 @@ def pretraining():
 
 
 def lower_noise(
-  lora_learning_rate,
-  learning_rate=None,
-  attention_learning_rate=None,
-  num_draws=8,
-  num_bands=None,
-  steps=None,
-  epsilons=EPSILONS,
-  seeds=SEEDS,
-):
-  """What each means of private training buys, at equal budgets.
+  lora_learning_rate: float,
+  learning_rate: float | None = None,
+  attention_learning_rate: float | None = None,
+  num_draws: int = 8,
+  num_bands: int | None = None,
+  steps: int | None = None,
+  epsilons: Sequence[float] = EPSILONS,
+  seeds: Sequence[int] = SEEDS,
+) -> dict[str, Arm]:
+  """What each technique of private training gains, at equal budgets.
 
-  'pre-trained' is where all begin: the public model, which no private patient touched
-  (the epsilon beside it is of the fine-tuning that is not sampled from). 'plain',
-  '+multiplicity' and '+ema' add one means after the other; each of the others changes
-  one thing of '+ema' and takes as long. Only the stages from `adapt` on differ. All
-  keep two averages of the parameters, so that '+ema' is the very fine-tuning of
-  '+multiplicity', sampled from the other average.
+  'pre-trained' samples from the public model, the starting point of all arms (the
+  epsilon beside it is that of its fine-tuning, which is not sampled from). 'plain',
+  '+multiplicity' and '+ema' add one technique after the other; every other arm changes
+  one thing of '+ema' at the same cost. Only the stages from `adapt` on differ. All arms
+  keep two averages of the parameters, so '+ema' and '+multiplicity' share one
+  fine-tuning and sample from different averages.
 
   Args:
     lora_learning_rate: of the arms with adapters, whose product starts at zero and
@@ -93,7 +98,7 @@ def lower_noise(
     'plain+multiplicity': multiplicity,
     'plain+multiplicity+ema': ema,
   }
-  changes = {
+  changes: dict[str, Arm] = {
     'augmentation': {  # as many passes
       'adapt.augment.multiplicity': 4,
       'adapt.privacy.noise_multiplicity': max(1, num_draws // 4),
@@ -130,7 +135,11 @@ def lower_noise(
   return arms
 
 
-def drift(fits, search='closed_form', seeds=SEEDS):
+def drift(
+  fits: Mapping[str, tuple[int, float]],
+  search: str = 'closed_form',
+  seeds: Sequence[int] = SEEDS,
+) -> dict[str, Arm]:
   """Table 1 of [Yeganeh25]: does each way of fine-tuning gain by drift?
 
   An arm and its '+drift' differ in the drift alone: same steps, rate and seeds. Delta
@@ -144,7 +153,7 @@ def drift(fits, search='closed_form', seeds=SEEDS):
     seeds: repeats of each arm.
   """
   drifted = {'adapt.drift.search': search}
-  arms = {
+  arms: dict[str, Arm] = {
     'none': {'adapt.steps': 0},
     'none+drift': {'adapt.steps': 0, **drifted, 'adapt.drift.training': False},
   }
@@ -167,12 +176,14 @@ def drift(fits, search='closed_form', seeds=SEEDS):
   }
 
 
-def private_drift(epsilons=(1.0, 10.0), seeds=SEEDS):
+def private_drift(
+  epsilons: Sequence[float] = (1.0, 10.0), seeds: Sequence[int] = SEEDS
+) -> dict[str, Arm]:
   """Does drift pay for itself under privacy? One total epsilon with and without.
 
   The private search is one release, training has what remains of the same total.
   """
-  searches = {
+  searches: dict[str, Arm] = {
     'dp': {},
     'dp+private_mean': {'adapt.drift.search': 'private_mean'},
     'dp+private_loss': {'adapt.drift.search': 'private_loss'},

@@ -1,13 +1,29 @@
-"""The section `adapt`: its default values, and what it must satisfy."""
+"""The section `adapt`: default values and rules."""
 
-from ldm_jax.config import drift, pairs, privacy
-from ldm_jax.config.parsing import require as _require
+from typing import Any
+
+from ldm_jax.config import data, diffusion, drift, pairs, privacy
+from ldm_jax.config.parsing import require, require_choices
+from ldm_jax.types import Config
+
+METHODS = (
+  *('full', 'attention', 'lora'),
+  *('textual_inversion', 'dreambooth', 'custom_diffusion'),
+)
+CHOICES = {
+  'adapt.method': METHODS,
+  # From the public pre-training, or from random weights.
+  'adapt.init': ('diffusion', 'scratch'),
+  'adapt.optimizer': ('adam', 'sgd'),
+  'adapt.schedule': ('constant', 'cosine'),
+  'adapt.prior.source': ('generated', 'public'),
+}
 
 
-def section():
+def section() -> dict[str, Any]:
   """The keys of `adapt`: method, training, privacy."""
   return {
-    # Which parameters move, which are new, which loss is added: docs/adaptation.md.
+    # Which parameters are trained or added, and which loss: docs/adaptation.md.
     'method': 'full',
     'lora': {
       # Numbers in an adapter grow with the rank; few carry what a fine-tuning
@@ -40,7 +56,7 @@ def section():
     'init': 'diffusion',
     'drift': drift.section(),
     # '' draws times as pre-training does.
-    'times': times(''),
+    'times': diffusion.times(''),
     'steps': 100,
     # 'adam', or 'sgd' (plain descent).
     'optimizer': 'adam',
@@ -74,57 +90,32 @@ def section():
   }
 
 
-def times(density):
-  """The keys of `diffusion.times` and `adapt.times`."""
-  return {
-    # How often a training step draws each time: 'uniform', 'logit_normal' (Esser
-    # 2024), 'beta' (with b = 1 a power), 'piecewise', or 'private', the pieces of
-    # Ghalebikesabi 2023 for private training. x = 0 is clean, x = 1 noise.
-    'density': density,
-    'logit_mean': 0.0,
-    'logit_std': 1.0,
-    'beta': (1.0, 1.0),
-    # (from, to, share) in x; ((0.0, 0.03, 0.05), (0.03, 0.8, 0.9), (0.8, 1.0, 0.05)).
-    'pieces': (),
-    # True divides each loss by its time's probability: the objective stays uniform,
-    # only its variance changes. False lets the density weigh the times.
-    'importance': False,
-  }
-
-
-def check_transformations(section, prefix):
-  for key in ('shift', 'rotation_deg'):
-    value = section[key]
-    holds = len(value) == 3 and min(value) >= 0
-    _require(
-      holds, f'{prefix}.{key}', value, 'three numbers from 0 up: axes d, h and w'
-    )
-  value = section.gamma
-  _require(value >= 0, f'{prefix}.gamma', value, 'a number from 0 up')
-
-
-def check(config):
+def check(config: Config) -> None:
+  """Raises ValueError for invalid values of `config.adapt`."""
+  require_choices(config, CHOICES)
   section = config.adapt
   least = 0 if section.privacy is None else 1
   required = (
     "1 or more; without privacy also 0, which is the model 'diffusion' as it is"
   )
-  _require(section.steps >= least, 'adapt.steps', section.steps, required)
+  require(section.steps >= least, 'adapt.steps', section.steps, required)
+  key, value = 'adapt.examples_per_patient', section.examples_per_patient
+  require(value >= 0, key, value, 'a whole number, 0 for all')
   for key in ('rank', 'alpha'):
-    _require(section.lora[key] > 0, f'adapt.lora.{key}', section.lora[key], 'above 0')
+    require(section.lora[key] > 0, f'adapt.lora.{key}', section.lora[key], 'above 0')
   key, value = 'adapt.lora.targets', section.lora.targets
-  _require(len(value), key, value, 'at least one regular expression')
+  require(len(value), key, value, 'at least one regular expression')
   key, value = 'adapt.ema_decay', section.ema_decay
   holds = len(value) and all(0 <= decay < 1 for decay in value)
-  _require(holds and len(set(value)) == len(value), key, value, 'decays in [0, 1)')
+  require(holds and len(set(value)) == len(value), key, value, 'decays in [0, 1)')
   key, chosen = 'sample.ema_decay', config.sample.ema_decay
   holds = chosen is None or chosen in value
-  _require(holds, key, chosen, f'None or one of adapt.ema_decay, {tuple(value)}')
+  require(holds, key, chosen, f'None or one of adapt.ema_decay, {tuple(value)}')
   key, value = 'adapt.prior.weight', section.prior.weight
-  _require(value is None or value >= 0, key, value, 'a number from 0 up, or None')
-  check_transformations(section.augment, 'adapt.augment')
+  require(value is None or value >= 0, key, value, 'a number from 0 up, or None')
+  data.check_transformations(section.augment, 'adapt.augment')
   key, value = 'adapt.augment.multiplicity', section.augment.multiplicity
-  _require(value >= 1, key, value, 'a whole number from 1 up')
+  require(value >= 1, key, value, 'a whole number from 1 up')
   moves = [*section.augment.shift, *section.augment.rotation_deg, section.augment.gamma]
   required = '1, or a transformation (shift, rotation_deg, gamma) above 0 beside it'
-  _require(value == 1 or any(moves), key, value, required)
+  require(value == 1 or any(moves), key, value, required)

@@ -1,14 +1,26 @@
-"""The section `autoencoder`: its default values, and what it must satisfy."""
+"""The sections `autoencoder` and `encode`: default values and rules."""
 
 import math
+from typing import Any
 
-from ldm_jax.config.parsing import flatten
-from ldm_jax.config.parsing import require as _require
+from ldm_jax.config.parsing import (
+  flatten,
+  require,
+  require_choices,
+  require_steps,
+)
+from ldm_jax.types import Config
 
+CHOICES = {
+  'autoencoder.model.kind': ('network', 'wavelet'),
+  'autoencoder.codebook.learned_by': ('averages', 'gradient'),
+  'autoencoder.perceptual.network': ('public', 'vgg16', 'radimagenet', 'medicalnet'),
+  'encode.std': ('channel', 'latent'),
+}
 RECIPES = ('kl', 'vq', 'adversarial', 'wavelet')
 
 
-def use_recipe(config, kind):
+def use_recipe(config: Config, kind: str) -> None:
   """Sets `config.autoencoder` for one of RECIPES; docs/autoencoders.md compares them.
 
   Raises:
@@ -35,8 +47,8 @@ def use_recipe(config, kind):
     section.adversarial.start = section.steps // 2
 
 
-def section():
-  """Plain dict of every key."""
+def section() -> dict[str, Any]:
+  """The keys of `autoencoder`: network, losses, codebook, adversary."""
   return {
     'model': {
       # 'network', or 'wavelet': Haar coefficients of blocks of `strides`, of which the
@@ -128,26 +140,49 @@ def section():
   }
 
 
-def check(section):
+def latents() -> dict[str, Any]:
+  """The keys of `encode`: what is kept of a volume, and its scale."""
+  return {
+    # True keeps the posterior's log variance beside its mean, and pre-training
+    # draws its latents anew at every step; the mean alone is enough where the
+    # deviations are small (kl_weight near 0), and halves the store.
+    'logvar': False,
+    # What latents are divided by: the deviation of each 'channel', or for the whole
+    # 'latent' the largest of them, which leaves fine bands of a wavelet small.
+    'std': 'channel',
+  }
+
+
+def check(config: Config) -> None:
+  """Raises ValueError for invalid values of `autoencoder` and `encode`."""
+  require_choices(config, CHOICES)
+  section = config.autoencoder
+  if section.model.kind == 'wavelet':
+    value = section.steps, section.init
+    holds = section.steps == 0 and not section.init
+    required = "0 and no autoencoder.init, since model.kind='wavelet' learns nothing"
+    require(holds, 'autoencoder.steps', value, required)
+  else:
+    require_steps(config, 'autoencoder')
   weights = [f'{name}_weight' for name in ('l1', 'mse', 'kl')]
   for key in (*weights, 'free_bits', 'perceptual.weight', 'adversarial.weight'):
     value = flatten(section)[key]
-    _require(value >= 0, f'autoencoder.{key}', value, 'a number from 0 up')
+    require(value >= 0, f'autoencoder.{key}', value, 'a number from 0 up')
   value = section.codebook.decay
-  _require(0 < value < 1, 'autoencoder.codebook.decay', value, 'between 0 and 1')
+  require(0 < value < 1, 'autoencoder.codebook.decay', value, 'between 0 and 1')
   perceptual = section.perceptual
   key, value = 'autoencoder.perceptual.share', perceptual.share
-  _require(0 < value <= 1, key, value, 'a share above 0, at most 1')
+  require(0 < value <= 1, key, value, 'a share above 0, at most 1')
   if not perceptual.weight:
     return
   network = perceptual.network
   key, value = 'autoencoder.perceptual.weights', perceptual.weights
   if network == 'public':
-    _require(not value, key, value, "'': the public network is learned, not read")
+    require(not value, key, value, "'': the public network is learned, not read")
     return
-  _require(bool(value), key, value, f'the file with the weights of {network}')
+  require(bool(value), key, value, f'the file with the weights of {network}')
   key, value = 'autoencoder.perceptual.planes', perceptual.planes
   if network == 'medicalnet':
-    _require(not value, key, value, '(): MedicalNet sees whole volumes')
+    require(not value, key, value, '(): MedicalNet sees whole volumes')
   else:
-    _require(len(value), key, value, f'some of the axes (0, 1, 2): {network} is 2D')
+    require(len(value), key, value, f'some of the axes (0, 1, 2): {network} is 2D')

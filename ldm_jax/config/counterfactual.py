@@ -1,9 +1,16 @@
-"""The section `counterfactual`: its default values, and what it must satisfy."""
+"""The section `counterfactual`: default values and rules."""
 
-from ldm_jax.config.parsing import flatten, require
+from typing import Any
+
+from ldm_jax.config.parsing import flatten, require, require_choices
+from ldm_jax.types import Config
+
+CHOICES = {
+  'counterfactual.editor': ('ddim', 'ddpm', 'pairs', 'pix2pix_zero', 'sdedit'),
+}
 
 
-def section():
+def section() -> dict[str, Any]:
   """The keys of `counterfactual`: whose scans, which change, which editor."""
   return {
     # A prepared cohort's name, or a folder of scans with a table as the layout `folder`
@@ -78,8 +85,9 @@ def section():
   }
 
 
-def check(config):
-  """Raises ValueError naming the key, what came and what is required."""
+def check(config: Config) -> None:
+  """Raises ValueError naming the key, its value and what is required."""
+  require_choices(config, CHOICES)
   section, key = config.counterfactual, 'counterfactual.editor'
   value = section.least_change
   require(value >= 0, 'counterfactual.least_change', value, 'a number from 0 up')

@@ -1,11 +1,22 @@
-"""The section `adapt.drift`: its default values, and what it must satisfy."""
+"""The section `adapt.drift`: default values and rules."""
 
 import math
+from typing import Any
 
-from ldm_jax.config.parsing import require
+from ldm_jax.config.parsing import require, require_choices
+from ldm_jax.types import Config
+
+CHOICES = {
+  'adapt.drift.variant': ('prior', 'posterior_constant', 'init_only'),
+  'adapt.drift.target': ('shifted', 'raw'),
+  'adapt.drift.search': (
+    *('', 'grid', 'closed_form', 'loss'),
+    *('private_mean', 'private_loss'),
+  ),
+}
 
 
-def section():
+def section() -> dict[str, Any]:
   """The keys of `adapt.drift`: see diffusion/drift.py and docs/drift.md."""
   return {
     # The shift of the noise (delta): a number, or one a channel. 0 is no drift; 0.1
@@ -44,8 +55,9 @@ def section():
   }
 
 
-def check(config):
-  """Raises ValueError naming the key, what came and what is required."""
+def check(config: Config) -> None:
+  """Raises ValueError naming the key, its value and what is required."""
+  require_choices(config, CHOICES)
   adapt, section = config.adapt, config.adapt.drift
   value = section.value if isinstance(section.value, tuple | list) else [section.value]
   holds = len(value) and all(_is_finite(number) for number in value)

@@ -1,11 +1,14 @@
-"""The section `adapt.pairs`: its default values, and what it must satisfy."""
+"""The section `adapt.pairs`: default values and rules."""
+
+from typing import Any
 
 from ldm_jax.config.parsing import require
+from ldm_jax.types import Config
 
 GAPS = ('none', 'number', 'bin')
 
 
-def section():
+def section() -> dict[str, Any]:
   """The keys of `adapt.pairs`: from an earlier scan of a patient to a later one."""
   return {
     # True: examples are pairs of visits of one patient, and the network sees the
@@ -37,7 +40,7 @@ def section():
   }
 
 
-def check(config):
+def check(config: Config) -> None:
   """Checks `adapt.pairs`, and that the editor of pairs has a model of pairs.
 
   Raises:

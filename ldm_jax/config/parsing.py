@@ -1,20 +1,23 @@
-"""A config is data: default values, arguments of a config file, overrides, checks.
+"""A config is data: arguments of a config file, overrides, hashes, and how to check.
 
 `configs/<name>.py` starts from `defaults()`, so that every key exists once, with its
-reason, and a misspelt override is found. This module knows no other room.
+reason, and a misspelt override is found.
 """
 
 import ast
 import difflib
 import hashlib
-import importlib.util
-import itertools
 import json
 import pathlib
 import re
+import runpy
 import types
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ml_collections import ConfigDict, FrozenConfigDict
+
+from ldm_jax.types import Config
 
 STAGES = (
   'prepare',
@@ -35,7 +38,9 @@ ADDRESS = re.compile(r'[A-Za-z][A-Za-z0-9+.-]+:/')
 ONE_OR_MORE = ('adapt.drift.value',)
 
 
-def parse_arg(arg, presets, **options):
+def parse_arg(
+  arg: str | None, presets: Sequence[str], **options: Any
+) -> types.SimpleNamespace:
   """Reads the text after the colon of `--config=configs/cardiac.py:tiny,data=scd`.
 
   Args:
@@ -65,16 +70,7 @@ def parse_arg(arg, presets, **options):
   return types.SimpleNamespace(**values)
 
 
-def product(**axes):
-  """All combinations of overrides, for `sweep()`: {'adapt.method': [...]} -> list."""
-  names = list(axes)
-  return [
-    dict(zip(names, values, strict=True))
-    for values in itertools.product(*axes.values())
-  ]
-
-
-def load(spec):
+def load(spec: str) -> Config:
   """Loads `path/to/config.py[:argument]` and returns its unlocked ConfigDict.
 
   Raises:
@@ -88,18 +84,16 @@ def load(spec):
       f'There is no config file {path!r} (looked in {pathlib.Path.cwd()}). '
       'Give the path of a file like configs/cardiac.py in --config.'
     )
-  module_spec = importlib.util.spec_from_file_location(f'config_{file.stem}', file)
-  module = importlib.util.module_from_spec(module_spec)
-  module_spec.loader.exec_module(module)
-  if not hasattr(module, 'get_config'):
+  found = runpy.run_path(path, run_name=f'config_{file.stem}')
+  if 'get_config' not in found:
     raise ValueError(
       f'{path} has no function get_config(arg), which a config file must define; '
       'start from configs/folder.py.'
     )
-  return module.get_config(arg)
+  return found['get_config'](arg)
 
 
-def override(config, assignments):
+def override(config: Config, assignments: Mapping[str, Any]) -> Config:
   """Applies `{'adapt.privacy.epsilon': '3'}`, values as text or as Python values.
 
   Raises:
@@ -129,9 +123,9 @@ def override(config, assignments):
   return config
 
 
-def flatten(config, prefix=''):
+def flatten(config: Config, prefix: str = '') -> dict[str, Any]:
   """Nested config -> {'a.b': value}."""
-  flat = {}
+  flat: dict[str, Any] = {}
   for key in config:
     value = config[key]
     if isinstance(value, ConfigDict | FrozenConfigDict):
@@ -141,7 +135,7 @@ def flatten(config, prefix=''):
   return flat
 
 
-def require(holds, key, value, required):
+def require(holds: Any, key: str, value: Any, required: str) -> None:
   """Raises ValueError, naming the key, unless a value holds what is required."""
   if not holds:
     raise ValueError(
@@ -149,25 +143,39 @@ def require(holds, key, value, required):
     )
 
 
-def require_local(key, value):
+def require_choices(config: Config, choices: Mapping[str, Sequence[str]]) -> None:
+  """Raises ValueError for a key whose value is not among its choices."""
+  flat = flatten(config)
+  for key, names in choices.items():
+    require(flat[key] in names, key, flat[key], f'one of {", ".join(names)}')
+
+
+def require_steps(config: Config, key: str) -> None:
+  """Raises ValueError where a section trains nothing and starts from no weights."""
+  value, init = config[key].steps, config[key].init
+  required = f'above 0, or 0 with --config.{key}.init'
+  require(value > 0 or (value == 0 and init), f'{key}.steps', value, required)
+
+
+def require_local(key: str, value: Any) -> None:
   """Raises ValueError, naming the key, for an address such as gs://bucket/folder.
 
   Opened as a path it would silently become a folder `gs:` here.
   """
   if isinstance(value, str) and ADDRESS.match(value):
     raise ValueError(
-      f'{key} is {value!r}, an address; required is a path of this machine. Mount the '
+      f'{key} is {value!r}, an address; expected a path of this machine. Mount the '
       'bucket or share (gcsfuse, mount-s3, NFS) and give the mounted path, or work on '
       'a local disk and copy before or after.'
     )
 
 
-def to_plain(config):
+def to_plain(config: Config) -> dict[str, Any]:
   """ConfigDict -> JSON-able dict (tuples become lists)."""
   return json.loads(json.dumps(config.to_dict(), default=_plain))
 
 
-def digest(plain):
+def digest(plain: Any) -> str:
   """sha256 of a JSON-able value, the same in every process."""
   return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 

@@ -1,7 +1,11 @@
-"""What configs set alike: phantoms, kernels, what the numbers of patients ask for."""
+"""Settings that configs share: phantoms, kernels, sizes that follow from patients."""
 
 import functools
 import sys
+from collections.abc import Mapping
+from typing import Any
+
+from ldm_jax.types import Config, Shape
 
 # Cohort, the phantom's site, seed: the public one comes from another site.
 PHANTOM_COHORTS = (
@@ -13,7 +17,9 @@ PHANTOM_COHORTS = (
 )
 
 
-def use_phantom(config, layout, num_patients, **options):
+def use_phantom(
+  config: Config, layout: str, num_patients: Mapping[str, int], **options: Any
+) -> None:
   """Sets the cohorts of a phantom; requests come from its documented population.
 
   Args:
@@ -34,7 +40,7 @@ def use_phantom(config, layout, num_patients, **options):
   config.sample.requests = 'population'
 
 
-def use_kernel(config, kernel, stride, channels):
+def use_kernel(config: Config, kernel: Shape, stride: Shape, channels: Shape) -> None:
   """One kernel and stride at all levels of autoencoder and denoiser, no attention.
 
   Args:
@@ -54,11 +60,14 @@ def use_kernel(config, kernel, stride, channels):
 # two cores a step of 32 patients takes seconds; the full presets are for accelerators.
 LARGEST = {'tiny': (32, 100), 'small': (64, 200), 'full': (256, 500)}
 # Below this many private patients: steps at most, learning rate. The noise of a small
-# cohort is strong, and what it moves grows with both; hippocampus.py was tried so.
+# cohort is strong, and what it moves grows with both. By analogy with the rate of
+# configs/hippocampus.py (29 patients); not measured at other sizes.
 SMALL_COHORTS = ((64, 20, 2e-5), (256, 60, 1e-4))
 
 
-def use_numbers(config, preset, num_public, num_private):
+def use_numbers(
+  config: Config, preset: str, num_public: int, num_private: int
+) -> dict[str, Any]:
   """Sets batches, steps, rate and delta by the numbers of patients, which are public.
 
   Batches are powers of two, at least 4, because every device takes a part: where a
@@ -105,7 +114,7 @@ def use_numbers(config, preset, num_public, num_private):
 
 
 @functools.cache
-def say_once(text):
+def say_once(text: str) -> None:
   """Prints a line on the standard error stream, once in this process."""
   print(text, file=sys.stderr)
 

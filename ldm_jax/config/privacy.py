@@ -1,8 +1,10 @@
-"""The section `adapt.privacy`: its default values, and what it must satisfy."""
+"""The sections `adapt.privacy`, `ledger` and `audit`: default values and rules."""
 
 import math
+from typing import Any
 
-from ldm_jax.config.parsing import require as _require
+from ldm_jax.config.parsing import require
+from ldm_jax.types import Config
 
 # Who is drawn and how noise is added in private training: privacy.mechanisms.
 GRADIENTS = ('auto', 'vmap', 'ghost')
@@ -10,7 +12,7 @@ CLIPPING = ('constant', 'normalised', 'per_layer', 'adaptive')
 MECHANISMS = ('poisson', 'truncated_poisson', 'banded', 'full_batch')
 
 
-def section():
+def section() -> dict[str, Any]:
   """The keys of `adapt.privacy`: budget, mechanism, clipping, other releases."""
   return {
     # Of all releases on these patients together, or of this run alone where
@@ -65,29 +67,80 @@ def section():
   }
 
 
-def check(privacy):
+def ledger() -> dict[str, Any]:
+  """The keys of `ledger`: what the private patients have spent."""
+  return {
+    # A file that several work folders share, when they use the same patients; ''
+    # is store/ledger-private.jsonl of the work folder.
+    'path': '',
+    # The most epsilon, at adapt.privacy.delta, of all releases in the ledger; None
+    # makes adapt.privacy.epsilon that total.
+    'total_epsilon': None,
+    # True counts on in a ledger of other patients: needed where two cohorts share
+    # some, and never less than the truth.
+    'any_cohort': False,
+  }
+
+
+def audit() -> dict[str, Any]:
+  """The keys of `audit`: attacks on the private step, tried on public patients."""
+  return {
+    # Half of them take part; each costs a patient's gradient at every second step.
+    'num_canaries': 64,
+    # Steps that draw everybody; there are twice as many in all.
+    'participations': 4,
+    # Chance that all its bounds are true.
+    'confidence': 0.95,
+  }
+
+
+def check(config: Config) -> None:
+  """Raises ValueError for invalid values of `adapt.privacy`, `ledger` and `audit`.
+
+  Without privacy (`adapt.privacy=None`) the rules of that section do not apply.
+  """
+  privacy, total = config.adapt.privacy, config.ledger.total_epsilon
+  holds = total is None or 0 < total < math.inf
+  require(holds, 'ledger.total_epsilon', total, 'a positive number, or None')
+  if privacy is not None:
+    check_training(privacy)
+    check_releases(privacy)
+    check_mechanism(privacy, config.adapt.steps)
+    required = f'at least adapt.privacy.epsilon = {privacy.epsilon}'
+    holds = total is None or privacy.epsilon <= total
+    require(holds, 'ledger.total_epsilon', total, required)
+  check_private_prior(config)
+  value = config.audit.num_canaries
+  require(value >= 8, 'audit.num_canaries', value, 'at least 8')
+  value = config.audit.confidence
+  require(0 < value < 1, 'audit.confidence', value, 'a number between 0 and 1')
+
+
+def check_training(privacy: Config) -> None:
+  """Raises ValueError for an invalid budget, size or rule."""
   prefix = 'adapt.privacy'
   epsilon, delta = privacy.epsilon, privacy.delta
-  _require(
+  require(
     epsilon > 0 and math.isfinite(epsilon),
     f'{prefix}.epsilon',
     epsilon,
     'a positive finite number; for training without privacy set adapt.privacy=None',
   )
-  _require(0 < delta < 1, f'{prefix}.delta', delta, 'a number between 0 and 1')
+  require(0 < delta < 1, f'{prefix}.delta', delta, 'a number between 0 and 1')
   for key in ('clip_norm', 'batch_size', 'noise_multiplicity', 'chunk_size'):
-    _require(privacy[key] > 0, f'{prefix}.{key}', privacy[key], 'a positive number')
+    require(privacy[key] > 0, f'{prefix}.{key}', privacy[key], 'a positive number')
   key, value = 'microbatch', privacy.microbatch
-  _require(value >= 0, f'{prefix}.{key}', value, '0 (all of a chunk) or more')
+  require(value >= 0, f'{prefix}.{key}', value, '0 (all of a chunk) or more')
   key, value = 'clipping', privacy.clipping
-  _require(value in CLIPPING, f'{prefix}.{key}', value, f'one of {CLIPPING}')
+  require(value in CLIPPING, f'{prefix}.{key}', value, f'one of {CLIPPING}')
   key, value = 'quantile', privacy.quantile
-  _require(0 < value < 1, f'{prefix}.{key}', value, 'a share between 0 and 1')
+  require(0 < value < 1, f'{prefix}.{key}', value, 'a share between 0 and 1')
   key, value = 'gradients', privacy.gradients
-  _require(value in GRADIENTS, f'{prefix}.{key}', value, f'one of {GRADIENTS}')
+  require(value in GRADIENTS, f'{prefix}.{key}', value, f'one of {GRADIENTS}')
 
 
-def check_releases(privacy):
+def check_releases(privacy: Config) -> None:
+  """Raises ValueError for invalid releases beside the model."""
   prefix, section = 'adapt.privacy.releases.attributes', privacy.releases.attributes
   value = section.epsilon
   holds = value is None or (
@@ -96,12 +149,13 @@ def check_releases(privacy):
     and 0 < value < privacy.epsilon
   )
   required = f'None, or above 0 and below adapt.privacy.epsilon = {privacy.epsilon:g}'
-  _require(holds, f'{prefix}.epsilon', value, required)
+  require(holds, f'{prefix}.epsilon', value, required)
   value = section.num_bins
-  _require(value > 0, f'{prefix}.num_bins', value, 'a positive whole number')
+  require(value > 0, f'{prefix}.num_bins', value, 'a positive whole number')
 
 
-def check_private_prior(config):
+def check_private_prior(config: Config) -> None:
+  """Raises ValueError for requests from a prior that no run releases."""
   if config.sample.requests != 'private_prior':
     return
   privacy = config.adapt.privacy
@@ -111,26 +165,27 @@ def check_private_prior(config):
     'another source where no prior is released (adapt.privacy.releases.attributes.'
     'epsilon is None, or there is no private cohort or no privacy)'
   )
-  _require(holds, 'sample.requests', 'private_prior', required)
+  require(holds, 'sample.requests', 'private_prior', required)
 
 
-def check_mechanism(privacy, steps):
+def check_mechanism(privacy: Config, steps: int) -> None:
+  """Raises ValueError where the mechanism lacks its options or has another's."""
   name, limit, bands = privacy.mechanism, privacy.max_batch_size, privacy.num_bands
   key = 'adapt.privacy.mechanism'
-  _require(name in MECHANISMS, key, name, f'one of {", ".join(MECHANISMS)}')
+  require(name in MECHANISMS, key, name, f'one of {", ".join(MECHANISMS)}')
   key = 'adapt.privacy.max_batch_size'
   if name == 'truncated_poisson':
     holds = _is_whole(limit) and limit >= privacy.batch_size
     required = f'a whole number from batch_size = {privacy.batch_size} up'
-    _require(holds, key, limit, required)
+    require(holds, key, limit, required)
   else:
-    _require(limit is None, key, limit, 'None, unless mechanism=truncated_poisson')
+    require(limit is None, key, limit, 'None, unless mechanism=truncated_poisson')
   key = 'adapt.privacy.num_bands'
   if name == 'banded':
     holds = _is_whole(bands) and 1 <= bands <= steps
-    _require(holds, key, bands, f'a whole number from 1 to adapt.steps = {steps}')
+    require(holds, key, bands, f'a whole number from 1 to adapt.steps = {steps}')
   else:
-    _require(bands == 1, key, bands, '1, unless mechanism=banded')
+    require(bands == 1, key, bands, '1, unless mechanism=banded')
 
 
 def _is_whole(value):

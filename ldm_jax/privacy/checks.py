@@ -6,6 +6,7 @@ anything else is imported.
 
 import math
 import numbers
+from typing import Any
 
 LARGEST_EPSILON = 500.0  # no protection any more; larger figures have no meaning
 CLIPPING = ('constant', 'normalised', 'per_layer', 'adaptive')  # see `clipping`
@@ -105,7 +106,7 @@ def check_clipping(rule: str) -> None:
     )
 
 
-def check_clip_norm(clip_norm: float) -> None:
+def check_clip_norm(clip_norm: Any) -> None:
   """Raises ValueError unless the clip norm is finite and at least 1e-12."""
   if not _is_number(clip_norm) or not 1e-12 <= clip_norm < math.inf:
     raise ValueError(

@@ -21,7 +21,7 @@ This module knows no network. A linear layer is any Flax module whose own class 
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import flax.linen as nn
 import jax
@@ -193,7 +193,7 @@ def weighted_sum(
     a = jnp.where(broad(keep), a, 0.0)
     return a.reshape(-1, *a.shape[2:])
 
-  total = 0.0
+  total: Any = 0.0
   with jax.default_matmul_precision('highest'):
     for x, g in factors:
       total += layer.map.weight_gradient(rows(x), rows(g, scale))

@@ -100,7 +100,8 @@ def build(
     }
     for release, event in zip(releases, events, strict=True)
   ]
-  lot, split = (), None
+  lot: tuple[str, ...] = ()
+  split: dict[str, float] | None = None
   if unprotected_share is not None:
     lot = (demonstration_split.sentence(unprotected_share),)
     split = {'share_unprotected': float(unprotected_share)}

@@ -218,7 +218,7 @@ def _writing(path, tree=()):
     logger.setLevel(level)
 
 
-def file_hash(path):
+def file_hash(path: str | os.PathLike) -> str:
   """sha256 of a file."""
   with open(path, 'rb') as file:
     return hashlib.file_digest(file, 'sha256').hexdigest()

@@ -6,10 +6,15 @@ stage that trains leaves them in checkpoints/<stage>/model.json; `check` compare
 """
 
 import json
+from collections.abc import Collection
+from typing import Any
 
 from ldm_jax.config import parsing
+from ldm_jax.data.cohorts.attributes import Schema
 from ldm_jax.diffusion import drift
 from ldm_jax.training import checkpoint
+from ldm_jax.types import Config
+from ldm_jax.workfolder import WorkFolder
 
 FILE = 'model.json'
 NETWORK = (
@@ -31,7 +36,9 @@ FREE = ('diffusion.model.remat',)
 NUM_LISTED = 4
 
 
-def write(config, work, stage, schema=None):
+def write(
+  config: Config, work: WorkFolder, stage: str, schema: Schema | None = None
+) -> None:
   """Keeps the settings of a model that the running stage has trained.
 
   Args:
@@ -45,12 +52,12 @@ def write(config, work, stage, schema=None):
   work.write_json(record, 'checkpoints', stage, FILE)
 
 
-def read(work, stage):
+def read(work: WorkFolder, stage: str) -> Any:
   """What `write` kept of the finished model, or None of one from an older version."""
   return work.read_json('checkpoints', stage, FILE)
 
 
-def name(config, stage):
+def name(config: Config, stage: str) -> str:
   """How tables, the log and the report call the model of a stage."""
   if stage != 'adapt':
     return {'diffusion': 'diffusion (public pre-training)'}.get(stage, stage)
@@ -59,7 +66,7 @@ def name(config, stage):
   return f'adapt ({config.adapt.method}, {spent})'
 
 
-def settings(config, stage):
+def settings(config: Config, stage: str) -> dict[str, Any]:
   """{key of the config: JSON-able value} that a model of this stage depends on."""
   sections = SECTIONS[stage]
   found = {
@@ -78,7 +85,7 @@ def settings(config, stage):
   return found
 
 
-def check(config, work, stage):
+def check(config: Config, work: WorkFolder, stage: str) -> None:
   """Refuses a config that does not agree with the model of a finished stage.
 
   Keys that one of the two does not know, of another version, are not compared.
@@ -103,7 +110,7 @@ def check(config, work, stage):
   )
 
 
-def check_schema(work, stage, schema):
+def check_schema(work: WorkFolder, stage: str, schema: Schema) -> None:
   """Refuses prepared data whose attributes mean something else to the model.
 
   Raises:
@@ -118,7 +125,7 @@ def check_schema(work, stage, schema):
     )
 
 
-def again(stage, keys):
+def again(stage: str, keys: Collection[str]) -> str:
   """': --stages=...' that train the model again, and what this costs."""
   stages = {'autoencoder': 'autoencoder,encode,diffusion,adapt'}.get(stage)
   if stages is None:

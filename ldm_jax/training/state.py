@@ -163,7 +163,7 @@ def partition(
   return trained, frozen
 
 
-def parameter_hash(params):
+def parameter_hash(params: PyTree) -> str:
   """sha256 over the paths and values of nested parameters."""
   digest = hashlib.sha256()
   for path, leaf in sorted(flatten(params).items()):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ldm_jax.config import checks
+from ldm_jax.config import adapt as config_adapt
 from ldm_jax.config import privacy as config_privacy
 from ldm_jax.config.defaults import defaults
 from ldm_jax.config.parsing import override
@@ -69,7 +69,7 @@ def parts(method, params, **more):
 
 
 def test_the_choices_of_a_config_are_those_that_the_code_has():
-  assert set(checks.METHODS) == set(methods.METHODS)
+  assert set(config_adapt.METHODS) == set(methods.METHODS)
   assert set(config_privacy.CLIPPING) == set(clipping.RULES)
   assert set(config_privacy.GRADIENTS) == set(gradients.METHODS)
 

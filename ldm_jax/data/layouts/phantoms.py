@@ -1,4 +1,9 @@
-"""The phantoms as layouts: they need no files, their parameters are the options."""
+"""The phantoms as layouts: they need no files, their parameters are the options.
+
+Each also takes `unknown`: 'error', or 'missing' for a phantom that stands in for public
+patients of another schema. Then an attribute of the schema that the phantom does not
+have by name, in whatever case, or whose value the schema cannot hold, is missing.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +20,8 @@ from ldm_jax.data.phantom.brain import cohort as brain
 from ldm_jax.data.phantom.brain.population import EFFECTS
 from ldm_jax.data.phantom.cardiac import cohort as cardiac
 from ldm_jax.data.phantom.chest import cohort as chest
+
+UNKNOWN = ('error', 'missing')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,9 +56,22 @@ class Phantom:
       ValueError: an unknown option, or an attribute the phantom does not have.
     """
     del root
-    cohort = self._call(self.draw, {'name': 'phantom', **options})
+    options = {'name': 'phantom', **options}
+    unknown = options.pop('unknown', UNKNOWN[0])
+    if unknown not in UNKNOWN:
+      raise ValueError(
+        f'The {self.layout} layout got unknown={unknown!r}, expected one of '
+        f'{", ".join(UNKNOWN)}; change the options of the data section.'
+      )
+    cohort = self._call(self.draw, options)
     if schema is None:
       return cohort
+    if unknown == 'missing':
+      records = [
+        dataclasses.replace(record, attributes=_expressed(record.attributes, schema))
+        for record in cohort.records
+      ]
+      return Cohort(cohort.name, schema, tuple(records), cohort.notes)
     known = (*cohort.schema, *(self.effects or ()))
     for attribute in schema:
       _ = Schema(known)[attribute.name]
@@ -79,6 +99,20 @@ class Phantom:
         'data section.'
       ) from error
     return function(**options)
+
+
+def _expressed(values: Mapping[str, Any], schema: Schema) -> dict[str, Any]:
+  """The values that a schema of another data set can hold, by its names."""
+  known = {name.lower(): value for name, value in values.items()}
+  found = {}
+  for attribute in schema:
+    value = known.get((attribute.column or attribute.name).lower())
+    try:
+      attribute.encode(value)
+    except ValueError:
+      value = None
+    found[attribute.name] = value
+  return found
 
 
 def _made_here(title: str) -> About:

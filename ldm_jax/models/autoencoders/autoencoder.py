@@ -108,7 +108,7 @@ class Autoencoder(Network):
   num_codes: int = 0
   dtype: jnp.dtype | None = None
 
-  def setup(self):
+  def setup(self) -> None:
     if self.out_activation not in ACTIVATIONS:
       raise ValueError(
         f'out_activation is {self.out_activation!r}, expected one of '

@@ -26,7 +26,7 @@ class Quantizer(nn.Module):
   num_codes: int
   features: int
 
-  def setup(self):
+  def setup(self) -> None:
     shape = (self.num_codes, self.features)
     self.codebook = self.param('codebook', nn.initializers.normal(1.0), shape)
     # No code is in use yet: the first step replaces all by encoder outputs.

@@ -33,7 +33,7 @@ class Wavelet(nn.Module):
   num_codes = 0
   is_gaussian = False
 
-  def setup(self):
+  def setup(self) -> None:
     bands = haar_bands(self._block())
     if not 0 < self.latent_channels <= len(bands):
       raise ValueError(

@@ -12,6 +12,7 @@ It is private. Where it is another than known, nothing is wrapped and oneDNN not
 
 import functools
 import inspect
+from typing import Any
 
 # What starts the name of each of oneDNN's custom calls.
 PREFIX = '__onednn$'
@@ -19,7 +20,7 @@ PARAMETERS = ('cache_key', 'module_name', 'executable', 'backend', 'compile_time
 
 
 @functools.cache
-def install():
+def install() -> bool:
   """Excepts programs with the call from the cache of this process, once and for all.
 
   Returns:
@@ -48,7 +49,7 @@ def install():
   return True
 
 
-def holds_call(executable):
+def holds_call(executable: Any) -> bool:
   """Whether a compiled program calls oneDNN; yes, too, where that cannot be told."""
   try:
     texts = [module.to_string() for module in executable.hlo_modules()]

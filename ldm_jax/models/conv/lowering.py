@@ -7,22 +7,29 @@ spatial axis; inputs called padded carry their border already.
 
 import itertools
 import math
+from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
 from ldm_jax.models.conv import onednn
+from ldm_jax.types import Shape
+
+# Zeros before and behind each spatial axis.
+Pairs = Sequence[tuple[int, int]]
 
 # Taps are folded into the contraction while it stays this narrow: products of fewer
 # columns leave the CPU's matrix units idle, wider ones only add copies.
 FOLDED_WIDTH = 96
 
 
-def subsample(x, strides):
+def subsample(x: jax.Array, strides: Shape) -> jax.Array:
+  """Every stride-th position of x (b,*space,c) along each spatial axis."""
   return x[(slice(None), *(slice(None, None, s) for s in strides))]
 
 
-def pad(x, pairs):
+def pad(x: jax.Array, pairs: Pairs) -> jax.Array:
   """Zeros around the spatial axes; negative numbers crop."""
   config = [(0, 0, 0), *((low, high, 0) for low, high in pairs), (0, 0, 0)]
   return lax.pad(x, jnp.zeros((), x.dtype), config)
@@ -32,7 +39,13 @@ def _output_size(space, size, strides):
   return tuple((n - k) // s + 1 for n, k, s in zip(space, size, strides, strict=True))
 
 
-def correlate(x, kernel, strides, lowering, pairs=None):
+def correlate(
+  x: jax.Array,
+  kernel: jax.Array,
+  strides: Shape,
+  lowering: str,
+  pairs: Pairs | None = None,
+) -> jax.Array:
   """Convolution of x with pairs of zeros around it; None: x is padded already."""
   size, dims = kernel.shape[:-2], kernel.ndim - 2
   pairs = ((0, 0),) * dims if pairs is None else pairs
@@ -102,7 +115,9 @@ def _correlate_planes(x, kernel, strides, pairs):
   return total.reshape(x.shape[0], depth, *total.shape[1:]).astype(x.dtype)
 
 
-def fold(x, kernel, out, strides, width):
+def fold(
+  x: jax.Array, kernel: jax.Array, out: Shape, strides: Shape, width: float
+) -> tuple[jax.Array, jax.Array, Shape]:
   """Moves trailing kernel axes into the channels while these stay within width."""
   for axis in reversed(range(kernel.ndim - 2)):
     k, s = kernel.shape[axis], strides[axis]
@@ -118,14 +133,16 @@ def fold(x, kernel, out, strides, width):
   return x, kernel, strides
 
 
-def unfold(x, size, strides):
+def unfold(x: jax.Array, size: Shape, strides: Shape) -> jax.Array:
   """Windows (b,*out,k_1 ... k_n c) of the padded input, the taps in row-major order."""
   out = _output_size(x.shape[1:-1], size, strides)
   kernel = jnp.zeros((*size, x.shape[-1], 1), x.dtype)
   return fold(x, kernel, out, strides, math.inf)[0]
 
 
-def shifted(x, tap, size, out, strides):
+def shifted(
+  x: jax.Array, tap: jax.Array, size: Shape, out: Shape, strides: Shape
+) -> jax.Array:
   """The inputs (b, *out, c) that one tap, counted in row-major order, meets."""
   start = [jnp.zeros((), tap.dtype)]
   for k in reversed(size):
@@ -137,7 +154,14 @@ def shifted(x, tap, size, out, strides):
   return subsample(window, strides)
 
 
-def input_gradient(g, kernel, strides, pairs, shape, lowering):
+def input_gradient(
+  g: jax.Array,
+  kernel: jax.Array,
+  strides: Shape,
+  pairs: Pairs,
+  shape: Shape,
+  lowering: str,
+) -> jax.Array:
   """Transposed convolution as one ordinary convolution per phase of the stride.
 
   The padded input's position u = s q + p meets only the taps p, p + s, ...: no zeros

@@ -13,6 +13,7 @@ import math
 import os
 import platform
 import sys
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,7 @@ from jax import lax
 from jax.custom_batching import custom_vmap
 
 from ldm_jax.models.conv import cache_guard
+from ldm_jax.types import Shape
 
 TARGET = '__onednn$convolution'
 # Versions whose call was compared with XLA's convolution. A call that is not understood
@@ -34,7 +36,7 @@ CACHED = 2**18
 
 
 @functools.cache
-def is_available():
+def is_available() -> bool:
   """Whether this jaxlib executes the call and this jax keeps it out of its cache.
 
   From then on the cache stores no program with the call, whoever compiles it.
@@ -44,7 +46,7 @@ def is_available():
   return known and cache_guard.install()
 
 
-def is_preferred():
+def is_preferred() -> bool:
   """Whether it is available and the environment does not say LDM_JAX_ONEDNN=0.
 
   A program with this call is never stored (`cache_guard`), so every process compiles
@@ -53,7 +55,9 @@ def is_preferred():
   return is_available() and os.environ.get('LDM_JAX_ONEDNN', '1') != '0'
 
 
-def correlate(x, kernel, strides, pairs):
+def correlate(
+  x: jax.Array, kernel: jax.Array, strides: Shape, pairs: Sequence[tuple[int, int]]
+) -> jax.Array:
   """Cross-correlation with pairs of zeros, none negative, around the spatial axes.
 
   `vmap` over examples joins them to the batch; over kernels it is a loop.
@@ -77,7 +81,9 @@ def correlate(x, kernel, strides, pairs):
   return call(x, kernel)
 
 
-def suits_weight_gradient(num_inputs, shape, size, strides):
+def suits_weight_gradient(
+  num_inputs: int, shape: Shape, size: Shape, strides: Shape
+) -> bool:
   """Whether `weight_gradient` is the fastest way for g of this shape, measured."""
   if len(size) < 2 or set(strides) != {1} or min(num_inputs, shape[-1]) < CHANNELS:
     return False
@@ -85,7 +91,9 @@ def suits_weight_gradient(num_inputs, shape, size, strides):
   return num * (shape[1] if len(size) == 3 else 1) >= PLANES
 
 
-def weight_gradient(x, g, size, pairs):
+def weight_gradient(
+  x: jax.Array, g: jax.Array, size: Shape, pairs: Sequence[tuple[int, int]]
+) -> jax.Array:
   """Gradient (*size, c_in, c_out) of a convolution of stride 1.
 
   It is a convolution itself: of x, its input channels for a batch, with g for a kernel.

@@ -33,7 +33,7 @@ class PatchDiscriminator(Network):
   planes: tuple = ()
   num_scales: int = 1
 
-  def setup(self):
+  def setup(self) -> None:
     self.scales = [
       _Scale(self.channels, self.kernels, self.strides) for _ in range(self.num_scales)
     ]

@@ -5,14 +5,16 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from ldm_jax.types import Array
 
-def slices(x: jax.Array, axis: int) -> jax.Array:
+
+def slices(x: Array, axis: int) -> Array:
   """(b,d,h,w,c) -> (b * n,*two other axes,c), the n slices along an axis 0, 1 or 2."""
   x = jnp.moveaxis(x, axis + 1, 1)
   return x.reshape(-1, *x.shape[2:])
 
 
-def views(x: jax.Array, planes: Sequence[int]) -> list[jax.Array]:
+def views(x: Array, planes: Sequence[int]) -> list[Array]:
   """Inputs of a network: [x], or for a 2D network the slices along each of the planes.
 
   Raises:

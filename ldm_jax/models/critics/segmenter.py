@@ -42,7 +42,7 @@ class Segmenter(Network):
   norm_groups: int = 4
   dtype: jnp.dtype | None = None
 
-  def setup(self):
+  def setup(self) -> None:
     kernels, strides = kernels_and_strides(
       self.kernels, self.strides, len(self.channels)
     )

@@ -9,6 +9,7 @@ beside z_t [Pinaya22, arXiv 2209.07162].
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -56,7 +57,7 @@ class ConditionalDenoiser(Network):
   gap: str | None = None
   of_changes: bool = False
 
-  def setup(self):
+  def setup(self) -> None:
     self._check()
     width = self.conditioner_kwargs.get('width', AttributeEncoder.width)
     extra = 2 * len(self.num_categories) if 'channels' in self.by else 0
@@ -79,8 +80,9 @@ class ConditionalDenoiser(Network):
     if self.text_shape:
       self.text_conditioner = TextEncoder(width, embedding_dim, dtype)
     if self.gap in earlier_visit.GAPS[1:]:
-      options = {'use_bias': False, 'kernel_init': ZEROS, 'dtype': dtype}
-      self.source_gap = Dense(network.embedding_dim, **options)
+      self.source_gap = Dense(
+        network.embedding_dim, use_bias=False, kernel_init=ZEROS, dtype=dtype
+      )
     self.concept = Concept()
 
   def __call__(
@@ -128,7 +130,8 @@ class ConditionalDenoiser(Network):
     token is not included.
     """
     attributes, text, mask = self._split(attributes)
-    context = embedding = None
+    context: Any = None
+    embedding: Any = None
     if self._has_tokens:
       context, embedding = self.conditioner(attributes, drop)
     if text is not None and context is not None:

@@ -5,13 +5,13 @@
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ldm_jax.types import Array
+from ldm_jax.types import Array, Shape
 
 
 def timestep_embedding(t: Array, dim: int, max_period: float = 10000.0) -> jax.Array:
@@ -52,7 +52,14 @@ class Level(nn.Module):
   remat: bool = False
 
   @nn.compact
-  def __call__(self, x, embedding, context, skips=(), size=None):
+  def __call__(
+    self,
+    x: Array,
+    embedding: Array,
+    context: Array | None,
+    skips: Sequence[Array] = (),
+    size: Shape | None = None,
+  ) -> tuple[Array, list[Array]]:
     """Returns x and the output of every block and of the resampler.
 
     Args:

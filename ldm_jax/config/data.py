@@ -1,0 +1,86 @@
+"""The sections `data` and `augment`: default values and rules."""
+
+from typing import Any
+
+from ldm_jax.config.parsing import require
+from ldm_jax.types import Config
+
+
+def section() -> dict[str, Any]:
+  """The keys of `data`: the cohorts, their split, preprocessing."""
+  return {
+    # Patients whose scans may be used freely; trains the autoencoder, the
+    # latent statistics, the pre-trained denoiser and the measuring network.
+    'public': _cohort('public'),
+    # Patients whom the privacy statement protects.
+    'private': _cohort('private'),
+    # Held-out patients for internal evaluation; train nothing.
+    'test': _cohort('test'),
+    # Public, labelled: the measuring network learns from these instead, where the
+    # public scans have no labels or show other people than the private ones.
+    'measuring': _cohort('measuring'),
+    # Patient-wise shares, used by sections that name a `part` of one root.
+    'split': {'public': 0.4, 'private': 0.4, 'test': 0.2},
+    'split_seed': 0,
+    # Attributes: () means the layout's own schema.
+    'schema': (),
+    'preprocess': {
+      'shape': (12, 48, 48),
+      # mm per axis (slices, rows, columns); None keeps the file's own spacing.
+      'spacing_mm': (None, None, None),
+      'percentiles': (0.5, 99.5),
+      'foreground': True,
+      'centre': 'grid',
+      # The heuristic (data/preprocessing/centring.py) of scans without labels under
+      # 'label'.
+      'centre_without_label': 'mass',
+      # One gain a slice evens out exports whose slices were scaled one by one. Off:
+      # it also takes true differences between slices.
+      'harmonise_slices': False,
+    },
+    # prepare fails when more than this share of the files cannot be read.
+    'max_bad_fraction': 0.001,
+  }
+
+
+def augmentation() -> dict[str, Any]:
+  """The keys of `augment`: random changes of public volumes, for small cohorts."""
+  return {
+    # Transformed copies of each volume for pre-training; the autoencoder draws anew
+    # at every step.
+    'copies': 0,
+    # Largest translation in voxels, and rotation about each axis (d, h, w).
+    'shift': (0, 0, 0),
+    'rotation_deg': (0, 0, 0),
+    # Intensities become x**exp(u), u uniform up to this.
+    'gamma': 0.0,
+  }
+
+
+def check(config: Config) -> None:
+  """Raises ValueError for invalid values of `config.augment`."""
+  check_transformations(config.augment, 'augment')
+  value = config.augment.copies
+  require(value >= 0, 'augment.copies', value, 'a number from 0 up')
+
+
+def check_transformations(section: Config, prefix: str) -> None:
+  """Raises ValueError unless shifts, angles and contrast can be drawn."""
+  for key in ('shift', 'rotation_deg'):
+    value = section[key]
+    holds = len(value) == 3 and min(value) >= 0
+    require(holds, f'{prefix}.{key}', value, 'three numbers from 0 up: axes d, h and w')
+  value = section.gamma
+  require(value >= 0, f'{prefix}.gamma', value, 'a number from 0 up')
+
+
+def _cohort(part):
+  return {
+    # '' leaves the cohort empty.
+    'layout': '',
+    'root': '',
+    # The share of data.split to take; '' takes every patient.
+    'part': part,
+    # Keyword arguments of the layout: table, columns, phantom size and site.
+    'options': {},
+  }

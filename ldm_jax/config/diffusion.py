@@ -1,0 +1,142 @@
+"""The section `diffusion`: default values and rules."""
+
+from typing import Any
+
+from ldm_jax.config.parsing import require, require_choices, require_steps
+from ldm_jax.types import Config
+
+# How attributes reach the denoiser, any of them together.
+WAYS = ('attention', 'embedding', 'channels')
+CHOICES = {
+  'diffusion.schedule.name': ('linear', 'scaled_linear', 'sigmoid', 'cosine', 'flow'),
+  'diffusion.prediction': ('epsilon', 'v', 'sample', 'flow'),
+  'diffusion.model.kind': ('unet', 'dit', 'daum24'),
+  'diffusion.model.attention': ('volume', 'depth'),
+  'diffusion.model.dtype': ('float32', 'bfloat16'),
+}
+
+
+def section() -> dict[str, Any]:
+  """The keys of `diffusion`: process, network, conditions, pre-training."""
+  return {
+    'schedule': {
+      'name': 'linear',
+      'num_timesteps': 150,
+      'beta_start': 1e-4,
+      'beta_end': 7e-2,
+      # True lets training see the pure noise that sampling starts from (Lin 2024);
+      # needs a prediction other than epsilon.
+      'zero_terminal_snr': False,
+      # Of 'flow': above 1 spends more times near the noise (Esser 2024).
+      'shift': 1.0,
+    },
+    # 'flow' goes with the schedule 'flow', 'v' with all others.
+    'prediction': 'v',
+    # Weight min(snr, gamma) of the clean latent's error (Hang 2023, gamma 5). None
+    # leaves every time's error of the prediction alone.
+    'min_snr_gamma': None,
+    'times': times('uniform'),
+    'model': {
+      # 'unet'; 'dit', a transformer over patches with the options of `dit`; or
+      # 'daum24', the UNet of the paper.
+      'kind': 'unet',
+      # Few channels where there are many voxels: on a CPU the finest level costs
+      # as much as the others together.
+      'channels': (16, 32, 48),
+      'num_res_blocks': 1,
+      # The coarsest level is cheap enough to make neighbouring slices agree.
+      'kernels': ((1, 3, 3), (1, 3, 3), (3, 3, 3)),
+      'strides': ((1, 2, 2), (1, 2, 2)),
+      # 'volume': all voxels at once; 'depth': within slices, then along depth, for
+      # grids too large for the first or slices too thick.
+      'attention': 'volume',
+      # The middle block attends in any case.
+      'attention_levels': (False, False, False),
+      'num_head_channels': 16,
+      # None: as many heads as fill the channels.
+      'num_heads': None,
+      'norm_groups': 8,
+      # Resample inside residual blocks instead of by convolutions.
+      'resblock_updown': False,
+      'dit': {
+        # Voxels of a token; a patch of one slice leaves thick slices apart.
+        'patch': (1, 2, 2),
+        'width': 128,
+        'num_blocks': 4,
+        'num_head_channels': 32,
+        'mlp_factor': 4,
+      },
+      # True computes each block again backwards: a third more work, less memory on
+      # GPU and TPU (none is saved on CPU).
+      'remat': False,
+      # Of products; 'bfloat16' pays on accelerators. Parameters, norms and softmax
+      # stay float32.
+      'dtype': 'float32',
+    },
+    'conditioner': {
+      'width': 16,
+      'num_heads': 4,
+      # None: width / num_heads.
+      'head_dim': None,
+      # Sines and cosines of each value beside the value: 0 is the paper's.
+      'num_frequencies': 3,
+      # True: one learned token for whatever is missing, one for what is dropped.
+      'shared_absent': False,
+      # Tokens for attention, an embedding beside that of the time, and 'channels'
+      # beside the latent (Pinaya 2022); any of them together.
+      'by': ('attention', 'embedding'),
+    },
+    'text': {
+      # Token embeddings of any text encoder: 'text/{patient}.npy' or '{id}.npz',
+      # see data/store/text_embeddings.py. '' for no text.
+      'files': '',
+      # Room for tokens and their width: CLIP's, as in Stable Diffusion 1.
+      'num_tokens': 77,
+      'width': 768,
+      # Share of examples trained with attributes only, so that requests without
+      # text are understood.
+      'missing_probability': 0.1,
+    },
+    # Share of examples trained without condition, for classifier-free guidance.
+    'drop_probability': 0.1,
+    'steps': 1000,
+    'batch_size': 16,
+    'learning_rate': 1e-3,
+    'ema_decay': 0.99,
+    # Folder of a UNet by `ldm-jax-convert`: its options replace `model`, its
+    # weights are where training starts. '' for random ones.
+    'init': '',
+  }
+
+
+def times(density: str) -> dict[str, Any]:
+  """The keys of `diffusion.times` and `adapt.times`."""
+  return {
+    # How often a training step draws each time: 'uniform', 'logit_normal' (Esser
+    # 2024), 'beta' (with b = 1 a power), 'piecewise', or 'private', the pieces of
+    # Ghalebikesabi 2023 for private training. x = 0 is clean, x = 1 noise.
+    'density': density,
+    'logit_mean': 0.0,
+    'logit_std': 1.0,
+    'beta': (1.0, 1.0),
+    # (from, to, share) in x; ((0.0, 0.03, 0.05), (0.03, 0.8, 0.9), (0.8, 1.0, 0.05)).
+    'pieces': (),
+    # True divides each loss by its time's probability: the objective stays uniform,
+    # only its variance changes. False lets the density weigh the times.
+    'importance': False,
+  }
+
+
+def check(config: Config) -> None:
+  """Raises ValueError for invalid values of `config.diffusion`."""
+  require_choices(config, CHOICES)
+  require_steps(config, 'diffusion')
+  value = config.diffusion.conditioner.by
+  holds = len(value) and set(value) <= set(WAYS)
+  require(holds, 'diffusion.conditioner.by', value, f'some of {WAYS}')
+  text = config.diffusion.text
+  for key in ('num_tokens', 'width'):
+    value = text[key]
+    require(value > 0, f'diffusion.text.{key}', value, 'a positive whole number')
+  key, value = 'diffusion.text.missing_probability', text.missing_probability
+  require(0 <= value <= 1, key, value, 'a number from 0 to 1')

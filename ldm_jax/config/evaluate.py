@@ -1,0 +1,40 @@
+"""The section `evaluate`: default values and rules."""
+
+from typing import Any
+
+from ldm_jax.config.parsing import require
+from ldm_jax.types import Config
+
+FIGURES = (
+  *('distances', 'ms_ssim', 'reconstruction', 'memorisation', 'control', 'causal'),
+)
+
+
+def section() -> dict[str, Any]:
+  """The keys of `evaluate`: the measuring network, and which figures."""
+  return {
+    'segmenter': {
+      'channels': (8, 16, 32),
+      'kernels': ((1, 3, 3), (1, 3, 3), (1, 3, 3)),
+      'strides': ((1, 2, 2), (1, 2, 2)),
+      'norm_groups': 8,
+      'steps': 300,
+      'batch_size': 8,
+      'learning_rate': 3e-3,
+    },
+    # Label values of the data set, in the order of the segmenter's classes.
+    'labels': (0, 1),
+    # What is measured on a volume and which requested attribute it answers.
+    'measures': (),
+    # Figures to compute: some of 'distances' (always there), 'ms_ssim',
+    # 'reconstruction', 'memorisation', 'control', 'causal'; () for all. The arms
+    # of a sweep need few.
+    'only': (),
+    'num_bootstrap': 200,
+  }
+
+
+def check(config: Config) -> None:
+  """Raises ValueError for figures that there are not."""
+  value = config.evaluate.only
+  require(set(value) <= set(FIGURES), 'evaluate.only', value, f'some of {FIGURES}')

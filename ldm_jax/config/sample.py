@@ -1,0 +1,54 @@
+"""The section `sample`: default values and rules."""
+
+from typing import Any
+
+from ldm_jax.config.parsing import require, require_choices
+from ldm_jax.types import Config
+
+CHOICES = {
+  'sample.solver': ('ddim', 'ddpm', 'euler', 'heun', 'dpmpp_2m', 'unipc'),
+  'sample.spacing': ('linspace', 'leading', 'trailing', 'monai'),
+  'sample.model': ('adapt', 'diffusion'),
+}
+
+
+def section() -> dict[str, Any]:
+  """The keys of `sample`: how many, by which solver, under which requests."""
+  return {
+    'num': 32,
+    # Another number draws other samples of the same model.
+    'seed': 0,
+    # One of adapt.ema_decay; None for the first of them.
+    'ema_decay': None,
+    'steps': 50,
+    'solver': 'ddim',
+    'eta': 0.0,
+    # 'trailing' divides the time evenly, as a flow or a zero terminal SNR wants.
+    'spacing': 'linspace',
+    'guidance': 1.0,
+    'batch_size': 16,
+    # Latent voxels per axis decoded at once, where a whole volume does not fit the
+    # device; () decodes whole. Tiles overlap and are blended.
+    'decode_tile': (),
+    'decode_overlap': 4,
+    # 'uniform': within the schema's ranges, people who do not exist; 'population':
+    # the layout's documented population; 'private_prior': drawn from
+    # adapt.privacy.releases.attributes, which is best where a budget allows it;
+    # 'public': rows of real public patients, which samples.csv then shows; or a
+    # table with one column per attribute.
+    'requests': 'uniform',
+    # 'adapt', or 'diffusion' to look at the public model.
+    'model': 'adapt',
+    # File of token embeddings that all samples are given; '' for none.
+    'text': '',
+    # Attributes that the report varies one at a time.
+    'sweep': (),
+  }
+
+
+def check(config: Config) -> None:
+  """Raises ValueError for invalid values of `config.sample`."""
+  require_choices(config, CHOICES)
+  value = config.sample.text
+  holds = config.diffusion.text.files or not value
+  require(holds, 'sample.text', value, "'' where diffusion.text.files is ''")
