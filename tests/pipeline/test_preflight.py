@@ -54,7 +54,7 @@ def test_an_adapted_model_is_not_replaced_by_nothing(tmp_path):
   [
     ('diffusion.prediction', 'noise', 'prediction'),
     ('diffusion.schedule.name', 'square', 'schedule'),
-    ('sample.solver', 'euler', 'solver'),
+    ('sample.solver', 'midpoint', 'solver'),
     ('sample.steps', 21, 'steps'),
   ],
 )

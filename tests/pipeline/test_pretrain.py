@@ -46,7 +46,7 @@ def test_without_copies_it_draws_from_the_latents_as_they_are(opened):
 
 
 def test_copies_follow_the_volumes_and_have_their_conditions(opened):
-  run = opened(**{'augment.copies': 2})
+  run = opened(**{'augment.copies': 2, 'augment.gamma': 0.3})
   latents, conditions = pretrain.examples(run, Split())
   assert latents.shape == (15, *VOLUMES.shape[1:])
   np.testing.assert_array_equal(latents[:5], VOLUMES)

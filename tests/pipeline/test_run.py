@@ -78,7 +78,10 @@ def test_latents_are_in_units_of_the_public_statistics(tmp_path):
 def test_copies_of_public_volumes_are_drawn_by_name_and_seed(tmp_path):
   volumes = np.random.default_rng(0).random((2, 4, 8, 8, 1)).astype(np.float32)
   split = cohort(volumes=lambda indices: volumes[indices])
-  plain, moved = opened(tmp_path), opened(tmp_path, **{'augment.copies': 1})
+  plain, moved = (
+    opened(tmp_path),
+    opened(tmp_path, **{'augment.copies': 1, 'augment.gamma': 0.3}),
+  )
   indices = np.arange(2)
   assert np.array_equal(plain.public_volumes(split, indices, 'step', 0), volumes)
   once = moved.public_volumes(split, indices, 'step', 0)
