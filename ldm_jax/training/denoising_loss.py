@@ -56,7 +56,7 @@ def denoising_losses(
     min_snr_gamma: gamma of [Hang23] (5 there); None gives all times equal weight.
     hide_from, hide_probability: conditions from this column on (those of a text) are
       missing in this share of examples; None for never.
-    pair_drops: pair_examples.Drops, replaces `drop_probability` where examples are pairs.
+    pair_drops: of pairs of visits; replaces `drop_probability` for them.
 
   Raises:
     ValueError: a prediction that the schedule does not define, or importance with a
