@@ -15,7 +15,7 @@ import numpy as np
 from ldm_jax.data.phantom import fields
 from ldm_jax.data.phantom.draws import Values, generator
 from ldm_jax.data.phantom.fields import ellipsoid, smooth_union, tube
-from ldm_jax.data.readers.grid import centred_affine
+from ldm_jax.data.phantom.grids import VolumeGrid
 
 FINE_MM = 3.4  # coarser voxels are divided
 MIDDLE = (0.0, -17.0, 8.0)  # of the template head, comes to the middle of the grid
@@ -24,12 +24,8 @@ SMALLEST_MM = (135.0, 165.0, 135.0)  # field of view (d, h, w) that holds a head
 
 
 @dataclasses.dataclass(frozen=True)
-class View:
+class View(VolumeGrid):
   """Grid of a head scan: slices to superior, rows to anterior, columns to the right.
-
-  Attributes:
-    shape: (d, h, w) voxels.
-    spacing_mm: their pitch.
 
   Raises:
     ValueError: a field of view that would cut the brain.
@@ -39,15 +35,12 @@ class View:
   spacing_mm: tuple[float, ...] = (2.5, 2.5, 2.5)
 
   def __post_init__(self):
-    object.__setattr__(self, 'shape', tuple(int(n) for n in self.shape))
-    object.__setattr__(self, 'spacing_mm', tuple(float(s) for s in self.spacing_mm))
-    three = len(self.shape) == len(self.spacing_mm) == 3
-    extent = np.multiply(self.shape, self.spacing_mm) if three else (0, 0, 0)
-    if not three or min(self.spacing_mm) <= 0 or np.any(extent < SMALLEST_MM):
+    super().__post_init__()
+    if np.any(np.multiply(self.shape, self.spacing_mm) < SMALLEST_MM):
       raise ValueError(
-        f'brain phantom: expected at least {SMALLEST_MM} mm (slices, rows, '
-        f'columns) to hold a head, got shape={self.shape} of '
-        f'spacing_mm={self.spacing_mm}; change the options of the data section'
+        f'brain phantom: expected at least {SMALLEST_MM} mm (slices, rows, columns) to '
+        f'hold a head, got shape={self.shape} of spacing_mm={self.spacing_mm}; change '
+        'the options of the data section'
       )
 
   @property
@@ -60,16 +53,6 @@ class View:
   def fine_mm(self) -> np.ndarray:
     """(d, h, w) pitch of the fine voxels."""
     return np.divide(self.spacing_mm, self.refine)
-
-  @property
-  def affine(self) -> np.ndarray:
-    """(4, 4): index (d, h, w, 1) -> world (x, y, z, 1) in mm, RAS, centred at 0."""
-    return centred_affine(self.shape, self.spacing_mm)
-
-  @property
-  def voxel_ml(self) -> float:
-    """Volume of a voxel."""
-    return float(np.prod(self.spacing_mm)) / 1000
 
   def axes(self, fine: bool = True) -> list[np.ndarray]:
     """Coordinates in mm of the (fine) voxels: vectors for d, h and w."""

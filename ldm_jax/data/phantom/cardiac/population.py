@@ -15,47 +15,18 @@ from typing import Any
 import numpy as np
 
 from ldm_jax.data.phantom.draws import Values, check_draw, generator
-from ldm_jax.data.readers.grid import centred_affine
+from ldm_jax.data.phantom.grids import VolumeGrid
 
 EQUATOR = 0.75  # height of the widest slice, as a fraction of the LV long axis
 APEX_WALL = 0.6  # wall at the apex, as a fraction of the wall at the equator
 
 
 @dataclasses.dataclass(frozen=True)
-class Stack:
-  """Grid of a short-axis stack: slices run from apex to base, rows to anterior.
-
-  Attributes:
-    shape: (d, h, w) voxels.
-    spacing_mm: their pitch.
-
-  Raises:
-    ValueError: other than three positive numbers each.
-  """
+class Stack(VolumeGrid):
+  """Grid of a short-axis stack: slices run from apex to base, rows to anterior."""
 
   shape: tuple[int, ...] = (13, 96, 96)
   spacing_mm: tuple[float, ...] = (10.0, 1.83, 1.83)
-
-  def __post_init__(self):
-    object.__setattr__(self, 'shape', tuple(int(n) for n in self.shape))
-    object.__setattr__(self, 'spacing_mm', tuple(float(s) for s in self.spacing_mm))
-    for name in ('shape', 'spacing_mm'):
-      value = getattr(self, name)
-      if len(value) != 3 or min(value) <= 0:
-        raise ValueError(
-          f'cardiac phantom: expected {name} to be three positive numbers (slices, '
-          f'rows, columns), got {value}; change the options of the data section'
-        )
-
-  @property
-  def affine(self) -> np.ndarray:
-    """(4, 4): index (d, h, w, 1) -> world (x, y, z, 1) in mm, RAS, centred at 0."""
-    return centred_affine(self.shape, self.spacing_mm)
-
-  @property
-  def voxel_ml(self) -> float:
-    """Volume of a voxel."""
-    return float(np.prod(self.spacing_mm)) / 1000
 
 
 @dataclasses.dataclass(frozen=True)
