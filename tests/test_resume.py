@@ -105,9 +105,7 @@ def test_a_run_killed_from_outside_ends_like_the_unbroken_one(finished, tmp_path
   process.kill()
   process.join()
   said = (tmp_path / 'said').read_text()[-2000:]
-  assert process.exitcode == -signal.SIGKILL, (
-    f'it ended before that: {said}'
-  )
+  assert process.exitcode == -signal.SIGKILL, f'it ended before that: {said}'
   assert main.main(flags(work)) == 0
   assert_same_end(work, finished)
 
