@@ -57,7 +57,8 @@ def step_of(loss, params, examples):
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(last.trained))
 
 
-params, patients = {'kernel': kernel}, {'z': np.ones((4, 4, 4, 4, 2), np.float32)}
+params = {'kernel': np.array(kernel)}  # a step gives its own parameters away
+patients = {'z': np.ones((4, 4, 4, 4, 2), np.float32)}
 step_of(loss, dict(params), patients)
 audited = canaries.with_canaries(loss, 1.0)
 few = canaries.appended({'z': patients['z'][:2]}, 2)

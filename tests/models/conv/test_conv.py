@@ -65,9 +65,12 @@ def close(actual, expected, rtol=1e-5):
 
 @pytest.mark.parametrize(
   ('case', 'lowering'),
-  [(case, 'shifted') for case in CASES]
+  [(case, 'shifted') for case in CASES[:11]]
   + [(CASES[i], 'planar') for i in (2, 3, 5, 6, 9, 11, 12)]
-  + [pytest.param(case, 'onednn', marks=NEEDS_ONEDNN) for case in CASES]
+  + [
+    pytest.param(CASES[i], 'onednn', marks=NEEDS_ONEDNN)
+    for i in (0, 1, 3, 4, 6, 7, 9, 10, 13, 14)
+  ]
   + [(CASES[i], 'lax') for i in (6, 7)],
   ids=str,
 )
