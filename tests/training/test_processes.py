@@ -85,7 +85,7 @@ def test_two_processes_equal_one(tmp_path):
   processes = [p for num in (1, 2) for p in start(num, tmp_path / str(num))]
   try:
     for process in processes:
-      text, _ = process.communicate(timeout=300)
+      text, _ = process.communicate(timeout=600)
       assert process.returncode == 0, text[-3000:]
   finally:
     for process in processes:
