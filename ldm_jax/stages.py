@@ -171,9 +171,15 @@ def counterfactual(run: Run) -> dict:
 def evaluate(run: Run) -> None:
   """Measures samples, reconstructions and counterfactuals; writes metrics.json."""
   config, work = run.config, run.work
+  samples = work.read_arrays(write_samples.SAMPLES)
+  if samples is None:
+    raise ValueError(
+      f'{work.root / "store" / write_samples.SAMPLES} is missing, which the stage '
+      'sample leaves and evaluate measures. Run both: --stages=sample,evaluate.'
+    )
   metrics, pairs = assess.assess(
     run.splits,
-    work.read_arrays(write_samples.SAMPLES),
+    samples,
     fit_measuring_network.network(run),
     lambda x: encoding.apply_in_batches(run.reconstruct, x, config.sample.batch_size),
     run.schema,

@@ -91,7 +91,7 @@ def attack(run: Run) -> dict[str, Any]:
     'gradient_canaries': canaries.report(
       updates,
       included,
-      scheme.noise_multiplier,
+      scheme.sigma(),
       privacy.delta,
       each,
       strategy,
@@ -126,7 +126,7 @@ def planned(run: Run) -> mechanisms.Poisson:
   The size of the private cohort is public; without one, the public cohort's counts.
   """
   section, privacy = run.config.adapt, run.config.adapt.privacy
-  cohort = run.splits.get('private', run.splits.get('public'))
+  cohort = run.splits.get('private') or run.splits['public']
   scheme = private_run.configured(privacy, cohort.num_patients, section.steps)
   return scheme.calibrated(privacy.epsilon, privacy.delta).prepared()
 

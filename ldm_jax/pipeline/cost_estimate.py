@@ -136,7 +136,7 @@ def noise_table(
   scheme = private_run.configured(privacy, num_patients, steps)
   rows = []
   for epsilon in sorted({*EPSILONS, float(privacy.epsilon)}):
-    sigma = scheme.calibrated(epsilon, privacy.delta).noise_multiplier
+    sigma = scheme.calibrated(epsilon, privacy.delta).sigma()
     for method, size in trained.items():
       for times in (1, LARGER):
         batch = times * scheme.expected_batch

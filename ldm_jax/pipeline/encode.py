@@ -41,10 +41,10 @@ def encode(run: Run, split: Split, tag: str) -> np.ndarray:
     run.autoencoder.posterior if config.encode.logvar else run.autoencoder.encode
   )
   with progress_bar(f'encode {split.name}', len(split), 'volume') as advance:
-    found = encoding.encode_split(
+    encoded = encoding.encode_split(
       encoder, split, config.autoencoder.batch_size, advance
     )
-  found = dict(zip(kinds, np.split(found, len(kinds), axis=-1), strict=True))
+  found = dict(zip(kinds, np.split(encoded, len(kinds), axis=-1), strict=True))
   for kind in reversed(kinds):
     if kept[kind] is None:
       stored_latents.write(store, split, tag, found[kind], kind)

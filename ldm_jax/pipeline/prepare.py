@@ -27,7 +27,8 @@ def prepare(run: Run) -> dict[str, dict[str, int]]:
   Raises:
     ValueError: cohorts that cannot be read, or that share a scan.
   """
-  summary, warnings = {}, {}
+  summary: dict[str, dict[str, int]] = {}
+  warnings: dict[str, None] = {}  # each once, in order
   for name, cohort in cohorts_of_config.cohorts(run.config.data).items():
     index = _store(run, name, cohort)
     _tell(run, name, index)

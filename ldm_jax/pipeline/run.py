@@ -29,7 +29,7 @@ from ldm_jax.data.readers.grid import centred_affine
 from ldm_jax.data.store import latents as stored_latents
 from ldm_jax.data.store import store, text_embeddings
 from ldm_jax.data.store.split import Split
-from ldm_jax.diffusion.schedules import Schedule
+from ldm_jax.diffusion.schedules import AnySchedule
 from ldm_jax.models.denoisers.conditional import ConditionalDenoiser
 from ldm_jax.pipeline import private_ledger
 from ldm_jax.privacy.ledger import Ledger
@@ -77,7 +77,7 @@ class Run:
     return mesh.make_mesh(**self.config.mesh)
 
   @functools.cached_property
-  def schedule(self) -> Schedule:
+  def schedule(self) -> AnySchedule:
     """The noise levels of config.diffusion.schedule."""
     return networks.schedule(self.config)
 

@@ -100,14 +100,14 @@ class Poisson:
     """The noise of this run."""
     from ldm_jax.privacy import noise
 
-    return noise.Independent(self._sigma())
+    return noise.Independent(self.sigma())
 
   def release(self, name: str) -> dict[str, Any]:
     """The release dict of this run for the ledger, from which epsilon follows."""
     release = {
       'name': str(name),
       **self._described(),
-      'noise_multiplier': float(self._sigma()),
+      'noise_multiplier': float(self.sigma()),
       'clip_norm': float(self.clip_norm),
     }
     if self.clipping != 'constant':
@@ -117,7 +117,7 @@ class Poisson:
 
   def event(self) -> dp_accounting.DpEvent:
     """The accountant's event of this run."""
-    return accounting.event({**self._described(), 'noise_multiplier': self._sigma()})
+    return accounting.event({**self._described(), 'noise_multiplier': self.sigma()})
 
   def _described(self) -> dict[str, Any]:
     return {
@@ -126,7 +126,12 @@ class Poisson:
       'steps': int(self.steps),
     }
 
-  def _sigma(self):
+  def sigma(self) -> float:
+    """The calibrated noise multiplier.
+
+    Raises:
+      ValueError: it has not been calibrated or set.
+    """
     if self.noise_multiplier is None:
       raise ValueError(
         f'this {type(self).__name__} run has no noise multiplier; call '
@@ -252,7 +257,7 @@ class Banded(Poisson):
     coefficients = self._prepared_strategy()
     if self.num_bands == 1:
       return super().noise()
-    return noise.Correlated(self._sigma(), coefficients, self.steps)
+    return noise.Correlated(self.sigma(), coefficients, self.steps)
 
   def release(self, name: str) -> dict[str, Any]:
     return {**super().release(name), 'strategy': list(self._prepared_strategy())}

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from ldm_jax.data import cohorts_of_config, layouts
 from ldm_jax.data.cohorts.attributes import Schema
+from ldm_jax.data.phantom.source import CounterfactualSource
 from ldm_jax.data.preprocessing import preprocess
 from ldm_jax.types import Config
 
@@ -61,7 +62,8 @@ def render(
   for index, before, after in zip(chosen, own, new, strict=True):
     record = records[split.ids[index]]
     changes = changed_values(split.schema, record.attributes, before, after)
-    scan = record.source.counterfactual(changes).read()
+    source = cast(CounterfactualSource, record.source)
+    scan = source.counterfactual(changes).read()
     volume, label = _as_source(split, index, *scan)
     volumes.append(volume[..., None])
     labels.append(label)

@@ -29,7 +29,7 @@ class TrainState(flax.struct.PyTreeNode):
   step: jax.Array
   trained: dict
   opt_state: object
-  ema: dict | tuple
+  ema: PyTree
   clip_norm: jax.Array | None = None
 
 

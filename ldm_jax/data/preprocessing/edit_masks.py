@@ -22,8 +22,8 @@ class PreparedScans(Protocol):
   """What is needed of a `Split` or of `Scans`, which lie above this room."""
 
   name: str
-  ids: Sequence[str]
-  shape: tuple[int, ...]
+  ids: Any
+  shape: Any
 
   def record(self, index: int) -> Mapping[str, Any]:
     """`Processed.record` of an entry."""

@@ -106,7 +106,7 @@ class ContourSource:
     for kind, value in LABEL_OF.items():
       for number, own, path in self.outlines:
         if own == kind:
-          mask = fill(read_points(path), labels.shape[:2])
+          mask = fill(read_points(path), (grid.shape[0], grid.shape[1]))
           labels[..., places[number][1]][mask] = value
     return scan, volume.Volume(grid.orient(labels), scan.affine, grid)
 
