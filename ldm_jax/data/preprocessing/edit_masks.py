@@ -21,9 +21,17 @@ from ldm_jax.data.readers.grid import Grid
 class PreparedScans(Protocol):
   """What is needed of a `Split` or of `Scans`, which lie above this room."""
 
-  name: str
-  ids: Any
-  shape: Any
+  @property
+  def name(self) -> str:
+    """Of the cohort."""
+
+  @property
+  def ids(self) -> Sequence[str]:
+    """Of the entries."""
+
+  @property
+  def shape(self) -> tuple[int, ...]:
+    """(d,h,w) of a preprocessed volume."""
 
   def record(self, index: int) -> Mapping[str, Any]:
     """`Processed.record` of an entry."""
