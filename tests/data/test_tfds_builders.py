@@ -23,7 +23,6 @@ tfds = pytest.importorskip('tensorflow_datasets')
 pytest.importorskip('array_record')
 from ldm_jax.data import tfds_builders  # noqa: E402
 
-OWN_FILES = {'folder', 'phantom_brain', 'phantom_cardiac', 'phantom_chest'}
 SPEC = Spec((6, 8, 8), (None, 3.0, 3.0), centre='label')
 PHANTOM = {
   'num_patients': 2,
@@ -104,19 +103,9 @@ def test_a_scan_that_cannot_be_read_is_noted_not_lost_in_silence(scd, tmp_path):
   assert any('SC-N-00_ES: left out' in note for note in cohort.notes)
 
 
-def test_a_folder_where_nothing_was_built_is_an_error_that_says_how(tmp_path):
-  (tmp_path / 'metadata.json').write_text('{}')
-  with pytest.raises(ValueError, match='python -m ldm_jax'):
-    built.read(str(tmp_path))
-
-
 @pytest.mark.parametrize('name', [n for n in layouts.LAYOUTS if n != 'tfds'])
-def test_every_layout_says_whose_data_they_are_and_is_a_registered_builder(name):
+def test_every_layout_is_a_registered_builder_with_its_version(name):
   about = layouts.LAYOUTS[name].ABOUT
-  assert len(about.title) > 10 and len(about.licence) > 2
-  if name not in OWN_FILES:
-    assert about.homepage.startswith('http') and about.instructions
-    assert about.citation.startswith('@') and 'title={' in about.citation
   builder = tfds_builders.BUILDERS[name]
   imported = tfds.list_builders(with_community_datasets=False)
   assert builder.name == f'ldm_{name}' in imported
