@@ -124,7 +124,9 @@ def test_a_faulty_row_stays_in_the_cohort_with_its_reason(tree, row, message):
 def test_a_missing_picture_is_found_by_prepare(tree, tmp_path):
   root = tree()
   (root / SMALL / TRAIN[0].split(',')[0]).unlink()
-  with pytest.raises(ValueError, match=r'patient00001.*cannot be read: it does not exist'):
+  with pytest.raises(
+    ValueError, match=r'patient00001.*cannot be read: it does not exist'
+  ):
     store.prepare(tmp_path / 's', read(root), Spec((1, 8, 8)))
 
 

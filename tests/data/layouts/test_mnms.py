@@ -85,7 +85,10 @@ def test_a_table_without_height_and_weight_lacks_the_bmi_only(tree):
     ((ROWS[0].replace(',0,2,', ',,2,'), *ROWS[1:]), r"'ED': the frame is ''"),
     ((ROWS[0].replace(',0,2,', ',-1,2,'), *ROWS[1:]), r"frame is '-1'"),
     ((ROWS[0].replace(',67,', ',old,'), *ROWS[1:]), r"line 2, column 'Age'.*old"),
-    ((ROWS[0].replace(',0,2,', ',0,9,'), *ROWS[1:]), r'holds 3 frames and frame 9'),
+    (
+      (ROWS[0].replace(',0,2,', ',0,9,'), *ROWS[1:]),
+      r'holds 3 frames; expected a frame from 0 to 2, got 9',
+    ),
   ],
 )
 def test_a_faulty_patient_stays_in_the_cohort_with_its_reason(tree, rows, message):
