@@ -76,14 +76,14 @@ def test_kernel_distance_is_unbiased_for_equal_populations():
 
 
 def test_kernel_interval_covers_the_truth_as_often_as_it_says():
-  rng, covered, trials = np.random.default_rng(6), 0, 80
+  rng, covered, trials = np.random.default_rng(6), 0, 150
   shift = np.array([1.0, 0.0])
   truth = frechet.kernel_value(
-    rng.normal(size=(1500, 2)), rng.normal(size=(1500, 2)) + shift
+    rng.normal(size=(3000, 2)), rng.normal(size=(3000, 2)) + shift
   )
   for seed in range(trials):
     a, b = rng.normal(size=(60, 2)), rng.normal(size=(60, 2)) + shift
-    result = frechet.kernel_distance(a, b, num_resamples=40, seed=seed)
+    result = frechet.kernel_distance(a, b, num_resamples=60, seed=seed)
     covered += result['low'] <= truth <= result['high']
   assert 0.86 < covered / trials <= 1
 
