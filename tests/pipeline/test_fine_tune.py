@@ -34,7 +34,8 @@ class Split:
 def versions(monkeypatch):
   """(volumes' numbers, overrides) -> (versions, volumes, ...), encoded as they are."""
   monkeypatch.setattr(Run, 'latents', lambda run, split: VOLUMES[split.chosen])
-  monkeypatch.setattr(Run, 'encoder', (lambda x: x, {}))
+  identity = types.SimpleNamespace(encode=lambda x: x)
+  monkeypatch.setattr(Run, 'autoencoder', identity)
 
   def make(chosen, **overrides):
     words = {'adapt.augment.multiplicity': 3, 'autoencoder.batch_size': 2, **overrides}

@@ -32,7 +32,8 @@ class Split:
 def opened(tmp_path, monkeypatch):
   """(overrides) -> a Run whose latents are its volumes."""
   monkeypatch.setattr(Run, 'latents', lambda run, split: VOLUMES)
-  monkeypatch.setattr(Run, 'encoder', (lambda x: x, {}))
+  identity = types.SimpleNamespace(encode=lambda x: x)
+  monkeypatch.setattr(Run, 'autoencoder', identity)
   monkeypatch.setattr(Run, 'statistics', {'mean': [0.0], 'std': [1.0]})
   return lambda **changes: Run(
     override(micro.get_config(), changes), WorkFolder(tmp_path)
