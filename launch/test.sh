@@ -3,8 +3,8 @@
 #
 #   launch/test.sh [--fast] [PYTEST ARGS...]
 #
-#   launch/test.sh                          # all: ten minutes on 2 cores
-#   launch/test.sh --fast                   # two minutes: no pipeline, no large network
+#   launch/test.sh                          # all
+#   launch/test.sh --fast                   # no pipeline, no large network
 #   launch/test.sh tests/diffusion -k ddim  # some
 #
 # Comparisons with torch are skipped where torch cannot be installed; tests on real
