@@ -246,7 +246,9 @@ class Run:
     split = next(iter(self.splits.values()))
     stage = trained_system.sampled_stage(self.config, self.work)
     model_record.check_schema(self.work, stage, split.schema)
-    return trained_system.load(self.config, self.work, split.schema, split.shape)
+    return trained_system.load(
+      self.config, self.work, self.autoencoder, split.schema, split.shape
+    )
 
   def reconstruct(self, x: np.ndarray) -> jax.Array:
     """x (b,d,h,w,1) encoded and decoded by the trained autoencoder."""

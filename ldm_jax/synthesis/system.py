@@ -85,12 +85,17 @@ def sampled_stage(config: Config, work: WorkFolder) -> str:
 
 
 def load(
-  config: Config, work: WorkFolder, schema: Schema, volume_shape: Shape
+  config: Config,
+  work: WorkFolder,
+  autoencoder: encoding.TrainedAutoencoder,
+  schema: Schema,
+  volume_shape: Shape,
 ) -> System:
-  """Reads the autoencoder and the denoiser that `sample.model` names.
+  """Reads the denoiser that `sample.model` names and joins it to the autoencoder.
 
   Args:
     config, work: of the run.
+    autoencoder: of the run, as trained.
     schema: attributes the denoiser was trained with.
     volume_shape: (d,h,w) of the preprocessed volumes.
 
@@ -99,7 +104,6 @@ def load(
   """
   stage = sampled_stage(config, work)
   is_adapted = stage == 'adapt'
-  autoencoder = encoding.trained_autoencoder(config, work)
   statistics = work.read_json('checkpoints', 'encode', 'latent_statistics.json')
   x = jax.ShapeDtypeStruct((1, *volume_shape, 1), np.float32)
   params = denoiser_params(config, work, is_adapted)
