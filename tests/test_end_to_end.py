@@ -427,9 +427,15 @@ def test_counterfactuals_are_of_public_patients_and_say_so(finished):
   assert 'Edits of scans of real public patients' in page
 
 
-def test_requests_of_public_patients_are_found_and_said_wherever_they_are_shown(copy):
-  flags = ('--config.sample.requests=public', '--stages=sample,report')
-  assert run(copy, *flags) == 0
+def test_requests_of_public_patients_are_found_and_said_wherever_they_are_shown(
+  copy, capsys
+):
+  asked = '--config.sample.requests=public'
+  assert run(copy, asked, '--stages=sample,report') == 2, 'metrics of other samples'
+  assert 'Run --stages=evaluate,report again' in capsys.readouterr().err
+  # The samples say whose values they were asked for; the config of a later command
+  # does not decide it.
+  assert run(copy, '--stages=evaluate,report') == 0
   path = copy / 'samples' / 'samples.csv'
   held = pairs(path.read_text())
   assert {cohort for cohort, _ in held} == {'public'}

@@ -151,13 +151,13 @@ def test_a_stage_before_its_upstream_says_which_to_run(fails, monkeypatch, stage
 
 def test_a_missing_folder_is_named(fails, tmp_path):
   paragraph = fails(of_folder(tmp_path / 'nowhere'))
-  says(paragraph, 'nowhere', 'does not exist', 'required', 'root')
+  says(paragraph, 'nowhere', 'does not exist', 'expected', 'root')
 
 
 def test_an_empty_folder_is_named(fails, tmp_path):
   (tmp_path / 'empty').mkdir()
   paragraph = fails(of_folder(tmp_path / 'empty'))
-  says(paragraph, 'is empty', 'required', 'table', 'root')
+  says(paragraph, 'is empty', 'expected', 'table', 'root')
 
 
 def truncated(path):

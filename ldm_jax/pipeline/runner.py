@@ -27,6 +27,7 @@ MODEL = (
   *('diffusion.conditioner', 'diffusion.model', 'diffusion.text'),
   *('adapt.init', 'adapt.ema_decay', 'adapt.pairs', 'adapt.drift'),
 )
+DRAWN = ('sample', 'counterfactual')  # stages that draw from the sampled model
 AUTOENCODER, SAMPLED = ('autoencoder',), ('autoencoder', 'sampled')
 Check = Callable[[Run], None]
 
@@ -103,8 +104,8 @@ TABLE = (
     after=('adapt',),
     models=SAMPLED,
   ),
-  Stage('evaluate', ('evaluate', 'seed'), ('sample', 'counterfactual'), models=SAMPLED),
-  Stage('report', (), after=('evaluate',), models=SAMPLED),
+  Stage('evaluate', ('evaluate', 'seed'), DRAWN, models=SAMPLED),
+  Stage('report', (), (*DRAWN, 'evaluate'), models=SAMPLED),
 )
 STAGES = {stage.name: stage for stage in TABLE}
 
@@ -170,7 +171,7 @@ def planned(name: str, run: Run) -> str | None:
 def check_models(name: str, run: Run) -> None:
   """Refuses a config that the models which a stage uses were not trained with.
 
-  Also models that do not belong together, because one was trained again since.
+  Also results that do not belong together, because one was made again since.
 
   Args:
     name: of the stage, or 'audit'.
@@ -196,10 +197,11 @@ def check_models(name: str, run: Run) -> None:
     done = work.read_json('checkpoints', later, 'done.json') or {}
     before = done.get('built_on', {}).get(earlier)
     if before is not None and before != work.finished(earlier):
+      spends = ' (which spends privacy again)' if later == 'adapt' else ''
       raise ValueError(
         f'The stage {earlier} was run again, with another config, after {later}, which '
-        f'belongs to what it left before. Run --stages={later},... again (adapting '
-        f'again spends privacy again), or {earlier} with its config of before.'
+        f'belongs to what it left before. Run --stages={later},{name} again{spends}, '
+        f'or {earlier} with its config of before.'
       )
 
 
@@ -223,7 +225,13 @@ def _built_on(name, models, config):
   is_adapted = 'adapt' in models
   if 'diffusion' in models or (is_adapted and config.adapt.init == 'diffusion'):
     pairs.append(('diffusion', 'encode'))
-  return [*pairs, ('adapt', 'encode')] if is_adapted else pairs
+  if is_adapted:
+    pairs.append(('adapt', 'encode'))
+  if name in ('evaluate', 'report'):
+    pairs += [(drawn, 'adapt') for drawn in DRAWN]
+  if name == 'report':
+    pairs += [('evaluate', drawn) for drawn in DRAWN]
+  return pairs
 
 
 def _sections(name, config):

@@ -34,11 +34,13 @@ def gather(
   """
   metrics = work.read_json('metrics.json') or {}
   privacy = work.read_json('privacy.json')
+  drawn = work.read_json('checkpoints', 'sample', 'done.json') or {}
   return {
     'title': f'{config.name}: synthetic cohort',
     'banner': demonstration_split.warning(config.data),
     'config': to_plain(config),
-    'requests': requests.origin(config),
+    # Folders of before this was kept: as the config says.
+    'requests': drawn.get('requests') or requests.origin(config),
     'models': _models(work),
     'metrics': {key: value for key, value in metrics.items() if value is not None},
     'privacy': privacy,

@@ -52,20 +52,19 @@ def write_samples(
   draw = _drawer(config, system, key)
   with progress_bar('sample', len(vectors), 'volume') as advance:
     volumes = draw(vectors, progress=advance)
-  rows, origin = [], {requests.COLUMN: requests.origin(config)}
+  rows, origin = [], requests.origin(config)
   for i, (x, vector) in enumerate(zip(volumes, vectors, strict=True)):
     name = f'synthetic_{i:05d}'
     volume.write(work.path('samples', f'{name}.nii.gz'), x[..., 0], affine)
     asked = row(system.schema, vector)
-    rows.append(
-      {'id': name, **asked, 'seed': config.seed, 'model': system.name, **origin}
-    )
+    made_by = {'seed': config.seed, 'model': system.name, requests.COLUMN: origin}
+    rows.append({'id': name, **asked, **made_by})
   atomic.write_csv(work.path('samples', 'samples.csv'), rows)
   atomic.write_arrays(work.path('store', SAMPLES), volumes=volumes, requests=vectors)
   sweeps = attribute_sweeps(draw, system, config.sample.sweep, vectors[0])
   atomic.write_arrays(work.path('store', SWEEPS), **sweeps)
   print(f'sample: drawn from the model {system.name}')
-  return {'volumes': len(volumes), 'model': system.name}
+  return {'volumes': len(volumes), 'model': system.name, 'requests': origin}
 
 
 def attribute_sweeps(

@@ -94,7 +94,7 @@ def test_options_per_level_are_repeated_or_counted():
   assert (kernels, strides) == (((1, 3, 3), (1, 3, 3)), ((1, 2, 2),))
   assert kernels_and_strides((3, 3), None, 3)[1] == ((2, 2), (2, 2))
   assert kernels_and_strides((3, 3), None, 1)[1] == ()
-  with pytest.raises(ValueError, match='num_res_blocks has 3 entries, 2'):
+  with pytest.raises(ValueError, match='num_res_blocks has 3 entries, expected 2'):
     per_level((1, 2, 3), 2, 'num_res_blocks')
   with pytest.raises(ValueError, match='number of axes'):
     kernels_and_strides((3, 3, 3), (2, 2), 2)
