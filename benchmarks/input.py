@@ -21,7 +21,7 @@ import numpy as np
 
 from ldm_jax.data.batching import epoch_batch
 from ldm_jax.data.phantom.cardiac import cohort as cardiac
-from ldm_jax.data.prefetch import Ahead
+from ldm_jax.data.prefetch import Prefetcher
 from ldm_jax.data.preprocessing.augment import augment
 from ldm_jax.data.preprocessing.preprocess import Spec
 from ldm_jax.data.store import latents, store
@@ -73,7 +73,7 @@ def measure(make, steps, step_seconds):
   """What one source reaches alone, in turn with the step, and ahead of it."""
   alone = play(make, steps, 0.0)[0]
   in_turn = play(make, steps, step_seconds)
-  with Ahead(make, steps + WARM_UP) as batch:
+  with Prefetcher(make, steps + WARM_UP) as batch:
     ahead = play(batch, steps, step_seconds)
   return {
     'alone_batches_per_second': alone,

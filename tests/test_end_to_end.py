@@ -26,14 +26,15 @@ import pytest
 from dp_accounting import pld, rdp
 
 from ldm_jax import main, stages
-from ldm_jax.config.parsing import STAGES
 from ldm_jax.data import cohorts_of_config
+from ldm_jax.pipeline.runner import STAGES
 from ldm_jax.privacy import secret_key
 from ldm_jax.report import privacy_statement
 from ldm_jax.training import checkpoint
 
 MICRO = pathlib.Path(__file__).with_name('micro.py')
 LEDGER = 'ledger-private.jsonl'
+UPSTREAM = '--stages=prepare,autoencoder,encode,diffusion,adapt'
 
 
 def micro():
@@ -502,8 +503,7 @@ def test_a_spent_budget_refuses_another_run_before_anything_is_trained(
 
 
 def test_use_without_privacy_makes_epsilon_infinite_for_good(copy, capsys):
-  upstream = ','.join(STAGES[: STAGES.index('adapt') + 1])
-  flags = ('--config.adapt.steps=2', f'--stages={upstream}')
+  flags = ('--config.adapt.steps=2', UPSTREAM)
   assert run(copy, '--config.adapt.privacy=None', *flags) == 0
   content = read(copy / 'privacy.json')
   assert content['epsilon'] == 'inf'
@@ -523,9 +523,8 @@ def test_use_without_privacy_makes_epsilon_infinite_for_good(copy, capsys):
 
 
 def test_internal_losses_are_logged_only_when_asked_for_and_then_marked(unspent):
-  upstream = ','.join(STAGES[: STAGES.index('adapt') + 1])
   flags = ('--config.adapt.steps=2', '--config.adapt.privacy.log_internal=true')
-  assert run(unspent, *flags, f'--stages={upstream}') == 0
+  assert run(unspent, *flags, UPSTREAM) == 0
   steps = [e for e in events(unspent) if e['stage'] == 'adapt' and 'loss' in e]
   assert [event['step'] for event in steps] == [1, 2]
   assert all(event['internal'] for event in steps)

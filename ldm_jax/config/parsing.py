@@ -19,17 +19,6 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from ldm_jax.types import Config
 
-STAGES = (
-  'prepare',
-  'autoencoder',
-  'encode',
-  'diffusion',
-  'adapt',
-  'sample',
-  'counterfactual',
-  'evaluate',
-  'report',
-)
 # Sections whose keys the user invents: attribute names to change, a layout's options.
 OPEN_SECTIONS = ('counterfactual.set', 'counterfactual.options')
 # gs://, s3://, http://, file:// ..., also as pathlib shortens them; no drive letter.

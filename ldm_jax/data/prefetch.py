@@ -10,7 +10,7 @@ from typing import Any
 NUM_THREADS = 2
 
 
-class Ahead:
+class Prefetcher:
   """`make(step)` for step, step + 1, ..., the next ones in threads of their own.
 
   `make` must depend on the step alone (`batching.epoch_batch` does); then a batch does
@@ -41,7 +41,7 @@ class Ahead:
         self._waiting[number] = self._pool.submit(self._make, number)
     return self._waiting.pop(step).result()
 
-  def __enter__(self) -> Ahead:
+  def __enter__(self) -> Prefetcher:
     return self
 
   def __exit__(self, *error) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from ldm_jax.config.parsing import digest, to_plain
 from ldm_jax.data import demonstration_split
 from ldm_jax.data.batching import epoch_batch
-from ldm_jax.data.prefetch import Ahead
+from ldm_jax.data.prefetch import Prefetcher
 from ldm_jax.data.store.split import Split
 from ldm_jax.evaluation import assess
 from ldm_jax.models.critics import perceptual
@@ -80,7 +80,7 @@ def fit(run: Run, split: Split) -> PyTree:
       )
     return put_examples(mesh, batch)
 
-  with Ahead(batch_of, section.steps) as batch:
+  with Prefetcher(batch_of, section.steps) as batch:
 
     def take_step(current, number):
       step = alone if number < section.adversarial.start else together

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ldm_jax.data.batching import epoch_batch
-from ldm_jax.data.prefetch import Ahead
+from ldm_jax.data.prefetch import Prefetcher
 from ldm_jax.data.store.split import Split
 from ldm_jax.pipeline import encode
 from ldm_jax.pipeline.run import Run
@@ -47,7 +47,7 @@ def fit(run: Run, split: Split) -> PyTree:
     z = redraw(latents[chosen], chosen, number)
     return put_examples(run.mesh, {'z': z, 'attributes': conditions[chosen]})
 
-  with Ahead(batch_of, section.steps) as batch:
+  with Prefetcher(batch_of, section.steps) as batch:
     final = loop.train(
       lambda current, number: step(current, {}, batch(number), key),
       state.create(state.flatten(params), optimizer),

@@ -24,7 +24,6 @@ def finish_all(run):
 
 
 def test_the_table_has_every_stage_after_those_that_it_builds_on():
-  assert tuple(runner.STAGES) == parsing.STAGES
   seen = set()
   for name, stage in runner.STAGES.items():
     assert stage.name == name and set(stage.after) <= seen
@@ -47,7 +46,7 @@ def test_no_two_stages_leave_the_same_file():
 
 def test_chosen_stages_are_in_the_order_of_the_pipeline():
   assert runner.chosen('sample,doctor,prepare') == ['doctor', 'prepare', 'sample']
-  assert runner.chosen('') == list(parsing.STAGES)
+  assert runner.chosen('') == list(runner.STAGES)
   with pytest.raises(ValueError, match=r'names train; stages are prepare,'):
     runner.chosen('train,sample')
 
