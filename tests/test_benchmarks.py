@@ -16,7 +16,7 @@ def run(name, *flags, repeats=('--repeats=1',)):
 
 
 @pytest.mark.parametrize(
-  ('name', 'case'), [('model_step', 'autoencoder_tiny'), ('sampling', 'ddim_tiny')]
+  ('name', 'case'), [('model_step', 'autoencoder_tiny'), ('sampling', 'decode_tiny')]
 )
 def test_a_benchmark_prints_one_line_with_both_sides(name, case):
   pytest.importorskip('monai')

@@ -79,7 +79,7 @@ def test_the_check_finds_each_kind_of_parameter_and_the_return():
 
 
 def test_mypy_accepts_the_package():
-  """Some 40 s of one core without a cache, which lies in .cache/mypy."""
+  """Some 30 s of one core without a cache, which lies in .cache/mypy."""
   pytest.importorskip('mypy')
   told = subprocess.run(
     [sys.executable, '-m', 'mypy', '--follow-imports=silent', *map(str, FILES)],

@@ -41,6 +41,7 @@ dimension and under adaptive composition.
 """
 
 import contextlib
+import functools
 import logging
 import math
 import warnings
@@ -99,7 +100,7 @@ def rdp_epsilon(
   """
 
   def one(events, delta):
-    return _compose(_Renyi(RELATIONS[relation]), events).get_epsilon(delta)
+    return _renyi(tuple(events), relation).get_epsilon(delta)
 
   def smallest(events):
     plain, mass = _untruncated(events)
@@ -239,6 +240,12 @@ def quiet() -> Iterator[None]:
       yield
   finally:
     logger.setLevel(level)
+
+
+@functools.lru_cache(maxsize=64)
+def _renyi(events, relation):
+  """The composed divergences, which do not depend on delta; not to be changed."""
+  return _compose(_Renyi(RELATIONS[relation]), events)
 
 
 def _compose(accountant, events):

@@ -18,6 +18,7 @@ Epsilon for substituting one patient by another is reported too.
 [Doroshenko22] Connect the Dots: Tighter Discrete Approximations of PLD, PETS 2022.
 """
 
+import functools
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -139,7 +140,12 @@ def epsilon(
     raise ValueError(
       f'expected a relation among {", ".join(accountants.RELATIONS)}, got {relation!r}.'
     )
-  events = list(events)
+  return dict(_epsilon(tuple(events), delta, relation))
+
+
+# Reports, plans and searches ask again for what they have asked before.
+@functools.lru_cache(maxsize=1024)
+def _epsilon(events, delta, relation):
   if not events:
     return {'pld': 0.0, 'rdp': 0.0}
   by_rdp = accountants.rdp_epsilon(events, delta, relation)
@@ -152,7 +158,7 @@ def epsilon(
   if _disagree(by_pld, by_rdp):
     raise ArithmeticError(
       f'the accountants disagree: PLD gives epsilon {by_pld}, above the RDP bound '
-      f'{by_rdp}. No figure is claimed; report these events: {events}.'
+      f'{by_rdp}. No figure is claimed; report these events: {list(events)}.'
     )
   return {'pld': by_pld, 'rdp': by_rdp}
 

@@ -88,25 +88,25 @@ def test_a_stage_is_called_once_per_inputs_and_refused_before_it_writes(
 ):
   calls, root = [], tmp_path / 'work'
 
-  def report(run):
+  def evaluate(run):
     """Says what it does."""
-    calls.append(run.work.read_json('checkpoints', 'report', 'done.json'))
-    return {'pages': 1}
+    calls.append(run.work.read_json('checkpoints', 'evaluate', 'done.json'))
+    return {'figures': 1}
 
-  stage, config = runner.stage(report), defaults()
+  stage, config = runner.stage(evaluate), defaults()
   monkeypatch.setattr(runner, 'check_models', lambda *_: None)
-  with pytest.raises(ValueError, match=r"'evaluate' has not been run"):
+  with pytest.raises(ValueError, match=r"'sample' has not been run"):
     stage(config, root)
   finish_all(Run(config, WorkFolder(root)))
   stage(config, root)
-  assert capsys.readouterr().out == 'report: up to date\n' and not calls
-  changed = parsing.override(config, {'evaluate.num_bootstrap': 3})
+  assert capsys.readouterr().out == 'evaluate: up to date\n' and not calls
+  changed = parsing.override(config, {'sample.num': 3})
   work = WorkFolder(root)
-  work.restart('evaluate', 'another')
-  work.finish('evaluate', 'another')
+  work.restart('sample', 'another')
+  work.finish('sample', 'another')
   stage(changed, root)
   assert calls == [None], 'it runs beside what it replaces'
-  done = work.read_json('checkpoints', 'report', 'done.json')
-  assert done['pages'] == 1 and done['built_on'] == {'evaluate': 'another'}
+  done = work.read_json('checkpoints', 'evaluate', 'done.json')
+  assert done['figures'] == 1 and done['built_on']['sample'] == 'another'
   assert [event['event'] for event in work.events()] == ['start', 'end']
-  assert stage.__doc__ == 'Says what it does.' and stage.__name__ == 'report'
+  assert stage.__doc__ == 'Says what it does.' and stage.__name__ == 'evaluate'

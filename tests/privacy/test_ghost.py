@@ -23,7 +23,12 @@ from ldm_jax.training.state import flatten, unflatten
 pytestmark = pytest.mark.usefixtures('users_convolutions')
 
 NUM_PATIENTS, NUM_VOLUMES = 3, 2
-SMALL = {'channels': (8, 32), 'norm_groups': 4, 'num_head_channels': 8}
+SMALL = {
+  'channels': (8, 32),
+  'num_res_blocks': 1,
+  'norm_groups': 4,
+  'num_head_channels': 8,
+}
 # kind, options, space of the latents
 DENOISERS = {
   'unet': ('unet', SMALL | {'attention_levels': (False, True)}, (4, 4, 4)),

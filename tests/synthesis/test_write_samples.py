@@ -27,7 +27,8 @@ def test_every_request_has_a_volume_on_the_grid_and_a_row(world, system_of, tmp_
   system = system_of(SCHEMA, w=world.params['w'])
   key = jax.random.key(3)
   done = write_samples.write_samples(config, work, system, None, AFFINE, key)
-  assert done == {'volumes': 3, 'model': 'untrained'}
+  origin = 'uniform: uniform within the ranges of the schema; values of nobody'
+  assert done == {'volumes': 3, 'model': 'untrained', 'requests': origin}
   stored = work.read_arrays(write_samples.SAMPLES)
   with open(tmp_path / 'samples' / 'samples.csv', newline='') as file:
     rows = list(csv.DictReader(file))
