@@ -239,7 +239,7 @@ PRIVATE = {
   'epsilon': 2.0,
   'delta': 1e-5,
   'num_patients': 50,
-  'releases': [{'name': 'adapt'}],
+  'releases': [{'name': 'adapt', 'randomness': 'operating system'}],
 }
 
 

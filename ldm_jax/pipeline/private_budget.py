@@ -18,7 +18,7 @@ from ldm_jax.config import parsing
 from ldm_jax.data import demonstration_split
 from ldm_jax.pipeline import private_ledger, private_releases
 from ldm_jax.pipeline.run import Run
-from ldm_jax.privacy import accounting, checks, mechanisms, privacy_json
+from ldm_jax.privacy import accounting, checks, key_origin, mechanisms, privacy_json
 from ldm_jax.privacy import secret_key as secret_keys
 from ldm_jax.training import private_run
 from ldm_jax.types import Config
@@ -30,6 +30,12 @@ BROUGHT_IN = (
 UNPROTECTED = (
   'THE MODEL ITSELF: adapt.privacy is None, so the private cohort is used without any '
   'protection. Neither the model nor its samples may be shared.'
+)
+DEMONSTRATION = (
+  'demonstration only: noise of a release in {} comes from a fixed or unknown key, so '
+  'these patients have no protection, whatever key later runs use. For a private run, '
+  'delete what was made here and start in a new --workdir and ledger with '
+  'adapt.privacy.seed=None.'
 )
 LOGGED = (
   'losses of private data in log.jsonl and tensorboard/, which '
@@ -77,8 +83,12 @@ def plan(run: Run) -> Plan | None:
   scheme = calibrated(run, beside).prepared()
   release = scheme.release(f'adapt: {section.method} fine-tuning')
   release = private_ledger.named(run.name, release)
-  budget = (total_epsilon(run.config), privacy.delta)
-  run.ledger.record_all([*beside, release], budget)
+  origin = key_origin.of_seed(privacy.seed)
+  if has_begun and origin == key_origin.OPERATING_SYSTEM:
+    origin = key_origin.UNKNOWN  # the key was found, and no record says how it was made
+  # All noise of the run comes from this key, also that of the releases beside.
+  lines = [{**each, key_origin.FIELD: origin} for each in (*beside, release)]
+  run.ledger.record_all(lines, (total_epsilon(run.config), privacy.delta))
   write_statement(run)
   return Plan(scheme, key)
 
@@ -147,13 +157,17 @@ def record_unprotected(run: Run) -> None:
       # Without steps, too: a drift may have been searched for.
       'steps': max(section.steps, 1),
       'clip_norm': None,
+      key_origin.FIELD: key_origin.NO_NOISE,
     }
     run.ledger.record(private_ledger.named(run.name, release))
   write_statement(run)
 
 
-def write_statement(run: Run) -> None:
+def write_statement(run: Run) -> dict:
   """Rewrites privacy.json from the ledger; stages that touch patients call it.
+
+  Returns:
+    The statement as written.
 
   Raises:
     ValueError: the ledger has lost releases.
@@ -178,13 +192,14 @@ def write_statement(run: Run) -> None:
     unprotected_share=share,
   )
   before = work.read_json('privacy.json')
-  privacy_json.write(work.path('privacy.json'), content, before)
+  return privacy_json.write(work.path('privacy.json'), content, before)
 
 
 def finish(run: Run) -> None:
   """Destroys the noise key of a run whose model is saved, and writes the statement."""
   secret_keys.destroy_key(run.work.checkpoints('adapt') / private_run.KEY_FILE)
-  write_statement(run)
+  if write_statement(run)['demonstration_only']:
+    print(f'adapt: WARNING {DEMONSTRATION.format(run.ledger.path)}')
 
 
 def _num_patients(run):

@@ -30,7 +30,7 @@ from typing import Any
 import dp_accounting
 
 from ldm_jax import atomic
-from ldm_jax.privacy import accounting, privacy_json
+from ldm_jax.privacy import accounting, key_origin, privacy_json
 
 
 def release_id(run: str, release: Mapping[str, Any]) -> str:
@@ -40,9 +40,11 @@ def release_id(run: str, release: Mapping[str, Any]) -> str:
     run: a string that a run keeps when it resumes and shares with no other run (a
       random one, written into the workdir when the run begins).
     release: the release dict. Any changed number gives another id, so a changed run is
-      added as a new release.
+      added as a new release. How its key was made is no part of the id: a run keeps
+      its key when it resumes.
   """
-  content = {key: value for key, value in release.items() if key != 'id'}
+  left_out = ('id', key_origin.FIELD)
+  content = {key: value for key, value in release.items() if key not in left_out}
   return hashlib.sha256(f'{run}\n{_canonical(content)}'.encode()).hexdigest()[:16]
 
 
@@ -62,7 +64,8 @@ class Ledger:
   """
 
   def __init__(self, path: str | os.PathLike, patients: Iterable[str] | None = None):
-    self.path = pathlib.Path(path).expanduser()
+    # Resolved: writing to a link would replace the link, and its lock would be another.
+    self.path = pathlib.Path(path).expanduser().resolve()
     self.patients = None if patients is None else tuple(patients)
 
   def releases(self) -> list[dict[str, Any]]:
@@ -103,7 +106,9 @@ class Ledger:
 
     Args:
       releases: dicts with 'id' (see `release_id`), 'name' and the fields that
-        `accounting.event` needs; further fields are kept as they are.
+        `accounting.event` needs; further fields are kept as they are. `randomness`
+        says how the noise key was made (`key_origin`); without it no protection is
+        claimed for the ledger.
       budget: None or (epsilon, delta), the limit for all releases together. It is
         checked under the lock that covers the write, so two concurrent runs cannot
         exceed it.
@@ -242,6 +247,7 @@ def _checked(release):
       'that identifies the cohort; rename it.'
     )
   accounting.event(release)
+  key_origin.check(release)
   return json.loads(_canonical({**release, 'steps': int(release['steps'])}))
 
 

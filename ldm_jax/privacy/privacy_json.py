@@ -16,7 +16,7 @@ from typing import Any
 
 from ldm_jax import atomic
 from ldm_jax.data import demonstration_split
-from ldm_jax.privacy import accounting, checks
+from ldm_jax.privacy import accounting, checks, key_origin
 
 ASSUMPTIONS = (
   'the unit is the patient: all volumes of a patient enter one clipped contribution',
@@ -68,7 +68,8 @@ def build(
     releases: list of all release dicts of the cohort (from the ledger).
     delta: delta of the total, below 1 / num_patients.
     num_patients: public number of private patients.
-    randomness: sentence from `secret_key.describe_randomness`.
+    randomness: sentence about this run from `secret_key.describe_randomness`; what the
+      ledger says about the keys of its releases comes first (`key_origin`).
     config_sha256: hash of the run's config, hexadecimal.
     assumptions, not_covered: sentences of this run, added to the general ones.
     unprotected_share: share of these patients that trained without protection, where
@@ -77,8 +78,12 @@ def build(
   Returns:
     A JSON-able dict with the documented keys, and 'relations': epsilon by both
     accountants for one patient added or removed (the claim), and for one patient
-    substituted by another. 'epsilon' is the PLD figure of the claim. An infinite
-    epsilon (clipping without noise) is the text 'inf', because JSON has no infinity.
+    substituted by another. 'epsilon' is the PLD figure of the claim, provided that
+    nobody knows the noise. 'demonstration_only' is true where somebody may: a release
+    of the ledger has a fixed or unknown key; 'epsilon_guaranteed' is infinite then.
+    'private' is true only for a guarantee that holds for all of these patients. An
+    infinite epsilon (clipping without noise) is the text 'inf', because JSON has no
+    infinity.
 
   Raises:
     ValueError: there are releases and delta is not in (0, 1 / num_patients).
@@ -95,6 +100,7 @@ def build(
     {
       **{field: release.get(field) for field in RELEASE_FIELDS},
       **{field: release[field] for field in MORE_FIELDS if field in release},
+      key_origin.FIELD: key_origin.of_release(release),
       'sampling': sampling(release),
       'epsilon': finite(accounting.epsilon([event], delta)['pld']),
     }
@@ -105,10 +111,15 @@ def build(
   if unprotected_share is not None:
     lot = (demonstration_split.sentence(unprotected_share),)
     split = {'share_unprotected': float(unprotected_share)}
+  known_key = key_origin.is_demonstration(releases, randomness)
+  holds = bool(releases) and math.isfinite(total['pld']) and not known_key
   return {
     'unit': 'patient',
     'relation': accounting.RELATION_NAME,
+    'private': holds and split is None,
+    'demonstration_only': known_key,
     'epsilon': finite(total['pld']),
+    'epsilon_guaranteed': 'inf' if known_key else finite(total['pld']),
     'delta': delta,
     'num_patients': num_patients,
     'releases': entries,
@@ -117,7 +128,7 @@ def build(
       relation: {name: finite(value) for name, value in figures.items()}
       for relation, figures in relations.items()
     },
-    'randomness': randomness,
+    'randomness': key_origin.describe(releases, randomness),
     'assumptions': [*ASSUMPTIONS, *assumptions],
     'not_covered': [*lot, *NOT_COVERED, *not_covered],
     'demonstration_split': split,
@@ -155,7 +166,7 @@ def write(
   path: str | os.PathLike,
   statement: Mapping[str, Any],
   before: Mapping[str, Any] | None = None,
-) -> None:
+) -> dict[str, Any]:
   """Writes the statement atomically as strict JSON, with the caveats of `carried`.
 
   Args:
@@ -163,10 +174,15 @@ def write(
     statement: of `build`.
     before: the statement that it replaces, if there is one.
 
+  Returns:
+    What was written.
+
   Raises:
     OSError: the file cannot be written; its old content is intact.
   """
-  atomic.write_json(path, carried(statement, before or {}))
+  made = carried(statement, before or {})
+  atomic.write_json(path, made)
+  return made
 
 
 def carried(statement: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
@@ -183,13 +199,26 @@ def carried(statement: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str
     return dict(statement)
   known = {*statement['not_covered'], *NOT_COVERED}
   kept = [text for text in before.get('not_covered', ()) if text not in known]
-  randomness, earlier = statement['randomness'], before.get('randomness', '')
-  if randomness in earlier:
-    randomness = earlier
-  elif earlier:
-    randomness = f'{randomness}. Of releases before: {earlier}'
-  not_covered = [*statement['not_covered'], *kept]
-  return {**statement, 'randomness': randomness, 'not_covered': not_covered}
+  made = {**statement, 'not_covered': [*statement['not_covered'], *kept]}
+  if _had_fixed_key(before):
+    words, earlier = statement['randomness'], str(before.get('randomness'))
+    if words in earlier:
+      made['randomness'] = earlier
+    elif key_origin.FIXED_WORDS not in words:
+      made['randomness'] = f'{words}. Of releases before: {earlier}'
+    made |= {'private': False, 'demonstration_only': True, 'epsilon_guaranteed': 'inf'}
+  return made
+
+
+def _had_fixed_key(before):
+  """Whether a statement lists a release with noise from a fixed seed.
+
+  Statements of older versions say so of all their releases in one sentence.
+  """
+  origins = [release.get(key_origin.FIELD) for release in before['releases']]
+  said = key_origin.FIXED_WORDS in str(before.get('randomness'))
+  unsure = any(origin in (None, key_origin.UNKNOWN) for origin in origins)
+  return key_origin.FIXED_SEED in origins or (said and unsure)
 
 
 def finite(value: float) -> float | str:

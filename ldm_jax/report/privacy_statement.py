@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Mapping
 
 from ldm_jax.data import demonstration_split
-from ldm_jax.privacy import accounting
+from ldm_jax.privacy import accounting, key_origin
 from ldm_jax.report.wording import is_number, number, percent
 
 # Where the trade-off curve is sampled: a bound at epsilon = 10 is empty at delta = 1e-5
@@ -21,6 +21,15 @@ DEMONSTRATION_WORDS = (
   'predictable',
   'fixed',
   'not from the operating',
+)
+NOTHING = (
+  'Nothing. Whoever knows the key of a release subtracts its noise, and no later '
+  'release takes back what that one tells about a {unit}.'
+)
+ACCOUNTED = (
+  'ε = {epsilon} and δ = {delta} are what the accountants find for noise that nobody '
+  'can predict. They show that the accounting works; they bound nothing here. As a '
+  'guarantee, ε is infinite.'
 )
 
 
@@ -95,9 +104,16 @@ def trade_off(privacy: Mapping) -> tuple[tuple[float, float], ...]:
 
 
 def demonstration_only(privacy: Mapping) -> bool:
-  """True when the noise that protects patients was drawn from a known key."""
+  """True when noise of any release was drawn from a key that is or may be known.
+
+  A statement of an older version, which does not say of each release how its key was
+  made, is one of them: it may have forgotten a release with a fixed seed.
+  """
+  releases = privacy.get('releases') or ()
+  if privacy.get('demonstration_only') or key_origin.is_demonstration(releases, ''):
+    return True
   if privacy.get('demonstration_only') is not None:
-    return bool(privacy['demonstration_only'])
+    return False
   randomness = privacy.get('randomness')
   if isinstance(randomness, dict):
     if randomness.get('fixed') is not None:
@@ -131,8 +147,8 @@ def statement(privacy: Mapping | None) -> Statement:
   )
   if known_key:
     headline = (
-      'Demonstration only: the guarantee below does not hold for this run, because '
-      'its noise can be reproduced.'
+      f'Demonstration only: no {unit} is protected, because noise of this run or of an '
+      'earlier one on the same cohort can be reproduced.'
     )
   warnings = _warnings(privacy, delta, num_patients, unit, known_key)
   if split:
@@ -145,9 +161,19 @@ def statement(privacy: Mapping | None) -> Statement:
     headline=headline,
     warnings=warnings,
     sections=(
-      ('What is protected', _protected(privacy, unit, num_patients)),
-      ('What the two numbers mean', _meaning(bounds, float(epsilon), delta, unit)),
-      ('What was released', _released(privacy)),
+      (
+        'What is protected',
+        (NOTHING.format(unit=unit),)
+        if known_key
+        else _protected(privacy, unit, num_patients),
+      ),
+      (
+        'What the two numbers mean',
+        (ACCOUNTED.format(epsilon=number(float(epsilon)), delta=number(delta)),)
+        if known_key
+        else _meaning(bounds, float(epsilon), delta, unit),
+      ),
+      ('What was released', _released(privacy, known_key)),
       ('How the randomness was drawn', _randomness(privacy, known_key)),
       ('What the guarantee rests on', _listed(privacy.get('assumptions'))),
       ('What is not covered', _not_covered(privacy)),
@@ -176,9 +202,11 @@ def _warnings(privacy, delta, num_patients, unit, demonstration):
   warnings = []
   if demonstration:
     warnings.append(
-      'Demonstration only. The noise that protects patients was drawn from a fixed, '
-      'known key: whoever knows the key can subtract it. Do not release this model. '
-      'Run again with a key from the operating system.'
+      'Demonstration only. Noise that should protect these patients was drawn from a '
+      'fixed or unknown key: whoever knows the key can subtract it, and epsilon as a '
+      'guarantee is infinite. Do not release this model. A later run with another key '
+      'does not change this: start in a new work folder and ledger with a key from the '
+      'operating system.'
     )
   if is_number(num_patients) and num_patients > 0 and delta * num_patients >= 1:
     warnings.append(
@@ -244,7 +272,7 @@ def _meaning(bounds, epsilon, delta, unit):
   return tuple(paragraphs)
 
 
-def _released(privacy):
+def _released(privacy, known_key):
   count = len(privacy['releases'])
   words = 'One quantity was' if count == 1 else f'{count} quantities were'
   paragraphs = [
@@ -259,7 +287,7 @@ def _released(privacy):
     listed = ', '.join(f'{k.upper()}: {number(v)}' for k, v in accountants.items())
     paragraphs.append(f'Total ε by independent accountants: {listed}.')
   figures = (privacy.get('relations') or {}).get('substitute_one') or {}
-  if figures:
+  if figures and not known_key:
     listed = ', '.join(
       f'{name.upper()}: {number(float(value))}' for name, value in figures.items()
     )
@@ -278,7 +306,7 @@ def _randomness(privacy, demonstration):
     randomness = '; '.join(f'{k}: {v}' for k, v in randomness.items())
   drawn = f'Recorded source: {randomness}.' if randomness else 'No source is recorded.'
   needed = 'The guarantee needs noise that nobody can predict'
-  return (drawn, needed + ('; this run has none.' if demonstration else '.'))
+  return (drawn, needed + ('; not all noise here is such.' if demonstration else '.'))
 
 
 def _not_covered(privacy):

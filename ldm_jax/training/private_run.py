@@ -29,7 +29,7 @@ KEY_FILE = 'noise_key'
 
 
 def noise_key(folder: pathlib.Path, privacy: Config, resuming: bool) -> jax.Array:
-  """The secret key of the run: read from its file, or created and saved.
+  """The secret key of the run: read from its file if it resumes, else made and saved.
 
   With several processes, the first one has the key and sends it to the others. With
   different keys they would draw different patients and add different noise to the sum
@@ -48,7 +48,7 @@ def noise_key(folder: pathlib.Path, privacy: Config, resuming: bool) -> jax.Arra
 
 def _own_noise_key(folder, privacy, resuming):
   path = folder / KEY_FILE
-  if path.exists():
+  if resuming and path.exists():
     return secret_keys.load_key(path)
   if resuming:
     raise ValueError(
@@ -56,6 +56,9 @@ def _own_noise_key(folder, privacy, resuming):
       'it cannot go on without releasing a step twice. Start again in an empty '
       'workdir; the ledger keeps what was spent.'
     )
+  # A key of a run that was killed before anything was recorded has made no noise. It
+  # may come from a seed that the config no longer has, so it is not used.
+  secret_keys.destroy_key(path)
   key = secret_keys.new_noise_key(privacy.seed)
   folder.mkdir(parents=True, exist_ok=True)
   secret_keys.save_key(path, key)

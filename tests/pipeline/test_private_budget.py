@@ -20,6 +20,7 @@ from ldm_jax.pipeline import fine_tune, preflight, private_budget
 from ldm_jax.pipeline.run import Run
 from ldm_jax.pipeline.starting_point import Start
 from ldm_jax.privacy.ledger import Ledger
+from ldm_jax.report.privacy_statement import statement
 from ldm_jax.workfolder import WorkFolder
 
 PATIENTS = tuple(f'patient-{number}' for number in range(40))
@@ -171,6 +172,48 @@ def test_an_unprotected_run_spends_the_shared_ledger_for_good(plan, tmp_path):
   assert stated(tmp_path, 'two')['epsilon'] == 'inf'
   with pytest.raises(ValueError, match='without noise'):
     plan('three', flags)
+
+
+def test_no_later_run_launders_two_with_a_fixed_seed(plan, tmp_path):
+  flags = {'ledger.total_epsilon': '20', 'adapt.privacy.epsilon': '5'}
+  for mark, seed in (('a', '0'), ('b', '0'), ('c', 'None')):
+    plan('one', {**flags, 'adapt.privacy.seed': seed}, mark=mark)
+    made = stated(tmp_path, 'one')
+    assert made['private'] is False and made['demonstration_only'] is True
+    assert 5 * 0.99 < made['epsilon'] < 20 and made['epsilon_guaranteed'] == 'inf'
+    assert 'FIXED SEED' in made['randomness']
+    assert not statement(made).private
+  origins = [release['randomness'] for release in made['releases']]
+  assert origins == ['fixed seed', 'fixed seed', 'operating system']
+  plan('two', {**flags, 'adapt.privacy.seed': 'None'})
+  assert stated(tmp_path, 'two')['private'] is True
+
+
+def test_a_fixed_key_that_made_nothing_is_not_used_by_a_run_without_a_seed(
+  plan, tmp_path, monkeypatch
+):
+  with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    patch.setattr(private_budget, 'calibrated', _killed)
+    plan('one', {'adapt.privacy.seed': '0'})
+  path = tmp_path / 'one' / 'checkpoints' / 'adapt.new' / 'noise_key'
+  fixed = path.read_text()
+  plan('one', {'adapt.privacy.seed': 'None'})
+  assert path.read_text() != fixed
+  assert stated(tmp_path, 'one')['private'] is True
+
+
+def test_a_found_key_of_a_run_that_no_ledger_lists_is_not_trusted(plan, tmp_path):
+  plan('one')
+  (tmp_path / 'one' / 'privacy.json').unlink()
+  (tmp_path / 'one' / 'store' / 'ledger-private.jsonl').unlink()
+  (tmp_path / 'one' / 'checkpoints' / 'adapt.new' / 'state').mkdir()
+  plan('one')
+  made = stated(tmp_path, 'one')
+  assert made['private'] is False and 'UNKNOWN KEY' in made['randomness']
+
+
+def _killed(*args):
+  raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize(

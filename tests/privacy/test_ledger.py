@@ -155,6 +155,46 @@ def test_two_processes_lose_no_release(tmp_path):
   assert len(Ledger(path).releases()) == 16
 
 
+SPENDER = """
+import pathlib, sys, time
+from ldm_jax.privacy import accounting
+from ldm_jax.privacy.ledger import Ledger
+true_epsilon = accounting.epsilon
+def slow_epsilon(*args):
+  found = true_epsilon(*args)
+  time.sleep(1)  # without a lock, the other process has the same answer by now
+  return found
+release = {
+  'id': sys.argv[2], 'name': 'adapt', 'mechanism': 'gaussian',
+  'noise_multiplier': 5.0, 'sampling_probability': 1.0, 'steps': 1,
+}
+event = accounting.event(release)
+one, two = (true_epsilon([event] * n, 1e-5)['pld'] for n in (1, 2))
+accounting.epsilon = slow_epsilon
+folder = pathlib.Path(sys.argv[1]).absolute().parent
+(folder / f'ready-{sys.argv[2]}').touch()
+while len(list(folder.glob('ready-*'))) < 2:
+  time.sleep(0.01)
+try:
+  Ledger(sys.argv[1]).record(release, budget=((one + two) / 2, 1e-5))
+except ValueError as error:
+  sys.exit(3 if 'total allowed' in str(error) else 1)
+"""
+
+
+def test_two_processes_cannot_both_spend_the_same_remainder(tmp_path):
+  """Also where one of them reaches the ledger by a link."""
+  path, link = tmp_path / 'private.jsonl', tmp_path / 'link.jsonl'
+  link.symlink_to(path)
+  spenders = [
+    subprocess.Popen([sys.executable, '-c', SPENDER, str(place), name])
+    for place, name in ((path, 'a'), (link, 'b'))
+  ]
+  assert sorted(spender.wait(timeout=120) for spender in spenders) == [0, 3]
+  assert link.is_symlink()
+  assert len(Ledger(path).releases()) == len(Ledger(link).releases()) == 1
+
+
 def test_every_line_is_plain_json_with_the_release_in_words(tmp_path):
   path = tmp_path / 'private.jsonl'
   Ledger(path).record(make_release())

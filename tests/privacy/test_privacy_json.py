@@ -12,7 +12,10 @@ from ldm_jax.privacy.ledger import Ledger, release_id
 KEYS = {
   'unit',
   'relation',
+  'private',
+  'demonstration_only',
   'epsilon',
+  'epsilon_guaranteed',
   'delta',
   'num_patients',
   'releases',
@@ -33,6 +36,7 @@ RELEASE_KEYS = {
   'steps',
   'clip_norm',
   'sampling',
+  'randomness',
   'epsilon',
 }
 
@@ -58,7 +62,9 @@ def fill(ledger, sigmas):
       noise_multiplier=sigma,
     )
     release = scheme.release(f'adapt {sigma}')
-    ledger.record({**release, 'id': release_id('run', release)})
+    ledger.record(
+      {**release, 'id': release_id('run', release), 'randomness': 'operating system'}
+    )
 
 
 def test_the_statement_has_the_keys_of_the_contract(tmp_path):
@@ -157,6 +163,7 @@ def test_a_later_statement_keeps_what_was_said_against_earlier_releases(tmp_path
   write(later, first)
   said = read()
   assert said['releases'] == later['releases']
+  assert said['demonstration_only'] is True and said['private'] is False
   for words in (first['randomness'], later['randomness']):
     assert said['randomness'].count(words) == 1
   assert sorted(said['not_covered']) == sorted(first['not_covered'])

@@ -62,6 +62,7 @@ def content():
   requested = rng.uniform(60, 200, 20)
   release = {'name': 'fine-tuning', 'mechanism': 'gaussian', 'noise_multiplier': 2.0}
   release |= {'sampling_probability': 0.1, 'steps': 50, 'clip_norm': 1.0}
+  release['randomness'] = 'operating system'
   return {
     'title': HOSTILE,
     'config': {'name': HOSTILE},

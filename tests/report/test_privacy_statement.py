@@ -13,6 +13,7 @@ RELEASE = {
   'sampling_probability': 1.0,
   'steps': 1,
   'clip_norm': 1.0,
+  'randomness': 'operating system',
 }
 
 
