@@ -22,8 +22,11 @@ the autoencoder and the denoiser without protection:
                   banner on every page says so
 
 With public=FOLDER and public=none a fifth of SCANS is held out as the test cohort,
-which trains nothing. Batches, steps and rate follow from the numbers of patients, which
-count as public; what was chosen is printed, and any --config flag overrides it.
+which trains nothing. The part of a patient follows from a hash of the own id and
+split_seed (0) alone, so shares are met roughly; a part of few may come out empty, and
+then another split_seed is needed. Batches, steps and rate follow from the numbers of
+patients, which count as public; what was chosen is printed, and any --config flag
+overrides it.
 """
 
 import math
@@ -59,6 +62,7 @@ def get_config(arg=''):
     public='',
     cohort='',
     split='',
+    split_seed=0,
     phantom='',
     **dict.fromkeys(OPTIONS, ''),
     labels='0|1',
@@ -75,6 +79,7 @@ def get_config(arg=''):
     )
   config = defaults()
   config.name = f'folder-{args.preset}'
+  config.data.split_seed = args.split_seed
   config.data.schema = tuple(map(_attribute, args.attributes.split(';')))
   # Of the grid that --stages=doctor proposes.
   config.doctor.max_voxels = {'tiny': 2**15, 'small': 2**17, 'full': 2**18}[args.preset]

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 import types
 
 import nibabel as nib
@@ -68,7 +69,7 @@ def test_with_another_public_folder_all_patients_are_private_or_test(scans, tmp_
   other = write_scans(tmp_path / 'other', num=3, first=50)
   found = patients(load(scans, f'public={other}'))
   assert found['public'] == {'P50', 'P51', 'P52'}
-  assert len(found['private']) == 8 and len(found['test']) == 2
+  assert len(found['private']) == 7 and len(found['test']) == 3
 
 
 @pytest.mark.parametrize('word', ['cohort=cohort', ''])
@@ -148,6 +149,35 @@ def test_a_table_of_semicolons_and_decimal_commas_is_read_right(scans):
     assert record.attributes['age'] == 30.5 + number
 
 
+# Parts
+
+
+def without(root, scans, number):
+  """A copy of the folder of scans without one patient."""
+  shutil.copytree(scans, root)
+  (root / f'P{number}.nii.gz').unlink()
+  table = root / 'participants.csv'
+  lines = table.read_text().splitlines(keepends=True)
+  kept = [line for line in lines if not line.startswith(f'P{number};')]
+  table.write_text(''.join(kept))
+  return root
+
+
+@pytest.mark.parametrize('number', range(10))
+def test_without_one_patient_nobody_else_becomes_public(scans, tmp_path, number):
+  before = patients(load(scans, 'split=demo'))
+  after = patients(load(without(tmp_path / 'scans', scans, number), 'split=demo'))
+  assert after == {name: found - {f'P{number}'} for name, found in before.items()}
+
+
+def test_a_part_of_nobody_names_the_salt_and_another_salt_helps(tmp_path):
+  scans = write_scans(tmp_path / 'scans', num=3)
+  with pytest.raises(ValueError, match=r'data\.test .*of the 3 .*split_seed=0'):
+    load(scans, 'public=none')
+  found = patients(load(scans, 'public=none', 'split_seed=7'))
+  assert len(found['private']) == 2 and len(found['test']) == 1
+
+
 # Sizes
 
 
@@ -183,7 +213,7 @@ def test_what_was_chosen_is_printed_once_and_stands_in_the_config(scans, capsys)
   config = load(scans, 'split=demo')
   load(scans, 'split=demo')
   (line,) = capsys.readouterr().err.splitlines()
-  assert '4 public, 4 private, 2 test patients' in line
+  assert '5 public, 2 private, 3 test patients' in line
   for key in ('adapt.privacy.batch_size', 'adapt.steps', 'diffusion.batch_size'):
     assert f'{key}={parsing.flatten(config)[key]}' in line
 

@@ -19,7 +19,9 @@ def section() -> dict[str, Any]:
     # Public, labelled: the measuring network learns from these instead, where the
     # public scans have no labels or show other people than the private ones.
     'measuring': _cohort('measuring'),
-    # Patient-wise shares, used by sections that name a `part` of one root.
+    # Patient-wise shares, used by sections that name a `part` of one root. A patient's
+    # part follows from a hash of the id and of split_seed, a public salt, so the sizes
+    # vary around the shares.
     'split': {'public': 0.4, 'private': 0.4, 'test': 0.2},
     'split_seed': 0,
     # Attributes: () means the layout's own schema.

@@ -55,10 +55,7 @@ def cohorts(data: Config, disjoint: bool = True) -> dict[str, Cohort]:
     whole = wholes[source]
     whole = _part(name, whole, data)
     if not len(whole):
-      raise ValueError(
-        f'The cohort data.{name} holds no patient: data.{name}.root has too few '
-        'patients for data.split. Add patients or change the shares.'
-      )
+      raise ValueError(_empty(name, len(wholes[source]), data))
     found[name] = dataclasses.replace(whole, name=name)
   if not found:
     raise ValueError(
@@ -149,6 +146,21 @@ def _part(name: str, whole: Cohort, data: Config) -> Cohort:
       "train'."
     )
   return parts[part]
+
+
+def _empty(name: str, num_patients: int, data: Config) -> str:
+  """The message on a cohort without a patient."""
+  part, shares = data[name].part.rpartition('/')[2], to_plain(data.split)
+  said = f'The cohort data.{name} holds no patient'
+  if part not in shares or not num_patients:
+    return f'{said}: data.{name}.root has none for it. Correct layout, root or part.'
+  return (
+    f'{said}: of the {num_patients} of data.{name}.root, none is in the part {part!r} '
+    f'(share {shares[part]:g}). Whoever is in it follows from a hash of each id and '
+    f'data.split_seed={data.split_seed}, so that no patient changes the part of '
+    'another. Set another data.split_seed (with configs/folder.py also in its '
+    'argument: split_seed=1), a larger share in data.split, or add patients.'
+  )
 
 
 def _options(section: Config) -> dict[str, Any]:

@@ -57,7 +57,9 @@ def examined(tmp_path_factory):
   names = ['a', 'b', 'c', 'd', '007', '008', '009', '010']
   rows = [*names[:4], '7', '8', '9', '10']
   public = folder(place / 'public', (20, 26, 18), names, rows)
-  argument = f'tiny,root={public},split=demo,attributes=age:20:90,spacing=4x4x4'
+  argument = (
+    f'tiny,root={public},split=demo,split_seed=3,attributes=age:20:90,spacing=4x4x4'
+  )
   words = [
     f'--config={ROOT}/configs/folder.py:{argument}',
     f'--workdir={place / "work"}',

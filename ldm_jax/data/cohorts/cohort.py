@@ -190,18 +190,21 @@ class Cohort:
     return dataclasses.replace(self, records=kept)
 
   def split(self, fractions: Mapping[str, float], seed: int) -> dict[str, Cohort]:
-    """Splits by patient; a pure function of (seed, patient ids, fractions).
+    """Splits by patient; a patient's part follows from (seed, own id, fractions) alone.
 
-    Patients are ordered by SHA-256(seed, id), so neither the table's row order nor the
-    machine matters. Every split with a positive fraction receives at least one patient
-    as long as there are enough of them; earlier names win when there are not.
+    SHA-256(seed, id) as a number in [0, 1) is compared with the cumulative fractions,
+    in the order of their names. So removing or adding a patient changes nobody else's
+    part: a cut by rank or by count would move others, and could make a private patient
+    public. The price is that the sizes of the parts vary around their fractions, and a
+    part may be empty.
 
     Args:
       fractions: name -> share of the patients, non-negative, summing to 1.
-      seed: chooses the split.
+      seed: public salt of the hash; chooses the split.
 
     Returns:
-      name -> Cohort of that name, records sorted by (patient, visit, phase, id).
+      name -> Cohort of that name, maybe of no patient; records sorted by (patient,
+      visit, phase, id).
 
     Raises:
       ValueError: fractions that are negative or do not sum to 1.
@@ -217,15 +220,20 @@ class Cohort:
         f'Expected split fractions that are non-negative and sum to 1, got '
         f'{dict(fractions)}. Change data.split.'
       )
-    grouped = self.patients
-    ordered = sorted(grouped, key=lambda patient: _rank(seed, patient))
-    bounds = np.concatenate([[0], np.cumsum(_counts(len(ordered), shares))])
+    grouped, names = self.patients, sorted(fractions)
+    shares = np.asarray([fractions[name] for name in names], np.float64)
+    bounds = np.cumsum(shares)
+    # Rounding may leave the last bound below a draw; nobody is in a share of zero.
+    last = np.flatnonzero(shares > 0)[-1]
+    chosen: dict[str, list[str]] = {name: [] for name in fractions}
+    for patient in sorted(grouped):
+      place = np.searchsorted(bounds, _draw(seed, patient), side='right')
+      chosen[names[min(place, last)]].append(patient)
     cohorts = {}
-    for name, (start, stop) in zip(fractions, itertools.pairwise(bounds), strict=True):
-      chosen = sorted(ordered[start:stop])
+    for name, patients in chosen.items():
       records = [
         record
-        for patient in chosen
+        for patient in patients
         for record in sorted(grouped[patient], key=lambda r: (r.visit, r.phase, r.id))
       ]
       cohorts[name] = dataclasses.replace(self, name=name, records=tuple(records))
@@ -246,21 +254,10 @@ def check_disjoint(cohorts: Mapping[str, Cohort]) -> None:
       )
 
 
-def _counts(total: int, shares: np.ndarray) -> np.ndarray:
-  """Largest-remainder counts that sum to `total`, at least one per positive share."""
-  exact = shares * total
-  counts = np.floor(exact).astype(int)
-  remainder_first = np.argsort(-(exact - counts), kind='stable')
-  counts[remainder_first[: total - counts.sum()]] += 1
-  for index in np.flatnonzero(shares > 0):
-    if counts[index] == 0 and counts.max() > 1:
-      counts[np.argmax(counts)] -= 1
-      counts[index] = 1
-  return counts
-
-
-def _rank(seed: int, patient: str) -> str:
-  return hashlib.sha256(f'{seed}\0{patient}'.encode()).hexdigest()
+def _draw(seed: int, patient: str) -> float:
+  """A number in [0, 1] that follows from the salt and the patient's id alone."""
+  digest = hashlib.sha256(f'{seed}\0{patient}'.encode()).digest()
+  return int.from_bytes(digest[:8]) / 2**64
 
 
 def _file_digest(path: str) -> bytes:

@@ -64,7 +64,8 @@ def prepare(
   if not cohort.records:
     raise ValueError(
       f'Cohort {cohort.name!r} holds no scans; expected at least one. Set its data '
-      'section (layout, root), or give it a larger share in data.split.'
+      'section (layout, root), give it a larger share in data.split, or set another '
+      'data.split_seed.'
     )
   _remove_abandoned(root / 'volumes')
   known = Fingerprints(root / 'fingerprints.json')
