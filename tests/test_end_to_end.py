@@ -152,6 +152,8 @@ def test_the_privacy_statement_has_the_keys_of_the_contract(finished):
     'epsilon',
   }
   assert 'FIXED SEED' in content['randomness']
+  assert content['demonstration_only'] is True and content['private'] is False
+  assert release['randomness'] == 'fixed seed'
   assert set(content['accountants']) == {'pld', 'rdp'}
 
 

@@ -67,6 +67,7 @@ def test_the_prior_is_released_once_within_the_budget_and_drawn_from(
     patch.setattr(marginals, 'compute', killed)
     assert run(unspent, 'adapt') == 130
   recorded = book.releases()
+  assert [each['randomness'] for each in recorded] == ['fixed seed'] * 2
   assert not unspent.joinpath(*PRIOR).exists()
   assert run(unspent, 'adapt,sample') == 0
   assert book.releases() == recorded, 'a resumed run recorded another release'
