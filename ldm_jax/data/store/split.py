@@ -14,7 +14,10 @@ import numpy as np
 
 from ldm_jax.data.cohorts.attributes import Schema
 from ldm_jax.data.preprocessing import preprocess
+from ldm_jax.data.readers.grid import spacing_of
 from ldm_jax.data.store import entries
+
+NUM_MEASURED = 50  # scans whose headers tell the spacing of a cohort
 
 
 class Split:
@@ -147,6 +150,12 @@ class Split:
   def affine(self, index: int) -> np.ndarray:
     """(4,4), (d,h,w,1) of the processed grid -> world RAS mm."""
     return np.asarray(self.record(index)['affine'], np.float64)
+
+  @property
+  def spacing_mm(self) -> np.ndarray:
+    """(3,) median voxel size (d,h,w) in mm of the first scans, processed."""
+    first = range(min(len(self), NUM_MEASURED))
+    return np.median([spacing_of(self.affine(index)) for index in first], axis=0)
 
   def digest(self) -> str:
     """SHA-256 of the scans' ids, patients, contents and attributes."""
