@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ldm_jax.data.cohorts import roles
 from ldm_jax.data.cohorts.attributes import Schema
 from ldm_jax.data.preprocessing import preprocess
 from ldm_jax.data.readers.grid import spacing_of
@@ -173,8 +174,10 @@ class Split:
     return entries.path_of(self._root, self.keys[index])
 
   def _damaged(self, index: int, error: Exception) -> ValueError:
+    # Named by a hash of its content; whose it is, the index in the store says.
+    of = '' if self.name in roles.CONFIDENTIAL else f' of {self.ids[index]!r}'
     return ValueError(
-      f'The stored volume {self._path(index)} of {self.ids[index]!r} cannot be read '
+      f'The stored volume {self._path(index)}{of} cannot be read '
       f'({error}); expected the file that prepare wrote. Delete it and the folder '
       'checkpoints/prepare beside the store, and run the stage prepare again.'
     )
