@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print('Interrupted; the same command goes on from here.', file=sys.stderr)
     return 130
   except ValueError as error:
-    return _fail(error, 2, flags.debug)
+    return _fail(_noted(error, flags.workdir), 2, flags.debug)
   except Exception as error:
     return _fail(error, 1, flags.debug)
 
@@ -159,6 +159,24 @@ def _overrides(words):
       )
     overrides[key.removeprefix('--config.')] = value
   return overrides
+
+
+def _noted(error, workdir):
+  """The error to show: what names patients is moved to files in the store."""
+  if not getattr(error, 'details', None):
+    return error
+  from ldm_jax.data.cohorts import roles
+  from ldm_jax.workfolder import WorkFolder
+
+  try:
+    store = WorkFolder(workdir).store
+    paths = [str(roles.write_notes(store, *each)) for each in error.details.items()]
+  except (OSError, ValueError) as failure:
+    return ValueError(f'{error} (The details cannot be written: {failure})')
+  return ValueError(
+    f'{error} Ids and values are listed in {", ".join(paths)}, which stays with the '
+    'data.'
+  )
 
 
 def _fail(error, status, debug):

@@ -184,6 +184,7 @@ def evaluate(run: Run) -> None:
     lambda x: encoding.apply_in_batches(run.reconstruct, x, config.sample.batch_size),
     run.schema,
     config.evaluate,
+    run.sample_spacing,
     work.read_arrays(write_counterfactuals.COUNTERFACTUALS),
     work.read_arrays(write_forecasts.FORECASTS),
   )

@@ -48,6 +48,7 @@ SLOW = (
   'test_interpreters.py',
   'test_main.py',
   'test_notebooks.py',
+  'test_what_leaves.py',
   'training/test_adversarial_loss.py',
   'training/test_methods.py',
   'training/test_networks.py',

@@ -24,6 +24,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from dp_accounting import pld, rdp
+from safetensors import safe_open
 
 from ldm_jax import main, stages
 from ldm_jax.data import cohorts_of_config
@@ -239,6 +240,7 @@ def test_the_metrics_have_the_keys_of_the_contract_with_counts_and_intervals(fin
     assert entry['low'] <= entry['value'] <= entry['high']
     assert entry['internal'] is True, 'it looks at private patients'
     assert any(key.startswith('n') for key in entry)
+    assert entry['reads'] == ['test']
   assert 'internal' not in metrics['ms_ssim']['synthetic']
 
 
@@ -409,6 +411,31 @@ def test_no_page_and_no_table_holds_two_attributes_of_a_patient(finished, examin
   for board in (finished / 'tensorboard').rglob('*tfevents*'):
     content = board.read_bytes()
     assert sum(value in content for value in values) < 2, board
+
+
+def test_no_file_that_may_leave_names_a_private_patient_or_holds_a_scan(finished):
+  kept, words = ('store', 'checkpoints'), set()
+  for name, cohort in cohorts_of_config.cohorts(micro().get_config().data).items():
+    if name in ('private', 'test'):
+      words |= {record.id.encode() for record in cohort.records}
+      words |= {patient.encode() for patient in cohort.patients}
+  for path in (finished / 'store' / 'volumes').iterdir():
+    if path.suffix == '.safetensors' and _is_private(finished, path.stem):
+      with safe_open(path, 'numpy') as file:
+        voxels = file.get_tensor('array')
+      words.add(voxels[len(voxels) // 2, voxels.shape[1] // 2].tobytes())
+  pattern, num = re.compile(b'|'.join(map(re.escape, words))), 0
+  for path, content in contents(finished):
+    if path.relative_to(finished).parts[0] in kept:
+      num += bool(pattern.search(content))
+    else:
+      assert not pattern.search(content), path
+  assert num > 10, 'the search finds what stays'
+
+
+def _is_private(work, key):
+  names = [work / 'store' / f'{name}.json' for name in ('private', 'test')]
+  return any(key in path.read_text() for path in names)
 
 
 def test_no_picture_of_a_page_has_a_private_patient_beside_it(finished):

@@ -62,7 +62,10 @@ def of_folder(root, options=''):
 
 @pytest.fixture
 def fails(tmp_path, capsys):
-  """Runs the command line; returns its one paragraph after the checks of all cases."""
+  """Runs the command line; returns its one paragraph after the checks of all cases.
+
+  A paragraph about private patients ends with the notes in the store that it refers to.
+  """
 
   def run(config, *flags, status=2, workdir=None):
     workdir = workdir or tmp_path / 'work'
@@ -74,7 +77,9 @@ def fails(tmp_path, capsys):
     assert len(spoken) == 1, error
     assert error.endswith(f'{spoken[0]}\n'), 'the paragraph is not the last word'
     assert len(spoken[0]) < 2000
-    return spoken[0]
+    notes = pathlib.Path(workdir).glob('store/notes-*.txt')
+    told = [path.read_text() for path in notes if str(path) in spoken[0]]
+    return '\n'.join([spoken[0], *told])
 
   return run
 
@@ -215,7 +220,7 @@ def test_one_bad_file_below_the_threshold_is_listed_and_left_out(scans, capsys):
   work = scans.parent / 'work'
   command = [f'--config={of_folder(scans)}', f'--workdir={work}', '--stages=prepare']
   assert main.main([*command, '--config.data.max_bad_fraction=0.5']) == 0
-  assert 'left out P04' in capsys.readouterr().out
+  assert 'left out 1' in (printed := capsys.readouterr().out) and 'P04' not in printed
   # A private patient's file: listed in the store, not in the log.
   assert 'P04.nii.gz' in (work / 'store' / 'private.json').read_text()
   assert 'P04' not in (work / 'log.jsonl').read_text()

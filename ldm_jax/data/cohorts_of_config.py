@@ -9,11 +9,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 from ldm_jax.config.parsing import to_plain
 from ldm_jax.data import layouts
+from ldm_jax.data.cohorts import roles
 from ldm_jax.data.cohorts.attributes import Schema
 from ldm_jax.data.cohorts.cohort import Cohort, Source, check_disjoint
 from ldm_jax.data.readers.dicom import container
@@ -51,7 +53,7 @@ def cohorts(data: Config, disjoint: bool = True) -> dict[str, Cohort]:
       [section.layout, section.root, to_plain(section.options)], sort_keys=True
     )
     if source not in wholes:
-      wholes[source] = _read(name, section, data.schema)
+      wholes[source] = _read(name, data)
     whole = wholes[source]
     whole = _part(name, whole, data)
     if not len(whole):
@@ -117,7 +119,8 @@ def population(data: Config, num: int, seed: int) -> list[dict[str, Any]]:
   return layout.population(num, seed, **_options(section))
 
 
-def _read(name: str, section: Config, schema: Sequence) -> Cohort:
+def _read(name: str, data: Config) -> Cohort:
+  section, schema = data[name], data.schema
   if section.layout not in layouts.LAYOUTS:
     raise ValueError(
       f'config.data.{name}.layout is {section.layout!r}; expected one of '
@@ -127,7 +130,32 @@ def _read(name: str, section: Config, schema: Sequence) -> Cohort:
   if schema:
     options['schema'] = Schema.from_config([dict(entry) for entry in schema])
   layout: Any = layouts.LAYOUTS[section.layout]
-  return layout.read(section.root, **options)
+  try:
+    return layout.read(section.root, **options)
+  except ValueError as error:
+    # That a folder is not there tells nothing of patients.
+    is_there = section.root and pathlib.Path(section.root).expanduser().exists()
+    if not (is_there and _names_confidential(name, data)):
+      raise
+    raise roles.ConfidentialError(
+      f'The cohort data.{name} cannot be read by the layout {section.layout!r}; '
+      'expected files and a table as docs/data.md describes. Correct what is listed, '
+      'or the section of the config.',
+      {name if name in roles.CONFIDENTIAL else 'private': [str(error)]},
+    ) from None
+
+
+def _names_confidential(name: str, data: Config) -> bool:
+  """Whether what a cohort is read from lists patients who are not public.
+
+  A column of one table may say who is public. A folder that is split by lot is a
+  demonstration, which protects nobody.
+  """
+  private = data.private
+  is_shared = private.layout and private.root == data[name].root
+  return name in roles.CONFIDENTIAL or (
+    bool(is_shared) and private.part.startswith(PUBLISHED)
+  )
 
 
 def _part(name: str, whole: Cohort, data: Config) -> Cohort:

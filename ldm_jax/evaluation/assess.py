@@ -1,9 +1,9 @@
 """All figures of metrics.json, from arrays: samples, real volumes, counterfactuals.
 
 The reference is the held-out test cohort where there is one (patients of the private
-population whom no model was trained on), else the private or the public cohort. A
-figure computed from patients who are not public is marked internal: no privacy
-mechanism was applied to it.
+population whom no model was trained on), else the private or the public cohort. Every
+figure names the cohorts that it read, and is internal where these are not all public
+(`data.cohorts.roles`): no privacy mechanism was applied to it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ldm_jax.data.cohorts import roles
 from ldm_jax.data.cohorts.attributes import Schema
 from ldm_jax.evaluation import (
   against_truth,
@@ -38,6 +39,7 @@ def assess(
   reconstruct: Callable[[Array], Array],
   schema: Schema,
   section: Config,
+  spacing_mm: Array,
   counterfactuals: Mapping[str, Array] | None = None,
   forecasts: Mapping[str, Array] | None = None,
 ) -> tuple[dict[str, Any], dict[str, tuple[np.ndarray, np.ndarray]]]:
@@ -50,6 +52,8 @@ def assess(
     reconstruct: x -> decode(encode(x)), both (b,d,h,w,1).
     schema: attributes of the requests.
     section: config.evaluate.
+    spacing_mm: (d,h,w) voxel size of the samples, of public origin. Real volumes have
+      that of their own cohort.
     counterfactuals: None, or the arrays stored by `synthesis.write_counterfactuals`:
       {'source', 'counterfactual', 'null', 'nulls', 'returned', 'reference' volumes,
       'null_cycles', 'own', 'new' attributes, 'cohort', 'patients'}; for phantoms also
@@ -69,8 +73,7 @@ def assess(
   split = splits[name]
   real = split.volumes(np.arange(len(split)))
   patients = np.asarray(split.patients)
-  mark = {'reference': name, 'internal': name != 'public'}
-  spacing = np.linalg.norm(split.affine(0)[:3, :3], axis=0)
+  mark = {'reference': name, **roles.mark(name)}
   features_real = network.features(real)
   features_synthetic = network.features(samples['volumes'])
   resamples = {'num_resamples': section.num_bootstrap}
@@ -93,7 +96,10 @@ def assess(
   if wanted('ms_ssim'):
     metrics['ms_ssim'] = {
       'real': {**image_similarity.diversity(real[..., 0], groups=patients), **mark},
-      'synthetic': image_similarity.diversity(samples['volumes'][..., 0]),
+      'synthetic': {
+        **image_similarity.diversity(samples['volumes'][..., 0]),
+        **roles.mark(),
+      },
     }
   if wanted('reconstruction'):
     metrics['reconstruction'] = reconstruction(real, reconstruct(real), patients, mark)
@@ -101,18 +107,23 @@ def assess(
     metrics['memorisation'] = _memorisation(splits, network, features_synthetic)
   sizes = {}
   if section.measures and network.measures and wanted('control'):
-    sizes = _requested_and_measured(section.measures, schema, samples, network, spacing)
+    asked = section.measures, schema
+    spacing_from = {'public'} & set(splits)
+    sizes = _requested_and_measured(*asked, samples, network, spacing_mm)
     metrics['control'] = {
-      key: control.agreement(*values) for key, values in sizes.items()
+      key: {**control.agreement(*values), **roles.mark(*spacing_from)}
+      for key, values in sizes.items()
     }
     own = {'volumes': real, 'requests': split.attributes}
-    of_real = _requested_and_measured(section.measures, schema, own, network, spacing)
+    of_real = _requested_and_measured(*asked, own, network, split.spacing_mm)
     metrics['control_real'] = {
       key: {**control.agreement(*values), **mark} for key, values in of_real.items()
     }
   if counterfactuals is not None and wanted('causal'):
+    spacing = _own_spacing(splits, counterfactuals, spacing_mm)
     metrics['causal'] = soundness(counterfactuals, section, schema, network, spacing)
   if forecasts is not None:
+    spacing = _own_spacing(splits, forecasts, spacing_mm)
     found = longitudinal(forecasts, network, section, spacing)
     metrics['causal'] = {**metrics.get('causal', {}), **found}
   return metrics, sizes
@@ -128,6 +139,12 @@ def _reference(splits):
       'diversity need at least two. Add patients, or leave out the stage evaluate.'
     )
   return enough[0]
+
+
+def _own_spacing(splits, edits, spacing_mm):
+  """Voxel size of the cohort that was edited; of the samples for a given folder."""
+  split = splits.get(str(edits['cohort']))
+  return spacing_mm if split is None else split.spacing_mm
 
 
 def _requested_and_measured(measures, schema, samples, network, spacing):
@@ -191,7 +208,8 @@ def _memorisation(splits, network, features_synthetic):
     train.patients,
     held_out.patients,
   )
-  return {'features': {**found, 'train': train.name, 'internal': True}}
+  mark = roles.mark(train.name, held_out.name)
+  return {'features': {**found, 'train': train.name, **mark}}
 
 
 def soundness(
@@ -231,7 +249,7 @@ def soundness(
     figures['outside'] = against_truth.change_outside(*triple, **options)
   if section.measures and network.measures:
     figures |= _effects(edits, section, schema, network, spacing_mm, options)
-  mark = {'internal': str(edits['cohort']) != 'public'}
+  mark = roles.mark(str(edits['cohort']))
   return {name: _marked(figure, mark) for name, figure in figures.items()}
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ldm_jax.data.cohorts import roles
 from ldm_jax.evaluation import causal, image_similarity, intervals, measuring_network
 from ldm_jax.types import Array, Config
 
@@ -75,7 +76,7 @@ def longitudinal(
   section: Config,
   spacing_mm: Array,
 ) -> dict[str, dict[str, Any]]:
-  """All figures of predicted later visits, marked internal unless they are public.
+  """All figures of predicted later visits, each with the cohort that it read.
 
   Args:
     forecasts: arrays stored by `synthesis.write_forecasts`.
@@ -102,7 +103,7 @@ def longitudinal(
       figures[f'longitudinal_{entry["name"]}'] = causal.effectiveness(
         later - earlier, predicted - earlier, patients, resamples
       )
-  mark = {'internal': str(forecasts['cohort']) != 'public'}
+  mark = roles.mark(str(forecasts['cohort']))
   return {
     name: {key: {**figure, **mark} for key, figure in parts.items()}
     for name, parts in figures.items()

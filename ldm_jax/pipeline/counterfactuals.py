@@ -27,7 +27,7 @@ def change(run: Run) -> dict[str, Any]:
   forecasts = write_forecasts.write_forecasts(
     config, work, system, run.splits.get('test'), key
   )
-  return {**summary, 'forecasts': forecasts}
+  return {**summary, 'forecasts': forecasts > 0}
 
 
 def _source(run):

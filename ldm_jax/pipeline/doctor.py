@@ -1,6 +1,8 @@
 """The stage `doctor`: data and config are examined, nothing is trained.
 
-doctor/<cohort>.json, grid.json, plan.json, shared.json and report/doctor.html.
+doctor/<cohort>.json, grid.json, plan.json and report/doctor.html tell of public cohorts
+and of the run alone. What was found in private and test cohorts stays in store/doctor/,
+with the whole page; the terminal counts it.
 """
 
 import dataclasses
@@ -9,14 +11,15 @@ import pathlib
 import sys
 
 from ldm_jax.data import cohorts_of_config, demonstration_split
+from ldm_jax.data.cohorts import roles
 from ldm_jax.data.inspection import findings as inspection
 from ldm_jax.pipeline import cost_estimate, grid_proposal
 from ldm_jax.pipeline.run import Run
 from ldm_jax.report import doctor_page, doctor_text
 from ldm_jax.workfolder import progress_bar
 
-# Scans of these cohorts' patients; what is seen of them stays with the data owner.
-INTERNAL = ('private', 'test')
+# What is found in these cohorts stays here.
+INSIDE = ('store', 'doctor')
 
 
 def examine(run: Run) -> None:
@@ -35,47 +38,62 @@ def examine(run: Run) -> None:
     total = min(len(cohort.records), limit or len(cohort.records))
     with progress_bar(f'doctor {name}', total, 'volume') as advance:
       looks[name] = inspection.inspect(cohort, limit, spec, advance)
-  shared, headlines = (
-    inspection.shared(looks),
-    doctor_text.headlines(looks, INTERNAL),
-  )
+  internal = [name for name in looks if roles.is_internal([name])]
+  shared, headlines = inspection.shared(looks), doctor_text.headlines(looks, internal)
+  # Of a table that also lists private patients, the ids are theirs too.
+  theirs = {entry['text'] for entry in headlines if entry['internal']}
+  theirs |= {text for name in internal for text in looks[name].findings['notes']}
   for name, look in looks.items():
-    # Of a table that also lists private patients, the ids are theirs too.
-    theirs = {entry['text'] for entry in headlines if entry['internal']}
-    unmatched = [text for text in look.findings['unmatched'] if text not in theirs]
-    findings = {**look.findings, 'unmatched': unmatched, 'internal': name in INTERNAL}
-    work.write_json(findings, 'doctor', f'{name}.json')
-  found = {'internal': True, 'headlines': headlines, 'shared': shared}
-  work.write_json(found, 'doctor', 'shared.json')
+    if name not in internal:
+      for key in (*doctor_text.HEADLINES, 'notes'):
+        found = look.findings[key]
+        look.findings[key] = [text for text in found if text not in theirs]
+    place = INSIDE if name in internal else ('doctor',)
+    findings = {**look.findings, 'internal': name in internal}
+    work.write_json(findings, *place, f'{name}.json')
+  found = {'internal': bool(internal), 'headlines': headlines, 'shared': shared}
+  work.write_json(found, *INSIDE, 'shared.json')
   speed = cost_estimate.machine_speed()
   plan = _plan(config, cohorts, speed)
   grid = grid_proposal.suggest(config, looks, cohorts, spec, speed, plan)
-  plan['stages'].insert(0, _preparing(looks, cohorts))
+  whole = {**plan, 'stages': [_preparing(looks, cohorts, internal), *plan['stages']]}
+  work.write_json(whole, *INSIDE, 'plan.json')
+  # The row of `prepare` knows the size of the largest scan.
+  plan = plan if internal else whole
   work.write_json(plan, 'doctor', 'plan.json')
   if grid is not None:
     work.write_json(grid, 'doctor', 'grid.json')
-  told = doctor_text.headline_lines(headlines, _coloured())
+  open_headlines = [entry for entry in headlines if not entry['internal']]
+  told = doctor_text.headline_lines(open_headlines, _coloured())
   if told:
     print(told)
+  withheld = len(headlines) - len(open_headlines)
+  if withheld:
+    print(f'WARNING [INTERNAL]: {withheld} findings that name patients, see below')
   for name in looks:
-    print(doctor_text.cohort_lines(looks[name].findings, internal=name in INTERNAL))
-  print(doctor_text.plan_lines(plan, shared))
+    print(doctor_text.cohort_lines(looks[name].findings, internal=name in internal))
+  if internal and shared:
+    print(f'IN TWO COHORTS: {len(shared)} [INTERNAL]')
+  print(doctor_text.plan_lines(whole, [] if internal else shared))
   print(doctor_text.grid_lines(grid))
-  path = doctor_page.write(
-    work.path('report', 'doctor.html'),
-    {
-      'title': f'Examination of {config.name or pathlib.Path(work.root).name}',
-      'banner': demonstration_split.warning(config.data),
-      'looks': looks,
-      'internal': INTERNAL,
-      'headlines': headlines,
-      'shared': shared,
-      'plan': plan,
-      'grid': grid,
-      'examples': _examples(looks, cohorts, spec, grid),
-    },
-  )
+  content = {
+    'title': f'Examination of {config.name or pathlib.Path(work.root).name}',
+    'banner': demonstration_split.warning(config.data),
+    'looks': {name: look for name, look in looks.items() if name not in internal},
+    'internal': (),
+    'headlines': open_headlines,
+    'shared': [] if internal else shared,
+    'plan': plan,
+    'grid': grid,
+    'examples': _examples(looks, cohorts, spec, grid),
+  }
+  path = doctor_page.write(work.path('report', 'doctor.html'), content)
   print(f'Examination: {path.resolve()}')
+  if internal:
+    content |= {'looks': looks, 'internal': internal, 'headlines': headlines}
+    content |= {'shared': shared, 'plan': whole}
+    path = doctor_page.write(work.path(*INSIDE, 'doctor.html'), content)
+    print(f'With private scans, to stay with the data: {path.resolve()}')
 
 
 def _examples(looks, cohorts, spec, grid):
@@ -107,7 +125,7 @@ def _plan(config, cohorts, speed):
     return {'stages': [], 'noise': [], 'faults': [str(error)]}
 
 
-def _preparing(looks, cohorts):
+def _preparing(looks, cohorts, internal):
   """`prepare` as a row of the plan: reading was measured, the rest costs as much."""
   seconds = sum(2 * looks[name].seconds * len(cohorts[name].records) for name in looks)
   # Of a scan: its file's voxels, float32, a resampled copy and masks, in two threads.
@@ -118,5 +136,5 @@ def _preparing(looks, cohorts):
     'memory_bytes': int(memory),
     'seconds': seconds,
     'note': f'{sum(len(c.records) for c in cohorts.values())} scans',
-    'internal': any(name in INTERNAL for name in looks),  # their largest scan
+    'internal': bool(internal),  # their largest scan
   }

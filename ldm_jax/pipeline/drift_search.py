@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from ldm_jax import atomic
+from ldm_jax.data.cohorts import roles
 from ldm_jax.data.store.split import Split
 from ldm_jax.diffusion import shift
 from ldm_jax.diffusion.drift import Drift
@@ -71,7 +72,7 @@ def _search(run):
   if privacy is None:
     private_budget.record_unprotected(run)
     target = cohort(run, run.splits['private'])
-    found = {**SEARCHES[section.search](asked, target), 'internal': True}
+    found = {**SEARCHES[section.search](asked, target), **roles.mark('private')}
   else:
     found = _privately(run, asked)
   value = np.asarray(found['value'], float).tolist()

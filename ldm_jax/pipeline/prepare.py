@@ -1,12 +1,14 @@
 """The stage `prepare` in parts: cohorts on disk -> the store, and what is said of them.
 
 It leaves store/<cohort>.json and volumes in the store, and, where there is a private
-cohort, privacy.json.
+cohort, privacy.json. Messages that name patients who are not public are counted on the
+terminal and written to store/notes-<cohort>.txt alone.
 """
 
 from typing import Any
 
 from ldm_jax.data import cohorts_of_config
+from ldm_jax.data.cohorts import roles
 from ldm_jax.data.cohorts.cohort import Cohort
 from ldm_jax.data.inspection import attribute_summary, grid_fit
 from ldm_jax.data.store import store
@@ -14,26 +16,39 @@ from ldm_jax.pipeline import fit_measuring_network, private_budget
 from ldm_jax.pipeline.run import Run
 from ldm_jax.workfolder import progress_bar
 
-# A patient's name in these cohorts belongs into the store, not into a log.
-UNNAMED = ('private', 'test')
-
 
 def prepare(run: Run) -> dict[str, dict[str, int]]:
   """Files -> preprocessed volumes in the store, patient by patient.
 
   Returns:
-    Per cohort the number of its patients and of the scans that were left out.
+    Per cohort the number of its patients and, of public ones, of the scans that were
+    left out.
 
   Raises:
     ValueError: cohorts that cannot be read, or that share a scan.
   """
   summary: dict[str, dict[str, int]] = {}
   warnings: dict[str, None] = {}  # each once, in order
-  for name, cohort in cohorts_of_config.cohorts(run.config.data).items():
+  cohorts = cohorts_of_config.cohorts(run.config.data)
+  headlines = {
+    name: attribute_summary.patients_without_values(cohort)
+    for name, cohort in cohorts.items()
+  }
+  # Of a table that also lists private patients, a message may name these.
+  theirs = {
+    text
+    for name in set(cohorts) & set(roles.CONFIDENTIAL)
+    for text in (*headlines[name], *cohorts[name].notes)
+  }
+  for name, cohort in cohorts.items():
     index = _store(run, name, cohort)
-    _tell(run, name, index)
-    warnings |= dict.fromkeys(attribute_summary.patients_without_values(cohort))
-    summary[name] = {'patients': len(cohort), 'left_out': len(index['problems'])}
+    summary[name] = {'patients': len(cohort)}
+    if name in roles.CONFIDENTIAL:
+      _note(run, name, index, headlines[name])
+      continue
+    _tell(run, name, index, theirs)
+    warnings |= dict.fromkeys(text for text in headlines[name] if text not in theirs)
+    summary[name]['left_out'] = len(index['problems'])
   found = run.prepared
   if 'public' in found:  # the size of private scans stays in the store
     poor = grid_fit.poor(run.spec, grid_fit.of_split(found['public']))
@@ -61,12 +76,26 @@ def _store(run: Run, name: str, cohort: Cohort) -> dict[str, Any]:
     )
 
 
-def _tell(run, name, index):
+def _tell(run, name, index, withheld):
   for problem in index['problems']:
-    if name not in UNNAMED:
-      run.work.log('prepare', cohort=name, problem=problem)
+    run.work.log('prepare', cohort=name, problem=problem)
     print(f'prepare {name}: left out {problem["id"]}: {problem["reason"]}')
-  # What the slices of private scans say stays in the store.
-  jumps = store.slices_in_words(index) if name != 'private' else []
-  for warning in [*index['notes'], *index['warnings'][:5], *jumps]:
+  notes = [text for text in index['notes'] if text not in withheld]
+  jumps = store.slices_in_words(index)
+  for warning in [*notes, *index['warnings'][:5], *jumps]:
     print(f'prepare {name}: {warning}')
+
+
+def _note(run, name, index, headlines):
+  """Writes the messages about a confidential cohort to the store, prints how many."""
+  parts = {
+    'left out': [f'{p["id"]}: {p["path"]}: {p["reason"]}' for p in index['problems']],
+    'attributes': headlines,
+    'notes': [*index['notes'], *index['warnings'], *store.slices_in_words(index)],
+  }
+  lines = [f'{title}: {text}' for title, found in parts.items() for text in found]
+  path = roles.write_notes(run.work.store, name, lines)
+  if lines:
+    counts = ', '.join(f'{title} {len(found)}' for title, found in parts.items())
+    sign = 'WARNING ' if parts['left out'] or headlines else ''
+    print(f'prepare {name}: {sign}{counts}; see {path}')

@@ -22,6 +22,7 @@ import numpy as np
 
 from ldm_jax.config import parsing
 from ldm_jax.data import cohorts_of_config
+from ldm_jax.data.cohorts import roles
 from ldm_jax.data.cohorts.attributes import Schema
 from ldm_jax.data.preprocessing import preprocess
 from ldm_jax.data.preprocessing.augment import augment
@@ -176,14 +177,31 @@ class Run:
     return augment(volumes, np.random.default_rng((config.seed, *words)), **options)
 
   @property
+  def sample_spacing(self) -> np.ndarray:
+    """(3,) voxel size (d,h,w) in mm of a synthetic volume, never of private scans.
+
+    Public scans give it, else data.preprocess.spacing_mm.
+
+    Raises:
+      ValueError: there are no public scans, and the config keeps each scan's spacing.
+    """
+    for name in roles.PUBLIC:
+      if name in self.splits:
+        return self.splits[name].spacing_mm
+    wanted = self.spec.spacing_mm
+    if None in wanted:
+      raise ValueError(
+        'The voxel size of synthetic volumes is that of public scans, but data.public '
+        f'is empty and data.preprocess.spacing_mm is {wanted}; expected one of them, '
+        'because that of private scans must not leave. Name the public cohort, or set '
+        'data.preprocess.spacing_mm to three numbers.'
+      )
+    return np.asarray(wanted, np.float64)
+
+  @property
   def sample_affine(self) -> np.ndarray:
-    """(4,4) of a synthetic volume: the cohort's median spacing, centred, along RAS."""
-    split, count = next(iter(self.splits.values())), 50
-    spacings = [
-      np.linalg.norm(split.affine(index)[:3, :3], axis=0)
-      for index in range(min(len(split), count))
-    ]
-    return centred_affine(split.shape, np.median(spacings, axis=0))
+    """(4,4) of a synthetic volume: `sample_spacing`, centred, along RAS."""
+    return centred_affine(self.spec.shape, self.sample_spacing)
 
   # Latents
 

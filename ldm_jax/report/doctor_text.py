@@ -68,7 +68,13 @@ def headline_lines(found: Iterable[Mapping], colour: bool = False) -> str:
 def cohort_lines(
   findings: Mapping[str, Any], max_messages: int = 5, internal: bool = False
 ) -> str:
-  """The findings of one cohort as lines."""
+  """The findings of one cohort as lines.
+
+  Args:
+    findings: of `inspection.Look`.
+    max_messages: shown of each kind.
+    internal: counts alone, since the terminal of a cluster is kept in a log.
+  """
   counts = findings['counts']
   mark = ' [INTERNAL]' if internal else ''
   lines = [
@@ -76,6 +82,9 @@ def cohort_lines(
     f'scans ({counts["inspected"]} inspected, {counts["with_labels"]} with labels)'
     + mark
   ]
+  if internal:
+    counted = {TITLES[key]: len(findings[key]) for key in TITLES if findings[key]}
+    return '\n'.join([*lines, *(f'  {title}: {n}' for title, n in counted.items())])
   for title, key in GEOMETRY.items():
     lines.append(f'  {title:26s} {most(findings[key])}')
   for title in ('lowest', 'highest'):
@@ -202,7 +211,7 @@ def without_value(message: str) -> str:
   """'P1: age = 143 lies outside [20, 90]' -> without the patient's value.
 
   Two such lines about one patient would be a pair of attributes on a page that is
-  passed around; the terminal and doctor/<cohort>.json tell the value.
+  passed around; store/doctor/<cohort>.json tells the value.
   """
   name, _, rest = message.rpartition(' = ')
   return f'{name} lies {rest.partition(" lies ")[2]}' if name else message

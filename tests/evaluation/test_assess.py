@@ -122,3 +122,85 @@ def test_without_a_truth_there_is_nothing_to_compare_with():
     'composition_10_psnr',
     'reversibility',
   }
+
+
+class Cohort:
+  """As much of a prepared cohort as `assess` reads: squares, one scan a patient."""
+
+  def __init__(self, name, spacing_mm, num=4):
+    self.name, self.num_patients = name, num
+    self.patients = [f'{name}-{number}' for number in range(num)]
+    self.spacing_mm = np.asarray(spacing_mm)
+    self.attributes = np.linspace(-1, 1, num, dtype=np.float32)[:, None]
+    self._x = squares(3 + np.arange(num))
+
+  def __len__(self):
+    return self.num_patients
+
+  def volumes(self, indices):
+    return self._x[indices]
+
+
+def all_figures(splits, spacing_mm=(10.0, 10.0, 10.0)):
+  network = Thresholds()
+  network.name, network.sha256 = 'thresholds', '0'
+  network.features = lambda x: x.reshape(len(x), 1, 16, 16)[..., :3].mean((1, 2))
+  measure = {
+    'name': 'square',
+    'kind': 'volume',
+    'classes': (1,),
+    'attributes': ('age',),
+  }
+  section = ConfigDict(
+    {
+      'measures': ({**measure, 'attributes': ('age',)},),
+      'labels': (0, 7),
+      'num_bootstrap': 5,
+      'only': ('memorisation', 'control', 'reconstruction', 'ms_ssim'),
+    }
+  )
+  samples = {'volumes': squares(SIZES), 'requests': np.zeros((4, 1), np.float32)}
+  found, _ = assess.assess(
+    splits, samples, network, lambda x: 0.9 * x, SCHEMA, section, spacing_mm
+  )
+  return found
+
+
+def leaves(entry, reads=None):
+  """(figure, cohorts that it says it read) of nested figures."""
+  reads = entry.get('reads', reads)
+  inner = [value for value in entry.values() if isinstance(value, dict)]
+  if not inner or reads is not None:
+    yield entry, reads
+  for value in inner:
+    yield from leaves(value, reads)
+
+
+def test_every_figure_says_what_it_read_and_is_internal_if_that_is_not_public():
+  scans = {name: Cohort(name, (10.0,) * 3) for name in ('public', 'private', 'test')}
+  for names in (('public',), ('public', 'private'), ('public', 'private', 'test')):
+    found = all_figures({name: scans[name] for name in names})
+    del found['features']  # the name of a network
+    marked = list(leaves({k: v for k, v in found.items() if v is not None}))
+    assert len(marked) > 6
+    for figure, reads in marked:
+      assert reads is not None, figure
+      if 'reads' in figure:
+        private = bool({'private', 'test'} & set(reads))
+        assert figure.get('internal', False) is private, figure
+  assert found['memorisation']['features']['reads'] == ['private', 'test']
+  assert found['ms_ssim']['synthetic']['reads'] == []
+  assert found['control']['square']['reads'] == ['public']
+
+
+def test_figures_of_samples_do_not_depend_on_the_spacing_of_a_private_scan():
+  def of_samples(name, spacing):
+    found = all_figures(
+      {'public': Cohort('public', (10,) * 3), name: Cohort(name, spacing)}
+    )
+    return found['control'], found['control_real']
+
+  for name in ('private', 'test'):
+    (one, own), (other, others) = (of_samples(name, s) for s in ((5,) * 3, (20,) * 3))
+    assert one == other
+    assert own != others, 'real scans are measured in their own millimetres'

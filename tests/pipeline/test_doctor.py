@@ -61,7 +61,9 @@ def examined(tmp_path_factory):
 
 
 def read(work, name):
-  return json.loads((work / 'doctor' / name).read_text())
+  inside = work / 'store' / 'doctor' / name
+  path = inside if inside.is_file() else work / 'doctor' / name
+  return json.loads(path.read_text())
 
 
 def test_patients_in_both_cohorts_are_told_however_they_hide(examined):
@@ -81,8 +83,19 @@ def test_a_broken_scan_and_an_impossible_age_are_told(examined):
   assert found['out_of_range'] == ['P13: age = 143.0 lies outside [20, 90]']
 
 
-def test_the_page_marks_what_shows_private_scans_and_needs_nothing_else(examined):
+def test_what_leaves_the_store_tells_nothing_of_private_patients(examined):
+  names = {path.name for path in (examined / 'doctor').iterdir()}
+  assert names == {'public.json', 'plan.json', 'grid.json'}
   page = (examined / 'report' / 'doctor.html').read_text()
+  assert '<section id="public">' in page and '<section id="private">' not in page
+  assert 'class="badge"' not in page
+  for text in (page, *((examined / 'doctor' / name).read_text() for name in names)):
+    text = re.sub(r'base64,[\w+/=]*', '', text)
+    assert not re.search(r'\bP(0[89]|1\d)\b|= 143', text)
+
+
+def test_the_page_marks_what_shows_private_scans_and_needs_nothing_else(examined):
+  page = (examined / 'store' / 'doctor' / 'doctor.html').read_text()
   sections = dict(re.findall(r'<section id="(\w+)">(.*?)</section>', page, re.S))
   assert list(sections) == ['summary', 'grid', 'public', 'private', 'noise', 'cost']
   badge = 'class="badge"'
@@ -97,5 +110,5 @@ def test_the_page_marks_what_shows_private_scans_and_needs_nothing_else(examined
 
 def test_nothing_is_trained_and_nothing_spent(examined):
   assert {path.name for path in examined.iterdir()} == {
-    *('config.json', 'doctor', 'report')
+    *('config.json', 'doctor', 'report', 'store')
   }

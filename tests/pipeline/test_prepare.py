@@ -37,8 +37,8 @@ def unreadable(monkeypatch):
 def test_cohorts_are_stored_counted_and_stated(tmp_path):
   run = begun(tmp_path)
   summary = prepare.prepare(run)
-  expected = {'patients': 2, 'left_out': 0}
-  assert summary == {'public': expected, 'private': expected}
+  expected = {'patients': 2}
+  assert summary == {'public': {**expected, 'left_out': 0}, 'private': expected}
   assert {name: split.num_patients for name, split in run.prepared.items()} == {
     'public': 2,
     'private': 2,
@@ -53,13 +53,19 @@ def test_cohorts_are_stored_counted_and_stated(tmp_path):
 def test_a_scan_of_a_private_patient_is_named_in_no_log(tmp_path, unreadable, capsys):
   run = begun(tmp_path)
   summary = prepare.prepare(run)
-  assert {name: found['left_out'] for name, found in summary.items()} == {
+  assert {name: found.get('left_out') for name, found in summary.items()} == {
     'public': 1,
-    'private': 1,
+    'private': None,
   }
   log = (tmp_path / 'log.jsonl').read_text()
   assert 'scan-of-public' in log and 'scan-of-private' not in log
-  assert 'left out scan-of-private: cut off' in capsys.readouterr().out
+  printed = capsys.readouterr()
+  assert 'left out scan-of-public: cut off' in printed.out
+  assert 'prepare private: WARNING left out 1, attributes 0, notes ' in printed.out
+  assert 'scan-of-private' not in printed.out + printed.err
+  notes = tmp_path / 'store' / 'notes-private.txt'
+  assert str(notes) in printed.out
+  assert 'left out: scan-of-private: scan-of-private: cut off' in notes.read_text()
 
 
 def test_without_a_private_cohort_there_is_no_statement(tmp_path):

@@ -90,15 +90,23 @@ def test_copies_of_public_volumes_are_drawn_by_name_and_seed(tmp_path):
   assert not np.array_equal(once, volumes)
 
 
-def test_a_sample_has_the_median_spacing_of_the_first_cohort(tmp_path):
-  run = opened(tmp_path)
-  affines = [np.diag([s, s, 3 * s, 1.0]) for s in (1.0, 2.0, 7.0)]
-  split = Keys('public', 'abc', shape=(5, 16, 16), affine=affines.__getitem__)
-  vars(run)['prepared'] = {'public': split}
-  run.work.restart('prepare', 'a')
-  run.work.finish('prepare', 'a')
-  columns = np.linalg.norm(run.sample_affine[:3, :3], axis=0)
-  np.testing.assert_allclose(columns, (2.0, 2.0, 6.0))
+def test_a_sample_has_the_spacing_of_public_scans_or_of_the_config(tmp_path):
+  private = Keys('private', 'ab', spacing_mm=np.array((7.391,) * 3))
+
+  def spacing(splits, **changes):
+    run = opened(tmp_path, **changes)
+    vars(run)['prepared'] = splits
+    run.work.restart('prepare', 'a')
+    run.work.finish('prepare', 'a')
+    return np.linalg.norm(run.sample_affine[:3, :3], axis=0)
+
+  public = Keys('public', 'ab', spacing_mm=np.array((6.0, 2.0, 2.0)))
+  with_both = spacing({'private': private, 'public': public})
+  np.testing.assert_allclose(with_both, (6, 2, 2))
+  alone = spacing({'private': private}, **{'data.preprocess.spacing_mm': (8, 3, 3)})
+  np.testing.assert_allclose(alone, (8, 3, 3))
+  with pytest.raises(ValueError, match=r'voxel size.*data.public is empty'):
+    spacing({'private': private})
 
 
 def test_a_network_beside_the_stages_is_learned_anew_when_its_mark_changes(tmp_path):

@@ -25,12 +25,20 @@ def test_a_headline_of_several_cohorts_is_told_once_and_marked(looks):
 def test_the_terminal_tells_findings_and_how_many_more(looks):
   findings = looks['private'].findings
   findings['odd'] = [f'P{i}' for i in range(8)]
-  text = doctor_text.cohort_lines(findings, internal=True)
+  text = doctor_text.cohort_lines(findings)
   assert text.startswith('Cohort private: 3 patients, 4 scans (4 inspected, 1 with')
-  assert text.splitlines()[0].endswith('[INTERNAL]')
   assert 'Unlike the rest: 8' in text and 'and 3 more' in text
   assert 'patients by sex' in text and 'F (2), M (1)' in text
   assert 'lowest intensity' in text and 'highest intensity' not in text
+
+
+def test_the_terminal_counts_what_was_found_of_private_patients(looks):
+  findings = looks['private'].findings
+  findings['odd'] = [f'P{i}' for i in range(8)]
+  first, *rest = doctor_text.cohort_lines(findings, internal=True).splitlines()
+  assert first.endswith('[INTERNAL]')
+  assert '  Unlike the rest: 8' in rest
+  assert not any('P1' in line or 'intensity' in line for line in rest)
 
 
 def test_the_plan_is_told_with_refusals_and_the_outlook(plan):

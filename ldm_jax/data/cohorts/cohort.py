@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ldm_jax.data.cohorts import ids, label_values
+from ldm_jax.data.cohorts import ids, label_values, roles
 from ldm_jax.data.cohorts.attributes import Schema, is_missing
 from ldm_jax.data.cohorts.matching import Matching
 from ldm_jax.data.readers import streams
@@ -241,17 +241,26 @@ class Cohort:
 
 
 def check_disjoint(cohorts: Mapping[str, Cohort]) -> None:
-  """Raises ValueError naming patients that are in two of the cohorts."""
+  """Raises ValueError about patients that are in two of the cohorts.
+
+  It names them, unless they are confidential (`roles.ConfidentialError`).
+  """
   for first, second in itertools.combinations(cohorts, 2):
     shared = sorted(set(cohorts[first].patients) & set(cohorts[second].patients))
     if shared:
       more = f' and {len(shared) - 5} more' if len(shared) > 5 else ''
-      raise ValueError(
-        f'Patients {", ".join(shared[:5])}{more} are in both {first!r} and {second!r}; '
-        'expected every patient in one cohort only, because training on the public one '
-        'has no privacy guarantee. Remove them from one of the tables; where one id '
-        'means two people, rename those of one table.'
+      rule = (
+        f'in both {first!r} and {second!r}; expected every patient in one cohort only, '
+        'because training on the public one has no privacy guarantee. Remove them from '
+        'one of the tables; where one id means two people, rename those of one table.'
       )
+      inside = [name for name in (first, second) if name in roles.CONFIDENTIAL]
+      if inside:
+        lines = [f'patient {patient} is in {first} and {second}' for patient in shared]
+        raise roles.ConfidentialError(
+          f'{len(shared)} patients are {rule}', {inside[0]: lines}
+        )
+      raise ValueError(f'Patients {", ".join(shared[:5])}{more} are {rule}')
 
 
 def _draw(seed: int, patient: str) -> float:

@@ -12,9 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from ldm_jax.data.cohorts import roles
 from ldm_jax.data.cohorts.attributes import Schema
 from ldm_jax.data.preprocessing import preprocess
+from ldm_jax.data.readers.grid import spacing_of
 from ldm_jax.data.store import entries
+
+NUM_MEASURED = 50  # scans whose headers tell the spacing of a cohort
 
 
 class Split:
@@ -148,6 +152,12 @@ class Split:
     """(4,4), (d,h,w,1) of the processed grid -> world RAS mm."""
     return np.asarray(self.record(index)['affine'], np.float64)
 
+  @property
+  def spacing_mm(self) -> np.ndarray:
+    """(3,) median voxel size (d,h,w) in mm of the first scans, processed."""
+    first = range(min(len(self), NUM_MEASURED))
+    return np.median([spacing_of(self.affine(index)) for index in first], axis=0)
+
   def digest(self) -> str:
     """SHA-256 of the scans' ids, patients, contents and attributes."""
     attributes = hashlib.sha256(self.attributes.tobytes()).hexdigest()
@@ -164,8 +174,10 @@ class Split:
     return entries.path_of(self._root, self.keys[index])
 
   def _damaged(self, index: int, error: Exception) -> ValueError:
+    # Named by a hash of its content; whose it is, the index in the store says.
+    of = '' if self.name in roles.CONFIDENTIAL else f' of {self.ids[index]!r}'
     return ValueError(
-      f'The stored volume {self._path(index)} of {self.ids[index]!r} cannot be read '
+      f'The stored volume {self._path(index)}{of} cannot be read '
       f'({error}); expected the file that prepare wrote. Delete it and the folder '
       'checkpoints/prepare beside the store, and run the stage prepare again.'
     )

@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ldm_jax import atomic
+from ldm_jax.data.cohorts import roles
 from ldm_jax.data.cohorts.attributes import Schema
 from ldm_jax.data.cohorts.cohort import Cohort
 from ldm_jax.data.preprocessing.preprocess import Spec
@@ -174,16 +175,28 @@ def open_split(
 
 
 def check_distinct(splits: Mapping[str, Split]) -> None:
-  """Raises ValueError when two cohorts hold the same scan, byte by byte."""
+  """Raises ValueError when two cohorts hold the same scan, byte by byte.
+
+  It names the scans, unless they are confidential (`roles.ConfidentialError`).
+  """
   seen: dict[str, tuple[str, str]] = {}
   for name, split in splits.items():
     for key, record in zip(split.keys, split.ids, strict=True):
       if key in seen and seen[key][0] != name:
-        raise ValueError(
+        both, remedy = (name, seen[key][0]), 'Remove one of the two.'
+        rule = 'a patient may be in one cohort only, under whatever id'
+        told = (
           f'The scan {record!r} of {name!r} is the same file as {seen[key][1]!r} of '
-          f'{seen[key][0]!r}; a patient may be in one cohort only, under whatever id. '
-          'Remove one of the two.'
+          f'{seen[key][0]!r}; {rule}. {remedy}'
         )
+        inside = [each for each in both if each in roles.CONFIDENTIAL]
+        if inside:
+          raise roles.ConfidentialError(
+            f'A scan of {name!r} is the same file as one of {seen[key][0]!r}; {rule}. '
+            f'{remedy}',
+            {inside[0]: [told]},
+          )
+        raise ValueError(told)
       seen[key] = (name, record)
 
 
@@ -220,15 +233,16 @@ def _check_problems(cohort: Cohort, problems: list, max_bad_fraction: float) -> 
   total, bad = len(cohort.records), len(problems)
   if not bad or (bad <= max_bad_fraction * total and bad < total):
     return
-  listed = '; '.join(
-    f'{p["id"]}: {p["reason"].rstrip(".")}' for p in problems[:NUM_LISTED]
-  )
-  more = f'; and {bad - NUM_LISTED} more' if bad > NUM_LISTED else ''
-  raise ValueError(
+  lines = [f'{p["id"]}: {p["reason"].rstrip(".")}' for p in problems]
+  found = (
     f'{bad} of the {total} scans of cohort {cohort.name!r} cannot be used, more than '
-    f'data.max_bad_fraction={max_bad_fraction:g} allows: {listed}{more}. Repair or '
-    'remove them, or raise data.max_bad_fraction.'
+    f'data.max_bad_fraction={max_bad_fraction:g} allows'
   )
+  remedy = 'Repair or remove them, or raise data.max_bad_fraction.'
+  if cohort.name in roles.CONFIDENTIAL:
+    raise roles.ConfidentialError(f'{found}. {remedy}', {cohort.name: lines})
+  more = f'; and {bad - NUM_LISTED} more' if bad > NUM_LISTED else ''
+  raise ValueError(f'{found}: {"; ".join(lines[:NUM_LISTED])}{more}. {remedy}')
 
 
 def _repeated_scans(found: list[dict]) -> list[str]:

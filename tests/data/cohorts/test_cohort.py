@@ -114,8 +114,15 @@ def test_a_record_id_must_be_a_file_name(name):
 
 
 def test_a_patient_in_two_cohorts_is_an_error_that_names_both():
-  with pytest.raises(ValueError, match=r"p0.*'public'.*'private'"):
+  with pytest.raises(ValueError, match=r"p0.*'public'.*'measuring'"):
+    check_disjoint({'public': cohort_of(1), 'measuring': cohort_of(2)})
+
+
+def test_of_a_private_patient_in_two_cohorts_the_message_holds_no_name():
+  with pytest.raises(ValueError, match=r"'public'.*'private'") as raised:
     check_disjoint({'public': cohort_of(1), 'private': cohort_of(2)})
+  assert 'p0' not in str(raised.value)
+  assert raised.value.details == {'private': ('patient p0 is in public and private',)}
 
 
 def test_the_fingerprint_follows_the_bytes_and_the_way_of_reading(tmp_path, save_nifti):

@@ -171,8 +171,11 @@ def test_the_same_file_under_two_ids_is_told(tmp_path, make_cohort):
   assert index['warnings'] == ['copy: the same file as 0_ED']
   store.prepare(tmp_path / 's', Cohort('private', Schema(), (copy,)), SPEC)
   splits = {n: store.open_split(tmp_path / 's', n) for n in ('public', 'private')}
-  with pytest.raises(ValueError, match='copy'):
+  with pytest.raises(ValueError, match='same file') as raised:
     store.check_distinct(splits)
+  assert 'copy' not in str(raised.value)
+  (told,) = raised.value.details['private']
+  assert told.startswith("The scan 'copy' of 'private' is the same file as")
 
 
 def prepare_slowly(folder, cohort):
