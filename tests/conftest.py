@@ -49,6 +49,7 @@ SLOW = (
   'test_main.py',
   'test_notebooks.py',
   'training/test_adversarial_loss.py',
+  'training/test_jax_settings.py',
   'training/test_methods.py',
   'training/test_networks.py',
   'training/test_pair_examples.py',

@@ -10,7 +10,9 @@ Why the bound holds, row by row:
   exceeds the rounding error of the norm (`clipping.py`, which has several rules);
 - a gradient with a NaN, an infinity, or a norm beyond float32 counts as zero. That
   decision depends on the patient's own data only, and zero is within the bound;
-- a padded row (mask False) counts as exactly zero, whatever it contains.
+- a padded row (mask False) counts as exactly zero, whatever it contains;
+- the loss draws from a threefry key of the row (`prng`), whatever generator the keys
+  came from: draws of other generators depend on all rows of a `vmap`.
 
 Two methods compute the same sum. 'vmap' differentiates each patient; 'ghost' (see
 `ghost.py`) does not form the gradients of layers with few positions and large kernels,
@@ -36,6 +38,7 @@ import jax
 import jax.numpy as jnp
 import jax_privacy
 
+from ldm_jax import prng
 from ldm_jax.models.conv import conv
 from ldm_jax.privacy import clipping as clipping_rules
 from ldm_jax.privacy import ghost
@@ -67,7 +70,7 @@ def clipped_sum(
       ones, for which no gradient is computed).
     batch: tree of arrays (n, ...), one row per patient.
     mask: (n,) bool, False for padded rows.
-    keys: (n,) PRNG keys, one per row.
+    keys: (n,) PRNG keys, one per row; the loss gets them as threefry keys.
     clip_norm: > 0, the largest L2 norm of one patient's contribution.
     microbatch: rows differentiated at once; divides n. 0 for all.
     method: one of METHODS. 'ghost' needs a flat dict {'path/of/parameter': array} for
@@ -93,6 +96,7 @@ def clipped_sum(
       f'the method of private gradients is {method!r}; it must be one of '
       f'{", ".join(METHODS)}. Change adapt.privacy.gradients.'
     )
+  keys = prng.threefry(keys)
   num_rows = _num_rows(batch, mask, keys)
   microbatch = microbatch or num_rows
   if microbatch < 1 or num_rows % microbatch:
@@ -180,6 +184,7 @@ def reference_clipped_sum(
   gradient has a NaN, jax_privacy sets that entry to zero and keeps the others.
   """
   check_clip_norm(clip_norm)
+  keys = prng.threefry(keys)
   _num_rows(batch, mask, keys)
 
   def loss(params, row):

@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ldm_jax import atomic
+from ldm_jax import atomic, prng
 
-GENERATOR = 'threefry2x32'
+GENERATOR = prng.GENERATOR
 
 
 def new_noise_key(seed: int | None = None) -> jax.Array:
@@ -37,7 +37,7 @@ def new_noise_key(seed: int | None = None) -> jax.Array:
   else:
     digest = hashlib.sha256(f'ldm_jax noise {int(seed)}'.encode()).digest()
     data = np.frombuffer(digest[:8], '<u4').astype(np.uint32)
-  return jax.random.wrap_key_data(jnp.asarray(data), impl=GENERATOR)
+  return prng.wrap(jnp.asarray(data))
 
 
 def describe_randomness(seed: int | None = None) -> str:
@@ -95,7 +95,7 @@ def load_key(path: str | os.PathLike) -> jax.Array:
       f'the noise key {path} is damaged; it must hold "{GENERATOR}" and 16 hexadecimal '
       'digits. Restore the file, or start again in an empty workdir.'
     ) from None
-  return jax.random.wrap_key_data(jnp.asarray(words), impl=GENERATOR)
+  return prng.wrap(jnp.asarray(words))
 
 
 def destroy_key(path: str | os.PathLike) -> None:

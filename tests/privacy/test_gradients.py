@@ -109,6 +109,22 @@ def test_one_patient_changes_the_sum_by_at_most_the_clip_norm(
   assert norm(change) <= clip_norm * (1 + 1e-5)
 
 
+@pytest.mark.parametrize('generator', ['threefry2x32', 'rbg', 'unsafe_rbg'])
+def test_what_a_patient_adds_depends_on_no_other_row_whatever_made_the_keys(generator):
+  """Draws of rbg keys under vmap depend on the whole batch."""
+  params, (batch, _) = make_params(), make_batch(9)
+  keys = jax.random.split(jax.random.key(5, impl=generator), NUM_PATIENTS)
+  rows = np.arange(NUM_PATIENTS)
+  whole = summed(params, batch, rows > 0, keys, 1e3)
+  parts = [summed(params, batch, rows == row, keys, 1e3) for row in rows[1:]]
+  # In other places of the batch, too.
+  moved = jax.tree.map(lambda a: a[::-1], (batch, keys))
+  last = summed(params, moved[0], rows == 0, moved[1], 1e3)
+  total = jax.tree.map(lambda *leaves: sum(leaves), *parts)
+  assert norm(difference(whole, total)) <= 1e-5 * norm(whole)
+  assert norm(difference(last, parts[-1])) <= 1e-5 * norm(last)
+
+
 @pytest.mark.parametrize('bad', [np.nan, np.inf, -np.inf, 1e30])
 def test_a_patient_whose_gradient_is_not_finite_contributes_zero(bad):
   params = make_params()
