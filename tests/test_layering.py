@@ -13,8 +13,8 @@ MAX_LINES = 400
 # of one floor do not know each other. The folders in `data` and `models` are rooms of
 # their own, and so are the single modules beside them.
 FLOORS = (
-  ('types', 'prng'),
-  ('config', 'atomic', 'replace_results'),
+  ('types', 'prng', 'atomic'),
+  ('config', 'replace_results'),
   ('workfolder',),
   ('data.readers', 'data.batching', 'data.prefetch'),
   ('data.cohorts', 'data.preprocessing'),

@@ -7,7 +7,8 @@ together). The noise of the mechanism is scaled to that number.
 Why the bound holds, row by row:
 - row i enters only its own gradient, because the loss sees one patient at a time;
 - a finite gradient is scaled to norm <= clip_norm, in float32, with a margin that
-  exceeds the rounding error of the norm (`clipping.py`, which has several rules);
+  exceeds the rounding errors of the norm and of the sum of 16,384 patients
+  (`clipping.py`, which has several rules);
 - a gradient with a NaN, an infinity, or a norm beyond float32 counts as zero. That
   decision depends on the patient's own data only, and zero is within the bound;
 - a padded row (mask False) counts as exactly zero, whatever it contains;
@@ -81,8 +82,8 @@ def clipped_sum(
 
   Returns:
     A tree like `trained` in float32, with the rule 'constant' it is
-    sum_i mask_i g_i min(1, clip_norm / ||g_i||). With 'adaptive': (such a tree, sum of
-    the bits), see `clipping`.
+    sum_i mask_i g_i min(1, C / ||g_i||) with C = (1 - clipping.MARGIN) clip_norm. With
+    'adaptive': (such a tree, sum of the bits), see `clipping`.
 
   Raises:
     ValueError: microbatch does not divide n, numbers of rows differ, clip_norm is not
@@ -190,8 +191,9 @@ def reference_clipped_sum(
   def loss(params, row):
     return loss_fn(params, *row)
 
+  bound = (1 - clipping_rules.MARGIN) * clip_norm
   gradient = jax_privacy.clipped_grad(
-    loss, l2_clip_norm=clip_norm, keep_batch_dim=False, dtype=jnp.float32
+    loss, l2_clip_norm=bound, keep_batch_dim=False, dtype=jnp.float32
   )
   padding = ~jnp.asarray(mask, bool)
   return gradient(trained, (batch, keys), is_padding_example=padding)

@@ -15,7 +15,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from ldm_jax import prng
+from ldm_jax import prng, replace_results
 from ldm_jax.data import batching
 from ldm_jax.privacy import mechanisms
 from ldm_jax.privacy import secret_key as secret_keys
@@ -26,7 +26,7 @@ from ldm_jax.training.patients import numbers
 from ldm_jax.training.state import TrainState
 from ldm_jax.types import Config, PyTree
 
-KEY_FILE = 'noise_key'
+(KEY_FILE,) = replace_results.SECRETS
 
 
 def noise_key(folder: pathlib.Path, privacy: Config, resuming: bool) -> jax.Array:
