@@ -58,6 +58,23 @@ def writing(path: str | os.PathLike, mode: int = 0o666) -> Iterator[IO[bytes]]:
       os.unlink(temporary)
 
 
+def destroy(path: str | os.PathLike) -> None:
+  """Overwrites and removes a secret file; no error if it does not exist.
+
+  Overwriting erases the old bytes on ordinary disks only; journals, snapshots and flash
+  storage may keep a copy.
+  """
+  path = pathlib.Path(path)
+  try:
+    with open(path, 'r+b') as file:
+      file.write(b'0' * path.stat().st_size)
+      file.flush()
+      os.fsync(file.fileno())
+  except FileNotFoundError:
+    return
+  path.unlink()
+
+
 def write_bytes(
   path: str | os.PathLike, content: bytes | memoryview, mode: int = 0o666
 ) -> None:

@@ -15,6 +15,8 @@ import os
 import pathlib
 import shutil
 
+from ldm_jax import atomic
+
 # Stage -> what it leaves outside checkpoints/<stage>, replaced together.
 OUTPUTS = {
   'prepare': (
@@ -33,6 +35,8 @@ OUTPUTS = {
 # what was prepared of it, whether or not the config names the cohort now.
 ADDING = ('prepare',)
 NEW, ASIDE = '.new', '.old'
+# Files whose content must not stay on the disk when a folder is removed.
+SECRETS = ('noise_key',)
 
 
 def beside(stage: str) -> str:
@@ -113,9 +117,17 @@ def _aside(target):
   return target.with_name(f'.{target.name}{ASIDE}')
 
 
+def remove_folder(folder: pathlib.Path) -> None:
+  """Removes a folder, if it is there; secrets in it are overwritten before."""
+  for name in SECRETS:
+    for path in folder.rglob(name):
+      atomic.destroy(path)
+  shutil.rmtree(folder, ignore_errors=True)
+
+
 def _remove(path):
   """Removes a file, a link or a folder, if it is there."""
   if path.is_dir() and not path.is_symlink():
-    shutil.rmtree(path, ignore_errors=True)
+    remove_folder(path)
   else:
     path.unlink(missing_ok=True)

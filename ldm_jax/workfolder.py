@@ -149,7 +149,7 @@ class WorkFolder:
       return folder
     # First, so that a kill in the middle leaves no half folder that looks resumable.
     (folder / 'started.json').unlink(missing_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
+    replace_results.remove_folder(folder)
     # The run's name tells two runs with equal config apart: their releases add up.
     started = {'fingerprint': fingerprint, 'run': secrets.token_hex(8)}
     self.write_json(started, 'checkpoints', stage, 'started.json')

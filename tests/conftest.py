@@ -50,6 +50,7 @@ SLOW = (
   'test_notebooks.py',
   'test_what_leaves.py',
   'training/test_adversarial_loss.py',
+  'training/test_jax_settings.py',
   'training/test_methods.py',
   'training/test_networks.py',
   'training/test_pair_examples.py',

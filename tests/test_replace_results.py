@@ -120,6 +120,19 @@ def test_a_run_that_was_cut_resumes_and_another_does_not(tmp_path):
   assert again.read_json('checkpoints', 'sample', 'started.json')['run'] != run
 
 
+def test_the_key_of_an_abandoned_run_is_overwritten_before_it_is_removed(tmp_path):
+  """A second link shows what became of the bytes."""
+  work = WorkFolder(tmp_path)
+  key = work.restart('adapt', 'old') / 'noise_key'
+  key.write_text('secret')
+  os.link(key, tmp_path / 'link')
+  work.restart('adapt', 'old')
+  assert key.read_text() == 'secret', 'a run that resumes has its key'
+  work.restart('adapt', 'new')
+  assert not key.exists()
+  assert (tmp_path / 'link').read_text() == '000000'
+
+
 def test_a_run_that_an_older_version_left_resumes(tmp_path):
   """It ran in checkpoints/<stage> itself."""
   folder = tmp_path / 'checkpoints' / 'adapt'

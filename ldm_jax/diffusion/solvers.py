@@ -13,6 +13,7 @@ the usual choice for `flow`. `ddpm` draws noise at every step, `ddim` only if et
 import jax
 import jax.numpy as jnp
 
+from ldm_jax import prng
 from ldm_jax.diffusion import grid, heun, multistep, process
 from ldm_jax.diffusion.process import AfterStep, AnyLevel, Denoiser
 from ldm_jax.diffusion.schedules import AnySchedule
@@ -196,7 +197,7 @@ def example_keys(key: jax.Array, num_examples: int) -> jax.Array:
     ValueError: keys of another number than num_examples.
   """
   if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-    key = jax.random.wrap_key_data(key)
+    key = prng.threefry(key)
   if key.ndim:
     if key.shape != (num_examples,):
       raise ValueError(

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from ldm_jax import prng
 from ldm_jax.types import Array, PyTree, Shape
 
 
@@ -44,7 +45,7 @@ class Reference:
 
   @functools.cached_property
   def _shapes(self):
-    variables = jax.eval_shape(self.module.init, jax.random.key(0), *self.inputs)
+    variables = jax.eval_shape(self.module.init, prng.key(0), *self.inputs)
     flat = flatten_dict(variables['params'])
     return {path: leaf.shape for path, leaf in flat.items()}
 

@@ -1,13 +1,16 @@
 """The pseudo-stage `audit`: attacks the private step of a config, without private data.
 
 Public patients stand in for the private cohort, so nothing private is touched and no
-budget is spent. The step is the one that `adapt` would take: same network, loss, clip
-norm, noise multiplier, microbatch and devices. Four attacks, see `privacy.canaries`:
+budget is spent. The step is the one that `adapt` has taken or would take: same network,
+trained parameters, loss, method of gradients, clip norm, microbatch and devices, and
+the noise multiplier of the ledger or what the ledger leaves. Four attacks, see
+`privacy.canaries`:
 
 - gradient canaries, by a bound that assumes nothing and by one that assumes Gaussian
   noise; both against the epsilon of as many steps at full participation;
 - loss canaries: fair coins decide who trains, the losses are to tell them apart;
 - influence: the step with and without a patient under one noise, at most clip norm;
+  arrays without the patient of most volumes are smaller, as they would be in training;
 - noise: its deviation, measured on coordinates that nobody pushes.
 
 With banded noise the patients take turns as they do in training, and the attacker takes
@@ -15,6 +18,7 @@ the correlation out first; an adaptive clip norm is the unit of each step. What 
 may still fail where it was not attacked.
 """
 
+import contextlib
 import dataclasses
 import math
 from typing import Any
@@ -24,7 +28,13 @@ import numpy as np
 import optax
 
 from ldm_jax.data import batching
-from ldm_jax.pipeline import fine_tune, starting_point
+from ldm_jax.pipeline import (
+  fine_tune,
+  private_budget,
+  private_ledger,
+  private_releases,
+  starting_point,
+)
 from ldm_jax.pipeline.run import Run
 from ldm_jax.privacy import (
   accounting,
@@ -121,14 +131,28 @@ def conclude(found: dict[str, Any], work: WorkFolder) -> dict[str, Any]:
 
 
 def planned(run: Run) -> mechanisms.Poisson:
-  """The scheme of `adapt` as calibrated with an empty ledger.
+  """The scheme of `adapt`: as recorded, or as a new run would be calibrated now.
 
-  The size of the private cohort is public; without one, the public cohort's counts.
+  A new run gets what the ledger leaves. The size of the private cohort is public;
+  without one, the public cohort's counts, and nothing has been spent.
+
+  Raises:
+    ValueError: the config asks for a new run, for which the ledger leaves nothing.
   """
   section, privacy = run.config.adapt, run.config.adapt.privacy
-  cohort = run.splits.get('private') or run.splits['public']
-  scheme = private_run.configured(privacy, cohort.num_patients, section.steps)
-  return scheme.calibrated(privacy.epsilon, privacy.delta).prepared()
+  cohort = run.splits.get('private')
+  if cohort is None:
+    num_patients = run.splits['public'].num_patients
+    scheme = private_run.configured(privacy, num_patients, section.steps)
+    return scheme.calibrated(privacy.epsilon, privacy.delta).prepared()
+  begun = run.work.read_json('checkpoints', 'adapt', 'started.json')
+  release = begun and private_ledger.release_of(run.ledger, begun['run'])
+  if release and release['noise_multiplier']:
+    scheme = private_run.configured(privacy, cohort.num_patients, section.steps)
+    with contextlib.suppress(ValueError):  # another config: it would be a new run
+      return private_run.as_recorded(scheme, release)
+  beside = private_releases.planned(run, None)
+  return private_budget.calibrated(run, beside).prepared()
 
 
 def holds(found: dict[str, Any]) -> bool:
@@ -178,6 +202,10 @@ class _Stand:
     drift = drift_setting.in_training(config, run.work, searched=False)
     losses, params = starting_point.losses_and_params(run, latent_shape, drift)
     trained, frozen = starting_point.parameters(run, params)
+    idle = starting_point.idle(
+      run, split, latent_shape, trained, frozen, searched=False
+    )
+    trained, frozen = starting_point.without(idle, trained, frozen)
     self.trained = trained | starting_point.pair_parameters(run, latent_shape)
     samples = starting_point.class_samples(run, params)
     self.frozen = put_state(self.mesh, {**frozen, **samples})
@@ -189,28 +217,33 @@ class _Stand:
     # A step of this rate moves a coordinate by its private sum in units of C.
     self.plain = optax.sgd(scheme.expected_batch / scheme.clip_norm)
 
-  def step(self, optimizer):
+  def step(self, optimizer, loss=None):
     return private_step.private_step(
-      canaries.with_canaries(self.loss, self.scheme.clip_norm),
+      loss or canaries.with_canaries(self.loss, self.scheme.clip_norm),
       optimizer,
       self.mesh,
       self.config.adapt.ema_decay,
       self.scheme,
       microbatch=self.privacy.microbatch,
+      method=self.privacy.gradients,
     )
 
-  def start(self, optimizer):
+  def start(self, optimizer, trained=None):
     """State at step 0, on the host: a step donates the copy that it is given."""
-    marks = np.zeros(self.config.audit.num_canaries + SPARE, np.float32)
-    trained = {**self.trained, canaries.LEAF: marks}
+    trained = trained or self.marked('constant')
     begun = private_step.begin(
       state.create(trained, optimizer, self.config.adapt.ema_decay), self.scheme
     )
     return jax.tree.map(np.asarray, begun)
 
-  def chunks(self, drawn):
+  def marked(self, rule):
+    num = self.config.audit.num_canaries + SPARE
+    return canaries.with_marks(self.trained, num, rule)
+
+  def chunks(self, drawn, examples=None):
+    examples = self.examples if examples is None else examples
     for chosen, mask in batching.chunks(drawn, self.privacy.chunk_size):
-      rows = {name: leaf[chosen] for name, leaf in self.examples.items()}
+      rows = {name: leaf[chosen] for name, leaf in examples.items()}
       yield put_examples(self.mesh, (rows, mask, chosen.astype(np.int32)))
 
   def train(self, inside, included, num_steps, bands, secret):
@@ -222,7 +255,16 @@ class _Stand:
     optimizer = state.by_prefix(
       optax.adam(self.config.adapt.learning_rate), {canaries.LEAF: self.plain}
     )
-    step, patients = self.step(optimizer), np.flatnonzero(inside)
+    loss = canaries.with_canaries(self.loss, self.scheme.clip_norm)
+    trained, whole = self.marked(self.scheme.clipping), lambda trained: trained
+    if self.scheme.clipping == 'per_layer':
+      shapes = {path: leaf.shape for path, leaf in self.trained.items()}
+      whole = lambda trained: canaries.apart(trained, shapes)
+      of_parts = loss
+      loss = lambda trained, *more: of_parts(whole(trained), *more)
+      optimizer = canaries.of_vectors(optimizer, shapes)
+      trained = canaries.together(trained)
+    step, patients = self.step(optimizer, loss), np.flatnonzero(inside)
     joining = self.num_patients + np.flatnonzero(included)
 
     def take_step(current, number):
@@ -232,15 +274,16 @@ class _Stand:
         drawn = np.append(drawn, joining)
       return step(current, self.frozen, self.chunks(drawn), self.key, secret)
 
-    start = put_state(self.mesh, self.start(optimizer))
-    return canaries.trace(take_step, start, num_steps)
+    start = put_state(self.mesh, self.start(optimizer, trained))
+    read = lambda trained: canaries.read(whole(trained))
+    final, updates = canaries.trace(take_step, start, num_steps, read)
+    return {path: whole(final.trained)[path] for path in self.trained}, updates
 
   def compare_losses(self, final, inside, times, confidence):
     """Bound from losses before less after, of patients inside and outside."""
     one = jax.jit(self.loss)
     # From the host: parameters before and after rest on different sets of devices.
-    before, after = jax.device_get((self.trained, dict(final.trained)))
-    del after[canaries.LEAF]
+    before, after = jax.device_get((self.trained, final))
     frozen = jax.device_get(self.frozen)
     scores = np.array(
       [
@@ -270,8 +313,19 @@ class _Stand:
     del example[canaries.LEAF]
     return example, jax.random.fold_in(self.key, patient)
 
+  def of_cohort(self, patients):
+    """The examples with as many volumes as the largest of these patients has."""
+    most = max(int(self.examples['present'][patients].sum(axis=1).max()), 1)
+    return {
+      name: leaf if name == canaries.LEAF else leaf[:, :most]
+      for name, leaf in self.examples.items()
+    }
+
   def influence(self, secret):
     """Largest move of the step by one patient, in clip norms, under equal noise.
+
+    The probed patients are a cohort of their own: without the one who has most volumes,
+    all arrays are smaller, on which no other patient's draws may depend.
 
     Of an adaptive clip norm the parameters have what the bit, which is of one size for
     every patient, leaves.
@@ -284,7 +338,7 @@ class _Stand:
 
     def moved(drawn):
       current = put_state(self.mesh, jax.tree.map(np.copy, start))
-      chosen = self.chunks(np.asarray(drawn))
+      chosen = self.chunks(np.asarray(drawn), self.of_cohort(drawn))
       final = step(current, self.frozen, chosen, self.key, secret)
       return jax.tree.map(np.asarray, final.trained)
 

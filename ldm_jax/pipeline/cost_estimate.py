@@ -27,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from ldm_jax import prng
 from ldm_jax.data.cohorts.attributes import Schema
 from ldm_jax.privacy import budget, checks
 from ldm_jax.training import methods as tuning_methods
@@ -190,7 +191,7 @@ def machine_speed(seconds: float = 0.3) -> float:
 def _autoencoder(config):
   module = networks.autoencoder(config.autoencoder)
   x = _struct((1, *config.data.preprocess.shape, 1))
-  key = jax.eval_shape(lambda: jax.random.key(0))
+  key = jax.eval_shape(lambda: prng.key(0))
   shapes = jax.eval_shape(lambda k, x: module.init(k, x, k), key, x)['params']
 
   def forward(params, x):

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ldm_jax import prng
 from ldm_jax.config.parsing import digest, to_plain
 from ldm_jax.data import demonstration_split
 from ldm_jax.data.batching import epoch_batch
@@ -43,7 +44,7 @@ def check(run: Run) -> None:
   config, section = run.config, run.config.autoencoder
   if not section.init:
     return
-  module, key = networks.autoencoder(section), jax.random.key(0)
+  module, key = networks.autoencoder(section), prng.key(0)
   x = jax.ShapeDtypeStruct((1, *config.data.preprocess.shape, 1), np.float32)
   shapes = jax.eval_shape(lambda key, x: module.init(key, x, key)['params'], key, x)
   checkpoint.check_fits(section.init, shapes, 'autoencoder.init')

@@ -163,8 +163,13 @@ def record_unprotected(run: Run) -> None:
   write_statement(run)
 
 
-def write_statement(run: Run) -> dict:
+def write_statement(run: Run, destroyed: bool = False) -> dict:
   """Rewrites privacy.json from the ledger; stages that touch patients call it.
+
+  Args:
+    run: of the config.
+    destroyed: whether the noise key of the run has just been destroyed. The statement
+      keeps saying so until a key is there again.
 
   Returns:
     The statement as written.
@@ -178,7 +183,13 @@ def write_statement(run: Run) -> dict:
     delta, not_covered = min(1e-5, 0.5 / num_patients), [UNPROTECTED]
     randomness = 'none: adapt.privacy is None, so no noise is added'
   else:
-    delta, randomness = privacy.delta, secret_keys.describe_randomness(privacy.seed)
+    delta, seed = privacy.delta, privacy.seed
+    gone = secret_keys.describe_randomness(seed, destroyed=True)
+    stated = (work.read_json('privacy.json') or {}).get('randomness')
+    key_file = run.work.checkpoints('adapt') / private_run.KEY_FILE
+    if key_file.exists() or not (destroyed or stated == gone):
+      gone = secret_keys.describe_randomness(seed)
+    randomness = gone
     not_covered = [LOGGED] if privacy.log_internal else []
   not_covered += [BROUGHT_IN.format(path) for path in _brought_in(config)]
   # Hours may have passed since it was opened.
@@ -198,7 +209,7 @@ def write_statement(run: Run) -> dict:
 def finish(run: Run) -> None:
   """Destroys the noise key of a run whose model is saved, and writes the statement."""
   secret_keys.destroy_key(run.work.checkpoints('adapt') / private_run.KEY_FILE)
-  if write_statement(run)['demonstration_only']:
+  if write_statement(run, destroyed=True)['demonstration_only']:
     print(f'adapt: WARNING {DEMONSTRATION.format(run.ledger.path)}')
 
 

@@ -20,6 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ldm_jax import prng
 from ldm_jax.config import parsing
 from ldm_jax.data import cohorts_of_config
 from ldm_jax.data.cohorts import roles
@@ -85,7 +86,7 @@ class Run:
   def key(self, purpose: str) -> jax.Array:
     """PRNG key of one purpose; public, unlike the noise key of private training."""
     config = self.config
-    key = jax.random.fold_in(jax.random.key(config.seed), zlib.crc32(purpose.encode()))
+    key = jax.random.fold_in(prng.key(config.seed), zlib.crc32(purpose.encode()))
     own = {'adapt': config.adapt.seed, 'sample': config.sample.seed}.get(purpose)
     return jax.random.fold_in(key, own) if own else key
 

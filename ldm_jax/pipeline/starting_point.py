@@ -12,6 +12,7 @@ import numpy as np
 
 from ldm_jax import atomic
 from ldm_jax.data.batching import epoch_batch
+from ldm_jax.data.store.split import Split
 from ldm_jax.diffusion.drift import Drift
 from ldm_jax.models.conditions import earlier_visit
 from ldm_jax.pipeline.run import Run
@@ -191,16 +192,40 @@ def leave_out_idle(
   place, work = ('checkpoints', 'adapt', 'idle.json'), run.work
   names = work.read_json(*place)
   if names is None:
-    names = _idle(run, latent_shape, trained, frozen)
+    names = idle(run, run.splits['private'], latent_shape, trained, frozen)
     work.write_json(names, *place)
     if names:
       work.log('adapt', not_trained=names, reason='no gradient reaches them')
       print(f'adapt: not trained, since no gradient reaches them: {", ".join(names)}')
+  return without(names, trained, frozen)
+
+
+def without(names: list[str], trained: dict, frozen: dict) -> tuple[dict, dict]:
+  """(trained, frozen) with the parameters of these paths moved to the frozen ones."""
   left = {path: leaf for path, leaf in trained.items() if path not in set(names)}
   return left, {**frozen, **{path: trained[path] for path in names}}
 
 
-def _idle(run, latent_shape, trained, frozen):
+def idle(
+  run: Run,
+  split: Split,
+  latent_shape: Shape,
+  trained: dict,
+  frozen: dict,
+  searched: bool = True,
+) -> list[str]:
+  """Paths of `trained` that no gradient reaches, from shapes alone.
+
+  Args:
+    run: of the config.
+    split: a cohort, for the number of conditions.
+    latent_shape: (...,c) of one latent.
+    trained, frozen: flat parameters.
+    searched: as in `drift_setting.in_training`.
+
+  Raises:
+    ValueError: no gradient reaches any of them.
+  """
   probe = run.config.copy_and_resolve_references()
   # What stands for a dropped condition must be seen, however rarely it is needed.
   for section, key in (
@@ -213,10 +238,10 @@ def _idle(run, latent_shape, trained, frozen):
     probe,
     networks.denoiser(probe, run.schema),
     networks.schedule(probe),
-    drift_setting.in_training(run.config, run.work),
+    drift_setting.in_training(run.config, run.work, searched),
     adapting=True,
   )
-  num_conditions = run.conditions(run.splits['private']).shape[1]
+  num_conditions = run.conditions(split).shape[1]
   return unreachable.idle(
     losses, trained, frozen, latent_shape, len(run.schema), num_conditions
   )

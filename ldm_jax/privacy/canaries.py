@@ -22,6 +22,13 @@ units of clip_norm: 1 + N(0, sigma^2), independent from turn to turn, as if each
 were one step with independent noise. `turns` computes it, and the claim is that of as
 many steps as there are turns.
 
+Clipping per layer. One extra parameter would be one of L, whose share of the norm is
+clip_norm / sqrt(L). So every trained parameter gets coordinates for the canaries at its
+end (`together`), a canary pushes its own in each of them, which adds up to clip_norm,
+and the attacker reads the sum of these coordinates over sqrt(L): in units of the clip
+norm again 1 + N(0, sigma^2). Such parameters are no layers to ghost norms, so ordinary
+gradients are under attack here.
+
 Adaptive clipping. The clip norm of a step is a function of earlier releases, so the
 attacker knows it. Contribution and noise are proportional to it, and the updates that
 `trace` returns are in units of it. The bit takes BIT_SHARE of a canary's norm, its
@@ -33,15 +40,17 @@ coordinate the rest.
 [Nasr23] Nasr et al., Tight Auditing of DP-SGD, USENIX 2023 (canary gradients).
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from ldm_jax.privacy import accounting, banded_matrix, clipping, epsilon_lower_bounds
-from ldm_jax.types import Array
+from ldm_jax.types import Array, Shape
 
 State = Any  # training.state.TrainState, which privacy must not import
 # Path of the extra parameter, and the entry of an example with its canary's number.
@@ -62,18 +71,82 @@ def with_canaries(
     clip_norm: of the step that is audited; the first one, where it is adaptive.
 
   Returns:
-    A function of the same kind. `trained` has the extra entry LEAF (n,), `example` the
-    extra entry LEAF (), the canary's number or NOBODY.
+    A function of the same kind. `trained` has the extra entry LEAF (n,), or several
+    whose paths begin with LEAF, `example` the extra entry LEAF (), the canary's number
+    or NOBODY.
   """
 
   def wrapped(trained, frozen, example, key):
-    marks, own = trained[LEAF], example[LEAF]
-    others = {path: leaf for path, leaf in trained.items() if path != LEAF}
+    (others, marks), own = _parted(trained), example[LEAF]
     rest = {name: leaf for name, leaf in example.items() if name != LEAF}
-    push = PUSH * clip_norm * marks[jnp.maximum(own, 0)]
+    push = PUSH * clip_norm * sum(mark[jnp.maximum(own, 0)] for mark in marks.values())
     return jnp.where(own >= 0, push, loss(others, frozen, rest, key))
 
   return wrapped
+
+
+def with_marks(trained: Mapping[str, Array], num: int, rule: str) -> dict[str, Array]:
+  """Flat parameters with coordinates for canaries: one LEAF, or one for each of them.
+
+  Args:
+    trained: flat parameters.
+    num: coordinates, as many as canaries or more.
+    rule: of clipping; for 'per_layer' there is an entry LEAF/path for each path.
+  """
+  paths = [f'{LEAF}/{path}' for path in trained] if rule == 'per_layer' else [LEAF]
+  return {**trained, **{path: np.zeros(num, np.float32) for path in paths}}
+
+
+def together(apart: Mapping[str, Array]) -> dict[str, jax.Array]:
+  """{path: (...), LEAF/path: (n,)} -> {path: vector of both}, one leaf for clipping."""
+  own, marks = _parted(apart)
+  return {
+    path: jnp.concatenate([jnp.ravel(leaf), marks[f'{LEAF}/{path}']])
+    for path, leaf in own.items()
+  }
+
+
+def apart(
+  vectors: Mapping[str, Array], shapes: Mapping[str, Shape]
+) -> dict[str, Array]:
+  """The inverse of `together`, for parameters of these shapes."""
+  found = {}
+  for path, vector in vectors.items():
+    size = math.prod(shapes[path])
+    found[path] = vector[:size].reshape(shapes[path])
+    found[f'{LEAF}/{path}'] = vector[size:]
+  return found
+
+
+def of_vectors(
+  optimizer: optax.GradientTransformation, shapes: Mapping[str, Shape]
+) -> optax.GradientTransformation:
+  """An optimiser of flat parameters as one of the vectors of `together`."""
+
+  def update(gradient, state, params):
+    parts = (apart(vectors, shapes) for vectors in (gradient, params))
+    gradient, params = parts
+    updates, state = optimizer.update(gradient, state, params)
+    return together(updates), state
+
+  return optax.GradientTransformation(
+    lambda params: optimizer.init(apart(params, shapes)), update
+  )
+
+
+def read(trained: Mapping[str, Array]) -> np.ndarray:
+  """Coordinates (n,) float64 of the canaries; their sum over sqrt(L) where L leaves
+  have some."""
+  marks = [np.asarray(mark, np.float64) for mark in _parted(trained)[1].values()]
+  return sum(marks) / math.sqrt(len(marks))
+
+
+def _parted(trained):
+  """(parameters, marks) of flat parameters with marks."""
+  parts = {}, {}
+  for path, leaf in trained.items():
+    parts[path == LEAF or path.startswith(f'{LEAF}/')][path] = leaf
+  return parts
 
 
 def appended(
@@ -103,7 +176,10 @@ def coins(num_canaries: int, *seed: int) -> np.ndarray:
 
 
 def trace(
-  take_step: Callable[[State, int], State], state: State, num_steps: int
+  take_step: Callable[[State, int], State],
+  state: State,
+  num_steps: int,
+  read: Callable[[Any], np.ndarray] = read,
 ) -> tuple[State, np.ndarray]:
   """Runs steps and reads the canaries' parameter after each of them.
 
@@ -114,16 +190,17 @@ def trace(
       expected_batch / clip_norm, with the clip_norm of step 0.
     state: TrainState at step 0 whose `trained` holds LEAF.
     num_steps: 2k b.
+    read: trained parameters -> coordinates (n,) float64 of the canaries.
 
   Returns:
     (state, updates): the last state, and (num_steps, n) float64, the noisy sum in each
     canary's coordinate in units of the clip norm of the step: 1 or 0, plus noise.
   """
-  marks, clip_norms = [np.asarray(state.trained[LEAF], np.float64)], []
+  marks, clip_norms = [read(state.trained)], []
   for step in range(num_steps):
     clip_norms.append(1.0 if state.clip_norm is None else float(state.clip_norm))
     state = take_step(state, step)
-    marks.append(np.asarray(state.trained[LEAF], np.float64))
+    marks.append(read(state.trained))
   units = np.array(clip_norms) / clip_norms[0]
   return state, -np.diff(marks, axis=0) / units[:, None]
 

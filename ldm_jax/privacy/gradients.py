@@ -7,10 +7,13 @@ together). The noise of the mechanism is scaled to that number.
 Why the bound holds, row by row:
 - row i enters only its own gradient, because the loss sees one patient at a time;
 - a finite gradient is scaled to norm <= clip_norm, in float32, with a margin that
-  exceeds the rounding error of the norm (`clipping.py`, which has several rules);
+  exceeds the rounding errors of the norm and of the sum of 16,384 patients
+  (`clipping.py`, which has several rules);
 - a gradient with a NaN, an infinity, or a norm beyond float32 counts as zero. That
   decision depends on the patient's own data only, and zero is within the bound;
-- a padded row (mask False) counts as exactly zero, whatever it contains.
+- a padded row (mask False) counts as exactly zero, whatever it contains;
+- the loss draws from a threefry key of the row (`prng`), whatever generator the keys
+  came from: draws of other generators depend on all rows of a `vmap`.
 
 Two methods compute the same sum. 'vmap' differentiates each patient; 'ghost' (see
 `ghost.py`) does not form the gradients of layers with few positions and large kernels,
@@ -36,6 +39,7 @@ import jax
 import jax.numpy as jnp
 import jax_privacy
 
+from ldm_jax import prng
 from ldm_jax.models.conv import conv
 from ldm_jax.privacy import clipping as clipping_rules
 from ldm_jax.privacy import ghost
@@ -67,7 +71,7 @@ def clipped_sum(
       ones, for which no gradient is computed).
     batch: tree of arrays (n, ...), one row per patient.
     mask: (n,) bool, False for padded rows.
-    keys: (n,) PRNG keys, one per row.
+    keys: (n,) PRNG keys, one per row; the loss gets them as threefry keys.
     clip_norm: > 0, the largest L2 norm of one patient's contribution.
     microbatch: rows differentiated at once; divides n. 0 for all.
     method: one of METHODS. 'ghost' needs a flat dict {'path/of/parameter': array} for
@@ -78,8 +82,8 @@ def clipped_sum(
 
   Returns:
     A tree like `trained` in float32, with the rule 'constant' it is
-    sum_i mask_i g_i min(1, clip_norm / ||g_i||). With 'adaptive': (such a tree, sum of
-    the bits), see `clipping`.
+    sum_i mask_i g_i min(1, C / ||g_i||) with C = (1 - clipping.MARGIN) clip_norm. With
+    'adaptive': (such a tree, sum of the bits), see `clipping`.
 
   Raises:
     ValueError: microbatch does not divide n, numbers of rows differ, clip_norm is not
@@ -93,6 +97,7 @@ def clipped_sum(
       f'the method of private gradients is {method!r}; it must be one of '
       f'{", ".join(METHODS)}. Change adapt.privacy.gradients.'
     )
+  keys = prng.threefry(keys)
   num_rows = _num_rows(batch, mask, keys)
   microbatch = microbatch or num_rows
   if microbatch < 1 or num_rows % microbatch:
@@ -180,13 +185,15 @@ def reference_clipped_sum(
   gradient has a NaN, jax_privacy sets that entry to zero and keeps the others.
   """
   check_clip_norm(clip_norm)
+  keys = prng.threefry(keys)
   _num_rows(batch, mask, keys)
 
   def loss(params, row):
     return loss_fn(params, *row)
 
+  bound = (1 - clipping_rules.MARGIN) * clip_norm
   gradient = jax_privacy.clipped_grad(
-    loss, l2_clip_norm=clip_norm, keep_batch_dim=False, dtype=jnp.float32
+    loss, l2_clip_norm=bound, keep_batch_dim=False, dtype=jnp.float32
   )
   padding = ~jnp.asarray(mask, bool)
   return gradient(trained, (batch, keys), is_padding_example=padding)

@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ldm_jax import atomic
+from ldm_jax import atomic, prng
 
-GENERATOR = 'threefry2x32'
+GENERATOR = prng.GENERATOR
 
 
 def new_noise_key(seed: int | None = None) -> jax.Array:
@@ -37,15 +37,26 @@ def new_noise_key(seed: int | None = None) -> jax.Array:
   else:
     digest = hashlib.sha256(f'ldm_jax noise {int(seed)}'.encode()).digest()
     data = np.frombuffer(digest[:8], '<u4').astype(np.uint32)
-  return jax.random.wrap_key_data(jnp.asarray(data), impl=GENERATOR)
+  return prng.wrap(jnp.asarray(data))
 
 
-def describe_randomness(seed: int | None = None) -> str:
-  """One sentence for the privacy statement: the source of noise and draws."""
+def describe_randomness(seed: int | None = None, destroyed: bool = False) -> str:
+  """One sentence for the privacy statement: the source of noise and draws.
+
+  Args:
+    seed: of the noise key; None for a real run.
+    destroyed: whether the key has been overwritten and removed.
+  """
   if seed is None:
+    key = (
+      'the key was destroyed when the run ended'
+      if destroyed
+      else 'the key is in the work folder, readable by its owner alone, until the run '
+      'ends: whoever has it can remove the noise'
+    )
     return (
       f'operating system entropy (64-bit key, generator {GENERATOR}, one stream per '
-      'step); the key is destroyed when the run ends'
+      f'step); {key}'
     )
   return (
     f'FIXED SEED {seed} (generator {GENERATOR}): anyone who knows the seed can remove '
@@ -60,7 +71,8 @@ def sampling_secret(key: jax.Array) -> bytes:
 
 
 def save_key(path: str | os.PathLike, key: jax.Array) -> None:
-  """Writes the key atomically with file mode 600, replacing an existing file."""
+  """Writes the key atomically with file mode 600; overwrites an existing file first."""
+  destroy_key(path)
   data = np.asarray(jax.random.key_data(key), '<u4').tobytes().hex()
   atomic.write_bytes(path, f'{GENERATOR} {data}\n'.encode(), mode=0o600)
 
@@ -95,21 +107,9 @@ def load_key(path: str | os.PathLike) -> jax.Array:
       f'the noise key {path} is damaged; it must hold "{GENERATOR}" and 16 hexadecimal '
       'digits. Restore the file, or start again in an empty workdir.'
     ) from None
-  return jax.random.wrap_key_data(jnp.asarray(words), impl=GENERATOR)
+  return prng.wrap(jnp.asarray(words))
 
 
 def destroy_key(path: str | os.PathLike) -> None:
-  """Overwrites and removes the key file; no error if it does not exist.
-
-  Overwriting erases the old bytes on ordinary disks only; journals, snapshots and flash
-  storage may keep a copy.
-  """
-  path = pathlib.Path(path)
-  try:
-    with open(path, 'r+b') as file:
-      file.write(b'0' * path.stat().st_size)
-      file.flush()
-      os.fsync(file.fileno())
-  except FileNotFoundError:
-    return
-  path.unlink()
+  """Overwrites and removes the key file, see `atomic.destroy`."""
+  atomic.destroy(path)

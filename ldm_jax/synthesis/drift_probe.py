@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from ldm_jax import prng
 from ldm_jax.data.batching import epoch_batch
 from ldm_jax.diffusion import shift
 from ldm_jax.synthesis import generate
@@ -123,7 +124,7 @@ class Probe:
       names: (p,) of the patients.
       examples: of `training.patients.patient_arrays`.
     """
-    key = jax.random.fold_in(self.key, 2)
+    key = jax.random.fold_in(prng.threefry(self.key), 2)
     fold = jax.vmap(lambda number: jax.random.fold_in(key, number))
     keys = fold(patients.numbers(names))
     grid = np.asarray(self.config.adapt.drift.grid, np.float32)

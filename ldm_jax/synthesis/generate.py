@@ -18,6 +18,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from ldm_jax import prng
 from ldm_jax.data.batching import chunks
 from ldm_jax.diffusion import drift as drifts
 from ldm_jax.diffusion import grid, process, solvers
@@ -222,7 +223,7 @@ def request_keys(base_key: jax.Array, request_ids: Array) -> jax.Array:
       f'Expected request ids below 2^32, got {ids.max()}; number the requests from 0.'
     )
   if not jnp.issubdtype(base_key.dtype, jax.dtypes.prng_key):
-    base_key = jax.random.wrap_key_data(base_key)
+    base_key = prng.threefry(base_key)
   return jax.vmap(lambda i: jax.random.fold_in(base_key, i))(
     jnp.asarray(ids.astype(np.uint32))
   )

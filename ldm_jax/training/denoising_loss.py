@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from ldm_jax import prng
 from ldm_jax.diffusion import drift as drifts
 from ldm_jax.diffusion import process, weighting
 from ldm_jax.diffusion.schedules import AnySchedule
@@ -76,7 +77,7 @@ def denoising_losses(
     return weighting.draw_time(key, times)
 
   def losses(params, z_0, attributes, keys, **more):
-    key_t, key_eps, key_drop = jnp.moveaxis(jax.vmap(_split3)(keys), 1, 0)
+    key_t, key_eps, key_drop = _three(keys)
     t = jax.vmap(draw_time)(key_t)
     eps = jax.vmap(lambda key: jax.random.normal(key, z_0.shape[1:]))(key_eps)
     eps, to_predict = drifts.training_noise(eps, t, num_timesteps, drift, key_eps)
@@ -218,11 +219,13 @@ def patient_loss(
   def wrapped(trained, frozen, example, key):
     params = unflatten({**frozen, **trained})
     if num_examples:
-      key, key_drawn = jax.random.split(key)
+      key, key_drawn = prng.numbered(key, 2)
       example = _drawn(example, key_drawn, num_examples)
     repeat = lambda values: jnp.repeat(values, noise_multiplicity, axis=0)
     present = repeat(example['present']).astype(jnp.float32)
-    keys = jax.random.split(key, len(present))
+    # A row's key follows from its number, not from how many rows there are: that is
+    # the largest number of volumes of any patient.
+    keys = prng.numbered(key, len(present))
     errors = losses(params, repeat(example['z']), repeat(example['attributes']), keys)
     return jnp.sum(errors * present) / jnp.maximum(present.sum(), 1.0)
 
@@ -232,10 +235,13 @@ def patient_loss(
 def _drawn(example, key, num):
   """`num` random examples of a patient, those that are present first."""
   present = example['present']
-  order = jnp.where(present, jax.random.uniform(key, present.shape), 2.0)
+  # Each volume draws by itself, so other patients' numbers of volumes change nothing.
+  order = jax.vmap(jax.random.uniform)(prng.numbered(key, len(present)))
+  order = jnp.where(present, order, 2.0)
   chosen = jnp.argsort(order)[:num]
   return {name: leaf[chosen] for name, leaf in example.items()}
 
 
-def _split3(key):
-  return jax.random.split(key, 3)
+def _three(keys):
+  """Three keys (b,) each of keys (b,)."""
+  return [prng.fold(keys, jnp.full(keys.shape, i)) for i in range(3)]

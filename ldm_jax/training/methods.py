@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import jax
 
+from ldm_jax import prng
 from ldm_jax.models import adapters
 from ldm_jax.models.conditions import new_token
 from ldm_jax.training import denoising_loss, prior_preservation, state
@@ -119,7 +120,7 @@ def num_trained(section: Config, shapes: PyTree) -> int:
   Raises:
     ValueError: from `added` and `partition`.
   """
-  key = jax.eval_shape(lambda: jax.random.key(0))
+  key = jax.eval_shape(lambda: prng.key(0))
   new = jax.eval_shape(lambda p, k: added(section, p, k), shapes, key)
   trained, _ = partition(section.method, {**shapes, **new})
   return sum(math.prod(leaf.shape) for leaf in trained.values())

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ldm_jax import prng
 from ldm_jax.config.parsing import to_plain
 from ldm_jax.data.cohorts.attributes import Schema
 from ldm_jax.diffusion import schedules
@@ -143,7 +144,7 @@ def denoiser_shapes(config: Config, schema: Schema) -> tuple[PyTree, Shape]:
   """
   encoder, module = autoencoder(config.autoencoder), denoiser(config, schema)
   x = jax.ShapeDtypeStruct((1, *config.data.preprocess.shape, 1), jnp.float32)
-  key = jax.eval_shape(lambda: jax.random.key(0))
+  key = jax.eval_shape(lambda: prng.key(0))
   encode = lambda key, x: encoder.init_with_output(key, x, method='encode')[0][0]
   latent_shape = jax.eval_shape(encode, key, x).shape[1:]
   text = config.diffusion.text

@@ -15,6 +15,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from ldm_jax import prng
+
 # Class samples are passed as frozen parameters: arrays that are never updated.
 GROUP = 'prior'
 # Folded into a key; different from the counters that the losses use to split it.
@@ -42,7 +44,7 @@ def preserving(
   def wrapped(params, z, conditions, keys):
     samples = params[GROUP]
     params = {name: part for name, part in params.items() if name != GROUP}
-    keys_class = jax.random.split(jax.random.fold_in(keys[0], DRAW), 1 + num_draws)
+    keys_class = prng.numbered(jax.random.fold_in(keys[0], DRAW), 1 + num_draws)
     chosen = jax.random.randint(keys_class[0], (num_draws,), 0, len(samples['z']))
     # Class samples lack further parts of a condition, such as an earlier scan.
     lacking = conditions.shape[1] - samples['conditions'].shape[1]

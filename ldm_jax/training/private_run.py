@@ -15,6 +15,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
+from ldm_jax import prng, replace_results
 from ldm_jax.data import batching
 from ldm_jax.privacy import mechanisms
 from ldm_jax.privacy import secret_key as secret_keys
@@ -25,7 +26,7 @@ from ldm_jax.training.patients import numbers
 from ldm_jax.training.state import TrainState
 from ldm_jax.types import Config, PyTree
 
-KEY_FILE = 'noise_key'
+(KEY_FILE,) = replace_results.SECRETS
 
 
 def noise_key(folder: pathlib.Path, privacy: Config, resuming: bool) -> jax.Array:
@@ -41,9 +42,9 @@ def noise_key(folder: pathlib.Path, privacy: Config, resuming: bool) -> jax.Arra
   if jax.process_count() == 1:
     return _own_noise_key(folder, privacy, resuming)
   is_first = jax.process_index() == 0
-  key = _own_noise_key(folder, privacy, resuming) if is_first else jax.random.key(0)
+  key = _own_noise_key(folder, privacy, resuming) if is_first else prng.key(0)
   data = multihost_utils.broadcast_one_to_all(jax.random.key_data(key))
-  return jax.random.wrap_key_data(data, impl=secret_keys.GENERATOR)
+  return prng.wrap(data)
 
 
 def _own_noise_key(folder, privacy, resuming):
@@ -190,7 +191,7 @@ def internal_loss(
   one = jax.jit(loss)
 
   def observe(state, frozen, key):
-    total = 0.0
+    total, key = 0.0, prng.threefry(key)
     for patient in range(len(examples['present'])):
       example = {name: leaf[patient] for name, leaf in examples.items()}
       total += one(state.trained, frozen, example, jax.random.fold_in(key, patient))

@@ -16,6 +16,7 @@ import optax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
+from ldm_jax import prng
 from ldm_jax.privacy import clipping, gradients, mechanisms
 from ldm_jax.privacy.noise import Replay, check_expected_batch
 from ldm_jax.training.mesh import EXAMPLES, state_shardings
@@ -130,7 +131,7 @@ def private_step(
   @functools.partial(jax.jit, donate_argnums=0)
   def accumulate(total, trained, frozen, chunk, step, key, clip_norm):
     examples, mask, numbers = chunk
-    key = jax.random.fold_in(key, step)
+    key = jax.random.fold_in(prng.threefry(key), step)
     keys = jax.vmap(lambda number: jax.random.fold_in(key, number))(numbers)
     return add_sum(total, trained, frozen, examples, mask, keys, clip_norm)
 

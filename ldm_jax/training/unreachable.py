@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ldm_jax import prng
 from ldm_jax.training.state import unflatten
 from ldm_jax.types import PyTree, Shape
 
@@ -54,7 +55,7 @@ def idle(
     others = {path: leaf for path, leaf in values.items() if path not in trained}
 
     def loss(moved):
-      keys = jax.random.split(key, NUM_EXAMPLES)
+      keys = prng.numbered(key, NUM_EXAMPLES)
       return losses(unflatten({**others, **moved}), z, conditions, keys).mean()
 
     gradient = jax.grad(loss)({path: values[path] for path in trained})
@@ -66,7 +67,7 @@ def idle(
     values = {path: _drawn(rng, shape) for path, shape in shapes.items()}
     z = rng.normal(size=(NUM_EXAMPLES, *latent_shape)).astype(np.float32)
     conditions = _conditions(rng, num_attributes, num_conditions)
-    found.append(jax.device_get(sizes(values, z, conditions, jax.random.key(number))))
+    found.append(jax.device_get(sizes(values, z, conditions, prng.key(number))))
   size = {path: max(draw[path] for draw in found) for path in trained}
   largest = max(size.values())
   # A size that is NaN fails the comparison, so such a parameter is not idle.

@@ -7,6 +7,7 @@ import pytest
 from ldm_jax.privacy import clipping
 
 CLIP_NORM = 0.3
+UNIT = clipping.BIT_SHARE * (1 - clipping.MARGIN) * CLIP_NORM  # of a bit
 # Squared norms of the gradients of five patients with two leaves.
 SQUARES = {
   'a': jnp.asarray([1e-8, 0.01, 0.04, 9.0, 1e12]),
@@ -41,9 +42,9 @@ def test_a_gradient_within_the_norm_is_left_as_it_is_unless_it_is_normalised():
 
 def test_a_bit_is_one_within_the_bound_and_minus_one_beyond():
   _, bits, _ = clipped('adaptive')
-  assert bits == pytest.approx(clipping.BIT_SHARE * CLIP_NORM * (2 - 3))
+  assert bits == pytest.approx(UNIT * (2 - 3))
   first = EVERYBODY.at[2:].set(False)
-  assert clipped('adaptive', keep=first)[1] == pytest.approx(0.1 * CLIP_NORM * 2)
+  assert clipped('adaptive', keep=first)[1] == pytest.approx(UNIT * 2)
 
 
 @pytest.mark.parametrize('bad', [np.nan, np.inf])
@@ -51,7 +52,7 @@ def test_who_has_no_finite_gradient_is_not_kept_and_has_no_bit(bad):
   squares = {**SQUARES, 'a': SQUARES['a'].at[0].set(bad)}
   _, bits, keep = clipped('adaptive', squares)
   assert keep.tolist() == [False, True, True, True, True]
-  assert bits == pytest.approx(0.1 * CLIP_NORM * (1 - 3))
+  assert bits == pytest.approx(UNIT * (1 - 3))
 
 
 def test_the_next_norm_stays_within_its_range_of_the_first():

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import Mesh, PartitionSpec
 
+from ldm_jax import prng
 from ldm_jax.privacy import clipping
 from ldm_jax.privacy.gradients import clipped_sum, reference_clipped_sum
 
@@ -107,6 +108,22 @@ def test_one_patient_changes_the_sum_by_at_most_the_clip_norm(
   )
   # float32 rounding of a sum whose norm is at most 8 C
   assert norm(change) <= clip_norm * (1 + 1e-5)
+
+
+@pytest.mark.parametrize('generator', ['threefry2x32', 'rbg', 'unsafe_rbg'])
+def test_what_a_patient_adds_depends_on_no_other_row_whatever_made_the_keys(generator):
+  """Draws of rbg keys under vmap depend on the whole batch."""
+  params, (batch, _) = make_params(), make_batch(9)
+  keys = jax.random.split(jax.random.key(5, impl=generator), NUM_PATIENTS)
+  rows = np.arange(NUM_PATIENTS)
+  whole = summed(params, batch, rows > 0, keys, 1e3)
+  parts = [summed(params, batch, rows == row, keys, 1e3) for row in rows[1:]]
+  # In other places of the batch, too.
+  moved = jax.tree.map(lambda a: a[::-1], (batch, keys))
+  last = summed(params, moved[0], rows == 0, moved[1], 1e3)
+  total = jax.tree.map(lambda *leaves: sum(leaves), *parts)
+  assert norm(difference(whole, total)) <= 1e-5 * norm(whole)
+  assert norm(difference(last, parts[-1])) <= 1e-5 * norm(last)
 
 
 @pytest.mark.parametrize('bad', [np.nan, np.inf, -np.inf, 1e30])
@@ -224,6 +241,20 @@ def test_the_norm_of_many_entries_never_rounds_below_the_truth():
   assert norm(clipped_sum(dot, tree, *rows, 1.0)) <= 1.0
 
 
+@pytest.mark.parametrize('clip_norm', [1.0, 0.3])
+@pytest.mark.parametrize('rule', clipping.RULES)
+def test_no_rounding_takes_16384_aligned_patients_beyond_as_many_norms(rule, clip_norm):
+  num, directions = 16_384, {'a': jnp.full(3, 50.0), 'b': jnp.full(2, 70.0)}
+  dot = lambda trained, example, key: sum(
+    map(jnp.vdot, trained.values(), directions.values())
+  )
+  rows = np.zeros(num), np.ones(num, bool), prng.numbered(prng.key(0), num)
+  total = jax.jit(
+    lambda trained: clipped_sum(dot, trained, *rows, clip_norm, 4, clipping=rule)
+  )(directions)
+  assert 0.998 * num * clip_norm < norm(total) <= num * clip_norm
+
+
 def of_rule(rule, params, batch, keys, clip_norm=0.3, mask=None):
   mask = np.ones(NUM_PATIENTS, bool) if mask is None else mask
   return clipped_sum(loss_fn, params, batch, mask, keys, clip_norm, 0, clipping=rule)
@@ -251,7 +282,7 @@ def test_each_layer_has_its_equal_share_of_the_norm():
   alone = of_rule('per_layer', params, batch, keys, 1e-3, np.arange(NUM_PATIENTS) == 1)
   leaves = jax.tree.leaves(alone)
   for leaf in leaves:
-    assert norm(leaf) == pytest.approx(1e-3 / np.sqrt(len(leaves)), rel=1e-4)
+    assert norm(leaf) == pytest.approx(1e-3 / np.sqrt(len(leaves)), rel=1e-3)
 
 
 def test_bits_tell_how_many_lie_within_the_norm():
@@ -263,7 +294,7 @@ def test_bits_tell_how_many_lie_within_the_norm():
   clip_norm = float(np.median(norms))
   within = np.sum(np.array(norms) <= clip_norm * np.sqrt(1 - clipping.BIT_SHARE**2))
   _, bits = of_rule('adaptive', params, batch, keys, clip_norm)
-  signed = float(bits) / (clipping.BIT_SHARE * clip_norm)
+  signed = float(bits) / (clipping.BIT_SHARE * (1 - clipping.MARGIN) * clip_norm)
   assert signed == pytest.approx(2 * within - NUM_PATIENTS, abs=1e-3)
 
 

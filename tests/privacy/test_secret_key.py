@@ -94,6 +94,8 @@ def test_keys_come_from_the_operating_system_unless_a_seed_fixes_them():
   assert key_bits(secret_key.new_noise_key(3)) != key_bits(jax.random.key(3))
   assert 'FIXED SEED 3' in secret_key.describe_randomness(3)
   assert 'FIXED' not in secret_key.describe_randomness()
+  assert 'destroyed' not in secret_key.describe_randomness()
+  assert 'was destroyed' in secret_key.describe_randomness(destroyed=True)
 
 
 def test_the_key_file_is_private_round_trips_and_is_destroyed(tmp_path):
@@ -103,6 +105,10 @@ def test_the_key_file_is_private_round_trips_and_is_destroyed(tmp_path):
   assert stat.S_IMODE(path.stat().st_mode) == 0o600
   assert key_bits(secret_key.load_key(path)) == key_bits(key)
   assert os.listdir(tmp_path) == ['noise.key']
+  os.link(path, tmp_path / 'same.bytes')
+  secret_key.save_key(path, secret_key.new_noise_key())
+  assert set((tmp_path / 'same.bytes').read_text()) == {'0'}, 'what it replaces is gone'
+  (tmp_path / 'same.bytes').unlink()
   secret_key.destroy_key(path)
   secret_key.destroy_key(path)
   assert os.listdir(tmp_path) == []

@@ -21,6 +21,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ldm_jax import prng
 from ldm_jax.types import Array, Shape
 
 GAPS = ('none', 'number', 'bin')
@@ -120,7 +121,7 @@ def added(module: nn.Module, latent_shape: Shape) -> dict[str, jax.Array]:
   width = module.num_conditions + size(latent_shape)
   shapes = jax.eval_shape(
     module.init,
-    jax.random.key(0),
+    prng.key(0),
     jax.ShapeDtypeStruct((1, *latent_shape), jnp.float32),
     jax.ShapeDtypeStruct((1,), jnp.int32),
     jax.ShapeDtypeStruct((1, width), jnp.float32),

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ldm_jax import prng
 from ldm_jax.diffusion import drift, grid, process
 from ldm_jax.diffusion.schedules import AnySchedule
 from ldm_jax.synthesis.generate import conditional
@@ -97,7 +98,7 @@ class Setting:
   @property
   def noise_key(self) -> jax.Array:
     """`key`, or a fixed one."""
-    return jax.random.key(0) if self.key is None else self.key
+    return prng.key(0) if self.key is None else self.key
 
   def towards(
     self, params: PyTree, attributes: jax.Array, against: jax.Array | None = None
