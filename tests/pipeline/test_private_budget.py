@@ -290,3 +290,15 @@ def test_a_run_with_adaptive_clipping_spends_what_is_recorded(plan, tmp_path):
   by_hand.compose(dp_accounting.PoissonSampledDpEvent(0.5, noise), 12)
   assert made['epsilon'] == pytest.approx(by_hand.get_epsilon(1e-5), rel=2e-3)
   assert 9.9 < made['epsilon'] <= 10
+
+
+def test_the_statement_says_destroyed_of_the_key_only_when_it_was(plan, tmp_path):
+  plan('one')
+  assert 'destroyed' not in stated(tmp_path, 'one')['randomness']
+  flags = {'adapt.privacy.mechanism': 'full_batch'}
+  run = opened(tmp_path / 'one', checks.check(override(defaults(), flags)))
+  run.work.restart('adapt', 'a')
+  private_budget.finish(run)
+  for _ in range(2):  # it keeps saying so
+    assert 'was destroyed' in stated(tmp_path, 'one')['randomness']
+    private_budget.write_statement(run)
