@@ -135,10 +135,9 @@ def of_vectors(
 
 
 def read(trained: Mapping[str, Array]) -> np.ndarray:
-  """Coordinates (n,) float64 of the canaries; their sum over sqrt(L) where L leaves
-  have some."""
+  """Coordinates (n,) float64 of the canaries: over L leaves, their sum / sqrt(L)."""
   marks = [np.asarray(mark, np.float64) for mark in _parted(trained)[1].values()]
-  return sum(marks) / math.sqrt(len(marks))
+  return np.sum(marks, axis=0) / math.sqrt(len(marks))
 
 
 def _parted(trained):

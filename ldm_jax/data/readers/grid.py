@@ -76,7 +76,9 @@ def spacing_of(affine: np.ndarray) -> np.ndarray:
   return np.linalg.norm(np.asarray(affine, np.float64)[:3, :3], axis=0)
 
 
-def centred_affine(shape: Sequence[int], spacing_mm: Sequence[float]) -> np.ndarray:
+def centred_affine(
+  shape: Sequence[int], spacing_mm: Sequence[float] | np.ndarray
+) -> np.ndarray:
   """(4, 4): index (d, h, w, 1) -> world (x, y, z, 1) in mm, RAS, centred at 0."""
   affine = np.zeros((4, 4))
   for axis in range(3):
