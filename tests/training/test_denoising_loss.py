@@ -183,7 +183,7 @@ def test_no_weight_lets_a_patient_move_the_clipped_sum_by_more_than_the_bound():
   for kept in ([True, False], [False, True]):
     total = clipped_sum(per_patient, PARAMS, patients, jnp.array(kept), KEYS[:2], 0.1)
     norm = float(jnp.linalg.norm(total['w']))
-    assert norm == pytest.approx(0.1, rel=1e-4)
+    assert 0.0999 < norm <= 0.1
 
 
 def test_a_loss_that_cannot_be_is_refused_with_its_key():
