@@ -4,7 +4,7 @@
 #   launch/test.sh [--fast] [PYTEST ARGS...]
 #
 #   launch/test.sh                          # all
-#   launch/test.sh --fast                   # no pipeline, no large network
+#   launch/test.sh --fast                   # no pipeline, no large network: 2 minutes
 #   launch/test.sh tests/diffusion -k ddim  # some
 #
 # Comparisons with torch are skipped where torch cannot be installed; tests on real
