@@ -179,17 +179,16 @@ def write_statement(run: Run, destroyed: bool = False) -> dict:
   """
   config, work, num_patients = run.config, run.work, _num_patients(run)
   privacy, share = config.adapt.privacy, demonstration_split.share(config.data)
+  before = work.read_json('privacy.json') or {}
   if privacy is None:
     delta, not_covered = min(1e-5, 0.5 / num_patients), [UNPROTECTED]
     randomness = 'none: adapt.privacy is None, so no noise is added'
   else:
     delta, seed = privacy.delta, privacy.seed
     gone = secret_keys.describe_randomness(seed, destroyed=True)
-    stated = (work.read_json('privacy.json') or {}).get('randomness')
-    key_file = run.work.checkpoints('adapt') / private_run.KEY_FILE
-    if key_file.exists() or not (destroyed or stated == gone):
-      gone = secret_keys.describe_randomness(seed)
-    randomness = gone
+    key_exists = (work.checkpoints('adapt') / private_run.KEY_FILE).exists()
+    is_gone = not key_exists and (destroyed or before.get('randomness') == gone)
+    randomness = gone if is_gone else secret_keys.describe_randomness(seed)
     not_covered = [LOGGED] if privacy.log_internal else []
   not_covered += [BROUGHT_IN.format(path) for path in _brought_in(config)]
   # Hours may have passed since it was opened.
@@ -202,7 +201,6 @@ def write_statement(run: Run, destroyed: bool = False) -> dict:
     not_covered=not_covered,
     unprotected_share=share,
   )
-  before = work.read_json('privacy.json')
   return privacy_json.write(work.path('privacy.json'), content, before)
 
 
