@@ -15,7 +15,7 @@ import networks
 import numpy as np
 
 from ldm_jax.config.defaults import defaults
-from ldm_jax.training import autoencoder_loss, denoising_loss, state
+from ldm_jax.training import autoencoder_loss, denoising_loss, optimizers, state
 from ldm_jax.training import mesh as meshes
 from ldm_jax.training.plain_step import plain_step
 
@@ -45,7 +45,7 @@ def denoiser(size, batch, config=networks.UNET):
     losses = denoising_loss.denoising_losses(
       networks.Conditioned(modules['unet']), networks.schedule(), 'epsilon', 0.0
     )
-    optimizer = denoising_loss.optimizer(LEARNING_RATE, 1000)
+    optimizer = optimizers.public('adam', LEARNING_RATE, 1000)
     return training(
       denoising_loss.example_losses(losses), optimizer, params['unet'], examples
     )

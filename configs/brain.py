@@ -134,7 +134,6 @@ def _longitudinal(config, args):
       config.adapt.steps, config.adapt.privacy.batch_size = 300, 64
       config.adapt.learning_rate, config.adapt.ema_decay = 1e-3, (0.995,)
       config.evaluate.segmenter.steps = 1800
-      config.evaluate.segmenter.learning_rate = 8e-3
 
 
 def _real(config, args, spacing_mm):
@@ -154,23 +153,13 @@ def _real(config, args, spacing_mm):
 def _isotropic(config, channels):
   kernel, stride = (3, 3, 3), (2, 2, 2)
   presets.use_kernel(config, kernel, stride, channels)
-  config.evaluate.segmenter.kernels = (kernel,) * 3
-  config.evaluate.segmenter.strides = (stride,) * 2
+  config.evaluate.segmenter.patch = stride
+  config.evaluate.segmenter.kernels = (kernel,) * 2
+  config.evaluate.segmenter.strides = (stride,)
 
 
 def _tiny(config):
-  model = config.autoencoder.model
-  model.channels, model.latent_channels = (8, 24, 48), 8
-  model.resample_to_next = True
-  _isotropic(config, channels=(24, 48))
-  # Blocks of 2 x 2 x 2 voxels go in and come out as one: convolutions at full
-  # resolution would cost four times all that follows.
-  model.kernels = ((1, 1, 1), (3, 3, 3), (3, 3, 3))
-  model.down_kernel, model.num_finest_blocks = (2, 2, 2), 0
-  model.upsampling = 'transposed'
-  config.autoencoder.steps = 1000
-  config.autoencoder.learning_rate = 5e-3
-  config.autoencoder.batch_size = 4
+  _isotropic(config, channels=(48, 64))
   config.diffusion.steps = 1000
   config.adapt.steps = 15
   config.adapt.privacy.batch_size = 12
@@ -179,17 +168,12 @@ def _tiny(config):
   config.sample.num = 48
   config.sample.steps = 25
   config.counterfactual.steps = 25
-  # Ventricles and hippocampi are few voxels: fewer or smaller steps never find them.
-  config.evaluate.segmenter.steps = 600
-  config.evaluate.segmenter.learning_rate = 1e-2
-  config.evaluate.segmenter.batch_size = 4
+  # Ventricles and hippocampi are few voxels: fewer steps never find them.
+  config.evaluate.segmenter.steps = 400
 
 
 def _small(config):
-  config.autoencoder.model.channels = (16, 32, 32)
-  config.autoencoder.model.latent_channels = 8
   _isotropic(config, channels=(48, 96))
-  config.autoencoder.batch_size = 4
   config.autoencoder.steps = 1500
   config.diffusion.steps = 3000
   config.adapt.steps = 40
@@ -200,22 +184,21 @@ def _small(config):
   config.sample.steps = 25
   config.sample.batch_size = 8
   config.counterfactual.steps = 25
-  config.evaluate.segmenter.batch_size = 4
 
 
 def _full(config):
+  config.autoencoder.model.patch = ()
   config.autoencoder.model.channels = (32, 64, 64)
-  config.autoencoder.model.latent_channels = 8
   config.autoencoder.model.num_res_blocks = 2
   config.autoencoder.steps = 20000
-  config.autoencoder.learning_rate = 1e-4
+  config.autoencoder.optimizer, config.autoencoder.learning_rate = 'adam', 1e-4
   _isotropic(config, channels=(128, 256))
   config.diffusion.model.num_res_blocks = 2
   config.diffusion.model.attention_levels = (False, True)
   config.diffusion.model.norm_groups = 32
   config.diffusion.steps = 100000
   config.diffusion.batch_size = 32
-  config.diffusion.learning_rate = 1e-4
+  config.diffusion.optimizer, config.diffusion.learning_rate = 'adam', 1e-4
   config.diffusion.ema_decay = 0.999
   config.adapt.steps = 2000
   config.adapt.privacy.batch_size = 256

@@ -123,11 +123,7 @@ def _planar(config, channels):
 
 
 def _tiny(config):
-  config.autoencoder.model.channels = (8, 16, 32)
-  config.autoencoder.model.num_finest_blocks = 0
-  config.autoencoder.model.resample_to_next = True
-  _planar(config, channels=(32, 64))
-  config.autoencoder.steps = 600
+  _planar(config, channels=(48, 64))
   config.diffusion.steps = 1000
   config.adapt.steps = 15
   config.adapt.privacy.batch_size = 24
@@ -139,8 +135,7 @@ def _tiny(config):
 
 
 def _small(config):
-  config.autoencoder.model.channels = (16, 32, 64)
-  _planar(config, channels=(32, 64))
+  _planar(config, channels=(48, 64))
   config.autoencoder.steps = 1500
   config.diffusion.steps = 2000
   config.diffusion.batch_size = 32
@@ -157,17 +152,18 @@ def _small(config):
 
 
 def _full(config):
+  config.autoencoder.model.patch = ()
   config.autoencoder.model.channels = (64, 128, 128)
   config.autoencoder.model.num_res_blocks = 2
   config.autoencoder.steps = 50000
   config.autoencoder.batch_size = 32
-  config.autoencoder.learning_rate = 1e-4
+  config.autoencoder.optimizer, config.autoencoder.learning_rate = 'adam', 1e-4
   _planar(config, channels=(128, 256, 384))
   config.diffusion.model.num_res_blocks = 2
   config.diffusion.model.norm_groups = 32
   config.diffusion.steps = 200000
   config.diffusion.batch_size = 64
-  config.diffusion.learning_rate = 1e-4
+  config.diffusion.optimizer, config.diffusion.learning_rate = 'adam', 1e-4
   config.diffusion.ema_decay = 0.999
   config.adapt.steps = 2000
   config.adapt.privacy.batch_size = 1024

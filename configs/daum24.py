@@ -86,13 +86,14 @@ def _autoencoder(section):
   model.channels, model.num_res_blocks = (64, 64, 128), 2
   model.num_finest_blocks = 0
   model.kernels, model.strides = ((1, 3, 3),) * 3, ((1, 2, 2),) * 2
+  model.patch, model.upsampling = (), 'nearest'
   model.latent_channels, model.head_channels = 1, 4
   model.norm_groups = 16
   # Blocks of a 3x3 and a 1x1 convolution, 4x4 strided convolutions on the way down and
   # 3x3 ones on the way up: 1.142 M, the count of two full 3x3 would be 1.7 M.
   model.pointwise_blocks, model.resample_to_next = True, True
   model.down_kernel = (1, 4, 4)
-  section.learning_rate, section.batch_size = 1e-4, 32
+  section.optimizer, section.learning_rate, section.batch_size = 'adam', 1e-4, 32
   section.l1_weight, section.mse_weight = 0.0, 1000.0
   section.kl_weight, section.kl_warmup = 0.1, 100000
   section.ema_decay = 0.0
@@ -102,6 +103,7 @@ def _autoencoder(section):
 def _diffusion(section):
   section.schedule.name, section.schedule.num_timesteps = 'linear', 150
   section.schedule.beta_start, section.schedule.beta_end = 1e-4, 7e-2
+  section.schedule.zero_terminal_snr = False
   section.prediction = 'epsilon'
   model = section.model
   model.kind = 'daum24'
@@ -114,7 +116,8 @@ def _diffusion(section):
   conditioner.width, conditioner.num_heads, conditioner.head_dim = 16, 8, 16
   conditioner.num_frequencies, conditioner.shared_absent = 0, True
   conditioner.by = ('attention',)
-  section.learning_rate, section.batch_size, section.ema_decay = 2e-5, 64, 0.0
+  section.optimizer, section.learning_rate = 'adam', 2e-5
+  section.batch_size, section.ema_decay = 64, 0.0
   section.steps = EPOCHS * 2 * PATIENTS['full']['public'] // 64
 
 
@@ -200,4 +203,3 @@ def _tiny(config):
   config.adapt.privacy.seed = 0
   config.sample.num, config.sample.steps = 24, 50
   config.counterfactual.steps = 50
-  config.evaluate.segmenter.steps = 150

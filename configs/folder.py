@@ -270,14 +270,10 @@ def _whole_head(preprocess):
 
 
 def _isotropic(config):
-  config.autoencoder.model.kernels = ((3, 3, 3),) * 2
-  config.autoencoder.model.strides = ((2, 2, 2),)
-  config.diffusion.model.channels = (32, 64)
-  config.diffusion.model.kernels = ((3, 3, 3),) * 2
-  config.diffusion.model.strides = ((2, 2, 2),)
-  config.diffusion.model.attention_levels = (False, False)
-  config.evaluate.segmenter.kernels = ((3, 3, 3),) * 3
-  config.evaluate.segmenter.strides = ((2, 2, 2),) * 2
+  presets.use_kernel(config, (3, 3, 3), (2, 2, 2), channels=(48, 64))
+  config.evaluate.segmenter.patch = (2, 2, 2)
+  config.evaluate.segmenter.kernels = ((3, 3, 3),) * 2
+  config.evaluate.segmenter.strides = ((2, 2, 2),)
 
 
 def _attribute(text):

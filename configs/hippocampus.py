@@ -69,33 +69,25 @@ def sweep():
 def _isotropic(config, channels):
   kernel, stride = (3, 3, 3), (2, 2, 2)
   presets.use_kernel(config, kernel, stride, channels)
-  config.evaluate.segmenter.kernels = (kernel,) * 3
-  config.evaluate.segmenter.strides = (stride,) * 2
+  config.evaluate.segmenter.patch = stride
+  config.evaluate.segmenter.kernels = (kernel,) * 2
+  config.evaluate.segmenter.strides = (stride,)
 
 
 def _tiny(config):
   config.data.preprocess.shape = (20, 28, 20)
   config.data.preprocess.spacing_mm = (2.0, 2.0, 2.0)
-  config.autoencoder.model.channels = (8, 16)
-  _isotropic(config, channels=(16, 32))
-  config.autoencoder.steps = 300
+  _isotropic(config, channels=(48, 64))
   config.diffusion.steps = 400
   config.sample.num = 16
   config.sample.steps = 25
   config.counterfactual.steps = 25
-  config.evaluate.segmenter.steps = 150
 
 
 def _small(config):
   config.data.preprocess.shape = (24, 32, 24)
   config.data.preprocess.spacing_mm = (1.5, 1.5, 1.5)
-  # A latent eight times smaller than the image; with one of half its size a few
-  # patients teach the denoiser their noise.
-  config.autoencoder.model.channels = (8, 32, 32)
-  config.autoencoder.model.latent_channels = 8
-  _isotropic(config, channels=(48, 96))
-  config.autoencoder.batch_size = 4
-  config.autoencoder.kl_weight = 3e-4
+  _isotropic(config, channels=(48, 64))
   config.autoencoder.steps = 600
   config.diffusion.steps = 2000
   # Without augmentation the networks memorise thirty patients.
@@ -106,12 +98,12 @@ def _small(config):
   config.sample.steps = 25
   config.sample.batch_size = 8
   config.counterfactual.steps = 25
-  config.evaluate.segmenter.steps = 200
 
 
 def _full(config):
   config.data.preprocess.shape = (40, 56, 40)
   config.data.preprocess.spacing_mm = (1.0, 1.0, 1.0)
+  config.autoencoder.model.patch = ()
   config.autoencoder.model.channels = (32, 64, 64)
   _isotropic(config, channels=(64, 128))
   config.autoencoder.steps = 5000

@@ -8,6 +8,7 @@ from ldm_jax.types import Config
 # How attributes reach the denoiser, any of them together.
 WAYS = ('attention', 'embedding', 'channels')
 CHOICES = {
+  'diffusion.optimizer': ('adam', 'muon'),
   'diffusion.schedule.name': ('linear', 'scaled_linear', 'sigmoid', 'cosine', 'flow'),
   'diffusion.prediction': ('epsilon', 'v', 'sample', 'flow'),
   'diffusion.model.kind': ('unet', 'dit', 'daum24'),
@@ -20,13 +21,15 @@ def section() -> dict[str, Any]:
   """The keys of `diffusion`: process, network, conditions, pre-training."""
   return {
     'schedule': {
-      'name': 'linear',
-      'num_timesteps': 150,
+      'name': 'cosine',
+      'num_timesteps': 1000,
+      # Of the linear schedules.
       'beta_start': 1e-4,
-      'beta_end': 7e-2,
+      'beta_end': 2e-2,
       # True lets training see the pure noise that sampling starts from (Lin 2024);
-      # needs a prediction other than epsilon.
-      'zero_terminal_snr': False,
+      # needs a prediction other than epsilon. Without it samples lack part of the
+      # data's spread of brightness.
+      'zero_terminal_snr': True,
       # Of 'flow': above 1 spends more times near the noise (Esser 2024).
       'shift': 1.0,
     },
@@ -40,18 +43,16 @@ def section() -> dict[str, Any]:
       # 'unet'; 'dit', a transformer over patches with the options of `dit`; or
       # 'daum24', the UNet of the paper.
       'kind': 'unet',
-      # Few channels where there are many voxels: on a CPU the finest level costs
-      # as much as the others together.
-      'channels': (16, 32, 48),
+      'channels': (48, 64),
       'num_res_blocks': 1,
-      # The coarsest level is cheap enough to make neighbouring slices agree.
-      'kernels': ((1, 3, 3), (1, 3, 3), (3, 3, 3)),
-      'strides': ((1, 2, 2), (1, 2, 2)),
+      # The coarse level is cheap enough to make neighbouring slices agree.
+      'kernels': ((1, 3, 3), (3, 3, 3)),
+      'strides': ((1, 2, 2),),
       # 'volume': all voxels at once; 'depth': within slices, then along depth, for
       # grids too large for the first or slices too thick.
       'attention': 'volume',
       # The middle block attends in any case.
-      'attention_levels': (False, False, False),
+      'attention_levels': (False, False),
       'num_head_channels': 16,
       # None: as many heads as fill the channels.
       'num_heads': None,
@@ -101,8 +102,10 @@ def section() -> dict[str, Any]:
     'drop_probability': 0.1,
     'steps': 1000,
     'batch_size': 16,
-    'learning_rate': 1e-3,
-    'ema_decay': 0.99,
+    # 'muon' or 'adam', as of `autoencoder`.
+    'optimizer': 'muon',
+    'learning_rate': 1e-2,
+    'ema_decay': 0.995,
     # Folder of a UNet by `ldm-jax-convert`: its options replace `model`, its
     # weights are where training starts. '' for random ones.
     'init': '',

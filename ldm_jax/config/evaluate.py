@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from ldm_jax.config.parsing import require
+from ldm_jax.config.parsing import require, require_choices
 from ldm_jax.types import Config
 
+CHOICES = {'evaluate.segmenter.optimizer': ('adam', 'muon')}
 FIGURES = (
   *('distances', 'ms_ssim', 'reconstruction', 'memorisation', 'control', 'causal'),
 )
@@ -14,13 +15,16 @@ def section() -> dict[str, Any]:
   """The keys of `evaluate`: the measuring network, and which figures."""
   return {
     'segmenter': {
-      'channels': (8, 16, 32),
-      'kernels': ((1, 3, 3), (1, 3, 3), (1, 3, 3)),
-      'strides': ((1, 2, 2), (1, 2, 2)),
+      # As of `autoencoder.model`.
+      'patch': (1, 2, 2),
+      'channels': (24, 32),
+      'kernels': ((1, 3, 3), (1, 3, 3)),
+      'strides': ((1, 2, 2),),
       'norm_groups': 8,
-      'steps': 300,
-      'batch_size': 8,
-      'learning_rate': 3e-3,
+      'steps': 200,
+      'batch_size': 4,
+      'optimizer': 'muon',
+      'learning_rate': 2e-2,
     },
     # Label values of the data set, in the order of the segmenter's classes.
     'labels': (0, 1),
@@ -37,4 +41,5 @@ def section() -> dict[str, Any]:
 def check(config: Config) -> None:
   """Raises ValueError for figures that there are not."""
   value = config.evaluate.only
+  require_choices(config, CHOICES)
   require(set(value) <= set(FIGURES), 'evaluate.only', value, f'some of {FIGURES}')

@@ -43,12 +43,15 @@ def use_phantom(
 def use_kernel(config: Config, kernel: Shape, stride: Shape, channels: Shape) -> None:
   """One kernel and stride at all levels of autoencoder and denoiser, no attention.
 
+  Where the autoencoder works on blocks of voxels, these have the stride's size.
+
   Args:
     config: ConfigDict to change; the autoencoder's channels are set already.
     kernel, stride: one entry per axis.
     channels: of the denoiser's levels.
   """
   encoder, denoiser = config.autoencoder.model, config.diffusion.model
+  encoder.patch = stride if encoder.patch else ()
   denoiser.channels = channels
   for model in (encoder, denoiser):
     model.kernels = (kernel,) * len(model.channels)
@@ -85,7 +88,7 @@ def use_numbers(
     {key: value} of all that was chosen, in the order of the config.
   """
   chosen = {
-    'autoencoder.batch_size': _power(num_public, 8),
+    'autoencoder.batch_size': _power(num_public, 4),
     'diffusion.batch_size': _power(num_public, 32 if preset == 'full' else 16),
   }
   if num_private:

@@ -24,7 +24,7 @@ def section() -> dict[str, Any]:
     'solver': 'ddim',
     'eta': 0.0,
     # 'trailing' divides the time evenly, as a flow or a zero terminal SNR wants.
-    'spacing': 'linspace',
+    'spacing': 'trailing',
     'guidance': 1.0,
     'batch_size': 16,
     # Latent voxels per axis decoded at once, where a whole volume does not fit the

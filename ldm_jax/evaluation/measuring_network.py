@@ -22,7 +22,7 @@ from ldm_jax.data.cohorts.attributes import Schema
 from ldm_jax.evaluation import control
 from ldm_jax.models.critics import perceptual
 from ldm_jax.models.critics.segmenter import Segmenter
-from ldm_jax.training import encoding, loop, state
+from ldm_jax.training import encoding, loop, optimizers, state
 from ldm_jax.training.plain_step import plain_step
 from ldm_jax.types import Array, Config, PyTree
 
@@ -48,7 +48,7 @@ def fit(
     module: models.critics.segmenter.Segmenter.
     params: its initial parameters.
     split: public data.store.Split with labels.
-    section: config.evaluate.segmenter (steps, batch_size, learning_rate).
+    section: config.evaluate.segmenter (steps, batch_size, optimizer, learning_rate).
     label_values: the data set's label value of each class.
     mesh: devices.
     key: PRNG key of the training step.
@@ -64,8 +64,8 @@ def fit(
     logits = module.apply({'params': state.unflatten(trained)}, batch['x'])
     return _segmentation_loss(logits, batch['classes']), {}
 
-  optimizer = optax.adam(
-    optax.cosine_decay_schedule(section.learning_rate, section.steps, 0.02)
+  optimizer = optimizers.public(
+    section.optimizer, section.learning_rate, section.steps, warm_up=20
   )
   step = plain_step(example_losses, optimizer, mesh, ema_decay=0.98)
 

@@ -86,12 +86,16 @@ def suggest(
 
 def multiples(config: Config) -> tuple[int, ...]:
   """(d,h,w), of which the networks' strides want the shape to be multiples."""
-  strides = [*config.autoencoder.model.strides]
+  model = config.autoencoder.model
+  strides = [*model.strides]
+  if model.kind == 'network' and model.patch:
+    strides += [model.patch]
   if config.diffusion.model.kind != 'dit':
     strides += config.diffusion.model.strides
   product = lambda levels: [math.prod(axis) for axis in zip(*levels, strict=True)]
   ones = [(1, 1, 1)]
-  measuring = product([*config.evaluate.segmenter.strides, *ones])
+  segmenter = config.evaluate.segmenter
+  measuring = product([segmenter.patch or ones[0], *segmenter.strides, *ones])
   pairs = zip(product([*strides, *ones]), measuring, strict=True)
   return tuple(math.lcm(*pair) for pair in pairs)
 

@@ -7,7 +7,14 @@ from ldm_jax.data.prefetch import Prefetcher
 from ldm_jax.data.store.split import Split
 from ldm_jax.pipeline import encode
 from ldm_jax.pipeline.run import Run
-from ldm_jax.training import checkpoint, denoising_loss, loop, networks, state
+from ldm_jax.training import (
+  checkpoint,
+  denoising_loss,
+  loop,
+  networks,
+  optimizers,
+  state,
+)
 from ldm_jax.training.mesh import put_examples
 from ldm_jax.training.plain_step import plain_step
 from ldm_jax.types import PyTree
@@ -34,7 +41,7 @@ def fit(run: Run, split: Split) -> PyTree:
     unet = checkpoint.load_into(section.init, params['unet'], 'diffusion.init')
     params = {**params, 'unet': unet}
   losses = denoising_loss.configured_losses(run.config, run.denoiser, run.schedule)
-  optimizer = denoising_loss.optimizer(section.learning_rate, section.steps)
+  optimizer = optimizers.public(section.optimizer, section.learning_rate, section.steps)
   step = plain_step(
     denoising_loss.example_losses(losses), optimizer, run.mesh, section.ema_decay
   )

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from ldm_jax.models.critics.planes import per_example
-from ldm_jax.training import adversarial_loss, alarms, codebook
+from ldm_jax.training import adversarial_loss, alarms, codebook, optimizers
 from ldm_jax.training.plain_step import ExampleLosses
 from ldm_jax.training.state import by_prefix, clipped_adam, learning_rates, unflatten
 from ldm_jax.types import Config
@@ -100,9 +100,11 @@ def _discrete(module, params, section, batch, keys, step):
 
 
 def optimizer(section: Config) -> optax.GradientTransformation:
-  """Adam, with separate transformations for the codebook and the discriminator."""
+  """`section.optimizer`; codebook and discriminator have their own."""
   schedule = learning_rates(section.learning_rate, section.steps, warm_up=50)
-  network = clipped_adam(schedule)
+  network = optimizers.public(
+    section.optimizer, section.learning_rate, section.steps, warm_up=50
+  )
   special: dict[str, optax.GradientTransformation] = {}
   if section.adversarial.weight:
     # Low momentum, because the other network changes too. [Esser21]

@@ -10,7 +10,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from ldm_jax import prng
 from ldm_jax.diffusion import drift as drifts
@@ -19,7 +18,7 @@ from ldm_jax.diffusion.schedules import AnySchedule
 from ldm_jax.models.conditions import earlier_visit
 from ldm_jax.training import pair_examples
 from ldm_jax.training.plain_step import ExampleLosses
-from ldm_jax.training.state import clipped_adam, learning_rates, unflatten
+from ldm_jax.training.state import unflatten
 from ldm_jax.types import Array, Config
 
 
@@ -181,11 +180,6 @@ def example_losses(losses: Callable[..., jax.Array]) -> ExampleLosses:
     return losses(params, batch['z'], batch['attributes'], keys), {}
 
   return wrapped
-
-
-def optimizer(learning_rate: float, num_steps: int) -> optax.GradientTransformation:
-  """Adam with a short warm-up and a cosine decay; gradients clipped to norm 1."""
-  return clipped_adam(learning_rates(learning_rate, num_steps))
 
 
 def patient_example_losses(loss: Callable[..., jax.Array]) -> ExampleLosses:

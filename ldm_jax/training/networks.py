@@ -102,7 +102,7 @@ def _denoiser_options(section):
 def segmenter(config: Config) -> Segmenter:
   """The segmentation network of `config.evaluate`, one class per label value."""
   section = _frozen(config.evaluate.segmenter)
-  names = ('channels', 'kernels', 'strides', 'norm_groups')
+  names = ('patch', 'channels', 'kernels', 'strides', 'norm_groups')
   return Segmenter(
     num_classes=len(config.evaluate.labels), **{name: section[name] for name in names}
   )

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from ldm_jax.models.attention import AttentionBlock
 from ldm_jax.models.autoencoders.quantizer import Quantizer
 from ldm_jax.models.autoencoders.upsampling import LinearUpsample, TransposedUpsample
+from ldm_jax.models.blocks import from_blocks, to_blocks
 from ldm_jax.models.conv.conv import Conv
 from ldm_jax.models.layers import (
   Downsample,
@@ -79,6 +80,9 @@ class Autoencoder(Network):
       None for latent_channels.
     decoder_extra_blocks: residual blocks per level that only the decoder has.
     last_activation: silu between the last norm and the last convolution of both.
+    patch: voxels of a block per axis. The network works on the grid of blocks, with
+      their voxels as channels, and its last convolution forms each block; () for
+      blocks of one voxel. The finest grid costs most, and sees the least.
     upsampling: 'nearest' repeats voxels and 'linear' interpolates, each before a
       convolution; 'transposed' is a transposed convolution.
     out_activation: None, 'sigmoid' or 'tanh' on the reconstruction.
@@ -104,6 +108,7 @@ class Autoencoder(Network):
   attention_projects: bool = True
   decoder_extra_blocks: int = 0
   last_activation: bool = False
+  patch: tuple = ()
   upsampling: str = 'nearest'
   num_codes: int = 0
   dtype: jnp.dtype | None = None
@@ -140,7 +145,7 @@ class Autoencoder(Network):
 
     With a codebook: the latent before quantisation, and zeros.
     """
-    h = self.encoder(x)
+    h = self.encoder(to_blocks(x, self.patch) if self.patch else x)
     if self.num_codes:
       z = self.quant_conv_mu(h)
       return z, jnp.zeros_like(z)
@@ -151,6 +156,8 @@ class Autoencoder(Network):
     """Reconstruction (b,*space,out_channels) of latents (b,*space/s,latent)."""
     z = self.quantizer(z) if self.num_codes else z
     x_hat = self.decoder(self.post_quant_conv(z))
+    if self.patch:
+      x_hat = from_blocks(x_hat, self.patch)
     return ACTIVATIONS[self.out_activation](x_hat)
 
   def __call__(
@@ -181,15 +188,15 @@ class Autoencoder(Network):
       have another size.
     """
     _, strides = self._plan()
-    factors = tuple(math.prod(s) for s in zip(*strides, strict=True)) or (1,) * len(
-      size
-    )
+    steps = (*strides, self.patch) if self.patch else strides
+    factors = tuple(math.prod(s) for s in zip(*steps, strict=True))
+    factors = factors or (1,) * len(size)
     if len(factors) != len(size) or any(
       n % f for n, f in zip(size, factors, strict=False)
     ):
       raise ValueError(
         f'volumes have the size {tuple(size)}, expected multiples of {factors}; change '
-        'data.preprocess.shape or autoencoder.model.strides'
+        'data.preprocess.shape, autoencoder.model.strides or autoencoder.model.patch'
       )
     return tuple(n // f for n, f in zip(size, factors, strict=True))
 
@@ -243,7 +250,9 @@ class Autoencoder(Network):
       *self._nonlocal(1),
       *self._levels(range(len(self.channels))[::-1], up, self.decoder_extra_blocks),
       *self._norm(),
-      self._conv(self.out_channels or self.in_channels, kernels[0]),
+      self._conv(
+        math.prod(self.patch) * (self.out_channels or self.in_channels), kernels[0]
+      ),
     )
 
   def _nonlocal(self, side):

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ldm_jax.models.blocks import from_blocks, to_blocks
 from ldm_jax.types import Array
 
 
@@ -47,12 +48,12 @@ class Wavelet(nn.Module):
 
   def encode(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Coefficients (b,*space/s,latent_channels) of x and their deviation, zero."""
-    z = _to_blocks(x, self._block()) @ self.filters
+    z = to_blocks(x, self._block()) @ self.filters
     return z, jnp.zeros_like(z)
 
   def decode(self, z: Array) -> jax.Array:
     """Volumes (b,*space,1) in [0, 1] of coefficients (b,*space/s,latent_channels)."""
-    return jnp.clip(_from_blocks(z @ self.filters.T, self._block()), 0, 1)
+    return jnp.clip(from_blocks(z @ self.filters.T, self._block()), 0, 1)
 
   def __call__(
     self, x: jax.Array, key: jax.Array | None = None
@@ -96,34 +97,3 @@ def _haar(n):
   coarse = np.kron(_haar(n // 2), [1, 1])
   fine = np.kron(np.eye(n // 2), [1, -1])
   return np.concatenate([coarse, fine]) / math.sqrt(2)
-
-
-def _to_blocks(x, block):
-  """(b,*space,1) -> (b,*space/s,prod s)."""
-  space = x.shape[1:-1]
-  if x.shape[-1] != 1 or len(space) != len(block):
-    raise ValueError(
-      f'expected (b,*space,1) with {len(block)} axes of space for blocks of {block}, '
-      f'got {x.shape}. Change autoencoder.model.strides.'
-    )
-  if any(n % s for n, s in zip(space, block, strict=True)):
-    raise ValueError(
-      f'Volumes of {space} voxels cannot be divided into blocks of {block}. Change '
-      'data.preprocess.shape or autoencoder.model.strides.'
-    )
-  parts = [size for n, s in zip(space, block, strict=True) for size in (n // s, s)]
-  x = x.reshape(len(x), *parts)
-  cells, inner = range(1, x.ndim, 2), range(2, x.ndim, 2)
-  x = x.transpose(0, *cells, *inner)
-  return x.reshape(*x.shape[: 1 + len(block)], -1)
-
-
-def _from_blocks(values, block):
-  """The inverse of `_to_blocks`."""
-  cells = values.shape[1:-1]
-  x = values.reshape(*values.shape[:-1], *block)
-  num = len(block)
-  order = [axis for i in range(num) for axis in (1 + i, 1 + num + i)]
-  x = x.transpose(0, *order)
-  space = [n * s for n, s in zip(cells, block, strict=True)]
-  return x.reshape(len(x), *space, 1)

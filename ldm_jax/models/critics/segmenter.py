@@ -6,11 +6,13 @@ photographs.
 """
 
 import functools
+import math
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ldm_jax.models.blocks import from_blocks, to_blocks
 from ldm_jax.models.conv.conv import Conv
 from ldm_jax.models.layers import (
   Downsample,
@@ -20,7 +22,7 @@ from ldm_jax.models.layers import (
   kernels_and_strides,
 )
 from ldm_jax.models.norms import GroupNorm
-from ldm_jax.types import Array
+from ldm_jax.types import Array, Shape
 
 
 class Segmenter(Network):
@@ -32,6 +34,8 @@ class Segmenter(Network):
     kernels: per level, or one kernel; two or three axes.
     strides: between two levels, or one for all; None halves every axis.
     norm_groups: of every group norm.
+    patch: voxels of a block per axis; the network works on the grid of blocks, their
+      voxels as channels, as `autoencoder.Autoencoder` does. () for one voxel.
     dtype: type of the products; parameters and norms stay float32.
   """
 
@@ -40,6 +44,7 @@ class Segmenter(Network):
   kernels: tuple = (3, 3, 3)
   strides: tuple | None = None
   norm_groups: int = 4
+  patch: tuple = ()
   dtype: jnp.dtype | None = None
 
   def setup(self) -> None:
@@ -62,7 +67,8 @@ class Segmenter(Network):
       for (c, k), s in zip(levels[:-1], strides, strict=True)
     ]
     self.norm_out = GroupNorm(self.norm_groups, dtype=jnp.float32)
-    self.conv_out = Conv(self.num_classes, (1,) * len(kernels[0]))
+    num_outputs = math.prod(self.patch) * self.num_classes
+    self.conv_out = Conv(num_outputs, (1,) * len(kernels[0]))
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """Logits (b,*space,num_classes) in float32, of any spatial size."""
@@ -71,7 +77,10 @@ class Segmenter(Network):
     for i in reversed(range(len(states))):
       h = self.upsamplers[i](h, size=states[i].shape[1:-1])
       h = self.up_blocks[i](jnp.concatenate([h, states[i]], -1))
-    return self.conv_out(nn.silu(self.norm_out(h)))
+    logits = self.conv_out(nn.silu(self.norm_out(h)))
+    if not self.patch:
+      return logits
+    return from_blocks(logits, self.patch)[_within(x.shape[1:-1])]
 
   def features(self, x: jax.Array, mask: Array | None = None) -> jax.Array:
     """Mean and deviation over space of the two coarsest levels: (b,f) in float32.
@@ -100,6 +109,8 @@ class Segmenter(Network):
 
   def maps(self, x: jax.Array) -> list[jax.Array]:
     """Output (b,*,f) of the blocks of every level, finest first."""
+    if self.patch:
+      x = to_blocks(_whole_blocks(x, self.patch), self.patch)
     h, states = self.conv_in(x), []
     for i, block in enumerate(self.down_blocks):
       h = block(h)
@@ -107,3 +118,14 @@ class Segmenter(Network):
       if i < len(self.downsamplers):
         h = self.downsamplers[i](h)
     return states
+
+
+def _whole_blocks(x: jax.Array, patch: Shape) -> jax.Array:
+  """x (b,*space,c) with zeros behind each axis, up to a multiple of the block."""
+  behind = [(0, -n % s) for n, s in zip(x.shape[1:-1], patch, strict=True)]
+  return jnp.pad(x, [(0, 0), *behind, (0, 0)])
+
+
+def _within(space: Shape) -> tuple[slice, ...]:
+  """The index of (b,*space,c) inside an array that was filled up to whole blocks."""
+  return (slice(None), *(slice(n) for n in space))
