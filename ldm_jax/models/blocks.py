@@ -16,7 +16,7 @@ def to_blocks(x: jax.Array, block: Shape) -> jax.Array:
   space = x.shape[1:-1]
   if len(space) != len(block) or any(n % s for n, s in zip(space, block, strict=True)):
     raise ValueError(
-      f'expected volumes (b,*space,c) of whole blocks of {block} voxels, got {x.shape}; '
+      f'expected volumes (b,*space,c) of whole blocks of {block}, got {x.shape}; '
       'change data.preprocess.shape, or strides and patch of autoencoder.model'
     )
   parts = [size for n, s in zip(space, block, strict=True) for size in (n // s, s)]
