@@ -58,11 +58,13 @@ def sweep():
 
   'pretraining', which the README shows: does public pre-training pay? The arm from
   scratch has the larger learning rate that an untrained network needs, the arm without
-  privacy may take more steps: each at its best, the budget equal. 'noise': what each
+  privacy may take more steps: each at its best, the budget equal. 'recipe': what each
+  choice of the public training's defaults gains (docs/recipe.md). 'noise': what each
   means against the noise of private training buys at epsilon 1, 3 and 10.
   """
   return {
     'pretraining': ablations.pretraining(),
+    'recipe': ablations.recipe(),
     # Eight would take twice as long, and an arm has 2560 patients' gradients already.
     'noise': ablations.lower_noise(lora_learning_rate=1e-3, num_draws=4, num_bands=4),
   }

@@ -39,6 +39,59 @@ COMPARED_BY_SAMPLES = {
 ONLY_DISTANCES = {**COMPARED_BY_SAMPLES, 'evaluate.only': ('distances',)}
 
 
+def recipe() -> dict[str, Arm]:
+  """What a short public training gains by each choice of the defaults (docs/recipe.md).
+
+  Each arm takes one choice back, at the same number of steps and examples. Samples of
+  the public model are compared with held-out patients of the public site, so that the
+  figure speaks of learning, not of the difference between sites; for phantoms.
+  """
+  changes: dict[str, Arm] = {
+    'defaults': {},
+    'adam': {
+      'autoencoder.optimizer': 'adam',
+      'autoencoder.learning_rate': 6e-3,
+      'diffusion.optimizer': 'adam',
+      'diffusion.learning_rate': 2e-3,
+    },
+    'no blocks of voxels': {
+      'autoencoder.model.patch': (),
+      'autoencoder.model.channels': (16, 32, 48),
+      'autoencoder.model.kernels': ((1, 3, 3),) * 3,
+      'autoencoder.model.strides': ((1, 2, 2),) * 2,
+      'autoencoder.model.upsampling': 'nearest',
+    },
+    'wavelet': {
+      'autoencoder.model.kind': 'wavelet',
+      'autoencoder.model.strides': ((1, 2, 2),) * 2,
+      'autoencoder.model.latent_channels': 16,
+      'autoencoder.steps': 0,
+      'encode.std': 'latent',
+    },
+    'slices alone': {'diffusion.model.kernels': ((1, 3, 3),) * 2},
+    'linear schedule, not to noise': {
+      'diffusion.schedule.name': 'linear',
+      'diffusion.schedule.num_timesteps': 150,
+      'diffusion.schedule.beta_end': 7e-2,
+      'diffusion.schedule.zero_terminal_snr': False,
+      'sample.spacing': 'linspace',
+    },
+    'embedding alone': {'diffusion.conditioner.by': ('embedding',)},
+  }
+  return {
+    name: {
+      'data.private.layout': '',
+      'data.test.options.site': 'public',
+      'sample.model': 'diffusion',
+      'sample.requests': 'population',
+      'counterfactual.num': 0,
+      'sample.sweep': (),
+      **overrides,
+    }
+    for name, overrides in changes.items()
+  }
+
+
 def pretraining() -> list[Arm]:
   """Does public pre-training pay, and what does privacy cost?
 
