@@ -6,7 +6,8 @@ from ldm_jax.config.parsing import require
 from ldm_jax.types import Config
 
 FIGURES = (
-  *('distances', 'ms_ssim', 'reconstruction', 'memorisation', 'control', 'causal'),
+  *('distances', 'two_sample', 'ms_ssim', 'reconstruction', 'memorisation'),
+  *('control', 'causal'),
 )
 
 
@@ -22,11 +23,20 @@ def section() -> dict[str, Any]:
       'batch_size': 8,
       'learning_rate': 3e-3,
     },
+    # Classifiers that tell real from synthetic volumes; so many, each of so many steps.
+    'two_sample': {
+      'enabled': True,
+      'seeds': 3,
+      'steps': 150,
+      'batch_size': 16,
+      'learning_rate': 3e-3,
+      'channels': (16, 32),
+    },
     # Label values of the data set, in the order of the segmenter's classes.
     'labels': (0, 1),
     # What is measured on a volume and which requested attribute it answers.
     'measures': (),
-    # Figures to compute: some of 'distances' (always there), 'ms_ssim',
+    # Figures to compute: some of 'distances' (always there), 'two_sample', 'ms_ssim',
     # 'reconstruction', 'memorisation', 'control', 'causal'; () for all. The arms
     # of a sweep need few.
     'only': (),
@@ -38,3 +48,6 @@ def check(config: Config) -> None:
   """Raises ValueError for figures that there are not."""
   value = config.evaluate.only
   require(set(value) <= set(FIGURES), 'evaluate.only', value, f'some of {FIGURES}')
+  channels = config.evaluate.two_sample.channels
+  holds = len(channels) == 2 and all(width > 0 for width in channels)
+  require(holds, 'evaluate.two_sample.channels', channels, 'two positive numbers')
