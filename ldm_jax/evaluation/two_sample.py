@@ -262,8 +262,8 @@ def _says_nothing(low, high, counts):
     return None
   return (
     f'Tested on {counts[0]} patients and {counts[1]} samples at a time, the interval '
-    f'from {low:.2f} to {high:.2f} (width {high - low:.2f}) holds 0.5, cannot tell, and '
-    f'{PLAIN}, mostly can: it excludes neither. More patients and samples are needed.'
+    f'is {low:.2f} to {high:.2f} (width {high - low:.2f}): it excludes neither 0.5, '
+    f'cannot tell, nor {PLAIN}, mostly can. More patients and samples are needed.'
   )
 
 
@@ -294,7 +294,9 @@ def _functions(channels, learning_rate, steps):
 
   def step(state, x, target):
     params, moments = state
-    updates, moments = optimizer.update(jax.grad(loss)(params, x, target), moments, params)
+    updates, moments = optimizer.update(
+      jax.grad(loss)(params, x, target), moments, params
+    )
     return optax.apply_updates(params, updates), moments
 
   return jax.jit(init), jax.jit(step, donate_argnums=0), jax.jit(network.apply)
