@@ -27,7 +27,7 @@ def section() -> dict[str, Any]:
     'two_sample': {
       'enabled': True,
       'seeds': 3,
-      'steps': 150,
+      'steps': 100,
       'batch_size': 16,
       'learning_rate': 3e-3,
       'channels': (16, 32),
