@@ -100,7 +100,7 @@ def assess(
   metrics['frechet']['says_nothing'] = frechet.says_nothing(
     metrics['frechet']['value'], features_real, baseline
   )
-  if section.two_sample.enabled and wanted('two_sample'):
+  if wanted('two_sample') and section.two_sample.enabled:
     metrics['two_sample'] = _told_apart(
       real, samples['volumes'], patients, section, seed, mark
     )

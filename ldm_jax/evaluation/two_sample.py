@@ -44,9 +44,11 @@ SETTINGS = ('steps', 'seeds', 'batch_size', 'learning_rate', 'channels')
 class Classifier(nn.Module):
   """Volumes (b,d,h,w,c) -> logits (b,), positive for synthetic ones.
 
-  Convolutions within slices, one mix of neighbouring slices, and the mean and maximum
-  of the last features over all positions. Blocks of 2 x 2 voxels (2 x 2 x 2 of stacks
-  with `DEEP` slices or more) are the channels of the first layer: nothing is lost.
+  Convolutions within slices, one mix of neighbouring slices, and means and maxima of
+  features over all positions, which are standardised by constants: mean and deviation
+  over the volumes that the network was initialised with. Blocks of 2 x 2 voxels (2 x 2
+  x 2 of stacks with `DEEP` slices or more) are the channels of the first layer: nothing
+  is lost.
 
   Attributes:
     channels: of the two levels.
@@ -59,14 +61,17 @@ class Classifier(nn.Module):
   def __call__(self, x: Array) -> jax.Array:
     x = _folded(x, (2 if x.shape[1] >= self.DEEP else 1, 2, 2))
     first, second = self.channels
-    x = nn.relu(_in_plane(nn.Conv(first, (3, 3)), x))
+    x = fine = nn.relu(_in_plane(nn.Conv(first, (3, 3)), x))
     x = nn.relu(_in_plane(nn.Conv(second, (3, 3), strides=(2, 2)), x))
     around = jnp.pad(x, ((0, 0), (1, 1), (0, 0), (0, 0), (0, 0)))
     x = jnp.concatenate([around[:, :-2], x, around[:, 2:]], -1)
     x = nn.relu(nn.Dense(second)(x))
     x = nn.relu(_in_plane(nn.Conv(second, (3, 3), strides=(2, 2)), x))
     axes = (1, 2, 3)
-    pooled = jnp.concatenate([x.mean(axes), x.max(axes)], -1)
+    pooled = jnp.concatenate([fine.mean(axes), x.mean(axes), x.max(axes)], -1)
+    centre = self.param('centre', lambda key: pooled.mean(0))
+    spread = self.param('spread', lambda key: pooled.std(0) + 1e-6)
+    pooled = (pooled - jax.lax.stop_gradient(centre)) / jax.lax.stop_gradient(spread)
     return nn.Dense(1)(pooled)[:, 0]
 
 
@@ -212,7 +217,8 @@ def _scores_of_held_out(volumes, members, rng, settings, batch_size):
     trained.append(_rows(groups, order[:half]))
     held_out.append(_rows(groups, order[half:]))
   standard = _standardisation(volumes[np.concatenate(trained)])
-  state = init(prng.key(int(rng.integers(2**31))), standard(volumes[:1]))
+  first = rng.choice(np.concatenate(trained), 2 * batch_size)
+  state = init(prng.key(int(rng.integers(2**31))), standard(volumes[first]))
   half_batch = max(1, batch_size // 2)
   target = np.repeat(np.float32([0, 1]), half_batch)
   streams = [_endless(rows, rng) for rows in trained]

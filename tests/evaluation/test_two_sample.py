@@ -7,8 +7,14 @@ from scipy import ndimage
 from ldm_jax.data.phantom.cardiac import cohort
 from ldm_jax.evaluation import two_sample
 
-SHAPE = (4, 16, 16)
-FEW = {'steps': 60, 'seeds': 2, 'channels': (8, 16), 'num_resamples': 50}
+SHAPE, SPACING_MM = (5, 16, 16), (16.0, 11.0, 11.0)
+FEW = {
+  'steps': 60,
+  'seeds': 2,
+  'batch_size': 16,
+  'channels': (8, 16),
+  'num_resamples': 50,
+}
 
 
 @pytest.fixture(scope='module')
@@ -18,7 +24,7 @@ def drawn():
 
 
 def hearts(seed, num_patients=24):
-  options = {'num_patients': num_patients, 'shape': SHAPE, 'spacing_mm': (24, 11, 11)}
+  options = {'num_patients': num_patients, 'shape': SHAPE, 'spacing_mm': SPACING_MM}
   records = cohort.cohort(name='x', site='public', seed=seed, **options).records
   volumes = [record.source.read()[0].array for record in records]
   patients = np.array([record.patient for record in records])
