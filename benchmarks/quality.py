@@ -12,7 +12,8 @@ encoding. Compilation counts as training.
 Both draw `--num` volumes for the same requests, and the measuring network of the config
 judges both against new patients of the same site, on whom nothing was trained. MONAI
 draws without guidance and with ours; the better one counts. Half of the new patients
-are the reference, the others are what a perfect generator would draw (`real`).
+are the reference, the others are what a perfect generator would draw (`real`), of whom
+there must be enough for `--num` volumes; else fewer samples are judged.
 
 Prints one line of JSON (progress on stderr) and leaves pictures in --out: real.png,
 ours.png, monai.png, one volume a column. `frechet_excess_ratio` is (MONAI - real) /
@@ -100,8 +101,11 @@ def train_ours(config, folder):
   return run, samples['volumes'], samples['requests'], found
 
 
-def judge(run, network, reference, volumes, requests, options):
-  """Figures of volumes (n,d,h,w,1) against the reference (volumes, patients)."""
+def judge(run, network, reference, volumes, requests, options, sources=None):
+  """Figures of volumes (n,d,h,w,1) against the reference (volumes, patients).
+
+  `sources` are the patients of the volumes, where these are real.
+  """
   real, patients = reference
   features = network.features(real), network.features(volumes)
   section = run.config.evaluate
@@ -112,11 +116,12 @@ def judge(run, network, reference, volumes, requests, options):
     volumes,
     rng,
     patients=patients,
+    sources=sources,
     **{name: told[name] for name in two_sample.SETTINGS if name != 'channels'},
     channels=tuple(told.channels),
   )
   found = {
-    'frechet': frechet.frechet_distance(*features, patients, num_resamples=50),
+    'frechet': frechet.frechet_distance(*features, patients, sources, 50),
     'two_sample_auc': told_apart['auc'],
     'two_sample_interval': told_apart['interval'],
     'ms_ssim': image_similarity.diversity(volumes[..., 0])['value'],
@@ -154,11 +159,14 @@ def compare(options):
     x_new, patients = new.volumes(np.arange(len(new))), np.asarray(new.patients)
     is_reference = np.isin(patients, new.patient_names[: options.patients])
     reference = x_new[is_reference], patients[is_reference]
-    rest = x_new[~is_reference][: options.num]
+    chosen = np.flatnonzero(~is_reference)[: options.num]
+    rest, owners = x_new[chosen], patients[chosen]
+    # A distance depends on how many volumes it is computed from: as many of all.
+    volumes, requests = volumes[: len(rest)], requests[: len(rest)]
     with contextlib.redirect_stdout(sys.stderr):
       network = fit_measuring_network.network(run)
-    judged = lambda x, asked: judge(run, network, reference, x, asked, options)
-    real = judged(rest, new.attributes[~is_reference][: options.num])
+    judged = lambda *x: judge(run, network, reference, *x[:2], options, *x[2:])
+    real = judged(rest, new.attributes[chosen], owners)
     ours |= judged(volumes, requests)
     ours['psnr'] = psnr(run, run.reconstruct, reference[0])
 
