@@ -187,6 +187,7 @@ def evaluate(run: Run) -> None:
     run.sample_spacing,
     work.read_arrays(write_counterfactuals.COUNTERFACTUALS),
     work.read_arrays(write_forecasts.FORECASTS),
+    config.seed,
   )
   work.write_json(metrics, 'metrics.json')
   control = {

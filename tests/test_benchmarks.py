@@ -58,6 +58,34 @@ def test_prepare_is_measured_beside_monai_cold_and_warm_on_the_same_volumes():
   assert case['volumes'] == 4 and case['mean_difference'] < 0.12
 
 
+def test_quality_trains_and_judges_both_sides(tmp_path):
+  pytest.importorskip('monai')
+  micro = FOLDER.parent / 'tests' / 'micro.py'
+  flags = f'--config={micro}', '--num=8', '--patients=4', f'--out={tmp_path}'
+  answer = run('quality', *flags, repeats=())
+  assert answer.returncode == 0, answer.stderr
+  (line,) = answer.stdout.splitlines()
+  found = json.loads(line)
+  ours, monai, real = (found[side] for side in ('ours', 'monai', 'real'))
+  for part in ('autoencoder', 'denoiser'):
+    # As long as ours, which takes longer than --quick allows MONAI.
+    assert min(ours[part]['seconds'], 1) * 0.9 < monai[part]['seconds']
+    assert min(ours[part]['examples'], monai[part]['examples']) > 0
+  assert set(found['two_sample_auc']) == {'ours', 'monai', 'real'}
+  excess = [
+    side['frechet']['value'] - real['frechet']['value'] for side in (monai, ours)
+  ]
+  if excess[1] > 0:
+    ratio = excess[0] / excess[1]
+    assert found['frechet_excess_ratio'] == pytest.approx(ratio, abs=1e-3)
+  else:
+    assert found['frechet_excess_ratio'] is None
+  assert monai['frechet']['value'] == min(monai['frechet_by_guidance'].values())
+  assert set(monai['pearson_r']) == {'LV_volume'}
+  for name in ('real', 'ours', 'monai'):
+    assert (tmp_path / f'{name}.png').read_bytes().startswith(b'\x89PNG')
+
+
 def test_the_input_is_measured_alone_in_turn_and_ahead():
   answer = run('input', repeats=())
   assert answer.returncode == 0, answer.stderr

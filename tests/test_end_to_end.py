@@ -225,6 +225,7 @@ def test_the_metrics_have_the_keys_of_the_contract_with_counts_and_intervals(fin
   assert set(metrics) >= {
     'frechet',
     'kid',
+    'two_sample',
     'ms_ssim',
     'control',
     'memorisation',
@@ -241,6 +242,11 @@ def test_the_metrics_have_the_keys_of_the_contract_with_counts_and_intervals(fin
     assert entry['internal'] is True, 'it looks at private patients'
     assert any(key.startswith('n') for key in entry)
     assert entry['reads'] == ['test']
+  told_apart = metrics['two_sample']
+  for entry in (told_apart, told_apart['real_halves']):
+    assert entry['internal'] is True and entry['reads'] == ['test']
+  assert told_apart['auc_low'] <= told_apart['auc'] <= told_apart['auc_high']
+  assert told_apart['real_halves']['auc'] is None, 'four patients are too few to halve'
   assert 'internal' not in metrics['ms_ssim']['synthetic']
 
 

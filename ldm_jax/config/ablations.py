@@ -31,12 +31,15 @@ FITS = {
 LONGER = {'full': (60, 2e-4)}
 # For arms compared by their samples: skips every figure the table does not show.
 COMPARED_BY_SAMPLES = {
-  'evaluate.only': ('distances', 'control'),
+  'evaluate.only': ('distances', 'two_sample', 'control'),
   'evaluate.num_bootstrap': 0,
   'counterfactual.num': 0,
   'sample.sweep': (),
 }
-ONLY_DISTANCES = {**COMPARED_BY_SAMPLES, 'evaluate.only': ('distances',)}
+ONLY_DISTANCES = {
+  **COMPARED_BY_SAMPLES,
+  'evaluate.only': ('distances', 'two_sample'),
+}
 
 
 def recipe() -> dict[str, Arm]:

@@ -38,11 +38,17 @@ POSITIVE = (
   'counterfactual.null_cycles',
   'evaluate.segmenter.steps',
   'evaluate.segmenter.batch_size',
+  'evaluate.two_sample.seeds',
+  'evaluate.two_sample.steps',
+  'evaluate.two_sample.batch_size',
   'run.log_every',
   'run.checkpoint_every',
   'audit.participations',
 )
-LEARNING_RATES = ('autoencoder', 'diffusion', 'adapt', 'evaluate.segmenter')
+LEARNING_RATES = (
+  *('autoencoder', 'diffusion', 'adapt'),
+  *('evaluate.segmenter', 'evaluate.two_sample'),
+)
 # Of solvers, which take at most as many steps as the process has times.
 STEPS = ('sample.steps', 'counterfactual.steps', 'adapt.prior.steps')
 CHOICES = {

@@ -7,7 +7,8 @@ from ldm_jax.types import Config
 
 CHOICES = {'evaluate.segmenter.optimizer': ('adam', 'muon')}
 FIGURES = (
-  *('distances', 'ms_ssim', 'reconstruction', 'memorisation', 'control', 'causal'),
+  *('distances', 'two_sample', 'ms_ssim', 'reconstruction', 'memorisation'),
+  *('control', 'causal'),
 )
 
 
@@ -26,11 +27,20 @@ def section() -> dict[str, Any]:
       'optimizer': 'muon',
       'learning_rate': 2e-2,
     },
+    # Classifiers that tell real from synthetic volumes; so many, each of so many steps.
+    'two_sample': {
+      'enabled': True,
+      'seeds': 3,
+      'steps': 100,
+      'batch_size': 16,
+      'learning_rate': 3e-3,
+      'channels': (16, 32),
+    },
     # Label values of the data set, in the order of the segmenter's classes.
     'labels': (0, 1),
     # What is measured on a volume and which requested attribute it answers.
     'measures': (),
-    # Figures to compute: some of 'distances' (always there), 'ms_ssim',
+    # Figures to compute: some of 'distances' (always there), 'two_sample', 'ms_ssim',
     # 'reconstruction', 'memorisation', 'control', 'causal'; () for all. The arms
     # of a sweep need few.
     'only': (),
@@ -43,3 +53,6 @@ def check(config: Config) -> None:
   value = config.evaluate.only
   require_choices(config, CHOICES)
   require(set(value) <= set(FIGURES), 'evaluate.only', value, f'some of {FIGURES}')
+  channels = config.evaluate.two_sample.channels
+  holds = len(channels) == 2 and all(width > 0 for width in channels)
+  require(holds, 'evaluate.two_sample.channels', channels, 'two positive numbers')

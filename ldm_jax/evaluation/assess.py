@@ -24,6 +24,7 @@ from ldm_jax.evaluation import (
   intervals,
   measuring_network,
   memorisation,
+  two_sample,
 )
 from ldm_jax.evaluation.forecasts import longitudinal
 from ldm_jax.types import Array, Config
@@ -42,6 +43,7 @@ def assess(
   spacing_mm: Array,
   counterfactuals: Mapping[str, Array] | None = None,
   forecasts: Mapping[str, Array] | None = None,
+  seed: int = 0,
 ) -> tuple[dict[str, Any], dict[str, tuple[np.ndarray, np.ndarray]]]:
   """Computes the evidence about one synthetic cohort.
 
@@ -60,6 +62,7 @@ def assess(
       'truth' and 'sdedit' volumes, 'truth_labels', 'source_labels'.
     forecasts: None, or the arrays stored by `synthesis.write_forecasts`: 'earlier',
       'predicted', 'later' volumes, 'patients', 'years', 'cohort'.
+    seed: of the classifiers of `two_sample`.
 
   Returns:
     (content of metrics.json, {measure: (requested (n,), measured (n,))} for scatter
@@ -77,7 +80,8 @@ def assess(
   features_real = network.features(real)
   features_synthetic = network.features(samples['volumes'])
   resamples = {'num_resamples': section.num_bootstrap}
-  metrics = {
+  baseline = _baseline(features_real, patients, mark)
+  metrics: dict[str, Any] = {
     'frechet': {
       **frechet.frechet_distance(
         features_real, features_synthetic, patients, **resamples
@@ -90,9 +94,16 @@ def assess(
       ),
       **mark,
     },
-    'baseline_real_real': _baseline(features_real, patients, mark),
+    'baseline_real_real': baseline,
     'features': {'name': network.name, 'sha256': network.sha256},
   }
+  metrics['frechet']['says_nothing'] = frechet.says_nothing(
+    metrics['frechet']['value'], features_real, baseline
+  )
+  if wanted('two_sample') and section.two_sample.enabled:
+    metrics['two_sample'] = _told_apart(
+      real, samples['volumes'], patients, section, seed, mark
+    )
   if wanted('ms_ssim'):
     metrics['ms_ssim'] = {
       'real': {**image_similarity.diversity(real[..., 0], groups=patients), **mark},
@@ -139,6 +150,13 @@ def _reference(splits):
       'diversity need at least two. Add patients, or leave out the stage evaluate.'
     )
   return enough[0]
+
+
+def _told_apart(real, synthetic, patients, section, seed, mark):
+  """Figure of `two_sample.compare`; it and its halves say what they read."""
+  settings, resamples = section.two_sample, section.num_bootstrap
+  found = two_sample.compare(real, synthetic, patients, settings, resamples, seed)
+  return {**found, 'real_halves': {**found['real_halves'], **mark}, **mark}
 
 
 def _own_spacing(splits, edits, spacing_mm):

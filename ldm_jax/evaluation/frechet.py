@@ -9,12 +9,16 @@ with the network's name and hash, and with the distance between real sets of tha
 [Gretton12] Gretton et al., A kernel two-sample test, JMLR 13, 2012.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from ldm_jax.evaluation import intervals
 from ldm_jax.types import Array
+
+# Share of the spread of real features beyond which a distance of real halves is noise.
+HARDLY_TOLD = 0.5
 
 
 def frechet_distance(
@@ -128,6 +132,35 @@ def real_baseline(
     value = float(np.mean(values))
     result[name] = {'value': value, 'low': float(low), 'high': float(high)}
   return {**result, 'n': len(features), 'n_half': len(a), 'num_splits': num_splits}
+
+
+def says_nothing(
+  distance: float, features: Array, baseline: Mapping[str, Any] | None
+) -> str | None:
+  """Why a Frechet distance is no evidence of likeness, or None.
+
+  A generator that always draws the mean real volume has the distance tr(S), S the
+  covariance of the real features. Where two halves of the real volumes are half as far
+  from each other as that, so few volumes hardly tell such a generator from a good one:
+  a distance no larger than theirs is then no sign of quality. A larger one still shows
+  that real and synthetic volumes differ.
+
+  Args:
+    distance: of the synthetic from the real features.
+    features: (n, f) of the real volumes.
+    baseline: of `real_baseline`; None where there are too few patients for it.
+  """
+  if baseline is None:
+    return 'Too few real patients to tell how far real volumes are from each other.'
+  halves = baseline['frechet']['value']
+  spread = float(np.asarray(features, np.float64).var(axis=0, ddof=1).sum())
+  if distance > halves or halves < HARDLY_TOLD * spread:
+    return None
+  return (
+    f'Two halves of the {len(features)} real volumes are {halves:.3g} apart, and a '
+    f'generator that always draws their mean would be at {spread:.3g}: with so few, a '
+    'distance this small does not show that samples are good.'
+  )
 
 
 def _with_interval(statistic, a, b, groups_a, groups_b, num_resamples, seed, floor):

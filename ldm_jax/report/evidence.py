@@ -27,6 +27,11 @@ OTHER_SECTIONS = (
   'memorisation',
   'reconstruction',
   'features',
+  'two_sample',
+)
+TOLD_APART = (
+  'area under the ROC curve of a network trained to tell real from synthetic volumes, '
+  'on volumes it was not trained on: 0.5 if it cannot tell, 1 if it always can'
 )
 UNITS = {'psnr': 'PSNR (dB)', 'ssim': 'SSIM', 'ms_ssim': 'MS-SSIM'}
 
@@ -62,8 +67,30 @@ def quality(metrics: Mapping) -> list[dict]:
   rows = []
   for path, figure in tables.walk(rest):
     name, note = NAMES.get(path, (_title(path), ''))
+    if path == 'frechet':
+      note = _with_reason(note, metrics[path])
     rows.append(tables.figure_row(name, figure, note))
-  return rows
+  return rows + _told_apart(metrics.get('two_sample') or {})
+
+
+def _told_apart(entry):
+  """Rows of the classifier two-sample test, and of the same between real halves."""
+  halves = entry.get('real_halves') or {}
+  rows = [
+    ('Real or synthetic? AUC', entry, TOLD_APART),
+    ('Real or real? AUC', halves, f'the same test between {HALVES}'),
+  ]
+  return [
+    tables.figure_row(name, measured(found, 'auc'), _with_reason(note, found))
+    for name, found, note in rows
+    if 'auc' in found
+  ]
+
+
+def _with_reason(note, entry):
+  """The note, and why the figure says nothing where it does."""
+  reason = entry.get('says_nothing') if isinstance(entry, dict) else None
+  return f'{note}. Says nothing here: {reason}' if reason else note
 
 
 def memorisation(entry: Mapping) -> list[dict]:

@@ -121,6 +121,12 @@ def _cards(metrics: Mapping, privacy: Mapping, said: Statement) -> Iterator[dict
     real = measured(baseline) or measured(inner)
     note = f'; real to real {number(real.value)}' if real else ''
     yield _card('Fréchet distance', frechet, note)
+  told_apart = metrics.get('two_sample') or {}
+  real_or_synthetic = measured(told_apart, 'auc')
+  if real_or_synthetic and real_or_synthetic.value is not None:
+    note = '; says nothing, too few volumes' if told_apart.get('says_nothing') else ''
+    note = note or '; 0.5 cannot tell, 1 always'
+    yield _card('Real or synthetic? AUC', real_or_synthetic, note)
   scores = [
     (name, measured(entry, 'pearson_r'))
     for name, entry in (metrics.get('control') or {}).items()

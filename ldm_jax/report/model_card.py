@@ -7,7 +7,7 @@ from ldm_jax.report.privacy_statement import demonstration_warning, statement
 from ldm_jax.report.tables import walk
 from ldm_jax.report.wording import measured
 
-OMITTED = ('features', 'control', 'control_real', 'memorisation')
+OMITTED = ('features', 'control', 'control_real', 'memorisation', 'two_sample')
 
 
 def markdown(content: Mapping[str, Any]) -> str:
@@ -84,6 +84,10 @@ def _rows(metrics):
       figure = measured(entry, key)
       if figure:
         rows.append(_row(f'control of {name}, {words}', figure))
+  told_apart = measured(metrics.get('two_sample') or {}, 'auc')
+  if told_apart:
+    name = 'AUC of telling real from synthetic volumes (0.5: cannot, 1: always)'
+    rows.append(_row(name, told_apart))
   memorised = metrics.get('memorisation') or {}
   for found in (memorised, *memorised.values()):
     auc = measured(found, 'auc') if isinstance(found, dict) else None

@@ -9,6 +9,8 @@ COUNTS = (
   ('n', 'n'),
   ('n_real', 'real'),
   ('n_synthetic', 'synthetic'),
+  ('num_real', 'real'),
+  ('num_synthetic', 'synthetic'),
   ('n_half', 'per half'),
   ('num_pairs', 'pairs'),
 )

@@ -12,6 +12,9 @@ SIZES = np.array([4, 6, 8, 5])
 AIMS = SIZES + np.array([2, 4, 1, 3])
 
 
+CLASSIFIER = {'batch_size': 4, 'learning_rate': 1e-3, 'channels': (2, 2)}
+
+
 class Thresholds:
   """Measures a bright square exactly."""
 
@@ -156,7 +159,8 @@ def all_figures(splits, spacing_mm=(10.0, 10.0, 10.0)):
       'measures': ({**measure, 'attributes': ('age',)},),
       'labels': (0, 7),
       'num_bootstrap': 5,
-      'only': ('memorisation', 'control', 'reconstruction', 'ms_ssim'),
+      'only': ('two_sample', 'memorisation', 'control', 'reconstruction', 'ms_ssim'),
+      'two_sample': {'enabled': True, 'seeds': 1, 'steps': 1, **CLASSIFIER},
     }
   )
   samples = {'volumes': squares(SIZES), 'requests': np.zeros((4, 1), np.float32)}
@@ -190,6 +194,8 @@ def test_every_figure_says_what_it_read_and_is_internal_if_that_is_not_public():
         assert figure.get('internal', False) is private, figure
   assert found['memorisation']['features']['reads'] == ['private', 'test']
   assert found['ms_ssim']['synthetic']['reads'] == []
+  told_apart = found['two_sample']
+  assert told_apart['reads'] == told_apart['real_halves']['reads'] == ['test']
   assert found['control']['square']['reads'] == ['public']
 
 

@@ -36,6 +36,18 @@ def test_frechet_matches_the_formula_with_a_matrix_square_root():
   assert frechet.frechet_value(a, b) == pytest.approx(expected, rel=1e-9)
 
 
+def test_a_distance_of_few_volumes_says_nothing_unless_it_is_large():
+  rng = np.random.default_rng(0)
+  many, few = (rng.normal(size=(n, 16)) for n in (100, 6))
+  spread = lambda x: x.var(axis=0, ddof=1).sum()
+  baselines = [frechet.real_baseline(x) for x in (many, few)]
+  small, large = 0.01, 100 * spread(few)
+  assert frechet.says_nothing(small, many, baselines[0]) is None
+  assert '6 real volumes' in frechet.says_nothing(small, few, baselines[1])
+  assert frechet.says_nothing(large, few, baselines[1]) is None
+  assert 'Too few' in frechet.says_nothing(large, few[:3], None)
+
+
 def test_frechet_is_exact_for_fewer_rows_than_features():
   rng = np.random.default_rng(3)
   a, b = rng.normal(size=(5, 4)), rng.normal(size=(6, 4))

@@ -87,6 +87,16 @@ def content():
       },
       'features': {'name': HOSTILE, 'sha256': 'ab' * 32},
       'reconstruction': {'psnr': 27.5, 'ssim': {'value': 0.9, 'n': 3}},
+      'two_sample': {
+        'internal': True,
+        'auc': 0.6,
+        'auc_low': 0.45,
+        'auc_high': 0.8,
+        'num_real': 30,
+        'num_synthetic': 20,
+        'says_nothing': HOSTILE,
+        'real_halves': {'auc': 0.5, 'auc_low': 0.2, 'auc_high': 0.8, 'internal': True},
+      },
       'something_new': {'inner': {'value': 0.123, 'n': 5}},
     },
     'privacy': {

@@ -26,6 +26,32 @@ def test_figures_of_other_sections_are_not_image_quality():
   assert names == ['Fréchet distance', 'New figure']
 
 
+def test_the_two_sample_test_has_a_row_of_its_own_and_one_of_real_halves():
+  halves = {'auc': 0.5, 'auc_low': 0.3, 'auc_high': 0.7}
+  entry = {
+    'auc': 0.9,
+    'auc_low': 0.8,
+    'auc_high': 0.95,
+    'num_real': 8,
+    'internal': True,
+  }
+  rows = evidence.quality({'two_sample': {**entry, 'real_halves': halves}})
+  assert [row['cells'][0] for row in rows] == ['0.9 (0.8 to 0.95)', '0.5 (0.3 to 0.7)']
+  assert rows[0]['internal'] and '0.5 if it cannot tell' in rows[0]['note']
+
+
+def test_a_figure_that_says_nothing_has_its_reason_beside_it():
+  metrics = {'frechet': {'value': 1.0, 'says_nothing': 'few'}}
+  metrics['two_sample'] = {'auc': 0.6, 'says_nothing': 'wide'}
+  notes = [row['note'] for row in evidence.quality(metrics)]
+  assert [
+    note[-len(end) :] for note, end in zip(notes, ('few', 'wide'), strict=True)
+  ] == [
+    'few',
+    'wide',
+  ]
+
+
 def test_each_space_of_memorisation_is_told_apart_and_inherits_the_mark():
   entry = {'internal': True, 'features': {'auc': 0.5}, 'voxels': {'auc': 0.6}}
   found = evidence.memorisation(entry)
