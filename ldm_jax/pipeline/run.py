@@ -222,10 +222,14 @@ class Run:
       encoding.normalise(z, self.statistics['mean'], self.statistics['std'])
     )
 
+  @property
+  def tag(self) -> str:
+    """Hash of the autoencoder whose latents the finished stage `encode` has stored."""
+    return self.work.read_json('checkpoints', 'encode', 'done.json')['tag']
+
   def stored(self, split: Split, kind: str = 'mean') -> np.ndarray | None:
     """What `encode` stored of a split (n,...,c), memory-mapped, or None."""
-    tag = self.work.read_json('checkpoints', 'encode', 'done.json')['tag']
-    return stored_latents.read(self.work.store, split, tag, kind)
+    return stored_latents.read(self.work.store, split, self.tag, kind)
 
   def latents(self, split: Split) -> np.ndarray:
     """Normalised latents (n,...,c) of a prepared split, in memory.
