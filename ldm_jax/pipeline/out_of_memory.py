@@ -13,12 +13,12 @@ KEYS = {
   'autoencoder': ('autoencoder.batch_size', 'autoencoder.model.channels'),
   'encode': ('autoencoder.batch_size',),
   'diffusion': ('diffusion.batch_size', REMAT, 'diffusion.model.channels'),
-  'adapt': ('adapt.batch_size', REMAT),
+  'adapt': ('adapt.batch_size', 'adapt.prior.batch_size'),
   'sample': ('sample.batch_size', 'sample.decode_tile'),
   'counterfactual': ('sample.batch_size', 'counterfactual.num'),
   'evaluate': ('sample.batch_size', 'evaluate.segmenter.batch_size'),
 }
-PRIVATE = ('adapt.privacy.microbatch', 'adapt.privacy.chunk_size', REMAT)
+PRIVATE = ('adapt.privacy.microbatch', 'adapt.privacy.chunk_size')
 SIGNS = ('RESOURCE_EXHAUSTED', 'out of memory', 'unable to allocate')
 
 

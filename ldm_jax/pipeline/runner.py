@@ -93,10 +93,7 @@ TABLE = (
     models=('autoencoder', 'initial'),
     checks=(preflight.check_keeps_model, preflight.check_sizes, preflight.check_method),
     checks_if_new=(preflight.check_budget,),
-    memory=(
-      *('-adapt.privacy.chunk_size', '-adapt.privacy.microbatch'),
-      '-diffusion.model.remat',
-    ),
+    memory=('-adapt.privacy.chunk_size', '-adapt.privacy.microbatch'),
   ),
   Stage(
     'sample',
@@ -269,8 +266,8 @@ def _built_on(name, models, config):
 def _apart_from_memory(name, run):
   """The fingerprint that a stage will have, but for its keys `memory`; None without."""
   memory = STAGES[name].memory
-  if not memory:
-    return None
+  if not memory or run.config.adapt.privacy is None:
+    return None  # what a run without privacy began is cheap to begin anew
   inputs = {before: planned(before, run) for before in STAGES[name].after}
   return fingerprint(run.config, (*_sections(name, run.config), *memory), inputs)
 

@@ -74,7 +74,7 @@ def test_an_interrupted_run_goes_on_with_other_keys_of_memory(tmp_path):
 
   first = begin()
   assert first[0]
-  changes = {'adapt.privacy.microbatch': 1, 'diffusion.model.remat': True}
+  changes = {'adapt.privacy.microbatch': 1, 'adapt.privacy.chunk_size': 2}
   assert begin(**changes) == (False, first[1])
   other = begin(**{'adapt.privacy.noise_multiplicity': 1})
   assert other[0] and other[1] != first[1]
