@@ -111,7 +111,8 @@ def autoencoder(run: Run) -> None:
     )
   params = fit_autoencoder.fit(run, split)
   preprocessing = {'spec': split.spec, 'sha256': run.spec.digest()}
-  run.work.write_json(preprocessing, 'checkpoints', 'autoencoder', 'preprocess.json')
+  place = ('checkpoints', 'autoencoder', model_record.PREPROCESS)
+  run.work.write_json(preprocessing, *place)
   model_record.write(run.config, run.work, 'autoencoder')
   checkpoint.save_params(run.work.checkpoints('autoencoder'), params)
 

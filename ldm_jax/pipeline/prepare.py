@@ -13,7 +13,7 @@ from ldm_jax.data.cohorts.cohort import Cohort
 from ldm_jax.data.inspection import attribute_summary, grid_fit
 from ldm_jax.data.store import store
 from ldm_jax.pipeline import fit_measuring_network, private_budget
-from ldm_jax.pipeline.run import Run
+from ldm_jax.pipeline.run import PREPARED_WITH, Run, prepared_with
 from ldm_jax.workfolder import progress_bar
 
 NUM_SHOWN = 5  # notes, and warnings, of a cohort that are printed
@@ -29,6 +29,7 @@ def prepare(run: Run) -> dict[str, dict[str, int]]:
   Raises:
     ValueError: cohorts that cannot be read, or that share a scan.
   """
+  run.work.write_json(prepared_with(run.config), *PREPARED_WITH)
   summary: dict[str, dict[str, int]] = {}
   warnings: dict[str, None] = {}  # each once, in order
   cohorts = cohorts_of_config.cohorts(run.config.data)

@@ -9,6 +9,7 @@ run takes the place of the old one.
 import dataclasses
 import functools
 import os
+import pathlib
 from collections.abc import Callable
 
 from ldm_jax import damaged_files, locks, replace_results
@@ -17,7 +18,7 @@ from ldm_jax.data.store import store
 from ldm_jax.pipeline import encode, fit_autoencoder, out_of_memory, preflight, pretrain
 from ldm_jax.pipeline.run import Run
 from ldm_jax.synthesis import system
-from ldm_jax.training import drift_setting, model_record
+from ldm_jax.training import checkpoint, drift_setting, model_record
 from ldm_jax.types import Config
 from ldm_jax.workfolder import WorkFolder, fingerprint
 
@@ -321,4 +322,10 @@ def _fingerprint(name, run):
       folder_scans.stamp(section.source),
       folder_scans.stamp(section.mask),
     )
+  given = {'sample': ('requests', 'text'), 'counterfactual': ('text',)}.get(name, ())
+  for key in given:
+    path = pathlib.Path(config.sample[key]).expanduser()
+    if config.sample[key] and path.is_file():
+      # Its content, since the path stays when a table of requests is edited.
+      inputs[f'sample.{key}'] = checkpoint.file_hash(path)
   return fingerprint(config, _sections(name, config), inputs), built_on
