@@ -9,6 +9,7 @@ on the same machine, and elsewhere follows from a file that is no longer renewed
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import pathlib
@@ -20,15 +21,16 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-try:
-  import fcntl
-except ImportError:  # Windows
-  fcntl = None
-try:
-  import msvcrt
-except ImportError:
-  msvcrt = None
 
+def _module(name: str) -> Any:
+  """A module that not every system has, or None."""
+  try:
+    return importlib.import_module(name)
+  except ImportError:
+    return None
+
+
+fcntl, msvcrt = _module('fcntl'), _module('msvcrt')  # the second one is of Windows
 FILE = 'running.json'
 # A file that was not renewed for so long belongs to nobody, if its process is on
 # another machine.
