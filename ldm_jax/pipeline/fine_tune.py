@@ -116,9 +116,10 @@ def taken(run: Run, start: Start) -> state.TrainState | None:
     ValueError: the state is damaged.
   """
   section, folder = run.config.adapt, run.work.checkpoints('adapt')
+  if section.privacy is None or (folder / private_run.KEY_FILE).exists():
+    return None
   recorded = private_ledger.release_of(run.ledger, run.name)
-  is_over = section.privacy is not None and recorded is not None
-  if not is_over or (folder / private_run.KEY_FILE).exists():
+  if recorded is None:
     return None
   num_patients = run.prepared['private'].num_patients
   scheme = private_run.configured(section.privacy, num_patients, section.steps)
