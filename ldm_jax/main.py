@@ -5,6 +5,7 @@ import ctypes
 import os
 import pathlib
 import platform
+import signal
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -31,10 +32,13 @@ def main(argv: Sequence[str] | None = None) -> int:
   """Runs the stages the flags ask for.
 
   Returns:
-    Exit status: 0 done, 1 a stage failed, 2 bad config, data or flags.
+    Exit status: 0 done, 1 a stage failed, 2 bad config, data or flags; 130 after
+    Ctrl-C, 143 after SIGTERM.
   """
   parser = argparse.ArgumentParser(prog='ldm-jax', description=__doc__)
-  parser.add_argument('--config', required=True, help='configs/<name>.py[:args]')
+  parser.add_argument(
+    '--config', required=True, help='configs/<name>.py[:args], or a config.json'
+  )
   parser.add_argument('--workdir', required=True, help='folder for all results')
   parser.add_argument('--stages', default='', help='comma-separated; default: all')
   parser.add_argument('--debug', action='store_true', help='show tracebacks')
@@ -48,18 +52,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     require_one_process(os.environ)
     set_up_jax()
     # Imported late: jax reads the environment when it is first imported.
-    from ldm_jax import stages
-    from ldm_jax.config import checks, parsing
+    from ldm_jax import interruption, stages
+    from ldm_jax.config import checks, loading, parsing
 
-    config = parsing.override(parsing.load(flags.config), _overrides(rest))
+    config = parsing.override(loading.load(flags.config), _overrides(rest))
     if 'doctor' in flags.stages.split(','):
       words = (f'--config={flags.config}', f'--workdir={flags.workdir}', *rest)
       config.doctor.command = words
-    stages.run(checks.check(config), flags.workdir, flags.stages)
+    with interruption.terminable():
+      stages.run(checks.check(config), flags.workdir, flags.stages)
     return 0
-  except KeyboardInterrupt:
-    print('Interrupted; the same command goes on from here.', file=sys.stderr)
-    return 130
+  except KeyboardInterrupt as stop:
+    told = str(stop) or 'Interrupted'
+    print(f'{told}; the same command goes on from here.', file=sys.stderr)
+    return 128 + getattr(stop, 'number', signal.SIGINT)
   except ValueError as error:
     return _fail(_noted(error, flags.workdir), 2, flags.debug)
   except Exception as error:

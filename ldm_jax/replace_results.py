@@ -55,8 +55,7 @@ def replace(root: pathlib.Path, stage: str) -> None:
   new = current.with_name(beside(stage))
   if not (new / 'done.json').is_file():
     return
-  listed = new / 'outputs.json'
-  names = json.loads(listed.read_text()) if listed.is_file() else ()
+  names = _listed(new / 'outputs.json', stage)
   for name in OUTPUTS.get(stage, ()):
     made, target = new / 'outputs' / name, root / name
     if made.exists():
@@ -93,6 +92,14 @@ def settle(root: pathlib.Path) -> None:
     is_cut = not (old / 'done.json').is_file() and '.' not in stage
     if is_cut and not old.with_name(beside(stage)).exists():
       os.rename(old, old.with_name(beside(stage)))
+
+
+def _listed(path, stage):
+  """The outputs that the run made; of a damaged list all, so that none is removed."""
+  try:
+    return json.loads(path.read_text()) if path.is_file() else ()
+  except ValueError:
+    return OUTPUTS.get(stage, ())
 
 
 def _put(made, target):

@@ -6,8 +6,10 @@ their memory. Read from top to bottom; `pipeline.runner.STAGES` says what each r
 builds on, refuses and leaves.
 """
 
+import contextlib
 import os
 
+from ldm_jax import locks
 from ldm_jax.config.parsing import to_plain
 from ldm_jax.evaluation import assess
 from ldm_jax.pipeline import audit as pipeline_audit
@@ -38,6 +40,7 @@ from ldm_jax.training import (
   state,
 )
 from ldm_jax.types import Config
+from ldm_jax.workfolder import WorkFolder
 
 
 def run(config: Config, workdir: str | os.PathLike, stages: str = '') -> None:
@@ -53,6 +56,17 @@ def run(config: Config, workdir: str | os.PathLike, stages: str = '') -> None:
   """
   names = runner.chosen(stages)
   preflight.check_process(config)
+  root = WorkFolder(workdir).root
+  # The doctor may look at a folder in which a run goes on.
+  alone = locks.work_folder(root) if names != ['doctor'] else contextlib.nullcontext()
+  with alone:
+    _run(config, workdir, names)
+  path = root / 'report' / 'index.html'
+  if path.is_file():
+    print(f'Report: {path.resolve()}')
+
+
+def _run(config, workdir, names):
   opened = Run.open(config, workdir)
   if {'prepare', 'adapt'} <= set(names):
     preflight.check_keeps_model(opened)
@@ -61,7 +75,7 @@ def run(config: Config, workdir: str | os.PathLike, stages: str = '') -> None:
   if kept is None:
     work.write_json(plain, 'config.json')
   for name in names:
-    before = work.finished(name)
+    before = runner.finished(name, work)
     STAGES[name](config, workdir)
     if name == 'prepare':
       prepared = Run.open(config, workdir)
@@ -69,13 +83,10 @@ def run(config: Config, workdir: str | os.PathLike, stages: str = '') -> None:
         if later in runner.STAGES:
           runner.STAGES[later].check(prepared)
     # A command that is refused leaves the config of what is there.
-    is_last, is_new = name == names[-1], work.finished(name) != before
+    is_last, is_new = name == names[-1], runner.finished(name, work) != before
     if (is_last or is_new) and kept not in (None, plain):
       work.write_json(plain, 'config.json')
       kept = None
-  path = work.root / 'report' / 'index.html'
-  if path.is_file():
-    print(f'Report: {path.resolve()}')
 
 
 def doctor(config: Config, workdir: str | os.PathLike) -> None:
@@ -100,7 +111,8 @@ def autoencoder(run: Run) -> None:
     )
   params = fit_autoencoder.fit(run, split)
   preprocessing = {'spec': split.spec, 'sha256': run.spec.digest()}
-  run.work.write_json(preprocessing, 'checkpoints', 'autoencoder', 'preprocess.json')
+  place = ('checkpoints', 'autoencoder', model_record.PREPROCESS)
+  run.work.write_json(preprocessing, *place)
   model_record.write(run.config, run.work, 'autoencoder')
   checkpoint.save_params(run.work.checkpoints('autoencoder'), params)
 
@@ -109,7 +121,7 @@ def autoencoder(run: Run) -> None:
 def encode(run: Run) -> dict:
   """Volumes -> posterior means in the store; statistics and report of public ones."""
   tag, splits = state.parameter_hash(run.autoencoder.params), run.splits
-  for name in ('public', 'private'):
+  for name in pipeline_encode.ENCODED:
     if name not in splits:
       continue
     latents = pipeline_encode.encode(run, splits[name], tag)
@@ -140,8 +152,10 @@ def adapt(run: Run) -> dict:
     latents = fine_tune.private_latents(run, split)
     drift = drift_search.find(run)
     start = starting_point.find(run, latents.shape[1:], drift)
-    plan = private_budget.plan(run)  # in the ledger before the first step
-    final = fine_tune.fit(run, split, latents, start, plan)
+    final = fine_tune.taken(run, start)
+    if final is None:
+      plan = private_budget.plan(run)  # in the ledger before the first step
+      final = fine_tune.fit(run, split, latents, start, plan)
     fine_tune.save(run, final, start)
   model_record.write(run.config, run.work, 'adapt', run.schema)
   private_budget.finish(run)

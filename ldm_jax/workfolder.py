@@ -12,6 +12,8 @@ import pathlib
 import secrets
 import shutil
 import time
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,7 +21,7 @@ import numpy as np
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-from ldm_jax import atomic, replace_results
+from ldm_jax import atomic, damaged_files, locks, replace_results
 from ldm_jax.config.parsing import digest, require_local, to_plain
 from ldm_jax.types import Config, Progress
 
@@ -75,9 +77,13 @@ class WorkFolder:
     return self.path('checkpoints', stage)
 
   def read_json(self, *parts: str) -> Any:
-    """The JSON file's content, or None where there is no such file."""
+    """The JSON file's content, or None where there is no such file.
+
+    Raises:
+      ValueError: the file is damaged; the message says what to do.
+    """
     path = self.found(*parts)
-    return json.loads(path.read_text()) if path.is_file() else None
+    return damaged_files.read_json(path) if path.is_file() else None
 
   def write_json(self, content: Any, *parts: str) -> pathlib.Path:
     """Writes a JSON file atomically and returns its path."""
@@ -90,9 +96,19 @@ class WorkFolder:
     atomic.write_text(self.path(*parts), text)
 
   def read_arrays(self, name: str) -> dict[str, np.ndarray] | None:
-    """Arrays that a stage left in store/<name>, as a dict, or None."""
+    """Arrays that a stage left in store/<name>, as a dict, or None.
+
+    Raises:
+      ValueError: the file is damaged; the message says what to do.
+    """
     path = self.found('store', name)
-    return dict(np.load(path)) if path.is_file() else None
+    if not path.is_file():
+      return None
+    try:
+      with np.load(path) as arrays:
+        return dict(arrays)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as failure:
+      raise damaged_files.error(path, failure) from failure
 
   def log(self, stage: str, **event: Any) -> None:
     """Appends one line to log.jsonl, and its numbers to TensorBoard.
@@ -125,18 +141,26 @@ class WorkFolder:
     """The fingerprint under which the stage was finished, or None."""
     return (self.read_json('checkpoints', stage, 'done.json') or {}).get('fingerprint')
 
-  def interrupted(self, stage: str) -> str | None:
-    """The fingerprint of a run of the stage that was cut, or None."""
+  def interrupted(self, stage: str, mark: str = 'fingerprint') -> str | None:
+    """The fingerprint, or another mark, of a run of the stage that was cut, or None."""
     started = (
       self.read_json('checkpoints', replace_results.beside(stage), 'started.json') or {}
     )
-    return started.get('fingerprint')
+    return started.get(mark)
 
-  def restart(self, stage: str, fingerprint: str) -> pathlib.Path:
+  def restart(
+    self, stage: str, fingerprint: str, apart_from_memory: str | None = None
+  ) -> pathlib.Path:
     """Begins the stage beside what it left before: an equal run that was cut resumes.
 
     Until `finish`, this object reads and writes checkpoints/<stage> and its
     outputs there.
+
+    Args:
+      stage: its name.
+      fingerprint: of the run.
+      apart_from_memory: the fingerprint without keys that change how much memory the
+        run takes; one that was cut resumes with other values of these, too.
 
     Returns:
       The stage's folder of checkpoints.
@@ -145,13 +169,19 @@ class WorkFolder:
     folder = self.checkpoints(stage)
     # No stage resumes from outputs; a half table is not to be taken for a whole one.
     shutil.rmtree(folder / 'outputs', ignore_errors=True)
-    if folder.is_dir() and self.interrupted(stage) == fingerprint:
-      return folder
+    if folder.is_dir():
+      apart = self.interrupted(stage, 'apart_from_memory')
+      if self.interrupted(stage) == fingerprint or (
+        apart and apart == apart_from_memory
+      ):
+        return folder
     # First, so that a kill in the middle leaves no half folder that looks resumable.
     (folder / 'started.json').unlink(missing_ok=True)
     replace_results.remove_folder(folder)
     # The run's name tells two runs with equal config apart: their releases add up.
     started = {'fingerprint': fingerprint, 'run': secrets.token_hex(8)}
+    if apart_from_memory:
+      started['apart_from_memory'] = apart_from_memory
     self.write_json(started, 'checkpoints', stage, 'started.json')
     return folder
 
@@ -172,8 +202,12 @@ class WorkFolder:
     replace_results.replace(self.root, stage)
 
   def settle(self) -> None:
-    """Completes a replacement that was cut, as every stage does before it begins."""
-    replace_results.settle(self.root)
+    """Completes a replacement that was cut, as every stage does before it begins.
+
+    Not while another process works in the folder: it may be replacing just now.
+    """
+    if locks.holder(self.root) is None:
+      replace_results.settle(self.root)
 
   def _beside(self, parts):
     """Where a running stage has what lies in these parts of the folder, or None."""

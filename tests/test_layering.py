@@ -13,8 +13,9 @@ MAX_LINES = 400
 # of one floor do not know each other. The folders in `data` and `models` are rooms of
 # their own, and so are the single modules beside them.
 FLOORS = (
-  ('types', 'prng', 'atomic'),
+  ('types', 'prng', 'atomic', 'interruption', 'locks'),
   ('config', 'replace_results'),
+  ('damaged_files',),
   ('workfolder',),
   ('data.readers', 'data.batching', 'data.prefetch'),
   ('data.cohorts', 'data.preprocessing'),
@@ -48,7 +49,10 @@ NEVER = {
 }
 # Not rooms of their own in the picture of CONTRIBUTING.md: small modules that any room
 # may import.
-NOT_DRAWN = {'__init__', 'types', 'prng', 'atomic', 'replace_results'}
+NOT_DRAWN = {
+  *('__init__', 'types', 'prng', 'atomic', 'replace_results'),
+  *('damaged_files', 'interruption', 'locks'),
+}
 # Optional: nothing at run time needs them, so no module imports them at its top.
 OPTIONAL = {'torch', 'monai', 'diffusers', 'tensorflow', 'tensorflow_datasets'}
 # Classes of an optional package, imported by that package's own command alone.

@@ -12,7 +12,7 @@ import pathlib
 import re
 import runpy
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict, FrozenConfigDict
@@ -53,7 +53,7 @@ def parse_arg(
     else:
       known = [*presets, *(f'{name}=...' for name in options)]
       raise ValueError(
-        f'The config argument {word!r} is not known.{_suggest(word, known)} '
+        f'The config argument {word!r} is not known.{suggest(word, known)} '
         f'This config takes: {", ".join(known)}.'
       )
   return types.SimpleNamespace(**values)
@@ -98,7 +98,7 @@ def override(config: Config, assignments: Mapping[str, Any]) -> Config:
     if not isinstance(section, ConfigDict) or (leaf not in section and not is_open):
       known = flatten(config)
       raise ValueError(
-        f'The config has no key {key!r}.{_suggest(key, known)} '
+        f'The config has no key {key!r}.{suggest(key, known)} '
         'Correct the flag --config.' + key + '.'
       )
     with section.unlocked(), section.ignore_type():
@@ -208,7 +208,8 @@ def _convert(value, default, name):
   return value
 
 
-def _suggest(word, known):
+def suggest(word: str, known: Iterable[str]) -> str:
+  """' Did you mean ...?' of the names like a word, '' without any."""
   close = difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)
   return f' Did you mean {" or ".join(close)}?' if close else ''
 

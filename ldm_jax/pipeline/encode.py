@@ -7,6 +7,7 @@ The stage leaves, in the store, the latents of the public and the private cohort
 checkpoints/encode, latent_statistics.json of the public ones and reconstruction.json.
 """
 
+import pathlib
 import zlib
 from collections.abc import Callable
 
@@ -19,6 +20,8 @@ from ldm_jax.pipeline.run import Run
 from ldm_jax.training import encoding
 from ldm_jax.types import Array
 from ldm_jax.workfolder import progress_bar
+
+ENCODED = ('public', 'private')  # cohorts whose latents are stored
 
 
 def encode(run: Run, split: Split, tag: str) -> np.ndarray:
@@ -34,7 +37,12 @@ def encode(run: Run, split: Split, tag: str) -> np.ndarray:
   """
   config, store = run.config, run.work.store
   kinds = ('mean', 'logvar') if config.encode.logvar else ('mean',)
-  kept = {kind: stored_latents.read(store, split, tag, kind) for kind in kinds}
+  kept = {
+    kind: stored_latents.read(store, split, tag, kind)
+    if stored_latents.is_whole(store, split, tag, kind)
+    else None
+    for kind in kinds
+  }
   if all(latents is not None for latents in kept.values()):
     return np.asarray(kept['mean'])
   encoder = (
@@ -49,6 +57,18 @@ def encode(run: Run, split: Split, tag: str) -> np.ndarray:
     if kept[kind] is None:
       stored_latents.write(store, split, tag, found[kind], kind)
   return found['mean'] if kept['mean'] is None else np.asarray(kept['mean'])
+
+
+def damaged(run: Run) -> list[pathlib.Path]:
+  """Files of latents that the finished stage has stored and that cannot be read."""
+  store, tag = run.work.store, run.tag
+  kinds = ('mean', 'logvar') if run.config.encode.logvar else ('mean',)
+  return [
+    stored_latents.path(store, split, tag, kind)
+    for name, split in run.prepared.items()
+    for kind in kinds
+    if name in ENCODED and not stored_latents.is_whole(store, split, tag, kind)
+  ]
 
 
 def with_copies(

@@ -16,7 +16,7 @@ from ldm_jax.data.batching import epoch_batch
 from ldm_jax.data.preprocessing.augment import augment
 from ldm_jax.data.store import visit_pairs
 from ldm_jax.data.store.split import Split
-from ldm_jax.pipeline import encode, private_releases
+from ldm_jax.pipeline import encode, private_ledger, private_releases
 from ldm_jax.pipeline.private_budget import Plan
 from ldm_jax.pipeline.run import Run
 from ldm_jax.pipeline.starting_point import Start
@@ -102,6 +102,32 @@ def fit(
     return _fit_plainly(run, examples, start)
   private_releases.publish(run, run.name, plan.secret_key)
   return _fit_privately(run, split.patient_names, examples, start, plan)
+
+
+def taken(run: Run, start: Start) -> state.TrainState | None:
+  """The last state of a private run that is over, so that its model is written again.
+
+  Its noise key is destroyed, and no step is taken.
+
+  Returns:
+    The final TrainState, or None where steps are left or the run is not private.
+
+  Raises:
+    ValueError: the state is damaged.
+  """
+  section, folder = run.config.adapt, run.work.checkpoints('adapt')
+  if section.privacy is None or (folder / private_run.KEY_FILE).exists():
+    return None
+  recorded = private_ledger.release_of(run.ledger, run.name)
+  if recorded is None:
+    return None
+  num_patients = run.prepared['private'].num_patients
+  scheme = private_run.configured(section.privacy, num_patients, section.steps)
+  scheme = private_run.as_recorded(scheme, recorded)
+  optimizer = private_step.optimizer(section)
+  begun = state.create(start.trained, optimizer, section.ema_decay)
+  begun = private_step.begin(begun, scheme)
+  return loop.last_state(begun, section.steps, mesh=run.mesh, folder=folder)
 
 
 def save(run: Run, final: state.TrainState, start: Start) -> None:

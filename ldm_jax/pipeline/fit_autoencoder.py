@@ -24,6 +24,7 @@ from ldm_jax.training import (
   encoding,
   feature_network,
   loop,
+  model_record,
   networks,
 )
 from ldm_jax.training.mesh import put_examples
@@ -48,6 +49,7 @@ def check(run: Run) -> None:
   x = jax.ShapeDtypeStruct((1, *config.data.preprocess.shape, 1), np.float32)
   shapes = jax.eval_shape(lambda key, x: module.init(key, x, key)['params'], key, x)
   checkpoint.check_fits(section.init, shapes, 'autoencoder.init')
+  model_record.check_init(config, run.spec.to_config())
 
 
 def fit(run: Run, split: Split) -> PyTree:
@@ -60,6 +62,8 @@ def fit(run: Run, split: Split) -> PyTree:
   params = networks.initialise(module, key, x[:1], key)
   if section.init:
     params = checkpoint.load_into(section.init, params, 'autoencoder.init')
+    if told := model_record.check_init(config, run.spec.to_config()):
+      print(f'autoencoder: WARNING {told}')
   adversary = None
   if section.adversarial.weight:
     adversary = networks.discriminator(section)

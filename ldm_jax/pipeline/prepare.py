@@ -13,8 +13,10 @@ from ldm_jax.data.cohorts.cohort import Cohort
 from ldm_jax.data.inspection import attribute_summary, grid_fit
 from ldm_jax.data.store import store
 from ldm_jax.pipeline import fit_measuring_network, private_budget
-from ldm_jax.pipeline.run import Run
+from ldm_jax.pipeline.run import PREPARED_WITH, Run, prepared_with
 from ldm_jax.workfolder import progress_bar
+
+NUM_SHOWN = 5  # notes, and warnings, of a cohort that are printed
 
 
 def prepare(run: Run) -> dict[str, dict[str, int]]:
@@ -27,6 +29,7 @@ def prepare(run: Run) -> dict[str, dict[str, int]]:
   Raises:
     ValueError: cohorts that cannot be read, or that share a scan.
   """
+  run.work.write_json(prepared_with(run.config), *PREPARED_WITH)
   summary: dict[str, dict[str, int]] = {}
   warnings: dict[str, None] = {}  # each once, in order
   cohorts = cohorts_of_config.cohorts(run.config.data)
@@ -40,13 +43,16 @@ def prepare(run: Run) -> dict[str, dict[str, int]]:
     for name in set(cohorts) & set(roles.CONFIDENTIAL)
     for text in (*headlines[name], *cohorts[name].notes)
   }
+  done: list[str] = []
+  said = set(theirs)
   for name, cohort in cohorts.items():
     index = _store(run, name, cohort)
     summary[name] = {'patients': len(cohort)}
+    done.append(f'{name} {len(cohort)} patients, {len(index["entries"])} scans')
     if name in roles.CONFIDENTIAL:
       _note(run, name, index, headlines[name])
       continue
-    _tell(run, name, index, theirs)
+    _tell(run, name, index, said)
     warnings |= dict.fromkeys(text for text in headlines[name] if text not in theirs)
     summary[name]['left_out'] = len(index['problems'])
   found = run.prepared
@@ -60,6 +66,8 @@ def prepare(run: Run) -> dict[str, dict[str, int]]:
   fit_measuring_network.check(found)
   if 'private' in found:
     private_budget.write_statement(run)
+  shape = ' x '.join(map(str, run.spec.shape))
+  print(f'prepare: {"; ".join(done)}; {shape} voxels each, in {run.work.store}')
   return summary
 
 
@@ -76,14 +84,22 @@ def _store(run: Run, name: str, cohort: Cohort) -> dict[str, Any]:
     )
 
 
-def _tell(run, name, index, withheld):
+def _tell(run, name, index, said):
+  """Prints the messages about a public cohort, but for those of `said`, once each."""
   for problem in index['problems']:
     run.work.log('prepare', cohort=name, problem=problem)
     print(f'prepare {name}: left out {problem["id"]}: {problem["reason"]}')
-  notes = [text for text in index['notes'] if text not in withheld]
   jumps = store.slices_in_words(index)
-  for warning in [*notes, *index['warnings'][:5], *jumps]:
-    print(f'prepare {name}: {warning}')
+  for texts in (index['notes'], index['warnings']):
+    new = [text for text in dict.fromkeys(texts) if text not in said]
+    said.update(new)
+    for text in new[:NUM_SHOWN]:
+      print(f'prepare {name}: {text}')
+    if len(new) > NUM_SHOWN:
+      path = run.work.root / 'store' / f'{name}.json'
+      print(f'prepare {name}: and {len(new) - NUM_SHOWN} more like these, in {path}')
+  for text in jumps:
+    print(f'prepare {name}: {text}')
 
 
 def _note(run, name, index, headlines):

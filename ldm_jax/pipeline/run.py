@@ -40,6 +40,19 @@ from ldm_jax.training import checkpoint, encoding, mesh, model_record, networks
 from ldm_jax.types import Config, PyTree, Shape
 from ldm_jax.workfolder import WorkFolder
 
+# What `prepare` read of the config and the index of a cohort does not say.
+PREPARED_WITH = ('checkpoints', 'prepare', 'data.json')
+
+
+def prepared_with(config: Config) -> dict[str, Any]:
+  """JSON-able settings of the prepared attributes, as PREPARED_WITH keeps them."""
+  return {'schema': parsing.to_plain(config.data)['schema']}
+
+
+def _names(kept):
+  names = ', '.join(str(entry.get('name')) for entry in kept['schema'])
+  return f'[{names}]' if names else "the layout's own"
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -115,8 +128,20 @@ class Run:
 
   @functools.cached_property
   def prepared(self) -> dict[str, Split]:
-    """Name -> Split of the prepared cohorts, also while `prepare` still runs."""
-    work = self.work
+    """Name -> Split of the prepared cohorts, also while `prepare` still runs.
+
+    Raises:
+      ValueError: they are missing or damaged, or were prepared with other attributes or
+        another preprocessing than the config's.
+    """
+    work, kept = self.work, self.work.read_json(*PREPARED_WITH)
+    asked = prepared_with(self.config)
+    if kept is not None and kept != asked:
+      raise ValueError(
+        f'config.data.schema is {_names(asked)}, but the data in {work.root} were '
+        f'prepared with {_names(kept)} or other ranges. Set it back, or run '
+        '--stages=prepare, after which the models are trained again.'
+      )
     return {
       name: store.open_split(
         work.store, name, spec=self.spec, index=work.found('store', f'{name}.json')
@@ -222,10 +247,14 @@ class Run:
       encoding.normalise(z, self.statistics['mean'], self.statistics['std'])
     )
 
+  @property
+  def tag(self) -> str:
+    """Hash of the autoencoder whose latents the finished stage `encode` has stored."""
+    return self.work.read_json('checkpoints', 'encode', 'done.json')['tag']
+
   def stored(self, split: Split, kind: str = 'mean') -> np.ndarray | None:
     """What `encode` stored of a split (n,...,c), memory-mapped, or None."""
-    tag = self.work.read_json('checkpoints', 'encode', 'done.json')['tag']
-    return stored_latents.read(self.work.store, split, tag, kind)
+    return stored_latents.read(self.work.store, split, self.tag, kind)
 
   def latents(self, split: Split) -> np.ndarray:
     """Normalised latents (n,...,c) of a prepared split, in memory.

@@ -9,17 +9,18 @@ run takes the place of the old one.
 import dataclasses
 import functools
 import os
+import pathlib
 from collections.abc import Callable
 
-from ldm_jax import replace_results
+from ldm_jax import damaged_files, locks, replace_results
 from ldm_jax.data import cohorts_of_config, folder_scans
 from ldm_jax.data.store import store
-from ldm_jax.pipeline import fit_autoencoder, preflight, pretrain
+from ldm_jax.pipeline import encode, fit_autoencoder, out_of_memory, preflight, pretrain
 from ldm_jax.pipeline.run import Run
 from ldm_jax.synthesis import system
-from ldm_jax.training import drift_setting, model_record
+from ldm_jax.training import checkpoint, drift_setting, model_record
 from ldm_jax.types import Config
-from ldm_jax.workfolder import fingerprint
+from ldm_jax.workfolder import WorkFolder, fingerprint
 
 # Settings of the model that decide what sampling makes of its parameters.
 MODEL = (
@@ -44,6 +45,8 @@ class Stage:
       from, if it was pre-trained; 'sampled' the one that sample.model names.
     checks: each raises ValueError for what the stage cannot do, before it writes.
     checks_if_new: the same, made only when no interrupted run is resumed.
+    memory: keys with other values of which an interrupted run goes on, written as those
+      that `reads` leaves out: they change the memory it takes, not what it computes.
   """
 
   name: str
@@ -52,6 +55,7 @@ class Stage:
   models: tuple[str, ...] = ()
   checks: tuple[Check, ...] = ()
   checks_if_new: tuple[Check, ...] = ()
+  memory: tuple[str, ...] = ()
 
   @property
   def leaves(self) -> tuple[str, ...]:
@@ -90,6 +94,7 @@ TABLE = (
     models=('autoencoder', 'initial'),
     checks=(preflight.check_keeps_model, preflight.check_sizes, preflight.check_method),
     checks_if_new=(preflight.check_budget,),
+    memory=('-adapt.privacy.chunk_size', '-adapt.privacy.microbatch'),
   ),
   Stage(
     'sample',
@@ -137,19 +142,24 @@ def stage(
 
   @functools.wraps(function, assigned=('__module__', '__name__', '__doc__'), updated=())
   def wrapped(config: Config, workdir: str | os.PathLike) -> None:
-    run = Run.open(config, workdir)
-    work = run.work
-    check_models(name, run)
-    mark, built_on = _fingerprint(name, run)
-    if work.finished(name) == mark:
-      print(f'{name}: up to date')
-      return
-    STAGES[name].check(run)
-    work.restart(name, mark)
-    work.log(name, event='start')
-    summary = function(run) or {}
-    work.finish(name, mark, built_on=built_on, **summary)
-    work.log(name, event='end', **summary)
+    with locks.work_folder(WorkFolder(workdir).root):
+      run = Run.open(config, workdir)
+      work = run.work
+      check_models(name, run)
+      mark, built_on = _fingerprint(name, run)
+      if finished(name, work) == mark:
+        damaged = _damaged(name, run)
+        if damaged is None:
+          print(f'{name}: up to date')
+          return
+        print(f'{name}: {damaged} is missing or damaged and is made again')
+      STAGES[name].check(run)
+      work.restart(name, mark, _apart_from_memory(name, run))
+      work.log(name, event='start')
+      with out_of_memory.advised(name, config):
+        summary = function(run) or {}
+      work.finish(name, mark, built_on=built_on, **summary)
+      work.log(name, event='end', **summary)
 
   del wrapped.__wrapped__  # help() would show its signature
   return wrapped
@@ -157,7 +167,27 @@ def stage(
 
 def will_start_anew(name: str, run: Run) -> bool:
   """Whether a stage will begin from nothing, once all before it are up to date."""
-  return planned(name, run) not in (run.work.finished(name), run.work.interrupted(name))
+  apart = _apart_from_memory(name, run)
+  if apart is not None and apart == run.work.interrupted(name, 'apart_from_memory'):
+    return False
+  return planned(name, run) not in (
+    finished(name, run.work),
+    run.work.interrupted(name),
+  )
+
+
+def finished(name: str, work: WorkFolder) -> str | None:
+  """As `WorkFolder.finished`, but None for a damaged mark of what can be made again.
+
+  Raises:
+    ValueError: the mark of a trained model is damaged; the message says what to do.
+  """
+  try:
+    return work.finished(name)
+  except damaged_files.DamagedError:
+    if name in damaged_files.TRAINED:
+      raise
+    return None
 
 
 def planned(name: str, run: Run) -> str | None:
@@ -234,6 +264,42 @@ def _built_on(name, models, config):
   return pairs
 
 
+def _apart_from_memory(name, run):
+  """The fingerprint that a stage will have, but for its keys `memory`; None without."""
+  memory = STAGES[name].memory
+  if not memory or run.config.adapt.privacy is None:
+    return None  # what a run without privacy began is cheap to begin anew
+  inputs = {before: planned(before, run) for before in STAGES[name].after}
+  return fingerprint(run.config, (*_sections(name, run.config), *memory), inputs)
+
+
+def _damaged(name, run):
+  """A file that a finished stage left, is needed and cannot be read; None if all can.
+
+  Of a trained model whoever reads it says so: it is never trained again unasked.
+  """
+  if name in damaged_files.TRAINED:
+    return None
+  work = run.work
+  folder = work.checkpoints(name)
+  paths = sorted(folder.glob('*.json'))
+  wrong = [path for path in paths if not damaged_files.is_whole(path)]
+  if not wrong:
+    left = work.read_json('checkpoints', name, 'outputs.json') or ()
+    paths = [work.root / path for path in left]
+    if name == 'prepare':
+      config = run.config.data
+      cohorts = [c for c in cohorts_of_config.NAMES if config[c].layout]
+      paths += [work.found('store', f'{cohort}.json') for cohort in cohorts]
+    wrong = [path for path in paths if not damaged_files.is_whole(path)]
+  if not wrong and name == 'prepare':
+    splits = run.prepared.values()
+    wrong = [path for split in splits if (path := split.damaged_file()) is not None]
+  if not wrong and name == 'encode':
+    wrong = encode.damaged(run)
+  return wrong[0] if wrong else None
+
+
 def _sections(name, config):
   sections = STAGES[name].reads
   return (*sections, *drift_setting.unread(config)) if name == 'adapt' else sections
@@ -256,4 +322,10 @@ def _fingerprint(name, run):
       folder_scans.stamp(section.source),
       folder_scans.stamp(section.mask),
     )
+  given = {'sample': ('requests', 'text'), 'counterfactual': ('text',)}.get(name, ())
+  for key in given:
+    path = pathlib.Path(config.sample[key]).expanduser()
+    if config.sample[key] and path.is_file():
+      # Its content, since the path stays when a table of requests is edited.
+      inputs[f'sample.{key}'] = checkpoint.file_hash(path)
   return fingerprint(config, _sections(name, config), inputs), built_on

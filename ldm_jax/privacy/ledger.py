@@ -17,8 +17,6 @@ line, so an edited, reordered or truncated line is detected and refused. (Whole 
 missing at the end cannot be detected from the file alone: protect it like the data.)
 """
 
-import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -29,7 +27,7 @@ from typing import Any
 
 import dp_accounting
 
-from ldm_jax import atomic
+from ldm_jax import atomic, locks
 from ldm_jax.privacy import accounting, key_origin, privacy_json
 
 
@@ -122,7 +120,7 @@ class Ledger:
       OSError: the file cannot be written; its old content is intact.
     """
     releases = [_checked(release) for release in releases]
-    with self._locked():
+    with locks.exclusive(self.path.with_name(f'{self.path.name}.lock')):
       known, chain, text, cohort = self._read()
       lines = [each for each in releases if not self._holds(known, each)]
       if not lines:
@@ -229,13 +227,6 @@ class Ledger:
         'If some patients are the same, add to this ledger with ledger.any_cohort=True.'
       )
 
-  @contextlib.contextmanager
-  def _locked(self):
-    self.path.parent.mkdir(parents=True, exist_ok=True)
-    with open(self.path.with_name(f'{self.path.name}.lock'), 'w') as lock:
-      fcntl.flock(lock, fcntl.LOCK_EX)
-      yield
-
 
 def _checked(release):
   for name in ('id', 'name'):
@@ -260,6 +251,8 @@ def _link(chain, release):
 
 
 def _sync_folder(folder):
+  if os.name == 'nt':
+    return  # Windows opens no folder, and keeps the new name with the file
   descriptor = os.open(folder, os.O_RDONLY)
   try:
     os.fsync(descriptor)

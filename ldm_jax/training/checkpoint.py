@@ -9,7 +9,7 @@ second copy of the network. Loading merges it with the network that it started f
 import contextlib
 import errno
 import hashlib
-import json
+import io
 import logging
 import os
 import pathlib
@@ -22,6 +22,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from ldm_jax import damaged_files
 from ldm_jax.models import adapters
 from ldm_jax.training.mesh import on_host
 from ldm_jax.training.state import TrainState, flatten, unflatten
@@ -31,30 +32,71 @@ OVERHEAD = 2**16  # bytes for names and shapes, in addition to the arrays
 
 
 class Checkpoints:
-  """The latest train state of one stage; a killed write leaves the one before."""
+  """The two latest train states of one stage; a killed write leaves those before."""
 
   def __init__(self, folder: pathlib.Path):
-    options = ocp.CheckpointManagerOptions(
-      max_to_keep=1, enable_async_checkpointing=False, cleanup_tmp_directories=True
-    )
     self._folder = (folder / 'state').absolute()
+    self._open()
+
+  def _open(self):
+    options = ocp.CheckpointManagerOptions(
+      max_to_keep=2, enable_async_checkpointing=False, cleanup_tmp_directories=True
+    )
     with _writing(self._folder):
       self._manager = ocp.CheckpointManager(self._folder, options=options)
 
   def save(self, step: int, state: TrainState) -> None:
-    """Writes the state of this step and then removes the previous one.
+    """Writes the state of this step and then removes the one before the previous one.
 
     Raises:
       OSError: the disk is full or not writable; the previous checkpoint is intact.
     """
     with _writing(self._folder, state):
       self._manager.save(step, args=ocp.args.StandardSave(state), force=True)
+      damaged_files.note_files(self._folder / f'{step}', self._note(step))
+    self._forget()
 
   def restore(self, state: TrainState, shardings: PyTree) -> TrainState:
-    """The saved state, placed by `shardings`, or `state` if nothing was saved."""
-    step = self._manager.latest_step()
-    if step is None:
-      return state
+    """The saved state, placed by `shardings`, or `state` if nothing was saved.
+
+    A state that cannot be read is set aside, which is said, and the one before it
+    taken; without one, `state`.
+    """
+    while (step := self.latest()) is not None:
+      try:
+        return self.read(step, state, shardings)
+      except (ValueError, KeyError, OSError, RuntimeError, TypeError) as error:
+        if not _is_damage(error):
+          raise
+        self._set_aside(step, error)
+    return state
+
+  def keep_latest(self) -> None:
+    """Removes all states but the latest: the run has taken its last step."""
+    for step in sorted(self._manager.all_steps())[:-1]:
+      self._manager.delete(step)
+    self._forget()
+
+  def _note(self, step):
+    return self._folder.with_name(f'state-{step}.files.json')
+
+  def _forget(self):
+    """Removes the notes of states that are gone."""
+    kept = {self._note(step) for step in self._manager.all_steps()}
+    for note in self._folder.parent.glob('state-*.files.json'):
+      if note not in kept:
+        note.unlink(missing_ok=True)
+
+  def latest(self) -> int | None:
+    """The step of the latest state, or None without any."""
+    return self._manager.latest_step()
+
+  def read(self, step: int, state: TrainState, shardings: PyTree) -> TrainState:
+    """The state of one step, as `restore`.
+
+    Raises:
+      ValueError: it is damaged; or another error of the libraries.
+    """
     abstract = jax.tree.map(
       lambda leaf, sharding: jax.ShapeDtypeStruct(
         leaf.shape, leaf.dtype, sharding=sharding
@@ -62,7 +104,23 @@ class Checkpoints:
       state,
       shardings,
     )
-    return self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+    damaged_files.check_files(self._folder / f'{step}', self._note(step))
+    with _quiet():
+      return self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+
+  def _set_aside(self, step, error):
+    """Moves a damaged state out of the way, so that the one before is the latest."""
+    self._manager.close()
+    damaged, aside = self._folder / f'{step}', self._folder.parent / f'damaged-{step}'
+    shutil.rmtree(aside, ignore_errors=True)
+    os.rename(damaged, aside)
+    self._open()
+    left = self.latest()
+    then = 'begins anew' if left is None else f'goes on from step {left}'
+    print(
+      f'The state after step {step} in {self._folder} is damaged: {_words(error)}. It '
+      f'was moved to {aside}; training {then}.'
+    )
 
   def close(self) -> None:
     """Closes the checkpoint manager."""
@@ -76,16 +134,19 @@ def save_params(folder: pathlib.Path, params: PyTree) -> None:
     OSError: the disk is full or not writable.
   """
   path = (folder / 'params').absolute()
-  host = on_host(params)
-  with _writing(path, host), ocp.StandardCheckpointer() as checkpointer:
-    checkpointer.save(path, host, force=True)
+  host, note = on_host(params), _note_of(path)
+  note.unlink(missing_ok=True)
+  with _writing(path, host):
+    with ocp.StandardCheckpointer() as checkpointer:
+      checkpointer.save(path, host, force=True)
+    damaged_files.note_files(path, note, hashed=True)
 
 
 def load_params(folder: pathlib.Path) -> PyTree:
   """Nested parameters of a finished stage, on the default device.
 
   Raises:
-    ValueError: the stage has not been run.
+    ValueError: the stage has not been run, or the parameters are damaged.
   """
   path = (folder / 'params').absolute()
   if not path.is_dir():
@@ -94,7 +155,7 @@ def load_params(folder: pathlib.Path) -> PyTree:
       f'There are no parameters at {path}: the stage {stage!r} has not '
       f'finished in this work folder. Run it first (--stages={stage},...).'
     )
-  with ocp.StandardCheckpointer() as checkpointer:
+  with _reading(path), ocp.StandardCheckpointer() as checkpointer:
     tree = _shapes(checkpointer, path)
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     abstract = jax.tree.map(
@@ -117,7 +178,7 @@ def described(folder: str | os.PathLike, kind: str, key: str) -> dict[str, Any] 
   path = pathlib.Path(folder) / 'module.json'
   if not folder or not path.is_file():
     return None
-  module = json.loads(path.read_text(encoding='utf-8'))
+  module = damaged_files.read_json(path)
   if module['class'] != kind:
     raise ValueError(
       f'config.{key} is {str(folder)!r}, which holds a {module["class"]}; a {kind} is '
@@ -142,8 +203,11 @@ def check_fits(folder: str | os.PathLike, params: PyTree, key: str) -> None:
       f'config.{key} is {str(folder)!r}, where there is no folder params; give a '
       'checkpoint of ldm-jax-convert or checkpoints/<stage> of a work folder.'
     )
-  with ocp.StandardCheckpointer() as checkpointer:
-    found = _shapes(checkpointer, (folder / 'params').absolute())
+  place = (folder / 'params').absolute()
+  with _reading(place), ocp.StandardCheckpointer() as checkpointer:
+    found = _shapes(checkpointer, place)
+  if not jax.tree.leaves(found):
+    raise damaged_files.error(place, 'it lists no parameters')
   theirs, ours = (
     {jax.tree_util.keystr(path): tuple(leaf.shape) for path, leaf in leaves}
     for leaves in map(jax.tree_util.tree_leaves_with_path, (found, params))
@@ -184,6 +248,56 @@ def _shapes(checkpointer, path):
   return getattr(tree, 'tree', tree)
 
 
+def _note_of(path):
+  return path.with_name(f'{path.name}.files.json')
+
+
+@contextlib.contextmanager
+def _reading(path):
+  """Turns what the libraries say of damaged parameters into one sentence."""
+  damaged_files.check_files(path, _note_of(path))
+  try:
+    with _quiet():
+      yield
+  except (ValueError, KeyError, OSError, RuntimeError, TypeError) as error:
+    if not _is_damage(error):
+      raise
+    raise damaged_files.error(path, _words(error)) from error
+
+
+def _is_damage(error):
+  """Whether an error of reading is the file's fault, not that of memory or rights."""
+  text = str(error)
+  if 'RESOURCE_EXHAUSTED' in text or 'out of memory' in text.lower():
+    return False
+  codes = re.findall(r"os_error_code='(\d+)'", text)
+  code = int(codes[0]) if codes else getattr(error, 'errno', None)
+  return code in (None, errno.ENOENT, errno.EIO)
+
+
+def _words(error):
+  """What is wrong, in few words: tensorstore tells in hundreds where it noticed."""
+  if isinstance(error, damaged_files.DamagedError):
+    return error.found
+  text = ' '.join(str(error).split())
+  found = re.search(r'Error (?:reading|opening|decoding)[^\[;]{0,120}', text)
+  words = found.group(0) if found else text
+  return f'{type(error).__name__}: {words[:120]}'
+
+
+@contextlib.contextmanager
+def _quiet():
+  """Orbax logs tracebacks of what it raises."""
+  logger = logging.getLogger('absl')
+  level = logger.level
+  logger.setLevel(logging.CRITICAL)
+  try:
+    with contextlib.redirect_stdout(io.StringIO()):  # and prints what it noticed
+      yield
+  finally:
+    logger.setLevel(level)
+
+
 @contextlib.contextmanager
 def _writing(path, tree=()):
   """Turns errors of writing a tree into one OSError with a message for the user.
@@ -194,14 +308,12 @@ def _writing(path, tree=()):
   size = sum(
     np.dtype(leaf.dtype).itemsize * leaf.size for leaf in jax.tree.leaves(tree)
   )
-  logger = logging.getLogger('absl')
-  level = logger.level
-  logger.setLevel(logging.CRITICAL)  # orbax logs tracebacks of what it raises
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(path.parent).free < size + OVERHEAD:
       raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    yield
+    with _quiet():
+      yield
   except (OSError, ValueError, RuntimeError) as error:
     found = re.search(r"os_error_code='(\d+)'", str(error))
     code = int(found.group(1)) if found else getattr(error, 'errno', None)
@@ -214,8 +326,6 @@ def _writing(path, tree=()):
       'another --workdir; what was written so far is intact and the same command '
       'continues from it',
     ) from error
-  finally:
-    logger.setLevel(level)
 
 
 def file_hash(path: str | os.PathLike) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
+from ldm_jax import interruption
 from ldm_jax.training import checkpoint
 from ldm_jax.training.mesh import on_host, state_shardings
 from ldm_jax.training.state import TrainState
@@ -49,6 +50,7 @@ def train(
   Raises:
     ValueError: a metric or a parameter is not finite; the message names it and the
       step, and the last good checkpoint is kept.
+    Interrupted: SIGTERM or Ctrl-C came; the state after the step is saved.
   """
   shardings = state_shardings(mesh, state)
   checkpoints = checkpoint.Checkpoints(folder)
@@ -57,7 +59,7 @@ def train(
     start = int(state.step)
     bar = tqdm(total=num_steps, initial=start, desc=title, unit='step', mininterval=0.5)
     began = time.monotonic()
-    with bar:
+    with bar, interruption.after_step(title) as signal_came:
       for step in range(start, num_steps):
         state, metrics = take_step(state, step)
         bar.update()
@@ -68,13 +70,45 @@ def train(
           bar.set_postfix({name: f'{value:.4g}' for name, value in metrics.items()})
           rate = (step + 1 - start) / (time.monotonic() - began)
           log(step=step + 1, steps_per_second=round(rate, 4), **metrics)
-        if (step + 1) % checkpoint_every == 0 or is_last:
+        number = signal_came()
+        if (step + 1) % checkpoint_every == 0 or is_last or number:
           _guard_parameters(title, step, state)
           checkpoints.save(step + 1, state)
           for alarm in inspect(state, metrics) if inspect else ():
             bar.write(f'{title}: step {step + 1}: ALARM: {alarm}')
             log(step=step + 1, alarm=alarm)
+        if number:
+          raise interruption.Interrupted(
+            number,
+            f'{title}: interrupted, the state after step {step + 1} of {num_steps} is '
+            'saved',
+          )
+    checkpoints.keep_latest()
     return state
+  finally:
+    checkpoints.close()
+
+
+def last_state(
+  state: TrainState, num_steps: int, *, mesh: Mesh, folder: pathlib.Path
+) -> TrainState | None:
+  """The state after the last step, or None where it was not reached.
+
+  Args:
+    state: the TrainState at step 0.
+    num_steps: total number of steps.
+    mesh: devices to place the state on.
+    folder: the stage's folder for checkpoints.
+
+  Raises:
+    ValueError: the state is damaged.
+  """
+  shardings = state_shardings(mesh, state)
+  checkpoints = checkpoint.Checkpoints(folder)
+  try:
+    if checkpoints.latest() != num_steps:
+      return None
+    return checkpoints.read(num_steps, jax.device_put(state, shardings), shardings)
   finally:
     checkpoints.close()
 

@@ -6,9 +6,11 @@ stage that trains leaves them in checkpoints/<stage>/model.json; `check` compare
 """
 
 import json
-from collections.abc import Collection
+import pathlib
+from collections.abc import Collection, Mapping
 from typing import Any
 
+from ldm_jax import damaged_files
 from ldm_jax.config import parsing
 from ldm_jax.data.cohorts.attributes import Schema
 from ldm_jax.diffusion import drift
@@ -16,7 +18,7 @@ from ldm_jax.training import checkpoint
 from ldm_jax.types import Config
 from ldm_jax.workfolder import WorkFolder
 
-FILE = 'model.json'
+FILE, PREPROCESS = 'model.json', 'preprocess.json'
 NETWORK = (
   'diffusion.prediction',
   'diffusion.schedule',
@@ -108,6 +110,54 @@ def check(config: Config, work: WorkFolder, stage: str) -> None:
     f'{"; ".join(told)}{more}. Set {"it" if len(wrong) == 1 else "them"} back, or '
     f'train it again{again(stage, wrong)}.'
   )
+
+
+def check_init(config: Config, learned: Mapping[str, Any]) -> str:
+  """What differs between weights that another run has trained and this config.
+
+  Only what loading them does not notice: the preprocessing of the volumes, and options
+  of the autoencoder that change no shape.
+
+  Args:
+    config: of this run.
+    learned: the preprocessing config dict of this run.
+
+  Returns:
+    One sentence, or '' where nothing differs or the folder does not say.
+
+  Raises:
+    ValueError: it differs, and autoencoder.steps is 0, so nothing would adapt to it; or
+      a file of the folder is damaged.
+  """
+  folder, wrong = pathlib.Path(config.autoencoder.init), []
+  if (folder / PREPROCESS).is_file():
+    theirs = damaged_files.read_json(folder / PREPROCESS)['spec']
+    mine = json.loads(json.dumps(learned))
+    wrong += [
+      f'data.preprocess.{key} is {mine[key]!r}, theirs was {theirs[key]!r}'
+      for key in sorted(mine.keys() & theirs.keys())
+      if mine[key] != theirs[key]
+    ]
+  if (folder / FILE).is_file():
+    theirs = damaged_files.read_json(folder / FILE)['settings']
+    mine = settings(config, 'autoencoder')
+    wrong += [
+      f'{key} is {mine[key]!r}, theirs was {theirs[key]!r}'
+      for key in sorted(mine.keys() & theirs.keys() - {'autoencoder.init'})
+      if mine[key] != theirs[key]
+    ]
+  if not wrong:
+    return ''
+  told = (
+    f'The weights in config.autoencoder.init={str(folder)!r} were trained otherwise: '
+    f'{"; ".join(wrong[:NUM_LISTED])}'
+  )
+  if not config.autoencoder.steps:
+    raise ValueError(
+      f'{told}. With autoencoder.steps=0 they are used as they are: set the config as '
+      'it was for them, or train some steps.'
+    )
+  return f'{told}; the autoencoder must learn the difference in its steps.'
 
 
 def check_schema(work: WorkFolder, stage: str, schema: Schema) -> None:

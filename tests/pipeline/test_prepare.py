@@ -72,3 +72,29 @@ def test_without_a_private_cohort_there_is_no_statement(tmp_path):
   run = begun(tmp_path, **{'data.private.layout': ''})
   assert list(prepare.prepare(run)) == ['public']
   assert run.work.read_json('privacy.json') is None
+
+
+def test_a_note_is_printed_once_and_the_last_line_says_what_was_done(
+  tmp_path, monkeypatch, capsys
+):
+  original = store.prepare
+
+  def prepared(root, cohort, spec, **options):
+    index = original(root, cohort, spec, **options)
+    index['notes'] = ['the table has a blank line', *(f'note {n}' for n in range(9))]
+    return index
+
+  monkeypatch.setattr(store, 'prepare', prepared)
+  both = {'data.private.layout': '', 'data.measuring.layout': 'phantom_cardiac'}
+  run = begun(tmp_path, **both)
+  with run.config.data.measuring.options.unlocked():
+    options = {**run.config.data.public.options, 'name': 'measuring', 'seed': 2}
+    run.config.data.measuring.options.update(options)
+  prepare.prepare(run)
+  lines = capsys.readouterr().out.splitlines()
+  assert sum('blank line' in line for line in lines) == 1
+  assert sum(': note ' in line for line in lines) == prepare.NUM_SHOWN - 1
+  assert any('and 5 more like these' in line for line in lines)
+  store_path = tmp_path / 'store'
+  assert lines[-1].startswith('prepare: public 2 patients, ')
+  assert lines[-1].endswith(f'5 x 16 x 16 voxels each, in {store_path}')

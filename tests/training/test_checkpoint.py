@@ -84,12 +84,86 @@ def test_a_folder_without_a_checkpoint_gives_the_state_back(tmp_path, params, st
   assert found is current
 
 
-def test_the_latest_checkpoint_replaces_the_one_before(tmp_path, params, start):
+def kept(folder):
+  return sorted(path.name for path in (folder / 'state').iterdir())
+
+
+def test_the_two_latest_checkpoints_are_kept_and_of_a_run_that_is_over_one(
+  tmp_path, params, start
+):
+  mesh = make_mesh(1)
+  for steps in (1, 2, 3):
+    save(tmp_path, steps, some_state(params, mesh, start, steps))
+  assert int(restored(tmp_path, params, mesh, start).step) == 3
+  assert kept(tmp_path) == ['2', '3']
+  notes = lambda: sorted(path.name for path in tmp_path.glob('state-*'))
+  assert notes() == ['state-2.files.json', 'state-3.files.json']
+  checkpoints = checkpoint.Checkpoints(tmp_path)
+  checkpoints.keep_latest()
+  checkpoints.close()
+  assert kept(tmp_path) == ['3'] and notes() == ['state-3.files.json']
+
+
+def largest(folder):
+  files = (path for path in folder.rglob('*') if path.is_file())
+  return max(files, key=lambda path: path.stat().st_size)
+
+
+@pytest.mark.parametrize('is_noted', [True, False], ids=['noted', 'of before'])
+def test_a_damaged_state_falls_back_to_the_one_before_and_then_to_none(
+  tmp_path, params, start, capfd, is_noted
+):
   mesh = make_mesh(1)
   for steps in (1, 2):
     save(tmp_path, steps, some_state(params, mesh, start, steps))
-  assert int(restored(tmp_path, params, mesh, start).step) == 2
-  assert [path.name for path in (tmp_path / 'state').iterdir()] == ['2']
+  if not is_noted:
+    for note in tmp_path.glob('state-*.files.json'):
+      note.unlink()
+  for step, left, words in ((2, 1, 'goes on from step 1'), (1, 0, 'begins anew')):
+    file = largest(tmp_path / 'state' / f'{step}')
+    os.truncate(file, file.stat().st_size // 2)
+    assert int(restored(tmp_path, params, mesh, start).step) == left
+    said = capfd.readouterr()
+    assert f'after step {step}' in said.out and words in said.out
+    assert len(said.out) < 700 and 'Traceback' not in said.out + said.err
+    assert (tmp_path / f'damaged-{step}').is_dir(), 'it is moved, not deleted'
+  assert kept(tmp_path) == []
+
+
+def test_a_state_that_memory_cannot_hold_is_not_called_damaged(
+  tmp_path, params, start, monkeypatch
+):
+  mesh = make_mesh(1)
+  save(tmp_path, 2, some_state(params, mesh, start, 2))
+
+  def exhausted(*args):
+    raise RuntimeError('RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes')
+
+  monkeypatch.setattr(checkpoint.Checkpoints, 'read', exhausted)
+  with pytest.raises(RuntimeError, match='RESOURCE_EXHAUSTED'):
+    restored(tmp_path, params, mesh, start)
+  assert kept(tmp_path) == ['2']
+
+
+@pytest.mark.parametrize('is_noted', [True, False], ids=['noted', 'of before'])
+@pytest.mark.parametrize('size', [0, 0.5])
+def test_parameters_that_are_cut_are_named_in_one_paragraph(
+  tmp_path, params, size, is_noted
+):
+  folder = tmp_path / 'checkpoints' / 'diffusion'
+  checkpoint.save_params(folder, state.unflatten(params))
+  if not is_noted:
+    (folder / 'params.files.json').unlink()
+  file = largest(folder / 'params')
+  os.truncate(file, int(file.stat().st_size * size))
+  for read in (
+    checkpoint.load_params,
+    lambda folder: checkpoint.load_into(folder, state.unflatten(params), 'a.init'),
+  ):
+    with pytest.raises(ValueError, match='is damaged') as told:
+      read(folder)
+    assert str(folder / 'params') in str(told.value) and len(str(told.value)) < 700
+    assert '--stages=diffusion' in str(told.value) or 'from a copy' in str(told.value)
 
 
 def test_a_checkpoint_cut_off_in_the_middle_is_passed_over(tmp_path, params, start):

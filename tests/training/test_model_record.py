@@ -166,3 +166,26 @@ def test_without_the_private_scans_the_adapted_model_is_sampled(copy, capsys):
   (name,) = {row['model'] for row in table(copy / 'samples' / 'samples.csv')}
   assert name.startswith('diffusion (public pre-training), sha256 ')
   assert name in capsys.readouterr().out
+
+
+def test_weights_of_another_run_that_were_trained_otherwise_are_told(tmp_path):
+  """As they are they are refused, to learn further from them is allowed."""
+  spec = {'shape': [5, 16, 16], 'percentiles': [0.5, 99.5]}
+  config = micro(**{'autoencoder.init': str(tmp_path)})
+  settings = model_record.settings(config, 'autoencoder')
+  assert model_record.check_init(config, spec) == '', 'a folder that does not say'
+  work = WorkFolder(tmp_path)
+  work.write_json({'spec': spec}, model_record.PREPROCESS)
+  work.write_json({'settings': settings}, model_record.FILE)
+  assert model_record.check_init(config, {**spec, 'percentiles': (0.5, 99.5)}) == ''
+  other = {**settings, 'autoencoder.model.out_activation': 'none'}
+  work.write_json({'settings': other}, model_record.FILE)
+  told = model_record.check_init(config, {**spec, 'percentiles': (1.0, 99.0)})
+  for words in (
+    'data.preprocess.percentiles is [1.0, 99.0], theirs was [0.5, 99.5]',
+    "autoencoder.model.out_activation is 'sigmoid', theirs was 'none'",
+  ):
+    assert words in told
+  config.autoencoder.steps = 0
+  with pytest.raises(ValueError, match=r'theirs was.*autoencoder\.steps=0'):
+    model_record.check_init(config, spec)

@@ -18,7 +18,7 @@ import pathlib
 
 import numpy as np
 
-from ldm_jax import atomic
+from ldm_jax import atomic, damaged_files
 from ldm_jax.data.store.split import Split
 
 KINDS = ('mean', 'logvar')
@@ -53,21 +53,45 @@ def write(
     )
   buffer = io.BytesIO()
   np.save(buffer, array)
-  atomic.write_bytes(_path(store_dir, split, tag, kind), buffer.getbuffer())
+  atomic.write_bytes(path(store_dir, split, tag, kind), buffer.getbuffer())
 
 
 def read(
   store_dir: str | os.PathLike, split: Split, tag: str, kind: str = 'mean'
 ) -> np.ndarray | None:
-  """Returns the stored latents (n,d,h,w,c), memory-mapped, or None."""
-  path = _path(store_dir, split, tag, kind)
-  if not path.exists():
+  """Returns the stored latents (n,d,h,w,c), memory-mapped, or None.
+
+  Raises:
+    ValueError: the file is damaged; the message says what to do.
+  """
+  file = path(store_dir, split, tag, kind)
+  try:
+    array = np.load(file, mmap_mode='r')
+  except FileNotFoundError:
     return None
-  array = np.load(path, mmap_mode='r')
+  except (OSError, ValueError, EOFError) as failure:
+    raise damaged_files.error(file, failure) from failure
   return array if len(array) == len(split) else None
 
 
-def _path(store_dir, split: Split, tag: str, kind: str) -> pathlib.Path:
+def is_whole(
+  store_dir: str | os.PathLike, split: Split, tag: str, kind: str = 'mean'
+) -> bool:
+  """Whether the latents are stored and can be read."""
+  try:
+    return read(store_dir, split, tag, kind) is not None
+  except ValueError:
+    return False
+
+
+def path(
+  store_dir: str | os.PathLike, split: Split, tag: str, kind: str = 'mean'
+) -> pathlib.Path:
+  """The file of the latents of a split by one autoencoder.
+
+  Raises:
+    ValueError: a kind that is not in KINDS.
+  """
   if kind not in KINDS:
     raise ValueError(
       f'Latents of kind {kind!r} are not stored; expected one of {KINDS}.'

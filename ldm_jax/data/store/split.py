@@ -164,6 +164,14 @@ class Split:
     text = json.dumps([self.ids, self.patients, self.keys, attributes])
     return hashlib.sha256(text.encode()).hexdigest()
 
+  def damaged_file(self) -> pathlib.Path | None:
+    """The first file that is gone or not as long as the index says, or None."""
+    for index, (size, _) in enumerate(self._places):
+      path = pathlib.Path(self._path(index))
+      if not path.is_file() or path.stat().st_size != size:
+        return path
+    return None
+
   def _header(self, index: int) -> entries.Entry:
     try:
       return entries.read_header(self._path(index))

@@ -1,0 +1,167 @@
+"""What is said of a file of the work folder that is damaged: which, why, what to do.
+
+A stage that can make its results again does so when it is run; of a trained model the
+last state lies beside the parameters, from which they are written again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import zipfile
+import zlib
+from typing import Any
+
+from ldm_jax import atomic, replace_results
+
+TRAINED = ('autoencoder', 'diffusion', 'adapt')
+# Networks beside the stages, and the stages that learn them.
+LEARNED_IN = {'measurement': 'evaluate', 'perceptual': 'autoencoder'}
+CAUSE = 'It was cut off, by a full disk, a kill or an unfinished copy or download.'
+
+
+class DamagedError(ValueError):
+  """A file that cannot be read.
+
+  Attributes:
+    found: the file and what is wrong with it, without advice.
+  """
+
+  found = ''
+
+
+def error(path: str | os.PathLike, found: object) -> DamagedError:
+  """The error for a file or folder that cannot be read.
+
+  Args:
+    path: of the file or folder.
+    found: what is wrong with it, such as an exception, of which one line is kept.
+  """
+  words = ' '.join(str(found).split()) or type(found).__name__
+  words = words if len(words) <= 160 else f'{words[:160]} ...'
+  made = DamagedError(f'{path} is damaged ({words}). {CAUSE} {remedy(path)}')
+  made.found = f'{path}: {words}'
+  return made
+
+
+def remedy(path: str | os.PathLike) -> str:
+  """What to delete and to run, by where the file lies in a work folder."""
+  path = pathlib.Path(path)
+  parts = path.parts
+  if 'checkpoints' in parts[:-1]:
+    at = len(parts) - 1 - parts[::-1].index('checkpoints')
+    root, name = pathlib.Path(*parts[:at]), parts[at + 1]
+    return _of_checkpoints(root / 'checkpoints' / name, parts[at + 2 :])
+  if path.name == 'config.json':
+    return f'Delete {path}: the next command writes it.'
+  if path.name.startswith('release-'):
+    return (
+      f'Put {path} back from a copy: the noise that it was released with is gone, and '
+      'another release, by --stages=adapt with another config, spends privacy again.'
+    )
+  if 'latents' in parts:
+    return 'Run --stages=encode, which makes it again.'
+  for stage, names in replace_results.OUTPUTS.items():
+    if any(f'{path}'.endswith(os.path.join('', *name.split('/'))) for name in names):
+      return f'Run --stages={stage}, which makes it again.'
+  return f'Delete {path} and run the stage that wrote it again.'
+
+
+def _of_checkpoints(folder, inside):
+  stage = folder.name.partition('.')[0]
+  if folder.name.endswith(replace_results.NEW):
+    cost = (
+      ' (of adapt, the budget that it spent stays spent)' if stage == 'adapt' else ''
+    )
+    return (
+      f'It belongs to a run that has not finished: delete {folder} and run '
+      f'--stages={stage} again, which begins anew{cost}.'
+    )
+  if stage in LEARNED_IN:
+    return f'Delete {folder} and run --stages={LEARNED_IN[stage]}: it is learned again.'
+  if stage not in TRAINED:
+    return f'Run --stages={stage}, which makes it again.'
+  place = folder / (inside[0] if inside else 'params')
+  names = f'{place}' if place.name == 'done.json' else f'{place} and {folder}/done.json'
+  if place.name not in ('params', 'done.json'):
+    names = f'{folder}/params, {names}'
+  told = f'Delete {names} and run --stages={stage}'
+  if (folder / 'state').is_dir():
+    return (
+      f'{told}: it goes on from its last state, which is there, and trains no step.'
+    )
+  spends = ', which spends privacy again' if stage == 'adapt' else ''
+  return f'Put {folder} back from a copy, or delete it and train again{spends}.'
+
+
+def note_files(folder: pathlib.Path, note: pathlib.Path, hashed: bool = False) -> None:
+  """Writes the sizes of a folder's files to `note`, which `check_files` compares.
+
+  Args:
+    folder: whose files are complete.
+    note: a file outside of it.
+    hashed: whether also their CRC-32, for which they are read again.
+  """
+  found = {
+    path.relative_to(folder).as_posix(): [path.stat().st_size, hashed and _crc(path)]
+    for path in sorted(folder.rglob('*'))
+    if path.is_file()
+  }
+  atomic.write_json(note, found)
+
+
+def check_files(folder: pathlib.Path, note: pathlib.Path) -> None:
+  """Compares a folder with what `note_files` wrote; without a note nothing is known.
+
+  Raises:
+    DamagedError: a file is missing, cut off or changed; it is named.
+  """
+  try:
+    noted = json.loads(note.read_bytes())
+  except (OSError, ValueError):
+    return
+  for name, (size, crc) in noted.items():
+    path = folder / name
+    found = path.stat().st_size if path.is_file() else None
+    if found is None:
+      raise error(path, 'it is missing')
+    if found != size:
+      raise error(path, f'{found} bytes instead of {size}')
+    if crc is not False and _crc(path) != crc:
+      raise error(path, f'its {size} bytes are not those that were written')
+
+
+def _crc(path):
+  crc = 0
+  with open(path, 'rb') as file:
+    while block := file.read(2**20):
+      crc = zlib.crc32(block, crc)
+  return crc
+
+
+def read_json(path: str | os.PathLike) -> Any:
+  """Content of a JSON file.
+
+  Raises:
+    DamagedError: it is empty or no JSON; the message says what to do.
+    OSError: there is no such file, or it cannot be read.
+  """
+  text = pathlib.Path(path).read_bytes()
+  try:
+    return json.loads(text)
+  except ValueError as failure:
+    raise error(path, failure if text.strip(b'\0 \n') else 'it is empty') from failure
+
+
+def is_whole(path: pathlib.Path) -> bool:
+  """Whether a JSON or .npz file can be read; other files need only be there."""
+  try:
+    if path.suffix == '.json':
+      json.loads(path.read_bytes())
+    elif path.suffix == '.npz':
+      with zipfile.ZipFile(path) as file:
+        return bool(file.namelist())
+    return path.exists()
+  except (OSError, ValueError, zipfile.BadZipFile):
+    return False

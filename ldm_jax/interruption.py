@@ -1,0 +1,85 @@
+"""SIGTERM and Ctrl-C: what is open is closed, and training saves its state first.
+
+Slurm, Docker and Kubernetes send SIGTERM some seconds before they kill, a terminal
+sends SIGINT. Both end a command by `Interrupted`, and a training loop answers them
+after the step that it is in, with a checkpoint.
+"""
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(KeyboardInterrupt):
+  """A signal asked the process to end.
+
+  Attributes:
+    number: of the signal; the exit status of the command is 128 + number.
+  """
+
+  def __init__(self, number: int, message: str = ''):
+    super().__init__(message or f'Interrupted by {signal.Signals(number).name}')
+    self.number = int(number)
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+  """Within the block SIGTERM raises `Interrupted`, as Ctrl-C raises its exception.
+
+  Without it Python ends at once: locks stay, and nothing is said.
+  """
+
+  def stop(number, frame):
+    raise Interrupted(number)
+
+  with _handling((signal.SIGTERM,), stop):
+    yield
+
+
+@contextlib.contextmanager
+def after_step(title: str) -> Iterator[Callable[[], int]]:
+  """Within the block a first signal waits for the loop, a second one ends it at once.
+
+  A loop that ends without answering is interrupted where the block ends.
+
+  Args:
+    title: of what is trained, for the message.
+
+  Yields:
+    () -> number of the signal that came, 0 if none did.
+  """
+  came: list[int] = []
+
+  def note(number, frame):
+    if came:
+      raise Interrupted(number, f'{title}: interrupted without waiting for the step')
+    came.append(number)
+    name = signal.Signals(number).name
+    text = f'\n{title}: {name}: this step is finished and saved, then the run stops.'
+    # No print: the signal may have come in the middle of one.
+    with contextlib.suppress(OSError):
+      os.write(2, f'{text} Once more stops at once.\n'.encode())
+
+  with _handling(SIGNALS, note):
+    yield lambda: came[0] if came else 0
+  if came:
+    raise Interrupted(came[0])
+
+
+@contextlib.contextmanager
+def _handling(numbers, handler):
+  """Sets handlers of signals; only the main thread may, in others it does nothing."""
+  if threading.current_thread() is not threading.main_thread():
+    yield
+    return
+  before = {number: signal.signal(number, handler) for number in numbers}
+  try:
+    yield
+  finally:
+    for number, old in before.items():
+      # None: a handler that Python did not install, and cannot put back.
+      signal.signal(number, signal.SIG_DFL if old is None else old)
