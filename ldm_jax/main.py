@@ -51,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ldm_jax import stages
     from ldm_jax.config import checks, parsing
 
-    config = parsing.override(parsing.load(flags.config), _overrides(rest))
+    overrides = _overrides(rest)
+    config = parsing.override(parsing.load(flags.config, overrides), overrides)
     if 'doctor' in flags.stages.split(','):
       words = (f'--config={flags.config}', f'--workdir={flags.workdir}', *rest)
       config.doctor.command = words
