@@ -44,9 +44,7 @@ def examine(run: Run) -> None:
         spec,
         advance,
         config.evaluate.labels,
-        functools.partial(
-          cohorts_of_config.explained, name=name, data=config.data
-        ),
+        functools.partial(cohorts_of_config.explained, name=name, data=config.data),
       )
   internal = [name for name in looks if roles.is_internal([name])]
   shared, headlines = inspection.shared(looks), doctor_text.headlines(looks, internal)

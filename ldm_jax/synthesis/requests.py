@@ -170,7 +170,9 @@ def _from_table(path, schema, num):
   named = [dataclasses.replace(a, column='') for a in schema if a.name in table.columns]
   if not named:
     raise ValueError(needed)
-  rows = [table.attributes(index, Schema(tuple(named))) for index in range(len(table.rows))]
+  rows = [
+    table.attributes(index, Schema(tuple(named))) for index in range(len(table.rows))
+  ]
   return np.stack([schema.encode(rows[i % len(rows)]) for i in range(num)])
 
 

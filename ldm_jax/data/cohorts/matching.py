@@ -61,9 +61,7 @@ class Matching:
     return 'Expected the same ids in both: correct the table, or add what is missing.'
 
 
-def same_patients(
-  rows: Collection[str], scans: Collection[str]
-) -> dict[str, str]:
+def same_patients(rows: Collection[str], scans: Collection[str]) -> dict[str, str]:
   """Id of a scan -> id of the row of the same patient, which it may spell otherwise.
 
   Ids that are equal belong together. Of the others, those that differ by leading zeros

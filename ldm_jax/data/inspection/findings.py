@@ -198,7 +198,8 @@ def shared(looks: Mapping[str, Look]) -> list[str]:
 
 def _decided(record, scan, label, spec, geometry) -> remarks.Scan:
   return remarks.Scan(
-    os.path.basename(getattr(record.source, 'image', '').partition('#')[0]) or record.id,
+    os.path.basename(getattr(record.source, 'image', '').partition('#')[0])
+    or record.id,
     record.patient,
     scan.remarks,
     1.0 if spec is None else grid_fit.filled(spec, geometry),

@@ -36,8 +36,8 @@ LARGEST_MM = 1e4  # extent of a scan; more is metres for millimetres, or the lik
 #   nibabel      the sform if it has a code, else the qform if it has one, else only the
 #                voxels' sizes, with x to the left: what nibabel does
 #   strict       the same, but a header that states no place, or two, is refused
-#   trust_sform  the sform if there is one, with or without a code, else the qform
-#   trust_qform  the qform, with or without a code, where no coded sform is alone
+#   trust_sform  the sform where both have a code or none has; else the one that has it
+#   trust_qform  the qform where both have a code or none has; else the one that has it
 ORIENTATIONS = ('nibabel', 'strict', 'trust_sform', 'trust_qform')
 DEFAULT_ORIENTATION = 'nibabel'
 # sform and qform agree if they differ at no corner by more than this, or this share of
@@ -319,10 +319,7 @@ def _placed(
     text = f'sform_code and qform_code are 0; it was placed {how}'
     return affine, (Remark('orientation', text),)
   if not (coded_s and coded_q):
-    chosen = sform if coded_s else raw.get_qform(coded=False)
-    if rule == 'trust_sform' and has_sform:
-      chosen = sform
-    return chosen, ()
+    return (sform if coded_s else raw.get_qform(coded=False)), ()
   try:
     qform = np.asarray(raw.get_qform(coded=False), np.float64)
   except (ValueError, nib.spatialimages.HeaderDataError):
