@@ -66,9 +66,10 @@ def main(argv):
   dry = os.environ.get('DRY_RUN') == '1'
   try:
     arms = read_arms(spec, group, pattern)
-    fresh = fresh or parsing.load(spec).data.private.layout.startswith('phantom_')
+    started = with_flags(spec, flags).data
+    fresh = fresh or started.private.layout.startswith('phantom_')
     note = ALONE if fresh else TOGETHER
-    banner = demonstration_split.warning(with_flags(spec, flags).data)
+    banner = demonstration_split.warning(started)
     print(f'sweep: {" ".join(filter(None, (banner, note)))}', flush=True)
     base = root / 'base'
     if not fresh:
@@ -114,7 +115,7 @@ def with_flags(spec, flags):
   """The config that all arms begin with."""
   words = [flag.removeprefix('--config.').partition('=') for flag in flags]
   keys = {key: value for key, _, value in words if not key.startswith('--')}
-  return parsing.override(parsing.load(spec), keys)
+  return parsing.override(parsing.load(spec, keys), keys)
 
 
 def read_arms(spec, group='', pattern=''):
@@ -143,7 +144,7 @@ def read_arms(spec, group='', pattern=''):
   arms = {}
   for name, overrides in _named(groups[group or next(iter(groups))]):
     if re.search(pattern, name):
-      checks.check(parsing.override(parsing.load(spec), overrides))
+      checks.check(parsing.override(parsing.load(spec, overrides), overrides))
       arms[re.sub(r'[^\w.,=+-]', '_', name)[:200]] = overrides
   if not arms:
     raise ValueError(f'{spec} has no arm whose name matches --arms={pattern}.')

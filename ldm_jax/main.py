@@ -55,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ldm_jax import interruption, stages
     from ldm_jax.config import checks, loading, parsing
 
-    config = parsing.override(loading.load(flags.config), _overrides(rest))
+    overrides = _overrides(rest)
+    config = parsing.override(loading.load(flags.config, overrides), overrides)
     if 'doctor' in flags.stages.split(','):
       words = (f'--config={flags.config}', f'--workdir={flags.workdir}', *rest)
       config.doctor.command = words

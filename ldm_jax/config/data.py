@@ -39,7 +39,19 @@ def section() -> dict[str, Any]:
       # One gain a slice evens out exports whose slices were scaled one by one. Off:
       # it also takes true differences between slices.
       'harmonise_slices': False,
+      # Two intensities that become 0 and 1 in every scan, such as (-1000, 800)
+      # Hounsfield units of CT; () takes the percentiles of each scan.
+      'window': (),
+      # Which statement of a NIfTI header gives a scan's place: nibabel's rule (the
+      # sform, else the qform, else the voxels' sizes), strict (refuse files that
+      # state none, or two), trust_sform, trust_qform.
+      'orientation': 'nibabel',
+      # A scan that fills less of the box (shape x spacing_mm) is refused.
+      'least_filled': 0.01,
     },
+    # prepare fails where no patient has a value of any attribute. False trains a model
+    # that attributes do not control.
+    'require_attributes': True,
     # prepare fails when more than this share of the files cannot be read.
     'max_bad_fraction': 0.001,
   }

@@ -17,15 +17,17 @@ from ldm_jax.config.defaults import defaults
 from ldm_jax.types import Config
 
 
-def load(spec: str) -> Config:
+def load(spec: str, flags: Mapping[str, Any] | None = None) -> Config:
   """Loads `path/to/config.py[:argument]` or `path/to/config.json`.
+
+  `flags` are those of `parsing.load`.
 
   Raises:
     ValueError: there is no such file, or it is no config.
   """
   path, _, argument = spec.partition(':')
   if pathlib.Path(path).suffix != '.json' or not pathlib.Path(path).is_file():
-    return parsing.load(spec)
+    return parsing.load(spec, flags)
   if argument:
     raise ValueError(
       f'{path} holds all settings of a command and takes no argument, got '

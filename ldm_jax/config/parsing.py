@@ -5,6 +5,7 @@ reason, and a misspelt override is found.
 """
 
 import ast
+import contextvars
 import difflib
 import hashlib
 import json
@@ -20,11 +21,27 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from ldm_jax.types import Config
 
 # Sections whose keys the user invents: attribute names to change, a layout's options.
-OPEN_SECTIONS = ('counterfactual.set', 'counterfactual.options')
+OPEN_SECTIONS = re.compile(r'counterfactual\.(set|options)|data\.\w+\.options')
+# Options of layouts in messages, which know no section: 'options.visit'.
+OPTION = re.compile(r'(?<![\w.])options\.([a-z_]+)( of the data section)?')
+ROOT = re.compile(r'\broot of the data section')
+# What stands behind the = of an advised flag, so that it can be typed.
+EXAMPLES = {
+  **dict.fromkeys(('visit', 'subject', 'cohort'), 'COLUMN'),
+  **dict.fromkeys(('image', 'label'), 'COLUMN_OR_PATTERN'),
+  **{'table': 'FILE', 'frame': '0', 'stack': 'True', 'max_days': '365'},
+}
+# The cohorts that configs/folder.py reads from one folder.
+FOLDER_COHORTS = ('public', 'private', 'test')
 # gs://, s3://, http://, file:// ..., also as pathlib shortens them; no drive letter.
 ADDRESS = re.compile(r'[A-Za-z][A-Za-z0-9+.-]+:/')
 # Keys that take a number, or a tuple with one a channel.
 ONE_OR_MORE = ('adapt.drift.value',)
+# Flags of the command line while a config file is read: it may look at the data, and
+# must see them with the options of the flags.
+_flags: contextvars.ContextVar[Mapping[str, Any]] = contextvars.ContextVar(
+  'flags', default={}
+)
 
 
 def parse_arg(
@@ -56,11 +73,22 @@ def parse_arg(
         f'The config argument {word!r} is not known.{suggest(word, known)} '
         f'This config takes: {", ".join(known)}.'
       )
+  for key in options:
+    # A config file may read the table itself, before the flags are applied. Where they
+    # give one cohort another option than the other, only `with_flags` can tell.
+    flags = [_flags.get().get(f'data.{n}.options.{key}') for n in FOLDER_COHORTS[:2]]
+    if values[key] == '' and flags[0] and flags[0] == flags[1]:
+      values[key] = str(flags[0])
   return types.SimpleNamespace(**values)
 
 
-def load(spec: str) -> Config:
+def load(spec: str, flags: Mapping[str, Any] | None = None) -> Config:
   """Loads `path/to/config.py[:argument]` and returns its unlocked ConfigDict.
+
+  Args:
+    spec: of the file.
+    flags: what `override` will be given. Only options of data matter here, to a config
+      file that reads the data.
 
   Raises:
     ValueError: if the file does not exist or has no `get_config`.
@@ -79,7 +107,55 @@ def load(spec: str) -> Config:
       f'{path} has no function get_config(arg), which a config file must define; '
       'start from configs/folder.py.'
     )
-  return found['get_config'](arg)
+  token = _flags.set(flags or {})
+  try:
+    return found['get_config'](arg)
+  except ValueError as error:
+    if type(error) is ValueError and OPTION.search(str(error)):
+      raise ValueError(name_flags(str(error), FOLDER_COHORTS)) from error
+    raise
+  finally:
+    _flags.reset(token)
+
+
+def with_flags(data: Config) -> Config:
+  """The section `data` with the options of the flags, while a config file is read.
+
+  Options alone: without them the data may be unreadable. What else the flags change is
+  for the run to see.
+  """
+  ours = {
+    key: value
+    for key, value in _flags.get().items()
+    if re.match(r'data\.\w+\.options\.', key)
+  }
+  if not ours:
+    return data
+  copy = data.copy_and_resolve_references()
+  return override(ConfigDict({'data': copy}), ours).data
+
+
+def name_flags(
+  text: str, cohorts: Iterable[str], known: Iterable[str] | None = None
+) -> str:
+  """A message with the flags in place of 'options.visit' and 'root of the data section'.
+
+  Args:
+    text: of an error of a layout or reader, which does not know whose data it reads.
+    cohorts: names of the sections of data that it concerns; each gets a flag.
+    known: options that the layout has; one it has not is not advised. None for any.
+  """
+  cohorts = tuple(cohorts)
+
+  def option(match):
+    name = match[1]
+    if known is not None and name not in known:
+      return f'the option {name} (this layout has none: use the layout folder)'
+    end = EXAMPLES.get(name, '...')
+    return ' '.join(f'--config.data.{c}.options.{name}={end}' for c in cohorts)
+
+  roots = ' '.join(f'--config.data.{cohort}.root=FOLDER' for cohort in cohorts)
+  return ROOT.sub(roots, OPTION.sub(option, text))
 
 
 def override(config: Config, assignments: Mapping[str, Any]) -> Config:
@@ -94,7 +170,7 @@ def override(config: Config, assignments: Mapping[str, Any]) -> Config:
     section = config
     for parent in parents:
       section = section.get(parent) if isinstance(section, ConfigDict) else None
-    is_open = '.'.join(parents) in OPEN_SECTIONS
+    is_open = OPEN_SECTIONS.fullmatch('.'.join(parents)) is not None
     if not isinstance(section, ConfigDict) or (leaf not in section and not is_open):
       known = flatten(config)
       raise ValueError(
@@ -102,7 +178,7 @@ def override(config: Config, assignments: Mapping[str, Any]) -> Config:
         'Correct the flag --config.' + key + '.'
       )
     with section.unlocked(), section.ignore_type():
-      if is_open:
+      if is_open and (leaf not in section or not key.startswith('data.')):
         section[leaf] = str(value)
       else:
         default = 0.0 if key in ONE_OR_MORE else section[leaf]

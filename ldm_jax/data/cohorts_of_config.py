@@ -6,18 +6,22 @@ that no patient can be in two of them.
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import difflib
 import hashlib
+import inspect
 import json
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from ldm_jax.config.parsing import to_plain
+from ldm_jax.config.parsing import name_flags, to_plain, with_flags
 from ldm_jax.data import layouts
 from ldm_jax.data.cohorts import roles
-from ldm_jax.data.cohorts.attributes import Schema
-from ldm_jax.data.cohorts.cohort import Cohort, Source, check_disjoint
+from ldm_jax.data.cohorts.attributes import Schema, is_missing
+from ldm_jax.data.cohorts.cohort import Cohort, Source, check_disjoint, oriented
 from ldm_jax.data.readers.dicom import container
 from ldm_jax.types import Config
 
@@ -44,21 +48,33 @@ def cohorts(data: Config, disjoint: bool = True) -> dict[str, Cohort]:
     ValueError: if all are empty, a layout is unknown, schemas differ, or a patient
       is in two cohorts.
   """
-  wholes, found = {}, {}
+  data = with_flags(data)
+  wholes, found, sources = dict[str, Cohort](), dict[str, Cohort](), dict[str, str]()
+  failed: dict[str, ValueError] = {}
   for name in NAMES:
     section = data[name]
     if not section.layout:
       continue
-    source = json.dumps(
-      [section.layout, section.root, to_plain(section.options)], sort_keys=True
-    )
+    source = sources[name] = _origin(section)
+    if source in failed:
+      continue
     if source not in wholes:
-      wholes[source] = _read(name, data)
-    whole = wholes[source]
-    whole = _part(name, whole, data)
+      try:
+        wholes[source] = _read(name, data)
+      except ValueError as error:  # the others are read too: all is told at once
+        failed[source] = error
+        continue
+    whole = _part(name, wholes[source], data)
     if not len(whole):
       raise ValueError(_empty(name, len(wholes[source]), data))
     found[name] = dataclasses.replace(whole, name=name)
+  if failed:
+    raise roles.joined(list(failed.values()))
+  for source, whole in wholes.items():
+    parts = {name: found[name] for name in found if sources[name] == source}
+    found |= _with_own_notes(whole, parts)
+  rule = data.get('preprocess', {}).get('orientation', 'nibabel')
+  found = {name: oriented(cohort, rule) for name, cohort in found.items()}
   if not found:
     raise ValueError(
       'The config names no data: data.public, data.private and data.test are all '
@@ -75,6 +91,43 @@ def cohorts(data: Config, disjoint: bool = True) -> dict[str, Cohort]:
       + '. Set data.schema to the attributes they share.'
     )
   return found
+
+
+def without_any_value(data: Config, found: Mapping[str, Cohort]) -> list[list[str]]:
+  """Groups of cohorts, read from one source, of which no patient has an attribute.
+
+  A phantom that stands in for public patients may have none of their attributes.
+  """
+  groups: dict[str, list[str]] = {}
+  for name in found:
+    if not data[name].layout.startswith('phantom_') and len(found[name].schema):
+      groups.setdefault(_origin(data[name]), []).append(name)
+  return [
+    names
+    for names in groups.values()
+    if all(
+      is_missing(record.attributes.get(a.name))
+      for name in names
+      for record in found[name].records
+      for a in found[name].schema
+    )
+  ]
+
+
+def explained(text: str, name: str, data: Config) -> str:
+  """A message of a layout or reader with the flags that it advises.
+
+  Args:
+    text: such as 'holds 2 frames. Set options.frame'.
+    name: of the cohort that was read.
+    data: `config.data`. Cohorts of the same folder get the same flag.
+  """
+  same = [
+    other
+    for other in NAMES
+    if (data[other].layout, data[other].root) == (data[name].layout, data[name].root)
+  ]
+  return name_flags(text, same, _known_options(data[name].layout))
 
 
 def listing_digest(found: Mapping[str, Cohort]) -> str:
@@ -116,7 +169,15 @@ def population(data: Config, num: int, seed: int) -> list[dict[str, Any]]:
       "none. Use sample.requests='uniform', 'private_prior' or the path of a table of "
       'requests.'
     )
-  return layout.population(num, seed, **_options(section))
+  options = {key: _literal(value) for key, value in _options(section).items()}
+  return layout.population(num, seed, **options)
+
+
+def _origin(section: Config) -> str:
+  """What a section is read from: sections of one origin are parts of one data set."""
+  return json.dumps(
+    [section.layout, section.root, to_plain(section.options)], sort_keys=True
+  )
 
 
 def _read(name: str, data: Config) -> Cohort:
@@ -126,23 +187,114 @@ def _read(name: str, data: Config) -> Cohort:
       f'config.data.{name}.layout is {section.layout!r}; expected one of '
       f'{", ".join(sorted(layouts.LAYOUTS))}.'
     )
-  options = _options(section)
+  options = {
+    key: _typed(name, section.layout, key, value)
+    for key, value in _options(section).items()
+  }
   if schema:
     options['schema'] = Schema.from_config([dict(entry) for entry in schema])
   layout: Any = layouts.LAYOUTS[section.layout]
   try:
     return layout.read(section.root, **options)
   except ValueError as error:
+    told = explained(str(error), name, data)
     # That a folder is not there tells nothing of patients.
     is_there = section.root and pathlib.Path(section.root).expanduser().exists()
     if not (is_there and _names_confidential(name, data)):
-      raise
+      raise ValueError(told) from error
     raise roles.ConfidentialError(
       f'The cohort data.{name} cannot be read by the layout {section.layout!r}; '
       'expected files and a table as docs/data.md describes. Correct what is listed, '
       'or the section of the config.',
-      {name if name in roles.CONFIDENTIAL else 'private': [str(error)]},
+      {name if name in roles.CONFIDENTIAL else 'private': [told]},
     ) from None
+
+
+def _known_options(layout: str) -> list[str] | None:
+  """Options of a layout; None where any may be one (phantoms check their own)."""
+  parameters = inspect.signature(layouts.LAYOUTS[layout].read).parameters
+  if any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
+    return None
+  return [key for key in parameters if key not in ('root', 'schema')]
+
+
+def _typed(name: str, layout: str, key: str, value: Any) -> Any:
+  """An option as its layout takes it; flags give text.
+
+  Raises:
+    ValueError: the layout has no such option, or the text is of another type.
+  """
+  known, flag = _known_options(layout), f'--config.data.{name}.options.{key}'
+  if known is None:  # a phantom, whose options are numbers
+    return _literal(value)
+  if key not in known:
+    close = difflib.get_close_matches(key, known, 1)
+    raise ValueError(
+      f'The layout {layout!r} has no option {key!r}.'
+      + (f' Did you mean {close[0]}?' if close else '')
+      + f' Its options are {", ".join(known)}. Correct the flag {flag}.'
+    )
+  parameter = inspect.signature(layouts.LAYOUTS[layout].read).parameters[key]
+  kind, required = str(parameter.annotation), ''
+  if kind in ('str', "<class 'str'>"):
+    return '' if value is None else str(value)
+  value = _literal(value)
+  if kind.startswith('bool') and not isinstance(value, bool):
+    required = 'True or False'
+  elif kind.startswith(('int', 'float')):
+    wanted = int if kind.startswith('int') else (int, float)
+    fits = isinstance(value, wanted) and not isinstance(value, bool)
+    if not fits and not (value is None and 'None' in kind):
+      required = 'a whole number' if wanted is int else 'a number'
+      required += ', or None' if 'None' in kind else ''
+  elif kind.startswith('tuple'):
+    value = tuple(value.split('|')) if isinstance(value, str) else value
+    if not isinstance(value, tuple):
+      required = 'a tuple, or words with | between them'
+  if required:
+    raise ValueError(
+      f'config.data.{name}.options.{key} is {value!r}; expected {required}. Set '
+      f'{flag}=...'
+    )
+  return value
+
+
+def _literal(value: Any) -> Any:
+  if not isinstance(value, str):
+    return value
+  if value.lower() in ('true', 'false'):
+    return value.lower() == 'true'
+  try:
+    return ast.literal_eval(value)
+  except (ValueError, SyntaxError):
+    return value
+
+
+def _with_own_notes(whole: Cohort, parts: Mapping[str, Cohort]) -> dict[str, Cohort]:
+  """Parts of one data set, each with the notes about its own patients.
+
+  A note about nobody in particular (a row without a scan, say) is told once: it may
+  name patients who are not public, so a confidential part takes it.
+  """
+  owners: dict[str, str] = {}
+  for record in whole.records:
+    file = os.path.basename(getattr(record.source, 'image', ''))
+    for text in (record.patient, record.id, file, file.split('.nii')[0]):
+      owners.setdefault(text, record.patient)
+  general = next((n for n in parts if n in roles.CONFIDENTIAL), next(iter(parts)))
+  found: dict[str, list[str]] = {name: [] for name in parts}
+  patients = {name: set(part.patients) for name, part in parts.items()}
+  for note in dict.fromkeys(whole.notes):
+    owner = owners.get(note.split(': ')[0].split(', ')[0])
+    if owner is None:
+      found[general].append(note)
+    for name in parts:
+      if owner in patients[name]:
+        found[name].append(note)
+  return {
+    name: dataclasses.replace(part, notes=tuple(found[name]))
+    for name, part in parts.items()
+  }
 
 
 def _names_confidential(name: str, data: Config) -> bool:

@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from ldm_jax.config import parsing
 from ldm_jax.data.cohorts.attributes import Schema
-from ldm_jax.data.cohorts.cohort import Cohort, FileSource, Record
+from ldm_jax.data.cohorts.cohort import Cohort, FileSource, Record, oriented
 from ldm_jax.data.layouts import folder
 from ldm_jax.data.preprocessing import preprocess
 from ldm_jax.data.readers.dicom import container
@@ -37,6 +38,7 @@ class Scans:
 
   def __init__(self, cohort: Cohort, spec: preprocess.Spec):
     self.name, self.schema, self.spec = cohort.name, cohort.schema, spec.to_config()
+    cohort = oriented(cohort, spec.orientation)
     self.ids = [record.id for record in cohort.records]
     self.patients = [record.patient for record in cohort.records]
     self.attributes = np.stack(
@@ -89,6 +91,16 @@ def read(root: str, schema: Schema, options: Mapping[str, Any] | None = None) ->
   """
   path = tables.require_folder(root, 'counterfactual.source')
   options = {name: _value(name, text) for name, text in (options or {}).items()}
+  try:
+    return _read(root, path, schema, options)
+  except ValueError as error:
+    flag = r'--config.counterfactual.options.\1=...'
+    raise ValueError(parsing.OPTION.sub(flag, str(error))) from error
+
+
+def _read(
+  root: str, path: pathlib.Path, schema: Schema, options: dict[str, Any]
+) -> Cohort:
   if not options.get('table') and not _has_table(path):
     return _without_table(path, schema)
   columns = tables.read(tables.find(path, options.get('table', ''))).columns

@@ -123,7 +123,7 @@ class LayoutBuilder(  # type: ignore[call-arg]
           if label is None
           else np.asarray(label.array, np.uint8),
           'affine': np.asarray(scan.affine, np.float64),
-          'source': json.dumps(scan.source.to_json()),
+          'source': json.dumps({**scan.source.to_json(), 'remarks': scan.remarks}),
         },
       )
     cohort_of = {

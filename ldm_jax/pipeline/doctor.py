@@ -6,6 +6,7 @@ with the whole page; the terminal counts it.
 """
 
 import dataclasses
+import functools
 import os
 import pathlib
 import sys
@@ -37,7 +38,14 @@ def examine(run: Run) -> None:
   for name, cohort in cohorts.items():
     total = min(len(cohort.records), limit or len(cohort.records))
     with progress_bar(f'doctor {name}', total, 'volume') as advance:
-      looks[name] = inspection.inspect(cohort, limit, spec, advance)
+      looks[name] = inspection.inspect(
+        cohort,
+        limit,
+        spec,
+        advance,
+        config.evaluate.labels,
+        functools.partial(cohorts_of_config.explained, name=name, data=config.data),
+      )
   internal = [name for name in looks if roles.is_internal([name])]
   shared, headlines = inspection.shared(looks), doctor_text.headlines(looks, internal)
   # Of a table that also lists private patients, the ids are theirs too.

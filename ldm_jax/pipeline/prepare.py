@@ -10,7 +10,7 @@ from typing import Any
 from ldm_jax.data import cohorts_of_config
 from ldm_jax.data.cohorts import roles
 from ldm_jax.data.cohorts.cohort import Cohort
-from ldm_jax.data.inspection import attribute_summary, grid_fit
+from ldm_jax.data.inspection import attribute_summary, grid_fit, remarks
 from ldm_jax.data.store import store
 from ldm_jax.pipeline import fit_measuring_network, private_budget
 from ldm_jax.pipeline.run import PREPARED_WITH, Run, prepared_with
@@ -33,6 +33,7 @@ def prepare(run: Run) -> dict[str, dict[str, int]]:
   summary: dict[str, dict[str, int]] = {}
   warnings: dict[str, None] = {}  # each once, in order
   cohorts = cohorts_of_config.cohorts(run.config.data)
+  _require_attributes(run.config.data, cohorts)
   headlines = {
     name: attribute_summary.patients_without_values(cohort)
     for name, cohort in cohorts.items()
@@ -45,16 +46,25 @@ def prepare(run: Run) -> dict[str, dict[str, int]]:
   }
   done: list[str] = []
   said = set(theirs)
+  failures: list[ValueError] = []
   for name, cohort in cohorts.items():
-    index = _store(run, name, cohort)
+    try:
+      index = _store(run, name, cohort)
+    except ValueError as error:  # the others are read too, so that all is told at once
+      for line in getattr(error, 'lines', ()):
+        print(f'prepare {name}: cannot be used: {line}')
+      failures.append(error)
+      continue
     summary[name] = {'patients': len(cohort)}
     done.append(f'{name} {len(cohort)} patients, {len(index["entries"])} scans')
     if name in roles.CONFIDENTIAL:
-      _note(run, name, index, headlines[name])
+      _note(run, name, index, headlines[name], cohort)
       continue
-    _tell(run, name, index, said)
+    _tell(run, name, index, said, cohort)
     warnings |= dict.fromkeys(text for text in headlines[name] if text not in theirs)
     summary[name]['left_out'] = len(index['problems'])
+  if failures:
+    raise roles.joined(failures)
   found = run.prepared
   if 'public' in found:  # the size of private scans stays in the store
     poor = grid_fit.poor(run.spec, grid_fit.of_split(found['public']))
@@ -81,10 +91,32 @@ def _store(run: Run, name: str, cohort: Cohort) -> dict[str, Any]:
       progress=advance,
       workers=run.config.run.workers,
       index=run.work.path('store', f'{name}.json'),
+      explain=lambda text: cohorts_of_config.explained(text, name, run.config.data),
     )
 
 
-def _tell(run, name, index, said):
+def _require_attributes(data, cohorts):
+  """Stops where attributes are asked for and no patient has any."""
+  for names in cohorts_of_config.without_any_value(data, cohorts):
+    if not data.require_attributes:
+      continue
+    total = sum(len(cohorts[name]) for name in names)
+    schema = ', '.join(cohorts[names[0]].schema.names)
+    raise ValueError(
+      f'None of the {total} patients of {", ".join(f"data.{n}" for n in names)} has a '
+      f'value of any attribute ({schema}); a model of them would not be controlled by '
+      'anything. Expected a table whose ids are those of the scans, and its columns in '
+      'data.schema: --stages=doctor shows both. For a model without attributes set '
+      '--config.data.require_attributes=False.'
+    )
+
+
+def _labels(run, index, cohort, limit=remarks.NUM_NAMED):
+  scans = store.scans_of(index, cohort)
+  return remarks.unlisted_labels(scans, run.config.evaluate.labels, limit)
+
+
+def _tell(run, name, index, said, cohort):
   """Prints the messages about a public cohort, but for those of `said`, once each."""
   for problem in index['problems']:
     run.work.log('prepare', cohort=name, problem=problem)
@@ -100,18 +132,28 @@ def _tell(run, name, index, said):
       print(f'prepare {name}: and {len(new) - NUM_SHOWN} more like these, in {path}')
   for text in jumps:
     print(f'prepare {name}: {text}')
+  for text in index['remarks']:
+    print(f'prepare {name}: {text}')
+  for text in _labels(run, index, cohort):
+    print(f'prepare {name}: WARNING {text}')
 
 
-def _note(run, name, index, headlines):
+def _note(run, name, index, headlines, cohort):
   """Writes the messages about a confidential cohort to the store, prints how many."""
   parts = {
     'left out': [f'{p["id"]}: {p["path"]}: {p["reason"]}' for p in index['problems']],
     'attributes': headlines,
     'notes': [*index['notes'], *index['warnings'], *store.slices_in_words(index)],
+    'remarks': index['remarks'],
+    'labels': _labels(run, index, cohort, len(cohort)),
   }
   lines = [f'{title}: {text}' for title, found in parts.items() for text in found]
   path = roles.write_notes(run.work.store, name, lines)
   if lines:
-    counts = ', '.join(f'{title} {len(found)}' for title, found in parts.items())
-    sign = 'WARNING ' if parts['left out'] or headlines else ''
+    counts = ', '.join(
+      f'{title} {len(found)}'
+      for title, found in parts.items()
+      if found or title not in ('remarks', 'labels')
+    )
+    sign = 'WARNING ' if parts['left out'] or headlines or parts['labels'] else ''
     print(f'prepare {name}: {sign}{counts}; see {path}')

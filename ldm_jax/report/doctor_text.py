@@ -21,6 +21,8 @@ TITLES = {
   'out_of_range': 'Attributes out of their range',
   'small_groups': 'Groups of few patients',
   'cut_off': 'Would be cut off by preprocess.shape',
+  'remarks': 'Decided while reading',
+  'unlisted_labels': 'Labels of no class',
   'notes': 'Notes of the layout',
 }
 GEOMETRY = {

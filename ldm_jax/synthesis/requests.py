@@ -8,7 +8,7 @@ table of samples then shows values of real people. Rows of other cohorts are nev
 
 from __future__ import annotations
 
-import csv
+import dataclasses
 import pathlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ import numpy as np
 
 from ldm_jax.data import cohorts_of_config
 from ldm_jax.data.cohorts.attributes import Schema
+from ldm_jax.data.tables import table as tables
 from ldm_jax.privacy import marginals
 from ldm_jax.types import Config
 
@@ -158,14 +159,20 @@ def _from_table(path, schema, num):
       f'sample.requests is {str(path)!r}, but must be uniform, population, '
       'private_prior, public, or an existing table with one column per attribute.'
     )
-  with open(path, encoding='utf-8-sig', newline='') as file:
-    delimiter = '\t' if path.suffix == '.tsv' else ','
-    rows = list(csv.DictReader(file, delimiter=delimiter))
-  if not rows or not set(schema.names) & set(rows[0]):
-    raise ValueError(
-      f'{path} has no requests: it needs a header with some of the attributes '
-      f'{", ".join(schema.names)} and at least one row.'
-    )
+  needed = (
+    f'{path} has no requests: it needs a header with some of the attributes '
+    f'{", ".join(schema.names)} and at least one row.'
+  )
+  try:
+    table = tables.read(path)  # decimal commas, spellings and units as in every table
+  except ValueError as error:
+    raise ValueError(f'{needed} ({error})') from error
+  named = [dataclasses.replace(a, column='') for a in schema if a.name in table.columns]
+  if not named:
+    raise ValueError(needed)
+  rows = [
+    table.attributes(index, Schema(tuple(named))) for index in range(len(table.rows))
+  ]
   return np.stack([schema.encode(rows[i % len(rows)]) for i in range(num)])
 
 

@@ -1,7 +1,11 @@
 """Laws of the sections of a config: published parts, their shares, faulty patients."""
 
+import re
+
+import numpy as np
 import pytest
 
+from ldm_jax.config import parsing
 from ldm_jax.config.defaults import defaults
 from ldm_jax.data import cohorts_of_config
 from ldm_jax.data.cohorts.attributes import Schema
@@ -97,3 +101,143 @@ def test_the_listing_changes_when_a_fault_is_repaired(tmp_path):
   ]
   digests = {cohorts_of_config.listing_digest({'c': cohort}) for cohort in found}
   assert len(digests) == 2
+
+
+def tree(root, save_nifti, rows, name='{}.nii', voxels=None):
+  for row in rows[1:]:
+    save_nifti(root / name.format(row.split('\t')[0]), voxels)
+  (root / 'participants.tsv').write_text('\n'.join(rows) + '\n')
+
+
+def of_folder(root, layout='folder', overrides=None):
+  config = defaults()
+  for name in COHORTS:
+    config.data[name].layout, config.data[name].root = layout, str(root)
+  config.data.schema = ({'name': 'age', 'low': 0, 'high': 99},)
+  return parsing.override(config, overrides or {}).data
+
+
+def advised(text):
+  """The flags that a message names."""
+  return {
+    key: value for key, value in re.findall(r'--config\.([\w.]+)=([^\s,)]*)', text)
+  }
+
+
+def failure(data):
+  """The message that a user gets to read about these cohorts."""
+  try:
+    for name, cohort in cohorts_of_config.cohorts(data).items():
+      for record in cohort.records:
+        try:
+          record.source.read()
+        except ValueError as error:
+          return cohorts_of_config.explained(str(error), name, data)
+  except ValueError as error:
+    return ' '.join([str(error), *sum(getattr(error, 'details', {}).values(), ())])
+  return ''
+
+
+ROWS = [f'p{n}\t{30 + n}' for n in range(12)]
+
+
+@pytest.mark.parametrize(
+  'case', ['visit', 'frame', 'suffix', 'table', 'subject', 'label']
+)
+def test_the_flags_that_a_message_advises_work(tmp_path, save_nifti, case):
+  layout, rows, name, values = 'folder', ['id\tage', *ROWS], '{}.nii', {}
+  overrides = {}
+  if case == 'visit':
+    rows = ['id\tage\tsession']
+    rows += [f'{row}\t{n}' for row in ROWS for n in (1, 2)]
+    values = {'visit': 'session'}
+  voxels = np.arange(240.0, dtype=np.float32).reshape(6, 5, 4, 2)
+  voxels = voxels if case == 'frame' else None
+  if case == 'suffix':
+    layout, name = 'bids', 'sub-{0}/anat/sub-{0}_FLAIR.nii.gz'
+    rows[0], values = 'participant_id\tage', {'suffix': 'FLAIR'}
+  tree(tmp_path, save_nifti, rows, name, voxels)
+  if case == 'table':
+    (tmp_path / 'participants.tsv').rename(tmp_path / 'people.tsv')
+    (tmp_path / 'other.tsv').write_text('x\ty\n1\t2\n')
+    values = {'table': 'people.tsv'}
+  if case == 'subject':
+    text = (tmp_path / 'participants.tsv').read_text().replace('id\t', 'who\t', 1)
+    (tmp_path / 'participants.tsv').write_text(text)
+    values = {'subject': 'who'}
+    overrides = {f'data.{n}.options.subject': 'id' for n in COHORTS}
+  if case == 'label':
+    values = {'label': '{subject}.nii'}
+    overrides = {f'data.{n}.options.label': 'mask' for n in COHORTS}
+  message = failure(of_folder(tmp_path, layout, overrides))
+  flags = {k: v for k, v in advised(message).items() if k.endswith(f'options.{case}')}
+  assert set(flags) == {f'data.{name}.options.{case}' for name in COHORTS}
+  flags = {key: values.get(case, value) for key, value in flags.items()}
+  told = failure(of_folder(tmp_path, layout, overrides | flags))
+  assert 'options' not in told and told == ('' if case != 'label' else told)
+
+
+def test_an_option_of_another_layout_is_not_advised_and_a_wrong_one_is_named(
+  tmp_path, save_nifti
+):
+  name = 'IXI{:03d}-HH-1-T1.nii'
+  for number in range(12):
+    save_nifti(tmp_path / name.format(number), np.arange(48.0).reshape(4, 3, 2, 2))
+  rows = ['IXI_ID,AGE', *(f'{number},50' for number in range(12))]
+  (tmp_path / 'IXI.csv').write_text('\n'.join(rows))
+  told = failure(of_folder(tmp_path, 'ixi'))
+  assert 'holds 2 frames' in told and not advised(told) and 'layout folder' in told
+  wrong = of_folder(tmp_path, 'ixi', {'data.public.options.modalty': 'T1'})
+  told = failure(wrong)
+  assert 'Did you mean modality?' in told
+  wrong = of_folder(tmp_path, 'bids', {'data.public.options.frame': 'first'})
+  assert 'options.frame' in failure(wrong) and 'whole number' in failure(wrong)
+
+
+def test_a_config_file_sees_the_options_of_the_flags(tmp_path, save_nifti):
+  rows = ['id\tage\tsession', *(f'{row}\t{n}' for row in ROWS for n in (1, 2))]
+  tree(tmp_path, save_nifti, rows)
+  spec = f'configs/folder.py:tiny,root={tmp_path},attributes=age:20:90,split=demo'
+  with pytest.raises(ValueError, match='options.visit') as caught:
+    parsing.load(spec)
+  flags = dict.fromkeys(advised(str(caught.value)), 'session')
+  assert parsing.override(parsing.load(spec, flags), flags)
+
+
+def test_a_note_is_told_once_and_under_the_cohort_of_its_patient(tmp_path, save_nifti):
+  tree(
+    tmp_path, save_nifti, ['participant_id\tage', *ROWS], 'sub-{0}/anat/sub-{0}_T1w.nii'
+  )
+  save_nifti(tmp_path / 'sub-new/anat/sub-new_T1w.nii')
+  (tmp_path / 'participants.tsv').write_text(
+    '\n'.join(['participant_id\tage', *ROWS, 'gone\t50'])
+  )
+  found = cohorts_of_config.cohorts(of_folder(tmp_path, 'bids'))
+  notes = [(name, note) for name, cohort in found.items() for note in cohort.notes]
+  assert len(notes) == len({note for _, note in notes}) == 2
+  (owner,) = [name for name, note in notes if note.startswith('sub-new:')]
+  assert 'sub-new' in found[owner].patients
+  # It may name patients who are not public.
+  assert [name for name, note in notes if 'gone' in note] == ['private']
+
+
+def test_patients_without_any_attribute_are_found_by_their_data_set(
+  tmp_path, save_nifti
+):
+  rows = ['participant_id\tage', *(row.replace('p', 'x') for row in ROWS)]
+  tree(
+    tmp_path, save_nifti, ['participant_id\tage', *ROWS], 'sub-{0}/anat/sub-{0}_T1w.nii'
+  )
+  data = of_folder(tmp_path, 'bids')
+  found = cohorts_of_config.cohorts(data)
+  assert cohorts_of_config.without_any_value(data, found) == []
+  (tmp_path / 'participants.tsv').write_text('\n'.join(rows))
+  found = cohorts_of_config.cohorts(data)
+  assert cohorts_of_config.without_any_value(data, found) == [list(COHORTS)]
+
+
+def test_all_cohorts_that_cannot_be_read_are_told_at_once(tmp_path):
+  data = of_folder(tmp_path / 'none')
+  data.private.root = str(tmp_path / 'neither')
+  with pytest.raises(ValueError, match='none.*neither'):
+    cohorts_of_config.cohorts(data)

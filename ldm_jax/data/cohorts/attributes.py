@@ -16,6 +16,8 @@ from typing import Any, cast
 
 import numpy as np
 
+from ldm_jax.data.tables import cells
+
 MISSING = frozenset({'', 'n/a', 'na', 'nan', 'none', 'null', '-', '?'})
 
 
@@ -107,13 +109,17 @@ class Attribute:
       return float(self._category_index(value))
     number = _as_number(value)
     if number is None:
-      raise ValueError(
-        f'Attribute {self.name!r} has the value {value!r}; expected a finite number'
-        f'{" in " + self.unit if self.unit else ""} or an empty cell. Correct the '
-        'table, or declare the attribute categorical in data.schema.'
-      )
+      raise ValueError(self.refusal(value))
     low, high = self.limits
     return 2.0 * (number - low) / (high - low) - 1.0
+
+  def refusal(self, value: Any) -> str:
+    """What is wrong with a value that is no number."""
+    return (
+      f'Attribute {self.name!r} has the value {value!r}; expected a finite number'
+      f'{" in " + self.unit if self.unit else ""} or an empty cell. Correct the '
+      'table, or declare the attribute categorical in data.schema.'
+    )
 
   def decode(self, code: float) -> Any:
     """Inverse of `encode`; NaN -> None, a categorical code -> the nearest category."""
@@ -126,14 +132,9 @@ class Attribute:
     return self.categories[min(max(round(code), 0), len(self.categories) - 1)]
 
   def _category_index(self, value: Any) -> int:
-    text = str(value).strip()
-    for index, category in enumerate(self.categories):
-      if text == str(category):
-        return index
-    number = _as_number(value)
-    for index, category in enumerate(self.categories):
-      if number is not None and _as_number(category) == number:
-        return index
+    index = cells.category(value, self.categories)
+    if index is not None:
+      return index
     raise ValueError(
       f'Attribute {self.name!r} has the value {value!r}; known categories are '
       f'{list(self.categories)}. Correct the table, or add the category in data.schema.'
@@ -259,6 +260,8 @@ class Schema:
 
 
 def _as_number(value: Any) -> float | None:
+  if isinstance(value, str):  # as in a table: with a decimal comma, too
+    return cells.number(value)
   try:
     number = float(value)
   except (TypeError, ValueError):

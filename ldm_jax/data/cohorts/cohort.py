@@ -17,7 +17,7 @@ import numpy as np
 from ldm_jax.data.cohorts import ids, label_values, roles
 from ldm_jax.data.cohorts.attributes import Schema, is_missing
 from ldm_jax.data.cohorts.matching import Matching
-from ldm_jax.data.readers import streams
+from ldm_jax.data.readers import nifti, streams
 from ldm_jax.data.readers import volume as volumes
 from ldm_jax.data.readers.dicom import container
 
@@ -43,6 +43,8 @@ class FileSource:
     stack: keep the through-plane axis as d (short-axis stacks) instead of RAS's S.
     codes: (value in the label file, common value) as in `label_values`; () keeps all
       values.
+    orientation: which statement of a NIfTI header gives its place, one of
+      `nifti.ORIENTATIONS`.
   """
 
   image: str
@@ -50,15 +52,15 @@ class FileSource:
   frame: int | None = None
   stack: bool = False
   codes: tuple[tuple[int, int], ...] = ()
+  orientation: str = nifti.DEFAULT_ORIENTATION
 
   def read(self) -> tuple[volumes.Volume, volumes.Volume | None]:
     """Reads scan and labels. Raises ValueError when they do not share a grid."""
-    scan = volumes.read(self.image, frame=self.frame, stack=self.stack)
+    how: Any = {'stack': self.stack, 'orientation': self.orientation}
+    scan = volumes.read(self.image, self.frame, **how)
     if self.label is None:
       return scan, None
-    label = volumes.read_label(
-      self.label, frame=self.frame, stack=self.stack, like=scan
-    )
+    label = volumes.read_label(self.label, self.frame, like=scan, **how)
     array = label_values.translate(label.array, self.codes, self.label)
     return scan, dataclasses.replace(label, array=array)
 
@@ -74,6 +76,8 @@ class FileSource:
   def fingerprint(self) -> str:
     """Returns the SHA-256 of the files' bytes and of how they are read."""
     how = f'file:{self.frame}:{self.stack}' + (f':{self.codes}' if self.codes else '')
+    if self.orientation != nifti.DEFAULT_ORIENTATION:
+      how += f':{self.orientation}'
     digest = hashlib.sha256(how.encode())
     for path in (self.image, self.label):
       digest.update(b'|none' if path is None else b'|' + _file_digest(path))
@@ -238,6 +242,19 @@ class Cohort:
       ]
       cohorts[name] = dataclasses.replace(self, name=name, records=tuple(records))
     return cohorts
+
+
+def oriented(cohort: Cohort, rule: str) -> Cohort:
+  """The cohort with scans that are placed by another rule of `nifti.ORIENTATIONS`."""
+  if rule == nifti.DEFAULT_ORIENTATION:
+    return cohort
+  records = [
+    dataclasses.replace(r, source=dataclasses.replace(r.source, orientation=rule))
+    if hasattr(r.source, 'orientation')
+    else r
+    for r in cohort.records
+  ]
+  return dataclasses.replace(cohort, records=tuple(records))
 
 
 def check_disjoint(cohorts: Mapping[str, Cohort]) -> None:

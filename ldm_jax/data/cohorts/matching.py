@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Collection, Mapping
 
+from ldm_jax.data.readers.dicom import container
 from ldm_jax.data.readers.picture import SUFFIXES
 
 NOTABLE = 0.1  # share of unmatched rows or scans that is reported as a headline
@@ -60,6 +61,34 @@ class Matching:
     return 'Expected the same ids in both: correct the table, or add what is missing.'
 
 
+def same_patients(rows: Collection[str], scans: Collection[str]) -> dict[str, str]:
+  """Id of a scan -> id of the row of the same patient, which it may spell otherwise.
+
+  Ids that are equal belong together. Of the others, those that differ by leading zeros
+  (or by the '.0' that programs add to numbers) alone do, unless that is true of several.
+
+  Args:
+    rows: ids in the table.
+    scans: ids in the names of files or folders.
+  """
+  found = {name: name for name in set(rows) & set(scans)}
+  spellings: tuple[dict[str, list[str]], ...] = ({}, {})
+  for names, spelt in zip((rows, scans), spellings, strict=True):
+    for name in sorted(set(names)):  # also matched ones: '1' and '01' are ambiguous
+      spelt.setdefault(without_zeros(name), []).append(name)
+  for name, written in spellings[1].items():
+    own = spellings[0].get(name, [])
+    if len(own) == len(written) == 1:
+      found[written[0]] = own[0]
+  return found
+
+
+def without_zeros(name: str) -> str:
+  """The id without leading zeros of its numbers: 'P-007', '7.0' -> 'P-7', '7'."""
+  name = re.sub(r'^(\d+)\.0+$', r'\1', name.strip())
+  return re.sub(r'(?<!\d)0+(?=\d)', '', name)
+
+
 def compare(
   rows: Collection[str],
   scans: Collection[str],
@@ -69,14 +98,46 @@ def compare(
   """Compares the ids of a table's rows with those of the patients with scans.
 
   Args:
-    rows, scans: ids, spelt the same where they mean one patient.
+    rows, scans: ids, as `same_patients` brings them together.
     table: name of the table's file.
     shown: id -> how the folder writes it, where that differs.
   """
-  shown = shown or {}
+  shown, same = shown or {}, same_patients(rows, scans)
+  scans = {same.get(name, name) for name in scans}
   alone = (sorted(set(rows) - set(scans)), sorted(set(scans) - set(rows)))
   written = tuple(shown.get(name, name) for name in alone[1])
   return Matching(len(set(rows)), len(set(scans)), tuple(alone[0]), written, table)
+
+
+def ids_in_names(
+  root: str | os.PathLike,
+  pattern: str,
+  holes: Collection[str],
+  labels: str = '',
+  folders: bool = False,
+) -> dict[str, list[str]]:
+  """Id -> files whose names match a pattern with that id; {} without a hole for it.
+
+  Args:
+    root: folder of the files.
+    pattern: of their paths, such as 'images/{subject}.nii*'.
+    holes: names of the hole that stands for the id.
+    labels: pattern of files that are left out, or ''.
+    folders: also paths that may hold DICOM.
+  """
+  if not any(f'{{{hole}}}' in pattern for hole in holes):
+    return {}
+  listing = re.sub(r'\{[^{}]*\}', '*', pattern)
+  reads = re.compile(_expression(pattern, holes))
+  ignored = re.compile(_expression(labels, holes)) if '{' in labels else None
+  found: dict[str, list[str]] = {}
+  for path in glob.iglob(listing, root_dir=root):
+    match = reads.fullmatch(path)
+    is_scan = path.lower().endswith(('.nii', '.nii.gz', *SUFFIXES))
+    is_scan = is_scan or (folders and container.is_dicom(os.path.join(root, path)))
+    if match and is_scan and not (ignored and ignored.fullmatch(path)):
+      found.setdefault(match['id'], []).append(path)
+  return found
 
 
 def strangers(
@@ -99,17 +160,7 @@ def strangers(
     known: ids of the patients.
     labels: pattern of files that are no scans, or ''.
   """
-  if not any(f'{{{hole}}}' in pattern for hole in holes):
-    return set()
-  listing = re.sub(r'\{[^{}]*\}', '*', pattern)
-  reads = re.compile(_expression(pattern, holes))
-  ignored = re.compile(_expression(labels, holes)) if '{' in labels else None
-  found = set()
-  for path in glob.iglob(listing, root_dir=root):
-    match = reads.fullmatch(path)
-    is_scan = path.lower().endswith(('.nii', '.nii.gz', *SUFFIXES))
-    if match and is_scan and not (ignored and ignored.fullmatch(path)):
-      found.add(match['id'])
+  found = ids_in_names(root, pattern, holes, labels)
   known, ends = set(known), re.compile(r'[^0-9A-Za-z]')
   begins = lambda name: any(name[: m.start()] in known for m in ends.finditer(name))
   return {name for name in found if name not in known and not begins(name)}

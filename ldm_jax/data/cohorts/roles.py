@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ldm_jax import atomic
@@ -33,6 +33,18 @@ class ConfidentialError(ValueError):
   def __init__(self, message: str, details: Mapping[str, Iterable[str]]):
     super().__init__(message)
     self.details = {name: tuple(lines) for name, lines in details.items()}
+
+
+def joined(errors: Sequence[ValueError]) -> ValueError:
+  """One error that tells several, confidential if one of them is."""
+  if len(errors) == 1:
+    return errors[0]
+  message = ' '.join(dict.fromkeys(str(error) for error in errors))
+  details: dict[str, tuple[str, ...]] = {}
+  for error in errors:
+    for name, lines in getattr(error, 'details', {}).items():
+      details[name] = (*details.get(name, ()), *lines)
+  return ConfidentialError(message, details) if details else ValueError(message)
 
 
 def is_internal(cohorts: Iterable[str]) -> bool:

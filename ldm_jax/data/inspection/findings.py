@@ -7,9 +7,10 @@ patients, so those of a private cohort are internal.
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import nibabel as nib
@@ -20,8 +21,10 @@ from ldm_jax.data.inspection import (
   attribute_summary,
   grid_fit,
   near_duplicates,
+  remarks,
   thumbnail,
 )
+from ldm_jax.data.preprocessing import preprocess
 from ldm_jax.data.preprocessing.preprocess import Spec
 from ldm_jax.data.readers.grid import Grid
 from ldm_jax.data.readers.volume import Volume
@@ -41,6 +44,8 @@ LISTS = (
   'out_of_range',
   'small_groups',
   'cut_off',
+  'remarks',
+  'unlisted_labels',
   'notes',
 )
 
@@ -76,6 +81,8 @@ def inspect(
   max_records: int | None = None,
   spec: Spec | None = None,
   progress: Callable[[int], None] = lambda done: None,
+  classes: Sequence[int] | None = None,
+  explain: Callable[[str], str] = str,
 ) -> Look:
   """Collects shapes, spacings, orientations, intensities, attributes and faults.
 
@@ -84,6 +91,8 @@ def inspect(
     max_records: reads only so many scans, evenly chosen; attributes are all read.
     spec: preprocessing that is planned, to find what it would cut off.
     progress: called with the number of scans read.
+    classes: label values that the measuring network learns; others are told.
+    explain: turns the reason why a scan cannot be read into one that names flags.
   """
   records = list(cohort.records)
   if max_records is not None and len(records) > max_records:
@@ -91,19 +100,21 @@ def inspect(
     records = [records[number] for number in chosen]
   look, rows = Look(), list[dict[str, Any]]()
   unreadable, cut_off = list[str](), list[str]()
+  read: list[remarks.Scan] = []
   start = time.monotonic()
   for done, record in enumerate(records):
     try:
       fingerprint = record.source.fingerprint()
       scan, label = record.source.read()
     except ValueError as error:
-      unreadable.append(f'{record.id}: {error}')
+      unreadable.append(f'{record.id}: {explain(str(error))}')
     else:
       _keep(look, record, scan, fingerprint)
       rows.append(_row(record, scan, label))
       look.geometries.append(grid_fit.measure(scan, label, spec))
       lost = [] if spec is None else grid_fit.cut_off(spec, look.geometries[-1])
       cut_off += [f'{record.id}: {message}' for message in lost]
+      read.append(_decided(record, scan, label, spec, look.geometries[-1]))
     progress(done + 1)
   look.seconds = (time.monotonic() - start) / max(1, len(rows))
   look.findings = {
@@ -138,6 +149,10 @@ def inspect(
     'bare': attribute_summary.without_values(cohort),
     'coarse': [] if spec is None else grid_fit.poor(spec, look.geometries),
     'cut_off': cut_off,
+    'remarks': remarks.lines(read),
+    'unlisted_labels': []
+    if classes is None
+    else remarks.unlisted_labels(read, classes),
     'notes': list(cohort.notes),
   }
   look.findings['small_groups'] = [
@@ -179,6 +194,17 @@ def shared(looks: Mapping[str, Look]) -> list[str]:
           f'(correlation {found:.3f})'
         )
   return messages
+
+
+def _decided(record, scan, label, spec, geometry) -> remarks.Scan:
+  return remarks.Scan(
+    os.path.basename(getattr(record.source, 'image', '').partition('#')[0])
+    or record.id,
+    record.patient,
+    scan.remarks,
+    1.0 if spec is None else grid_fit.filled(spec, geometry),
+    {} if label is None else preprocess.counted(label.array),
+  )
 
 
 def _keep(look: Look, record: Record, scan: Volume, fingerprint: str) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ldm_jax.data.preprocessing import centring, resampling
-from ldm_jax.data.preprocessing.preprocess import Spec
+from ldm_jax.data.preprocessing.preprocess import Spec, extents_in_words
 from ldm_jax.data.readers.grid import spacing_of
 from ldm_jax.data.readers.volume import Volume
 from ldm_jax.data.store.split import Split
@@ -83,6 +83,11 @@ def kept(spec: Spec, geometry: Geometry) -> tuple[int, ...]:
   return tuple(int(axis.stop - axis.start) for axis in reach)
 
 
+def filled(spec: Spec, geometry: Geometry) -> float:
+  """Share of the box that a scan in its middle fills."""
+  return float(np.prod(kept(spec, geometry)) / np.prod(spec.shape))
+
+
 def inside(spec: Spec, geometry: Geometry) -> float:
   """Share of the extent that the box covers, on its worst axis."""
   box = _target(spec, geometry) * spec.shape
@@ -109,8 +114,23 @@ def poor(spec: Spec, geometries: Sequence[Geometry]) -> list[str]:
     f'preprocessing leaves few voxels of {len(found)} of {len(geometries)} scans: a '
     f'scan of {in_words(usual.shape, usual.spacing)} becomes '
     f'{times(kept(spec, usual))} voxels in the box of '
-    f'{in_words(spec.shape, _target(spec, usual))}'
+    f'{in_words(spec.shape, _target(spec, usual))} ('
+    + extents_in_words(usual.shape, usual.spacing, spec.shape, _target(spec, usual))
+    + ')'
+    + _refused(spec, geometries)
   ]
+
+
+def _refused(spec: Spec, geometries: Sequence[Geometry]) -> str:
+  """Words on scans that `prepare` will refuse, '' where there are none."""
+  shares = [filled(spec, geometry) for geometry in geometries]
+  count = sum(share < spec.least_filled or not share for share in shares)
+  if not count:
+    return ''
+  return (
+    f'; prepare refuses {count}, which fill less than {100 * spec.least_filled:g} % of '
+    'the box (data.preprocess.least_filled): check the unit in their headers'
+  )
 
 
 def cut_off(spec: Spec, geometry: Geometry) -> list[str]:

@@ -10,14 +10,16 @@ in its path. AGE in the table is the age at baseline: the time since then is add
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import os
 import pathlib
 import re
 from typing import Any
 
+from ldm_jax.data.cohorts import unreadable
 from ldm_jax.data.cohorts.attributes import Attribute, Schema, is_missing
-from ldm_jax.data.cohorts.cohort import Cohort, FileSource, Record
+from ldm_jax.data.cohorts.cohort import Cohort, FileSource, Record, Source
 from ldm_jax.data.layouts.shared import patient_rows
 from ldm_jax.data.layouts.shared.about import About
 from ldm_jax.data.tables import table as tables
@@ -79,19 +81,30 @@ def read(
   merged = tables.read(tables.find(root, table))
   notes: list[str] = []
   visits = tables.index_by(merged, 'PTID', 'the patient', notes)
-  records = []
-  for path, patient, image in _scans(root):
-    rows = visits.get(patient, [])
+  records, scans = [], _scans(root)
+  owned = patient_rows.by_scan(visits, {patient for _, patient, _ in scans}, notes)
+  for path, patient, image in scans:
+    rows = owned.get(patient, [])
     index = _visit(merged, rows, path, image, max_days)
     label = '' if index is None else merged.rows[index].get('VISCODE', '')
     if index is None:
       notes.append(f'{patient}, I{image}: fits none of its {len(rows)} visits')
+    values, faults = dict[str, Any](), list[str]()
+    for attribute in schema:
+      _column_of(attribute, merged)
+      try:
+        values[attribute.name] = _value(attribute, merged, rows, index)
+      except ValueError as error:
+        faults.append(str(error))
+    source: Source = FileSource(str(path))
+    if faults:
+      source = unreadable.FaultySource(str(path), ' '.join(faults))
     records.append(
       Record(
         id='_'.join(part for part in (patient, label, f'I{image}') if part),
         patient=patient,
-        source=FileSource(str(path)),
-        attributes={a.name: _value(a, merged, rows, index) for a in schema},
+        source=source,
+        attributes={} if faults else values,
         visit=label or f'I{image}',
       )
     )
@@ -136,16 +149,18 @@ def _visit(table, rows, path: pathlib.Path, image: str, max_days: int) -> int | 
   return best if best is not None and gaps[best] <= max_days else None
 
 
+def _column_of(attribute: Attribute, table: tables.Table) -> str:
+  column = attribute.column or {'SEX': 'PTGENDER'}.get(attribute.name, attribute.name)
+  purpose = f'attribute {attribute.name!r}'
+  return table.require(column, purpose, 'data.schema (column=...)')
+
+
 def _value(attribute: Attribute, table: tables.Table, rows, index: int | None) -> Any:
   own = ADNI_SCHEMA.names if not attribute.column else ()
-  column = attribute.column or {'SEX': 'PTGENDER'}.get(attribute.name, attribute.name)
-  table.require(column, f'attribute {attribute.name!r}', 'data.schema (column=...)')
+  column = _column_of(attribute, table)
   if index is None:
     return None
-  if attribute.name == 'SEX' and attribute.name in own:
-    cell = table.rows[index][column].strip()
-    return None if is_missing(cell) else attribute.decode(attribute.encode(cell[0]))
-  value = table.attribute(index, attribute)
+  value = table.attribute(index, dataclasses.replace(attribute, column=column))
   if attribute.name != 'AGE' or attribute.name not in own or value is None:
     return value
   years = _years_since_baseline(table, rows, index)

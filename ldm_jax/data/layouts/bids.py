@@ -78,12 +78,15 @@ def read(
     rows = tables.index_by(people, column, 'the subject', notes, bids_sessions.word)
   records: list[Record] = []
   known = set(people.columns if people else ())
-  for subject in sorted(p for p in root.glob('sub-*') if p.is_dir()):
+  folders = sorted(p for p in root.glob('sub-*') if p.is_dir())
+  words = [bids_sessions.word(folder.name) for folder in folders]
+  owned = patient_rows.by_scan(rows, words, notes)
+  for subject in folders:
     images = _images(subject, datatype, suffix)
     if not images:
       notes.append(f'{subject.name}: no {datatype}/*_{suffix}.nii.gz')
     try:
-      own = rows.get(bids_sessions.word(subject.name), [])
+      own = owned.get(bids_sessions.word(subject.name), [])
       visits = bids_sessions.Visits(subject, people, own, notes)
       known |= visits.columns
       found = []

@@ -19,6 +19,7 @@ from ldm_jax.data.cohorts.attributes import Attribute, Schema
 from ldm_jax.data.cohorts.cohort import Cohort, Record, Source
 from ldm_jax.data.layouts.shared.about import About
 from ldm_jax.data.readers.picture import ImageSource
+from ldm_jax.data.tables import cells
 from ldm_jax.data.tables import table as tables
 
 ABOUT = About(
@@ -45,7 +46,7 @@ FINDINGS = (
 )
 # What -1 becomes; [Irvin19] Sec. 3 calls them U-Ignore, U-Ones, U-Zeros, U-MultiClass.
 UNCERTAIN = {'missing': None, 'present': 'yes', 'absent': 'no', 'own': 'uncertain'}
-SEXES = {'male': 'M', 'female': 'F', 'unknown': None}
+SEXES = {**cells.SEXES, 'unknown': None}
 PROJECTIONS = {'ap': 'AP', 'pa': 'PA', 'll': None, 'rl': None}  # lateral ones
 KNOWN = ('age', 'sex', 'projection')
 PATH = re.compile(r'(?:.*/)?(\w+/(patient\w+)/(study\w+)/(view\w+)\.(?:jpe?g|png))')

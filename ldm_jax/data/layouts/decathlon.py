@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ldm_jax.data.cohorts import label_values
+from ldm_jax.data.cohorts import label_values, unreadable
 from ldm_jax.data.cohorts.attributes import Attribute, Schema
 from ldm_jax.data.cohorts.cohort import Cohort, FileSource, Record
 from ldm_jax.data.layouts.shared import patient_rows
@@ -82,17 +82,29 @@ def read(
   if table or any((root / usual).is_file() for usual in tables.NAMES):
     people = tables.read(tables.find(root, table))
     rows = patient_rows.one_each(people, 'participant_id', 'the participant')
+    tables.require_attributes(people, schema, LABEL_OF)
   records, notes = [], list[str]()
+  owned = patient_rows.by_scan(rows, images, notes)
   for participant, image in sorted(images.items()):
     label = masks.get(participant)
-    index = rows.get(participant)
+    index, part = owned.get(participant), PARTS.get(image.parent.name, '')
+    values, faults = dict[str, Any](), list[str]()
+    for attribute in schema:
+      try:
+        values[attribute.name] = _value(attribute, people, index, label, notes)
+      except ValueError as error:
+        faults.append(str(error))
+    if faults:
+      error = ValueError(' '.join(faults))
+      records.append(unreadable.record(participant, image, error, part))
+      continue
     records.append(
       Record(
         id=participant,
         patient=participant,
         source=FileSource(str(image), None if label is None else str(label), frame),
-        attributes={a.name: _value(a, people, index, label, notes) for a in schema},
-        part=PARTS.get(image.parent.name, ''),
+        attributes=values,
+        part=part,
       )
     )
   matched = None

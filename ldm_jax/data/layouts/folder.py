@@ -12,8 +12,9 @@ import glob
 import os
 import pathlib
 import re
+from typing import Any
 
-from ldm_jax.data.cohorts import ids, matching
+from ldm_jax.data.cohorts import ids, matching, unreadable
 from ldm_jax.data.cohorts.attributes import Schema, is_missing
 from ldm_jax.data.cohorts.cohort import Cohort, FileSource, Record, Source
 from ldm_jax.data.layouts.shared.about import About
@@ -92,10 +93,20 @@ def read(
   if label:
     _check_cell_or_pattern(people, label, 'label')
   records, notes = list[Record](), list[str]()
+  masks = [[] for _ in people.rows]
+  if label:
+    masks, _ = _files_of_rows(root, people, label, subject)
+  scans, respelt = _files_of_rows(root, people, image, subject)
+  if respelt:
+    row_id, file_id = next(iter(respelt.items()))
+    notes.append(
+      f'{len(respelt)} ids of {people.path.name} differ from those of the files by '
+      f'leading zeros and were matched, such as {row_id} with {file_id}'
+    )
   for index, row in enumerate(people.rows):
     patient, when = row[subject], row[visit] if visit else ''
-    labels = _files(root, row, label, subject) if label else []
-    images = [p for p in _files(root, row, image, subject) if p not in labels]
+    labels = masks[index]
+    images = [path for path in scans[index] if path not in labels]
     if not images:
       notes.append(f'{patient}: no file for {image!r}')
     if label and images and len(labels) not in (0, len(images)):
@@ -103,14 +114,20 @@ def read(
         f'{people.path}, line {people.lines[index]}: {len(images)} images but '
         f'{len(labels)} labels; expected one label per image. Set options.label.'
       )
+    fault, values = '', dict[str, Any]()
+    try:
+      values = people.attributes(index, schema)
+    except ValueError as error:  # the other patients are fine
+      fault = str(error)
     for number, path in enumerate(images):
       parts = [patient, when, _stem(path) if len(images) > 1 else '']
+      source = _source(path, labels[number] if labels else None, frame, stack)
       records.append(
         Record(
           id=_safe('_'.join(part for part in parts if part)),
           patient=patient,
-          source=_source(path, labels[number] if labels else None, frame, stack),
-          attributes=people.attributes(index, schema),
+          source=unreadable.FaultySource(path, fault) if fault else source,
+          attributes=values,
           visit=when or parts[2],
           part=parts_of.get(patient, ''),
         )
@@ -123,7 +140,8 @@ def read(
       "'{subject}/*.nii.gz'."
     )
   listed = {row[subject] for row in people.rows}
-  others = matching.strangers(root, image, (subject, 'subject'), listed, label)
+  named = listed | set(respelt.values())
+  others = matching.strangers(root, image, (subject, 'subject'), named, label)
   there = {record.patient for record in records} | others
   matched = matching.compare(listed, there, people.path.name)
   return Cohort(name, schema, tuple(records), tuple(notes), matched)
@@ -188,8 +206,11 @@ def _image_option(
   for name in IMAGE_COLUMNS:
     if name in lowered:
       return lowered[name]
-  for pattern in PATTERNS:
-    found = [_files(root, row, pattern, subject) for row in table.rows]
+  for pattern, exact in [(p, exact) for exact in (True, False) for p in PATTERNS]:
+    if exact:
+      found = [_files(root, row, pattern, subject) for row in table.rows]
+    else:  # no file is named after a patient as the table writes the id
+      found, _ = _files_of_rows(root, table, pattern, subject)
     if any(found):
       several = next((files for files in found if len(files) > 1), None)
       if several:
@@ -264,6 +285,28 @@ def _files(root: pathlib.Path, row: dict, option: str, subject: str) -> list[str
   endings = ('.nii', '.nii.gz', *SUFFIXES)
   plain = sorted(p for p in found if p.lower().endswith(endings))
   return plain or sorted(p for p in found if container.is_dicom(p))
+
+
+def _files_of_rows(
+  root: pathlib.Path, table: tables.Table, option: str, subject: str
+) -> tuple[list[list[str]], dict[str, str]]:
+  """Files of every row, and the ids of rows -> those of files, spelt otherwise.
+
+  A row without a file takes those whose id differs from its own by leading zeros alone.
+  """
+  found = [_files(root, row, option, subject) for row in table.rows]
+  respelt: dict[str, str] = {}
+  if all(found) or option in table.columns:
+    return found, respelt
+  names = matching.ids_in_names(root, option, (subject, 'subject'), folders=True)
+  ids = {row[subject] for row in table.rows}
+  spelt = {row: name for name, row in matching.same_patients(ids, names).items()}
+  for index, row in enumerate(table.rows):
+    name = spelt.get(row[subject], row[subject])
+    if not found[index] and name != row[subject]:
+      found[index] = _files(root, {**row, subject: name}, option, subject)
+      respelt |= {row[subject]: name} if found[index] else {}
+  return found, respelt
 
 
 def _source(path: str, label: str | None, frame: int | None, stack: bool) -> Source:

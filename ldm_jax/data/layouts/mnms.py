@@ -85,12 +85,16 @@ def read(
   tables.require_attributes(people, schema, MNMS_SCHEMA.names)
   rows = tables.index_by(people, 'External code', 'the patient', notes)
   records: list[Record] = []
-  seen = set()
-  for folder, part in PARTS.items():
-    for patient in sorted(p for p in (base / folder).glob('*') if p.is_dir()):
-      seen.add(patient.name)
-      indices = rows.get(patient.name, [])
-      records += _records(patient, part, schema, people, indices, notes)
+  patients = [
+    (patient, part)
+    for folder, part in PARTS.items()
+    for patient in sorted(p for p in (base / folder).glob('*') if p.is_dir())
+  ]
+  seen = {patient.name for patient, _ in patients}
+  owned = patient_rows.by_scan(rows, seen, notes)
+  for patient, part in patients:
+    indices = owned.get(patient.name, [])
+    records += _records(patient, part, schema, people, indices, notes)
   if not records:
     raise ValueError(
       f'{base} has no Training/Labeled/<code>/<code>_sa.nii.gz; expected the M&Ms '

@@ -20,6 +20,7 @@ from ldm_jax.data.cohorts.attributes import Attribute, Schema
 from ldm_jax.data.cohorts.cohort import Cohort, FileSource, Record
 from ldm_jax.data.layouts.shared import patient_rows
 from ldm_jax.data.layouts.shared.about import About
+from ldm_jax.data.tables import cells
 from ldm_jax.data.tables import table as tables
 
 ABOUT = About(
@@ -35,7 +36,7 @@ ABOUT = About(
   licence='OASIS data use terms (registration, acknowledgement, no redistribution)',
   instructions='The folder with OAS3*_MR_d*/ and the tables of demographics and CDR.',
 )
-SEXES = {'1': 'M', 'm': 'M', '2': 'F', 'f': 'F'}
+SEXES = {'1': 'M', '2': 'F', **cells.SEXES}
 OASIS_SCHEMA = Schema(
   (
     Attribute('age', low=40, high=100, unit='years'),
@@ -89,16 +90,21 @@ def read(
   else:
     clinic.require('days_to_visit', 'the day of a visit', 'the table')
     visits = tables.index_by(clinic, 'OASISID', 'the subject', notes)
+  scans = []
   for folder in sorted(root.rglob(f'*_{modality}_d*')):
     match = re.fullmatch(rf'([^_]+)_{re.escape(modality)}_d(\d+)', folder.name)
     nested = any(parent.name == folder.name for parent in folder.parents)
-    if match is None or nested or not folder.is_dir():
-      continue
+    if match is not None and not nested and folder.is_dir():
+      scans.append((folder, match))
+  subjects = {match[1] for _, match in scans}
+  owned = patient_rows.by_scan(rows, subjects, notes)
+  rated = patient_rows.by_scan(visits, subjects, [])
+  for folder, match in scans:
     subject, days = match[1], int(match[2])
     try:
-      index = patient_rows.only(subject, rows.get(subject, []), people, notes)
+      index = patient_rows.only(subject, owned.get(subject, []), people, notes)
       known = _values(people, index, days, notes)
-      known['cdr'] = _nearest(clinic, visits.get(subject, ()), days, max_days)
+      known['cdr'] = _nearest(clinic, rated.get(subject, ()), days, max_days)
       values = tables.attributes(schema, known, people, index)
       records += _records(folder, suffix, subject, values, days, notes)
     except ValueError as error:

@@ -17,11 +17,13 @@ from typing import Any
 
 import numpy as np
 
+from ldm_jax.data.cohorts import unreadable
 from ldm_jax.data.cohorts.attributes import Attribute, Schema, is_missing
 from ldm_jax.data.cohorts.cohort import Cohort, FileSource, Record
 from ldm_jax.data.layouts.shared import patient_rows, ventricles
 from ldm_jax.data.layouts.shared.about import About
 from ldm_jax.data.readers import grid, nifti, volume
+from ldm_jax.data.tables import cells
 from ldm_jax.data.tables import table as tables
 
 ABOUT = About(
@@ -57,7 +59,7 @@ SCD_SCHEMA = Schema(
     Attribute('PATHOLOGY', 'categorical', categories=PATHOLOGIES),
   )
 )
-SEXES = {'m': 1, 'male': 1, '1': 1, 'f': 0, 'female': 0, '0': 0}
+SEXES = {'1': 1, '0': 0, **cells.FEMALE_MALE}
 
 
 def read(
@@ -81,6 +83,7 @@ def read(
   root = tables.require_folder(root)
   schema = SCD_SCHEMA if schema is None else schema
   people = tables.read(tables.find(root, table))
+  tables.require_attributes(people, schema, SCD_SCHEMA.names)
   rows = patient_rows.one_each(people, 'OriginalID', 'the folder of a patient', padded)
   folders = {padded(p.name): p for p in sorted(root.iterdir()) if p.is_dir()}
   records, notes = list[Record](), list[str]()
@@ -131,7 +134,7 @@ def values_of_row(
   known = named.get(' '.join(pathology.lower().split()))
   if known is None and not is_missing(pathology):
     notes.append(f'{patient}: unknown pathology {pathology!r} is taken as missing')
-  age = table.number(index, 'Age')
+  age = table.number(index, 'Age', 'years')
   return {'AGE': age, 'SEX': SEXES.get(sex), 'PATHOLOGY': known}
 
 
@@ -144,9 +147,14 @@ def _records(folder, patient, schema, table, index, notes) -> list[Record]:
   stacks = _stacks(folder)
   notes += [f'{patient}: no {phase} stack' for phase in PHASES if phase not in stacks]
   headers = {phase: _header(image) for phase, (image, _) in stacks.items()}
-  known = values_of_row(table, index, patient, notes)
-  known |= _volumes(stacks, headers, table, index)
   records = []
+  try:
+    known = values_of_row(table, index, patient, notes)
+    known |= _volumes(stacks, headers, table, index)
+    others = {name: None for name in SCD_SCHEMA.names} | known
+    tables.attributes(schema, others, table, index)
+  except ValueError as error:
+    return [unreadable.record(patient, folder, error)]
   for phase, (image, label) in stacks.items():
     header = headers[phase]
     known['ESED'] = int(phase == 'ED')

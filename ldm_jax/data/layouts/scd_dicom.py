@@ -18,6 +18,7 @@ import pathlib
 import re
 from typing import Any
 
+from ldm_jax.data.cohorts import unreadable
 from ldm_jax.data.cohorts.attributes import Schema
 from ldm_jax.data.cohorts.cohort import Cohort, Record, Source
 from ldm_jax.data.layouts.scd import ABOUT as SCD
@@ -58,6 +59,7 @@ def read(
   root = tables.require_folder(root)
   schema = SCD_SCHEMA if schema is None else schema
   people = tables.read(tables.find(root, table))
+  tables.require_attributes(people, schema, SCD_SCHEMA.names)
   people.require('PatientID', 'the folder of images', 'the table')
   rows = patient_rows.one_each(people, 'OriginalID', 'the folder of contours', padded)
   drawn = {padded(p.parent.parent.name): p for p in root.rglob('IRCCI-expert')}
@@ -73,7 +75,13 @@ def read(
     if not phases:
       notes.append(f'{patient}: no outlines of two phases; frames are estimated')
     series = _series(folder, phases, patient, notes)
-    known = values_of_row(people, index, patient, notes) | _measured(series, phases)
+    try:
+      known = values_of_row(people, index, patient, notes) | _measured(series, phases)
+      others = {name: None for name in SCD_SCHEMA.names} | known
+      tables.attributes(schema, others, people, index)
+    except ValueError as error:
+      records.append(unreadable.record(patient, folder, error))
+      continue
     for phase in PHASES:
       source, by = _source(series, phases.get(phase, ()), phase)
       known['ESED'] = int(phase == 'ED')

@@ -14,7 +14,7 @@ import numpy as np
 
 from ldm_jax.data.cohorts.attributes import Schema
 from ldm_jax.data.cohorts.cohort import Cohort, Record
-from ldm_jax.data.readers.grid import Grid
+from ldm_jax.data.readers.grid import Grid, Remark
 from ldm_jax.data.readers.volume import Volume
 from ldm_jax.data.tables import table as tables
 
@@ -37,10 +37,12 @@ class BuiltSource:
     """Scan and labels on one grid, as the layout read them from its files."""
     example = _examples(self.folder)[self.index]
     affine = np.asarray(example['affine'], np.float64)
-    source = Grid.from_json(json.loads(example['source']))
+    stored = json.loads(example['source'])
+    source = Grid.from_json(stored)
+    remarks = tuple(Remark(*remark) for remark in stored.get('remarks', ()))
     label = np.asarray(example['label'])
     return (
-      Volume(np.asarray(example['image']), affine, source),
+      Volume(np.asarray(example['image']), affine, source, remarks),
       Volume(label, affine, source) if label.size else None,
     )
 

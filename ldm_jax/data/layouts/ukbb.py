@@ -18,6 +18,7 @@ import pathlib
 import re
 from typing import Any
 
+from ldm_jax.data.cohorts import unreadable
 from ldm_jax.data.cohorts.attributes import Attribute, Schema, is_missing
 from ldm_jax.data.cohorts.cohort import Cohort, Record
 from ldm_jax.data.layouts.shared import patient_rows
@@ -25,6 +26,7 @@ from ldm_jax.data.layouts.shared.about import About
 from ldm_jax.data.layouts.shared.cine import PHASES, PhaseSource
 from ldm_jax.data.readers.dicom import ukbb_manifest
 from ldm_jax.data.readers.dicom.container import Container
+from ldm_jax.data.tables import cells
 from ldm_jax.data.tables import table as tables
 
 ABOUT = About(
@@ -49,7 +51,6 @@ UKBB_SCHEMA = Schema(
     Attribute('ESED', 'categorical', categories=(0, 1)),  # 0 end-systole, 1 -diastole
   )
 )
-SEXES = {'female': '0', 'male': '1'}
 BIRTH_YEAR = '34-0.0'
 COLUMN = re.compile(r'(\d+)-(\d+)\.(\d+)')
 ID_COLUMNS = ('eid', 'f.eid', 'participant.eid')
@@ -84,18 +85,29 @@ def read(
   rows = patient_rows.one_each(people, spelt, 'the participant')
   pattern = re.compile(rf'(\d+)_{re.escape(str(field))}_(\d)_\d\.zip', re.IGNORECASE)
   records, notes, seen = [], list[str](), dict[tuple[str, str], pathlib.Path]()
-  for path in sorted(root.rglob('*')):
-    match = pattern.fullmatch(path.name)
-    if match is None or not path.is_file():
-      continue
-    eid, visit = match.groups()
+  zips = [
+    (path, match.groups())
+    for path in sorted(root.rglob('*'))
+    if (match := pattern.fullmatch(path.name)) is not None and path.is_file()
+  ]
+  for visit in {visit for _, (_, visit) in zips}:
+    for attribute in schema:
+      if attribute.name != 'ESED':
+        _column_of(attribute, people, visit)
+  owned = patient_rows.by_scan(rows, {eid for _, (eid, _) in zips}, notes)
+  for path, (eid, visit) in zips:
     if (eid, visit) in seen:
       notes.append(f'{path}: not read, {seen[eid, visit]} is the same visit')
       continue
     seen[eid, visit] = path
-    if eid not in rows:
+    if eid not in owned:
       notes.append(f'{eid}: without a row in {people.path.name}')
-    shared = _values(schema, people, rows.get(eid), visit, path)
+    try:
+      shared = _values(schema, people, owned.get(eid), visit, path)
+    except ValueError as error:
+      fault = unreadable.FaultySource(str(path), str(error))
+      records.append(Record(f'{eid}_{visit}', eid, fault, visit=visit))
+      continue
     for phase in PHASES:
       source = PhaseSource(f'{path}#{series}', phase)
       values = {a.name: shared.get(a.name, int(phase == 'ED')) for a in schema}
@@ -127,33 +139,51 @@ def _values(
   visit: str,
   path: pathlib.Path,
 ) -> dict[str, Any]:
-  """What both phases share; ESED is left out."""
+  """What both phases share; ESED is left out. Names every faulty cell of the row."""
   values: dict[str, Any] = {}
+  faults: list[str] = []
   for attribute in schema:
     if attribute.name == 'ESED':
       continue
-    usual = attribute.name in UKBB_SCHEMA.names and not attribute.column
-    default = UKBB_SCHEMA[attribute.name].column if usual else attribute.name
-    column = _spelt(table, (attribute.column or default).replace('{visit}', visit))
-    is_age = attribute.name == 'AGE'
-    if is_age and column not in table.columns:
-      values['AGE'] = None if index is None else _age(table, index, path)
-      continue
-    table.require(column, f'attribute {attribute.name!r}', 'data.schema (column=...)')
-    if index is None:
-      values[attribute.name] = None
-    elif attribute.name == 'SEX':
-      cell = table.rows[index][column]
-      code = SEXES.get(cell.strip().lower(), cell)
-      values['SEX'] = (
-        None if is_missing(code) else schema['SEX'].decode(schema['SEX'].encode(code))
-      )
-    else:
-      one = dataclasses.replace(attribute, column=column)
-      values[attribute.name] = table.attribute(index, one)
-    if is_age and index is not None and values['AGE'] is None:
-      values['AGE'] = _age(table, index, path)
+    try:
+      values[attribute.name] = _value(attribute, table, index, visit, path)
+    except ValueError as error:
+      faults.append(str(error))
+  if faults:
+    raise ValueError(' '.join(faults))
   return values
+
+
+def _column_of(attribute: Attribute, table: tables.Table, visit: str) -> str:
+  """The column of an attribute; '' where an age may come from elsewhere."""
+  usual = attribute.name in UKBB_SCHEMA.names and not attribute.column
+  default = UKBB_SCHEMA[attribute.name].column if usual else attribute.name
+  column = _spelt(table, (attribute.column or default).replace('{visit}', visit))
+  if attribute.name == 'AGE' and column not in table.columns:
+    return ''
+  purpose = f'attribute {attribute.name!r}'
+  return table.require(column, purpose, 'data.schema (column=...)')
+
+
+def _value(attribute, table, index: int | None, visit: str, path) -> Any:
+  column = _column_of(attribute, table, visit)
+  if index is None:
+    return None
+  value = None
+  if attribute.name == 'SEX':
+    cell = table.rows[index][column]
+    sex = cells.FEMALE_MALE.get(cell.strip().lower(), cell)
+    if is_missing(sex):
+      return None
+    try:
+      return attribute.decode(attribute.encode(sex))
+    except ValueError as error:
+      raise ValueError(f'{table.where(index, column)}: {error}') from error
+  if column:
+    value = table.attribute(index, dataclasses.replace(attribute, column=column))
+  if attribute.name == 'AGE' and value is None:
+    return _age(table, index, path)
+  return value
 
 
 def _spelt(table: tables.Table, column: str) -> str:

@@ -78,10 +78,12 @@ def kept(
   if edit_labels or keep_labels:
     labels = split.labels(chosen)
     if labels is None:
+      section = 'counterfactual' if split.name == 'folder' else f'data.{split.name}'
       raise ValueError(
         'counterfactual.edit_labels or keep_labels is set, but a scan of '
-        f'{split.name!r} has no labels; expected labels of every scan (options.label), '
-        'or a file in counterfactual.mask instead.'
+        f'{split.name!r} has no labels; expected labels of every scan '
+        f'(--config.{section}.options.label=...), or a file in counterfactual.mask '
+        'instead.'
       )
     if edit_labels:
       keep |= ~_grown(np.isin(labels, edit_labels), margin)

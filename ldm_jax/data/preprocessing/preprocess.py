@@ -4,7 +4,8 @@ The output grid is a box on the volume's own axes: output index o lies at volume
 i = scale * o + offset, per axis. Where the spacing is kept, scale is 1 and the offset
 an integer, so that the step is an exact crop and pad; where it changes, the scan is
 resampled linearly, without aliasing. Either way `affine` gives the place of every voxel
-in the world. Intensities are scaled by a window: percentiles of the scan's foreground.
+in the world. Intensities are scaled by a window: percentiles of the scan's foreground,
+or two fixed numbers.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any, cast
 import numpy as np
 
 from ldm_jax.data.preprocessing import centring, resampling, slice_gains
+from ldm_jax.data.readers import nifti
 from ldm_jax.data.readers.grid import Grid
 from ldm_jax.data.readers.volume import Volume
 
@@ -33,13 +35,20 @@ class Spec:
     spacing_mm: (d,h,w) in mm, None per axis or as a whole keeps the scan's own; keep d
       of short-axis stacks, whose slices are too far apart to be resampled.
     percentiles: intensities inside the box that become 0 and 1; others are clipped.
+    window: the two intensities themselves, the same for every scan, such as (-1000,
+      800) Hounsfield units of CT; () takes the percentiles.
     foreground: take the upper percentile of the voxels above the mean only, so that the
       amount of air around the body does not matter.
     centre: what is placed in the middle: 'label' or a heuristic of `centring`.
     centre_without_label: the heuristic for scans without labels, where `centre` is
       'label'.
     harmonise_slices: even out jumps of intensity by one gain per slice (`slice_gains`);
-      `invert` removes the gains again. Jumps are measured in any case.
+      `invert` removes the gains again. Jumps are measured in any case. Scans with
+      intensities below 0 (Hounsfield units) are left as they are: a gain would move
+      their zero.
+    orientation: which statement of a NIfTI header gives a scan's place, one of
+      `nifti.ORIENTATIONS`. It is applied when the files are read.
+    least_filled: share of the box that a scan must fill; one that fills less is refused.
 
   Raises:
     ValueError: an entry out of its limits, naming the config key.
@@ -52,6 +61,9 @@ class Spec:
   centre: str = 'grid'
   centre_without_label: str = 'mass'
   harmonise_slices: bool = False
+  window: tuple[float, ...] = ()
+  orientation: str = nifti.DEFAULT_ORIENTATION
+  least_filled: float = 0.01
 
   def __post_init__(self):
     object.__setattr__(self, 'shape', tuple(int(n) for n in self.shape))
@@ -88,6 +100,31 @@ class Spec:
       raise ValueError(
         f'preprocess.harmonise_slices is {self.harmonise_slices!r}; expected True or '
         'False.'
+      )
+
+    self._check_window()
+    if self.orientation not in nifti.ORIENTATIONS:
+      raise ValueError(
+        f'preprocess.orientation is {self.orientation!r}; expected one of '
+        f'{", ".join(nifti.ORIENTATIONS)}.'
+      )
+    if not 0 <= self.least_filled <= 1:
+      raise ValueError(
+        f'preprocess.least_filled is {self.least_filled}; expected a share from 0 to 1.'
+      )
+
+  def _check_window(self):
+    try:
+      window = tuple(float(value) for value in self.window or ())
+    except (TypeError, ValueError):
+      window = (1.0, 0.0)
+    object.__setattr__(self, 'window', window)
+    if window and not (
+      len(window) == 2 and np.isfinite(window).all() and window[0] < window[1]
+    ):
+      raise ValueError(
+        f'preprocess.window is {self.window}; expected two intensities, low < high, such '
+        'as (-1000, 800), or () for percentiles.'
       )
 
   def to_config(self) -> dict[str, Any]:
@@ -144,7 +181,8 @@ def apply(spec: Spec, volume: Volume, label: Volume | None = None) -> Processed:
   """Preprocesses one scan (d,h,w) and its labels on the same grid.
 
   Raises:
-    ValueError: labels of another shape, or a scan that keeps no voxel or no contrast.
+    ValueError: labels of another shape, a scan that fills too little of the box, or one
+      without contrast.
   """
   if label is not None and label.array.shape != volume.array.shape:
     raise ValueError(
@@ -152,14 +190,23 @@ def apply(spec: Spec, volume: Volume, label: Volume | None = None) -> Processed:
       f'{label.array.shape}; correct the label file.'
     )
   ratios = slice_gains.log_ratios(volume.array)
-  gains = slice_gains.gains(ratios) if spec.harmonise_slices else None
+  slices = slice_gains.report(volume.array, ratios)
+  gains = None
+  if spec.harmonise_slices and not slices['signed']:
+    gains = slice_gains.gains(ratios)
   scan = volume.array
   if gains is not None:
     scan = scan * gains[:, None, None].astype(np.float32)
   scale, offset, centre = _placement(spec, volume, label)
-  box = _box(scan, spec.shape, scale, offset)
-  low, high = window(box, spec.percentiles, spec.foreground)
   within = resampling.reach(scan.shape, spec.shape, scale, offset)
+  share = filled(within, spec.shape)
+  if share < spec.least_filled or not share:
+    raise ValueError(_too_little(spec, scan.shape, volume.spacing, scale, share))
+  if spec.window:
+    low, high = spec.window
+  else:
+    box = _box(scan, spec.shape, scale, offset)
+    low, high = window(box, spec.percentiles, spec.foreground)
   inside = resampling.linear(scan, within, scale, offset) - np.float32(low)
   inside *= np.float32(1 / (high - low))
   array = np.zeros(spec.shape, np.float32)
@@ -178,8 +225,11 @@ def apply(spec: Spec, volume: Volume, label: Volume | None = None) -> Processed:
     'affine': (volume.affine @ to_volume).tolist(),
     'source': cast(Grid, volume.source).to_json(),
     'centre': centre,
-    'slices': slice_gains.report(volume.array, ratios),
+    'slices': slices,
     'gains': None if gains is None else gains.tolist(),
+    'filled': share,
+    'remarks': [list(remark) for remark in volume.remarks],
+    'labels': {} if label is None else counted(label.array),
   }
   return Processed(array, chosen, record)
 
@@ -221,6 +271,42 @@ def mask(record: Mapping[str, Any], shape: Sequence[int]) -> np.ndarray:
     True
   )
   return found
+
+
+def filled(within: resampling.Reach, shape: Sequence[int]) -> float:
+  """Share of a box of `shape` that a scan fills, from its `resampling.reach`."""
+  return float(np.prod([axis.stop - axis.start for axis in within]) / np.prod(shape))
+
+
+def extents_in_words(
+  shape: Sequence[int],
+  spacing: Sequence[float] | np.ndarray,
+  box: Sequence[int],
+  box_spacing: Sequence[float] | np.ndarray,
+) -> str:
+  """'the scan measures 1 x 64 x 64 mm, the box 128 x 128 x 128 mm (slices, ...)'."""
+  sizes = [
+    ' x '.join(f'{mm:.3g}' for mm in np.asarray(voxels) * np.asarray(each))
+    for voxels, each in ((shape, spacing), (box, box_spacing))
+  ]
+  return f'the scan measures {sizes[0]} mm, the box {sizes[1]} mm (d x h x w)'
+
+
+def _too_little(spec: Spec, shape, spacing, scale, share: float) -> str:
+  sizes = extents_in_words(shape, spacing, spec.shape, spacing * scale)
+  return (
+    f'{sizes}, so it fills {100 * share:.2g} % of the box; expected at least '
+    f'{100 * spec.least_filled:g} % (data.preprocess.least_filled). Check the unit in '
+    'the header of the file; otherwise set --config.data.preprocess.spacing_mm and '
+    '--config.data.preprocess.shape (--stages=doctor proposes both), or lower '
+    '--config.data.preprocess.least_filled.'
+  )
+
+
+def counted(label: np.ndarray) -> dict[str, int]:
+  """Label value -> voxels, of those that there are."""
+  counts = np.bincount(label.ravel(), minlength=1)
+  return {str(value): int(counts[value]) for value in np.flatnonzero(counts)}
 
 
 def _box(

@@ -17,6 +17,9 @@ import numpy as np
 JUMP = 1.2
 # Voxels looked at in a slice, and the least that must be bright in both neighbours.
 NUM_SAMPLES, MIN_BRIGHT = 1024, 20
+# Intensities are signed if so many percent are lower than minus this share of the
+# brightest.
+SIGNED_PERCENT, SIGNED_SHARE = 2, 0.05
 
 
 def log_ratios(array: np.ndarray) -> np.ndarray:
@@ -42,8 +45,12 @@ def report(array: np.ndarray, ratios: np.ndarray) -> dict[str, Any]:
   Returns:
     'largest': the largest change between neighbours, as a factor >= 1; 'jumps': how
     many are above JUMP; 'scaled_alone': whether all slices reach one and the same
-    lowest and highest value, as slices do that were scaled one by one.
+    lowest and highest value, as slices do that were scaled one by one; 'signed':
+    whether intensities are well below 0, as Hounsfield units are, whose ratios mean
+    nothing: then the others are 1, 0 and False.
   """
+  if _is_signed(array):
+    return {'largest': 1.0, 'jumps': 0, 'scaled_alone': False, 'signed': True}
   factors = np.exp(np.abs(ratios))
   lows, highs = array.min((1, 2)), array.max((1, 2))
   alone = len(array) > 2 and np.ptp(lows) == 0 and np.ptp(highs) == 0
@@ -51,7 +58,17 @@ def report(array: np.ndarray, ratios: np.ndarray) -> dict[str, Any]:
     'largest': round(float(factors.max(initial=1.0)), 4),
     'jumps': int((factors > JUMP).sum()),
     'scaled_alone': bool(alone),
+    'signed': False,
   }
+
+
+def _is_signed(array: np.ndarray) -> bool:
+  """Whether more than rounding and ringing is below 0."""
+  if array.min() >= 0:
+    return False
+  step = max(1, int(np.sqrt(array[0].size / NUM_SAMPLES)))
+  low, high = np.percentile(array[:, ::step, ::step], (SIGNED_PERCENT, 99))
+  return bool(low < -SIGNED_SHARE * max(high, 0))
 
 
 def gains(ratios: np.ndarray) -> np.ndarray:

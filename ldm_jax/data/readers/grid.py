@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -120,12 +120,26 @@ def grid_of_file(shape: Shape, affine: np.ndarray, stack: bool = False) -> Grid:
   return Grid(tuple(int(n) for n in shape), np.array(affine, float), tuple(axes), flips)
 
 
+class Remark(NamedTuple):
+  """What had to be decided to read a scan.
+
+  Attributes:
+    kind: 'orientation', 'unit', 'padding' or 'positions'; remarks of one kind are told
+      together.
+    text: about this scan, without its name.
+  """
+
+  kind: str
+  text: str
+
+
 @dataclasses.dataclass(frozen=True)
 class Header:
   """What a file says about itself before its voxels are read."""
 
   grid: Grid
   num_frames: int
+  remarks: tuple[Remark, ...] = ()
 
   @property
   def shape(self) -> Shape:

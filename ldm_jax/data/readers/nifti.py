@@ -19,7 +19,7 @@ import nibabel as nib
 import numpy as np
 
 from ldm_jax.data.readers import streams
-from ldm_jax.data.readers.grid import Header, grid_of_file, spacing_of
+from ldm_jax.data.readers.grid import Header, Remark, grid_of_file, spacing_of
 from ldm_jax.types import Shape
 
 MAX_VOXELS = 2**31
@@ -31,6 +31,20 @@ SCAN_RATIO = 100
 MAX_OFFSET = 2**26  # bytes of header extensions before the voxels
 SLAB_BYTES = 2**24
 SPACING_MM = (1e-6, 1e3)
+LARGEST_MM = 1e4  # extent of a scan; more is metres for millimetres, or the like
+# Which statement of the header gives the place of the voxels.
+#   nibabel      the sform if it has a code, else the qform if it has one, else only the
+#                voxels' sizes, with x to the left: what nibabel does
+#   strict       the same, but a header that states no place, or two, is refused
+#   trust_sform  the sform where both have a code or none has; else the one that has it
+#   trust_qform  the qform where both have a code or none has; else the one that has it
+ORIENTATIONS = ('nibabel', 'strict', 'trust_sform', 'trust_qform')
+DEFAULT_ORIENTATION = 'nibabel'
+# sform and qform agree if they differ at no corner by more than this, or this share of
+# the diagonal: a qform cannot hold more digits.
+FORMS_MM, FORMS_SHARE = 0.1, 1e-3
+# Code in the lowest three bits of xyzt_units -> name, mm. [NIfTI1] NIFTI_UNITS_*
+UNITS = {1: ('metres', 1e3), 3: ('microns', 1e-3)}
 ADVICE = 'Correct the path in the table or the pattern in options.image.'
 
 
@@ -44,18 +58,23 @@ class _Voxels:
   inter: float
 
 
-def read_header(path: str | os.PathLike, stack: bool = False) -> Header:
+def read_header(
+  path: str | os.PathLike,
+  stack: bool = False,
+  orientation: str = DEFAULT_ORIENTATION,
+) -> Header:
   """Reads shape and geometry only.
 
   Args:
     path: .nii or .nii.gz, recognised by its content.
     stack: keep the through-plane axis as d.
+    orientation: one of ORIENTATIONS.
 
   Raises:
     ValueError: the file is missing, damaged or not NIfTI, holds colours or complex
       numbers, has an impossible size or a singular affine.
   """
-  return _read_start(pathlib.Path(path), stack, None)[0]
+  return _read_start(pathlib.Path(path), stack, None, orientation)[0]
 
 
 def read_frame(
@@ -63,6 +82,7 @@ def read_frame(
   frame: int | None = None,
   stack: bool = False,
   expected: Shape | None = None,
+  orientation: str = DEFAULT_ORIENTATION,
 ) -> tuple[np.ndarray, Header]:
   """Reads one 3D frame as float32 (d,h,w), scaled as the header says.
 
@@ -72,12 +92,13 @@ def read_frame(
     stack: keep the through-plane axis as d.
     expected: (x,y,z) of the scan that these labels belong to. Labels of this shape may
       be compressed more tightly than any scan.
+    orientation: one of ORIENTATIONS.
 
   Raises:
     ValueError: as `read_header`; also for a truncated body or an unknown frame.
   """
   path = pathlib.Path(path)
-  header, voxels = _read_start(path, stack, expected)
+  header, voxels = _read_start(path, stack, expected, orientation)
   count = header.num_frames
   if count > 1 and (frame is None or not 0 <= frame < count):
     raise ValueError(
@@ -86,7 +107,8 @@ def read_frame(
     )
   if count == 1 and frame not in (None, 0):
     raise ValueError(
-      f'{path} holds one frame; expected no frame, got {frame}. Unset options.frame.'
+      f'{path} holds one frame; expected no frame, got {frame}. Set '
+      'options.frame to None.'
     )
   try:
     return _frame(path, header, voxels, frame or 0), header
@@ -123,7 +145,7 @@ def _frame(
 
 
 def _read_start(
-  path: pathlib.Path, stack: bool, expected: Shape | None
+  path: pathlib.Path, stack: bool, expected: Shape | None, orientation: str
 ) -> tuple[Header, _Voxels]:
   status = streams.require_file(path, 'a NIfTI file', ADVICE)
   try:
@@ -140,7 +162,8 @@ def _read_start(
   frames = shape[3] if len(shape) == 4 else 1
   needed = voxels.offset + math.prod(shape) * dtype.itemsize
   _check_size(path, shape, needed, status, packed, expected)
-  return Header(grid_of_file(shape[:3], _affine(path, raw), stack), frames), voxels
+  affine, remarks = _affine(path, raw, shape[:3], orientation)
+  return Header(grid_of_file(shape[:3], affine, stack), frames, remarks), voxels
 
 
 def _parse(path: pathlib.Path, start: bytes) -> nib.Nifti1Header:
@@ -223,18 +246,30 @@ def _scaling(path: pathlib.Path, raw: nib.Nifti1Header) -> tuple[float, float]:
   return slope, inter
 
 
-def _affine(path: pathlib.Path, raw: nib.Nifti1Header) -> np.ndarray:
+def _affine(
+  path: pathlib.Path, raw: nib.Nifti1Header, shape: Shape, rule: str
+) -> tuple[np.ndarray, tuple[Remark, ...]]:
+  """(4,4), (x,y,z,1) -> RAS mm, and what had to be decided for it."""
   with np.errstate(all='ignore'):
     try:
-      affine = np.asarray(raw.get_best_affine(), np.float64)
+      affine, remarks = _placed(path, raw, shape, rule)
     except (ValueError, ArithmeticError, nib.spatialimages.HeaderDataError) as error:
+      if isinstance(error, Contradiction):
+        raise
       raise ValueError(
         f'{path} has a qform that is no rotation ({error}), so its affine is singular; '
         'expected three independent axes. Repair its sform or qform.'
       ) from error
+    affine = np.array(affine, np.float64)
+    unit, factor = UNITS.get(int(raw['xyzt_units']) & 7, ('', 1.0))
+    affine[:3] *= factor
     spacing = spacing_of(affine)
     place = np.abs(affine[:3, 3]).max()
     independent = abs(np.linalg.det(affine[:3, :3] / spacing)) if spacing.all() else 0
+  if unit:
+    text = f'lengths are in {unit} and were converted to mm'
+    remarks = (*remarks, Remark('unit', text))
+  stated = f' (its unit is {unit})' if unit else ''
   low, high = SPACING_MM
   if not (
     np.isfinite(affine).all()
@@ -244,11 +279,79 @@ def _affine(path: pathlib.Path, raw: nib.Nifti1Header) -> np.ndarray:
     and independent >= 1e-4
   ):
     raise ValueError(
-      f'{path} has the affine {affine[:3].round(4).tolist()}, which is singular or '
-      f'absurd; expected three independent axes with a spacing up to {high:g} mm. '
-      'Repair its sform or qform.'
+      f'{path} has the affine {affine[:3].round(4).tolist()} in mm{stated}, which is '
+      'singular or absurd; expected three independent axes with a spacing up to '
+      f'{high:g} mm. Repair its sform or qform, or its unit (xyzt_units).'
     )
-  return affine
+  extent = spacing * shape
+  if extent.max() > LARGEST_MM:
+    shown = ' x '.join(f'{mm:.4g}' for mm in extent)
+    raise ValueError(
+      f'{path} measures {shown} mm{stated}; expected at most {LARGEST_MM:g} mm along '
+      'an axis. Correct the unit in its header (xyzt_units), or its sform and qform.'
+    )
+  return affine, remarks
+
+
+class Contradiction(ValueError):
+  """A header that states no place of its voxels, or two."""
+
+
+def _placed(
+  path: pathlib.Path, raw: nib.Nifti1Header, shape: Shape, rule: str
+) -> tuple[np.ndarray, tuple[Remark, ...]]:
+  """The affine by one of ORIENTATIONS, in the header's unit."""
+  coded_s, coded_q = (int(raw[f'{form}_code']) > 0 for form in ('sform', 'qform'))
+  sform = np.asarray(raw.get_sform(), np.float64)
+  has_sform = bool(sform[:3, :3].any())
+  if not coded_s and not coded_q:
+    if rule == 'strict':
+      raise Contradiction(
+        f'{path} has sform_code and qform_code 0, so nothing states the directions of '
+        'its axes; expected one of the two. Repair its header, or set '
+        '--config.data.preprocess.orientation=nibabel, trust_sform or trust_qform.'
+      )
+    affine, how = raw.get_base_affine(), 'by the sizes of its voxels, x to the left'
+    if rule == 'trust_sform' and has_sform:
+      affine, how = sform, 'by its sform'
+    elif rule == 'trust_qform':
+      affine, how = raw.get_qform(coded=False), 'by its qform'
+    text = f'sform_code and qform_code are 0; it was placed {how}'
+    return affine, (Remark('orientation', text),)
+  if not (coded_s and coded_q):
+    return (sform if coded_s else raw.get_qform(coded=False)), ()
+  try:
+    qform = np.asarray(raw.get_qform(coded=False), np.float64)
+  except (ValueError, nib.spatialimages.HeaderDataError):
+    if rule == 'trust_qform':
+      raise
+    return sform, ()
+  away, allowed = _distance(sform, qform, shape)
+  if not away > allowed:
+    return (qform if rule == 'trust_qform' else sform), ()
+  unit = UNITS.get(int(raw['xyzt_units']) & 7, ('mm', 1.0))
+  mm = away * unit[1]
+  axes = ['/'.join(nib.aff2axcodes(a)) for a in (sform, qform)]
+  differ = f'its sform ({axes[0]}) and qform ({axes[1]}) are up to {mm:.4g} mm apart'
+  if rule == 'strict':
+    raise Contradiction(
+      f'{path}: {differ}; expected one place. Repair its header, or set '
+      '--config.data.preprocess.orientation=trust_sform or trust_qform.'
+    )
+  by = 'qform' if rule == 'trust_qform' else 'sform'
+  text = f'{differ}; it was placed by the {by}'
+  return (qform if by == 'qform' else sform), (Remark('orientation', text),)
+
+
+def _distance(one: np.ndarray, other: np.ndarray, shape: Shape) -> tuple[float, float]:
+  """Largest distance of a corner under both affines, and what rounding explains."""
+  corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape])).reshape(3, -1)
+  places = [a[:3, :3] @ corners + a[:3, 3:] for a in (one, other)]
+  diagonal = np.linalg.norm(np.ptp(places[0], axis=1))
+  away = np.linalg.norm(places[0] - places[1], axis=0).max()
+  # In the header's unit: the voxel tells how much is a rounding.
+  smallest = spacing_of(one).min()
+  return float(away), float(max(FORMS_MM * min(1.0, smallest), FORMS_SHARE * diagonal))
 
 
 def _check_size(
@@ -274,7 +377,8 @@ def _check_size(
   # A sparse file has fewer bytes on the disk than it shows.
   on_disk = min(size, getattr(status, 'st_blocks', 0) * 512 or size)
   large = math.prod(shape[:3]) > LARGE_VOXELS or needed > 4 * LARGE_VOXELS
-  if large and needed > SCAN_RATIO * on_disk and shape[:3] != expected:
+  of_scan = expected is not None and sorted(shape[:3]) == sorted(expected)
+  if large and needed > SCAN_RATIO * on_disk and not of_scan:
     raise ValueError(
       f'{path} announces {needed} bytes of voxels but takes {on_disk} bytes on the '
       f'disk, which no scan does (expected at most {SCAN_RATIO} : 1); it is empty, '

@@ -16,9 +16,13 @@ import nibabel as nib
 import numpy as np
 
 from ldm_jax import atomic
-from ldm_jax.data.readers import nifti
+from ldm_jax.data.readers import label_faults, nifti, padding
 from ldm_jax.data.readers.dicom import container, series
-from ldm_jax.data.readers.grid import Grid, own_grid, spacing_of
+from ldm_jax.data.readers.grid import Grid, Header, Remark, own_grid, spacing_of
+
+SAME_VOXELS_MM = 0.1  # largest distance of labels from the voxels of their scan
+# Remarks that may explain why labels and scan do not lie on each other.
+UNSURE = ('orientation', 'unit')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,11 +33,13 @@ class Volume:
     array: (d,h,w), float32 for scans, integers for labels.
     affine: (4,4), (d,h,w,1) -> world RAS mm.
     source: the grid of the file it came from; the array's own grid when None.
+    remarks: what had to be decided to read it.
   """
 
   array: np.ndarray
   affine: np.ndarray
   source: Grid = None  # type: ignore[assignment]  # never None once made
+  remarks: tuple[Remark, ...] = ()
 
   def __post_init__(self):
     if self.source is None:
@@ -56,20 +62,26 @@ def reader(path: str | os.PathLike) -> types.ModuleType:
 
 
 def read(
-  path: str | os.PathLike, frame: int | None = None, stack: bool = False
+  path: str | os.PathLike,
+  frame: int | None = None,
+  stack: bool = False,
+  orientation: str = nifti.DEFAULT_ORIENTATION,
 ) -> Volume:
-  """Reads a scan as float32 (d,h,w).
+  """Reads a scan as float32 (d,h,w); padding outside the scanned field becomes air.
 
   Args:
     path: .nii or .nii.gz, or DICOM: a folder, a zip or a file (see `dicom.container`).
     frame: index along the fourth axis; required when the file holds several frames.
     stack: keep the through-plane axis as d.
+    orientation: one of `nifti.ORIENTATIONS`.
 
   Raises:
     ValueError: the file is missing, truncated or not NIfTI, holds colours, complex
       numbers, NaN, one constant value, an impossible size or a singular affine.
   """
-  array, header = reader(path).read_frame(path, frame, stack)
+  read_by = reader(path)
+  array, header = read_by.read_frame(path, frame, stack, orientation=orientation)
+  array, padded = padding.replace_border(array)
   low, high = array.min(), array.max()  # NaN and infinity propagate
   if not np.isfinite(low) or not np.isfinite(high):
     bad = array.size - int(np.isfinite(array).sum())
@@ -82,7 +94,8 @@ def read(
       f'{path} holds one constant value ({array.flat[0]:g}) in all voxels; expected '
       'an image. Repair or remove the file.'
     )
-  return Volume(array, header.grid.oriented_affine(), header.grid)
+  remarks = (*header.remarks, *padded)
+  return Volume(array, header.grid.oriented_affine(), header.grid, remarks)
 
 
 def read_label(
@@ -90,35 +103,33 @@ def read_label(
   frame: int | None = None,
   stack: bool = False,
   like: Volume | None = None,
+  orientation: str = nifti.DEFAULT_ORIENTATION,
 ) -> Volume:
   """Reads integer labels 0..255 as uint8 (d,h,w); `like` is the scan they belong to.
 
-  A 3D label of a 4D scan is that of the chosen frame. Raises ValueError as `read` does
-  (a constant label is allowed), and when the labels are not on the grid of `like`.
+  A 3D label of a 4D scan is that of the chosen frame. Labels on the voxels of `like`
+  may be stored in another order of axes and directions: they are reordered exactly.
+
+  Raises ValueError as `read` does (a constant label is allowed), and when the labels
+  are not on the voxels of `like`.
   """
   read_by = reader(path)
-  num_frames = read_by.read_header(path, stack).num_frames
+  num_frames = read_by.read_header(path, stack, orientation=orientation).num_frames
   array, header = read_by.read_frame(
     path,
     frame if num_frames > 1 else None,
     stack,
     expected=None if like is None else like.source.shape,
+    orientation=orientation,
   )
   rounded = np.rint(np.asarray(array, np.float64))
-  if not np.isfinite(rounded).all() or (abs(rounded - array) > 1e-3).any():
-    raise ValueError(
-      f'{path} holds values that are not integers; expected labels 0, 1, 2, ... '
-      'Name the label file in options.label.'
-    )
-  if rounded.min() < 0 or rounded.max() > 255:
-    raise ValueError(
-      f'{path} holds labels from {rounded.min():g} to {rounded.max():g}; expected '
-      '0..255. Name the label file in options.label.'
-    )
+  fault = label_faults.found(array, rounded)
+  if fault:
+    raise ValueError(f'{path} {fault} Or name the label file in options.label.')
   if like is not None:
-    _check_same_grid(path, header.grid, like)
     # Two spellings of one geometry may round to different axes; the scan decides.
-    array = like.source.orient(header.grid.restore(rounded))
+    raw = header.grid.restore(rounded)
+    array = like.source.orient(_in_order_of(path, raw, header, like))
     return Volume(array.astype(np.uint8), like.affine, like.source)
   return Volume(rounded.astype(np.uint8), header.grid.oriented_affine(), header.grid)
 
@@ -164,18 +175,41 @@ def write(
   atomic.write_bytes(path, content)
 
 
-def _check_same_grid(path: str | os.PathLike, grid: Grid, scan: Volume) -> None:
-  shape = scan.source.shape
-  if grid.shape != shape:
+def _in_order_of(
+  path: str | os.PathLike, array: np.ndarray, header: Header, scan: Volume
+) -> np.ndarray:
+  """Labels (x,y,z) of a file, in the order of the axes of the scan's file.
+
+  Raises:
+    ValueError: they are on other voxels than the scan.
+  """
+  shape, grid = scan.source.shape, header.grid
+  with np.errstate(all='ignore'):
+    turn = np.linalg.inv(scan.source.affine)[:3, :3] @ grid.affine[:3, :3]
+  axes = [int(axis) for axis in np.argmax(np.abs(turn), axis=1)]  # of the label
+  if sorted(axes) != [0, 1, 2] or tuple(grid.shape[axis] for axis in axes) != shape:
     raise ValueError(
       f'{path} has the shape {grid.shape} but its scan has {shape}; expected '
-      'labels on the grid of the scan. Name the matching label file in options.label.'
+      'labels on the voxels of the scan, in any order of the axes. Name the matching '
+      'label file in options.label, or resample the labels to the scan.'
     )
+  flips = [turn[i, axis] < 0 for i, axis in enumerate(axes)]
+  # Where the scan's file has its voxel (0,0,0), and its axes, in the label's indices.
+  order = np.zeros((4, 4))
+  order[3, 3] = 1
+  for index, (axis, flip) in enumerate(zip(axes, flips, strict=True)):
+    order[axis, index] = -1 if flip else 1
+    order[axis, 3] = grid.shape[axis] - 1 if flip else 0
   corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape])).reshape(3, -1)
   corners = np.vstack([corners, np.ones(corners.shape[1])])
-  distance = np.abs((grid.affine - scan.source.affine) @ corners).max()
-  if distance > 0.1:
+  distance = np.abs((grid.affine @ order - scan.source.affine) @ corners).max()
+  if not distance <= SAME_VOXELS_MM:
+    undecided = [r.text for r in (*header.remarks, *scan.remarks) if r.kind in UNSURE]
     raise ValueError(
       f'{path} lies {distance:.2f} mm away from its scan; expected labels on the '
-      'grid of the scan (0.1 mm). Repair the affine of one of the two.'
+      f'voxels of the scan ({SAME_VOXELS_MM:g} mm), in any order of the axes. '
+      + (f'In the headers: {"; ".join(undecided)}. ' if undecided else '')
+      + 'Resample the labels to the scan, or repair the affine that is wrong.'
     )
+  turned = np.transpose(array, axes)
+  return turned[tuple(slice(None, None, -1 if flip else 1) for flip in flips)]

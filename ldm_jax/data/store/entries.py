@@ -32,7 +32,9 @@ from ldm_jax.data.preprocessing import preprocess
 from ldm_jax.data.preprocessing.preprocess import Processed, Spec
 from ldm_jax.data.store.fingerprints import Fingerprints
 
-VERSION = 2  # of what an entry holds for the same scan and spec
+VERSION = 3  # of what an entry holds for the same scan and spec
+# Fields of a scan's record that the index repeats.
+OF_RECORD = ('slices', 'filled', 'remarks', 'labels')
 TYPES = {'array': 'F32', 'label': 'U8'}
 
 
@@ -213,8 +215,9 @@ def _make_one(root, cohort: Cohort, spec: Spec, known: Fingerprints, record: Rec
 
 
 def _summary(entry: Entry) -> dict[str, Any]:
-  """What the index says about an entry: where its array lies, and its slices."""
-  return {'bytes': entry.size, 'start': entry.start, 'slices': entry.record['slices']}
+  """What the index says about an entry: where its array lies, and what was found."""
+  record = {field: entry.record[field] for field in OF_RECORD}
+  return {'bytes': entry.size, 'start': entry.start, **record}
 
 
 def _index_entry(cohort: Cohort, record: Record, name: str, summary: dict):
@@ -228,7 +231,7 @@ def _index_entry(cohort: Cohort, record: Record, name: str, summary: dict):
     'years': _time(record),
     'key': name,
     'attributes': [None if math.isnan(code) else float(code) for code in codes],
-    **{field: summary[field] for field in ('bytes', 'start', 'slices')},
+    **{field: summary[field] for field in ('bytes', 'start', *OF_RECORD)},
   }
 
 

@@ -82,6 +82,8 @@ class Split:
     Raises:
       ValueError: they were not; it names what differs.
     """
+    # A model of before a key existed was trained with what is its default today.
+    learned = {**preprocess.Spec(self.shape).to_config(), **learned}
     if learned != self.spec:
       changed = [k for k, value in self.spec.items() if learned.get(k) != value]
       raise ValueError(

@@ -17,13 +17,14 @@ import os
 import pathlib
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ldm_jax import atomic
 from ldm_jax.data.cohorts import roles
 from ldm_jax.data.cohorts.attributes import Schema
 from ldm_jax.data.cohorts.cohort import Cohort
+from ldm_jax.data.inspection import remarks
 from ldm_jax.data.preprocessing.preprocess import Spec
 from ldm_jax.data.store import entries
 from ldm_jax.data.store.fingerprints import Fingerprints
@@ -42,6 +43,7 @@ def prepare(
   progress: Callable[[int, int], None] | None = None,
   workers: int = 0,
   index: str | os.PathLike | None = None,
+  explain: Callable[[str], str] = str,
 ) -> dict[str, Any]:
   """Preprocesses the scans that are not stored yet, then writes the cohort's index.
 
@@ -53,9 +55,11 @@ def prepare(
     progress: called with (records done, records in all).
     workers: threads; 0 is two per core, because half of them wait for the disk.
     index: file to write the index to, instead of the store's own.
+    explain: turns the reason why a scan cannot be used into one that names flags.
 
   Returns:
-    The index: name, schema, spec, entries, problems [{id, path, reason}], warnings.
+    The index: name, schema, spec, entries, problems [{id, path, reason}], warnings,
+    remarks (`inspection.remarks.lines`).
 
   Raises:
     ValueError: an empty cohort, more unreadable records than allowed, or none left.
@@ -80,7 +84,8 @@ def prepare(
     ):
       if isinstance(outcome, ValueError):
         path = str(getattr(record.source, 'image', ''))
-        problems.append({'id': record.id, 'path': path, 'reason': str(outcome)})
+        reason = explain(str(outcome))
+        problems.append({'id': record.id, 'path': path, 'reason': reason})
       else:
         found.append(outcome)
         warnings += [
@@ -102,8 +107,31 @@ def prepare(
     'warnings': warnings + _repeated_scans(found),
     'notes': list(cohort.notes),
   }
+  limit = len(found) if cohort.name in roles.CONFIDENTIAL else remarks.NUM_NAMED
+  content['remarks'] = remarks.lines(scans_of(content, cohort), limit)
   _write_index(pathlib.Path(index or root / f'{cohort.name}.json'), content)
   return content
+
+
+def scans_of(index: Mapping[str, Any], cohort: Cohort) -> list[remarks.Scan]:
+  """The scans of an index, named by the files of its cohort."""
+  files = {
+    record.id: os.path.basename(getattr(record.source, 'image', '').partition('#')[0])
+    for record in cohort.records
+  }
+  return remarks.of_index(index, files)
+
+
+class UnusableScans(ValueError):
+  """More scans of a public cohort cannot be used than the config allows.
+
+  Attributes:
+    lines: one for each scan, with its id and the reason.
+  """
+
+  def __init__(self, message: str, lines: Sequence[str]):
+    super().__init__(message)
+    self.lines = tuple(lines)
 
 
 def slices_in_words(index: dict[str, Any]) -> list[str]:
@@ -242,7 +270,8 @@ def _check_problems(cohort: Cohort, problems: list, max_bad_fraction: float) -> 
   if cohort.name in roles.CONFIDENTIAL:
     raise roles.ConfidentialError(f'{found}. {remedy}', {cohort.name: lines})
   more = f'; and {bad - NUM_LISTED} more' if bad > NUM_LISTED else ''
-  raise ValueError(f'{found}: {"; ".join(lines[:NUM_LISTED])}{more}. {remedy}')
+  text = f'{found}: {"; ".join(lines[:NUM_LISTED])}{more}. {remedy}'
+  raise UnusableScans(text, lines)
 
 
 def _repeated_scans(found: list[dict]) -> list[str]:

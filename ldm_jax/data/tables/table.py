@@ -62,7 +62,8 @@ class Table:
     """Value of an attribute in row `index`: a number, a category's text, or None.
 
     Numbers may have a decimal comma (decided per column by `cells.decimal_comma`); an
-    age (a column 'age', or the unit 'years') may name its unit.
+    age (a column named after it, or the unit 'years') may name its unit; categories and
+    sexes are recognised as `cells.category` says.
 
     Raises:
       ValueError: the column is absent, or its cell is no number or known category.
@@ -78,12 +79,14 @@ class Table:
         'known categories. Correct the table.'
       )
     if attribute.kind == 'continuous':
-      is_age = attribute.unit == 'years' or column.lower() == 'age'
+      is_age = attribute.unit == 'years' or cells.names_age(column)
       read_as = cells.years if is_age else cells.number
       number = read_as(value, self._decimal_commas[column])
       if number is not None:
         return number
     try:
+      if attribute.kind == 'continuous':  # '1.234' may still be a number to Python
+        raise ValueError(attribute.refusal(value))
       attribute.encode(value)
     except ValueError as error:
       either = any(p.fullmatch(value) for p in (cells.AMBIGUOUS, cells.DOTTED))
@@ -91,6 +94,9 @@ class Table:
       raise ValueError(
         f'{self.where(index, column)}: {error}{hint if either else ""}'
       ) from error
+    if attribute.kind == 'categorical':
+      own = attribute.decode(attribute.encode(value))
+      return own if isinstance(own, str) else value
     return value
 
   @functools.cached_property
@@ -134,8 +140,12 @@ class Table:
     return codes.get(text)
 
   def attributes(self, index: int, schema: Schema) -> dict[str, Any]:
-    """All attributes of the schema in row `index`."""
-    return {a.name: self.attribute(index, a) for a in schema}
+    """All attributes of the schema in row `index`.
+
+    Raises:
+      ValueError: naming every cell that is no number or known category.
+    """
+    return attributes(schema, {}, self, index)
 
 
 def attributes(
@@ -150,9 +160,11 @@ def attributes(
     index: row of the table; None if the patient has none, and its values are missing.
 
   Raises:
-    ValueError: neither knows an attribute, or a cell is no number or known category.
+    ValueError: neither knows an attribute, or a cell is no number or known category;
+      it names every such cell of the row.
   """
-  found = {}
+  found: dict[str, Any] = {}
+  faults: list[str] = []
   for attribute in schema:
     if attribute.name in known:
       found[attribute.name] = known[attribute.name]
@@ -163,9 +175,13 @@ def attributes(
       )
     else:
       table.column_of(attribute)
-      found[attribute.name] = (
-        None if index is None else table.attribute(index, attribute)
-      )
+      try:
+        value = None if index is None else table.attribute(index, attribute)
+        found[attribute.name] = value
+      except ValueError as error:
+        faults.append(str(error))
+  if faults:
+    raise ValueError(' '.join(faults))
   return found
 
 

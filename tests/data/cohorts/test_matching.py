@@ -16,6 +16,17 @@ def test_ids_that_differ_in_zeros_or_prefixes_are_told_to_agree_but_for_these():
     assert words in told
 
 
+def test_ids_that_differ_by_leading_zeros_alone_belong_together():
+  same = matching.same_patients
+  rows, scans = ['50772', 'P-7', '9.0', 'x'], ['0050772', 'P-007', '9', 'x', 'y']
+  assert same(rows, scans) == dict(zip(scans, rows, strict=False))
+  # Where zeros distinguish patients, only equal ids belong together.
+  assert same(['1', '01'], ['001', '01']) == {'01': '01'}
+  assert same(['7', '70'], ['70']) == {'70': '70'}
+  told = matching.compare(rows, scans, 't')
+  assert (told.rows_alone, told.scans_alone) == ((), ('y',))
+
+
 def test_few_ids_alone_are_no_headline():
   many = [f'p{n}' for n in range(100)]
   assert not matching.compare(many[1:], many[:-1], 't').headline
@@ -57,12 +68,12 @@ def table(path, ids):
 
 
 def test_a_folder_half_of_whose_ids_do_not_match_says_so(tmp_path, save_nifti):
-  for name in ('a', 'b', '007', '008'):
+  for name in ('a', 'b', 'x007', 'x008'):
     save_nifti(tmp_path / f'{name}.nii')
   table(tmp_path / 'participants.tsv', ['a', 'b', '7', '8'])
   cohort = layouts.LAYOUTS['folder'].read(str(tmp_path), SCHEMA)
   assert cohort.matching.rows_alone == ('7', '8')
-  assert cohort.matching.scans_alone == ('007', '008')
+  assert cohort.matching.scans_alone == ('x007', 'x008')
   parts = cohort.split({'public': 0.5, 'private': 0.5}, 0)
   assert {part.matching for part in parts.values()} == {cohort.matching}
 

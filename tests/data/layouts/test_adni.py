@@ -72,10 +72,12 @@ def test_the_table_may_lie_elsewhere(tree, tmp_path_factory):
   assert len(read(str(tree), table=str(other)).records) == 5
 
 
-def test_a_cell_that_is_no_diagnosis_is_an_error(tree):
-  (tree / 'ADNIMERGE.csv').write_text(HEAD + ROWS.replace('MCI', 'maybe'))
-  with pytest.raises(ValueError, match=r"line 4, column 'DX'.*'maybe'"):
-    read(str(tree))
+def test_a_scan_whose_row_is_at_fault_stays_out_with_every_reason(tree):
+  (tree / 'ADNIMERGE.csv').write_text(HEAD + ROWS.replace('MCI,Male', 'maybe,?x'))
+  records = read(str(tree)).records
+  assert [hasattr(r.source, 'reason') for r in records] == [0, 0, 1, 0, 0]
+  with pytest.raises(ValueError, match=r"column 'PTGENDER'.*line 4, column 'DX'.*'may"):
+    records[2].source.read()
 
 
 def test_a_root_without_scans_is_an_error(tmp_path):

@@ -67,8 +67,10 @@ def test_other_attributes_are_columns_of_the_table(tree):
   root = tree()
   (root / 'participants.tsv').write_text('participant_id\tage\na\t50\nb\tfifty\n')
   schema = Schema.from_config([{'name': 'age', 'low': 0, 'high': 99}])
+  records = {record.id: record for record in read(root, schema=schema).records}
+  assert records['a'].attributes == {'age': 50}
   with pytest.raises(ValueError, match=r"line 3, column 'age'.*fifty"):
-    read(root, schema=schema)
+    records['b'].source.read()
   schema = Schema.from_config([{'name': 'bmi', 'low': 0, 'high': 99}])
   with pytest.raises(ValueError, match=r"'bmi'.*participant_id, age"):
     read(root, schema=schema)

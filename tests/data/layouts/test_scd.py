@@ -119,13 +119,20 @@ def test_a_schema_may_select_and_add_columns(tree):
     (3, 'old', "line 2, column 'Age'.*old"),
     (6, 'many', "column 'ED_lv_vox'.*many"),
     (2, 'Q', "column 'Sex'.*Q"),
-    (1, '', 'no id'),
   ],
 )
-def test_a_bad_cell_is_an_error_that_names_it(tree, cell, text, words):
+def test_a_patient_with_a_bad_cell_stays_out_with_the_reason(tree, cell, text, words):
   row = list(ROWS[0])
   row[cell] = text
+  (record,) = [r for r in read(tree([row])).records if r.patient == ROWS[0][1]]
   with pytest.raises(ValueError, match=words):
+    record.source.read()
+
+
+def test_a_row_without_an_id_is_an_error(tree):
+  row = list(ROWS[0])
+  row[1] = ''
+  with pytest.raises(ValueError, match='no id'):
     read(tree([row]))
 
 

@@ -334,3 +334,57 @@ def test_percentiles_equal_those_of_numpy(
 def test_a_constant_scan_is_an_error():
   with pytest.raises(ValueError, match='constant value 7'):
     preprocess.window(np.full((3, 3, 3), 7.0), (1, 99), True)
+
+
+def test_a_fixed_window_is_the_same_for_every_scan():
+  spec = Spec((4, 5, 6), window=(-1000, 800))
+  rng = np.random.default_rng(0)
+  for brightest in (300, 3000):
+    array = rng.uniform(-1000, brightest, (4, 5, 6)).astype(np.float32)
+    made = preprocess.apply(spec, volume.Volume(array, np.eye(4)))
+    expected = np.clip((array + 1000) / 1800, 0, 1)
+    assert np.allclose(made.array, expected, atol=1e-6)
+    assert made.record['intensity'] == [-1000, 800]
+
+
+@pytest.mark.parametrize(
+  'window', [(1, 1), (2, 1), (0,), (0, 1, 2), ('a', 'b'), (0, np.inf)]
+)
+def test_a_window_is_two_numbers_in_order(window):
+  with pytest.raises(ValueError, match=r'preprocess\.window'):
+    Spec((4, 5, 6), window=window)
+
+
+@pytest.mark.parametrize(
+  ('shape', 'mm', 'words'),
+  [
+    ((1, 64, 64), 1.0, '1 x 64 x 64 mm, the box 128 x 128 x 128 mm'),
+    ((200, 240, 200), 0.05, '10 x 12 x 10 mm, the box 128 x 128 x 128 mm'),
+  ],
+)
+def test_a_scan_that_fills_too_little_of_the_box_is_refused_in_mm(shape, mm, words):
+  array = np.random.default_rng(0).normal(300, 60, shape).astype(np.float32)
+  scan = volume.Volume(array, np.diag([mm, mm, mm, 1.0]))
+  spec = Spec((32, 32, 32), (4, 4, 4))
+  with pytest.raises(ValueError, match=words):
+    preprocess.apply(spec, scan)
+  spec = dataclasses.replace(spec, least_filled=0)
+  if shape[0] > 1:
+    assert 0 < preprocess.apply(spec, scan).record['filled'] < 0.01
+  else:
+    with pytest.raises(ValueError, match=words):
+      preprocess.apply(spec, scan)
+
+
+def test_gains_leave_hounsfield_units_alone_and_propose_nothing_for_them():
+  array = np.full((6, 24, 24), -1000, np.float32)
+  array[:, 6:18, 6:18] = 40 * np.arange(1, 7)[:, None, None]
+  made = [
+    preprocess.apply(
+      Spec((6, 24, 24), harmonise_slices=on), volume.Volume(array, np.eye(4))
+    )
+    for on in (False, True)
+  ]
+  assert np.array_equal(made[0].array, made[1].array)
+  assert made[0].record['slices']['jumps'] == 0 and made[0].record['slices']['signed']
+  assert made[1].record['gains'] is None

@@ -103,3 +103,71 @@ def test_a_header_knows_slices_spacing_and_voxel_volume(tmp_path, save_nifti):
   assert header.shape == (4, 5, 6)
   np.testing.assert_allclose(header.spacing, [8, 1.5, 1.5])
   assert header.voxel_ml == pytest.approx(0.018)
+
+
+RIGHT, LEFT = (
+  np.diag([1.0, 1, 1, 1]),
+  np.array([[-1.0, 0, 0, 5], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]),
+)
+
+
+def placed(path, sform, qform, codes, unit='mm'):
+  image = nib.Nifti1Image(np.arange(120, dtype=np.int16).reshape(6, 5, 4), sform)
+  image.set_sform(sform, codes[0])
+  image.set_qform(qform, codes[1])
+  image.header.set_xyzt_units(unit)
+  nib.save(image, path)
+  return path
+
+
+@pytest.mark.parametrize(
+  ('codes', 'qform', 'axes', 'told'),
+  [
+    # Axis codes by nibabel, trust_sform, trust_qform; None: strict reads it, too.
+    ((0, 0), RIGHT, 'LRR', 'sform_code and qform_code'),
+    ((1, 1), LEFT, 'RRL', r'sform .* and qform .* apart'),
+    ((0, 1), LEFT, 'LLL', None),
+    ((1, 0), LEFT, 'RRR', None),
+    ((2, 1), RIGHT, 'RRR', None),
+  ],
+)
+def test_one_rule_decides_where_a_header_states_no_place_or_two(
+  tmp_path, codes, qform, axes, told
+):
+  path = placed(tmp_path / 's.nii', RIGHT, qform, codes)
+  rules = ('nibabel', 'trust_sform', 'trust_qform')
+  headers = [nifti.read_header(path, orientation=rule) for rule in rules]
+  assert ''.join(nib.aff2axcodes(h.grid.affine)[0] for h in headers) == axes
+  assert np.array_equal(headers[0].grid.affine, nib.load(path).affine)
+  for header in headers:
+    assert [r.kind for r in header.remarks] == (['orientation'] if told else [])
+  if told is None:
+    assert nifti.read_header(path, orientation='strict').remarks == ()
+  else:
+    with pytest.raises(ValueError, match=f'{told}.*preprocess.orientation='):
+      nifti.read_header(path, orientation='strict')
+
+
+def test_a_qform_that_differs_by_rounding_alone_is_no_contradiction(tmp_path):
+  turned, (c, s) = np.eye(4), (np.cos(0.3), np.sin(0.3))
+  turned[:2, :2] = [[c, -s], [s, c]]
+  path = placed(tmp_path / 's.nii', turned, turned + 1e-5, (1, 1))
+  assert nifti.read_header(path, orientation='strict').remarks == ()
+
+
+@pytest.mark.parametrize(('unit', 'factor'), [('meter', 1e-3), ('micron', 1e3)])
+def test_lengths_in_other_units_become_mm(tmp_path, unit, factor):
+  affine = np.diag([factor * 2, factor * 3, factor * 4, 1.0])
+  affine[:3, 3] = factor * np.array([7, -8, 9])
+  header = nifti.read_header(placed(tmp_path / 's.nii', affine, affine, (1, 1), unit))
+  expected = np.diag([2.0, 3.0, 4.0, 1.0])
+  expected[:3, 3] = 7, -8, 9
+  assert np.allclose(header.grid.affine, expected, rtol=1e-5)
+  assert [remark.kind for remark in header.remarks] == ['unit']
+
+
+def test_a_unit_that_makes_a_scan_absurd_is_named(tmp_path):
+  affine = np.diag([0.9, 0.9, 5.0, 1.0])
+  path = placed(tmp_path / 's.nii', affine, affine, (1, 1), 'meter')
+  with pytest.raises(ValueError, match='metres.*xyzt_units'):
+    nifti.read_header(path)

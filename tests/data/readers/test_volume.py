@@ -1,5 +1,7 @@
 """Laws of volumes: exact ways into (d,h,w) and back, and labels on their grid."""
 
+import itertools
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -136,3 +138,27 @@ def test_real_files_of_other_orientations_come_out_upright(real_data, name, shap
   scan = volume.read(real_data / name)
   assert scan.array.shape == shape
   assert nib.aff2axcodes(scan.affine) == ('S', 'A', 'R')
+
+
+@pytest.mark.parametrize('axes', itertools.permutations(range(3)))
+def test_labels_in_another_order_of_the_voxels_are_reordered_exactly(
+  tmp_path, save_nifti, axes
+):
+  affine = np.array([[0, 2, 0.1, -9], [-3, 0, 0, 8], [0, 0.05, 4, 1], [0, 0, 0, 1.0]])
+  voxels = np.random.default_rng(0).integers(0, 4, (6, 5, 4)).astype(np.uint8)
+  scan = volume.read(save_nifti(tmp_path / 's.nii', affine=affine))
+  own = volume.read_label(save_nifti(tmp_path / 'l.nii', voxels, affine), like=scan)
+  for flips in itertools.product((False, True), repeat=3):
+    turned, place = np.transpose(voxels, axes), affine[:, [*axes, 3]].copy()
+    for axis in np.flatnonzero(flips):
+      turned = np.flip(turned, axis)
+      place[:, 3] += place[:, axis] * (turned.shape[axis] - 1)
+      place[:, axis] *= -1
+    path = save_nifti(tmp_path / 'm.nii', np.ascontiguousarray(turned), place)
+    found = volume.read_label(path, like=scan)
+    assert np.array_equal(found.array, own.array)
+    assert np.array_equal(found.affine, scan.affine)
+  place[0, 3] += 0.5
+  path = save_nifti(tmp_path / 'm.nii', np.ascontiguousarray(turned), place)
+  with pytest.raises(ValueError, match=r'0\.50 mm away'):
+    volume.read_label(path, like=scan)

@@ -80,3 +80,37 @@ def test_a_dot_before_three_digits_is_not_guessed_beside_decimal_commas():
   assert cells.number('1,324', decimal_comma=True) == 1.324
   assert cells.number('1.324', decimal_comma=True) is None
   assert cells.number('1.324') == 1.324
+
+
+@pytest.mark.parametrize(
+  ('text', 'categories', 'index'),
+  [
+    ('f', ('F', 'M'), 0),
+    ('FEMALE', ('F', 'M'), 0),
+    ('Male', ('F', 'M'), 1),
+    (' m ', ('female', 'male'), 1),
+    ('ad', ('CN', 'AD'), 1),
+    ('1.0', (0, 1), 1),
+    ('f', ('f', 'F'), 0),
+    ('fe', ('F', 'M'), None),
+    ('a', ('A', 'a '), None),
+    ('M', (0, 1), None),  # digits mean something else in every data set
+    ('F', ('F', 'female'), 0),
+    ('woman', ('F', 'female'), None),
+  ],
+)
+def test_a_category_is_recognised_in_any_spelling_that_means_one(
+  text, categories, index
+):
+  assert cells.category(text, categories) == index
+
+
+@pytest.mark.parametrize('text', ['1 324,5', "1'324,5", '1324,5', '1.324,5'])
+def test_thousands_may_be_set_apart(text):
+  assert cells.number(text) == 1324.5
+
+
+def test_columns_named_after_an_age_are_ages():
+  named = ('age', 'AGE', 'Age_at_scan', 'PatientAge', 'age at visit')
+  assert all(map(cells.names_age, named))
+  assert not any(map(cells.names_age, ('stage', 'Dosage', 'percentage', 'image')))

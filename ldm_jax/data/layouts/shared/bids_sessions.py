@@ -54,6 +54,8 @@ class Visits:
           f'{file} has more than one row for session {twice[0]!r}; expected one. '
           'Remove the others.'
         )
+      there = {word(p.name) for p in subject.glob('ses-*')}
+      rows = patient_rows.by_scan(rows, there, []) | rows
       self.rows = {session: [(table, index)] for session, (index,) in rows.items()}
     dates = {session: _date(*row) for session, (row,) in self.rows.items()}
     # Ages may all be that of the first visit, dates are not: a subject's time axis has

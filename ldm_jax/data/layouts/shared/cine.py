@@ -16,6 +16,7 @@ import numpy as np
 from scipy import ndimage
 
 from ldm_jax.data.cohorts.cohort import FileSource
+from ldm_jax.data.readers import nifti
 from ldm_jax.data.readers import volume as volumes
 from ldm_jax.data.readers.dicom import container
 from ldm_jax.data.readers.grid import Grid
@@ -56,11 +57,13 @@ class PhaseSource:
     image: path of the cine, NIfTI or DICOM.
     phase: 'ED' (the first frame: cines start at the R wave) or 'ES' (smallest pool).
     stack: keep the through-plane axis as d.
+    orientation: as of a `FileSource`.
   """
 
   image: str
   phase: str
   stack: bool = True
+  orientation: str = nifti.DEFAULT_ORIENTATION
 
   @property
   def rule(self) -> str:
@@ -78,7 +81,8 @@ class PhaseSource:
     frame = 0
     if self.phase == 'ES':
       frame = smallest_pool(read(self.image, self.stack).frames)
-    return FileSource(self.image, None, frame, self.stack).read()
+    rule = self.orientation
+    return FileSource(self.image, None, frame, self.stack, orientation=rule).read()
 
   @property
   def files(self) -> tuple[str, ...]:
@@ -88,7 +92,9 @@ class PhaseSource:
   def fingerprint(self) -> str:
     """SHA-256 of the file's bytes, the phase and the rule."""
     how = f'{self.phase}:{self.rule}:{MOVING_SHARE}:{SMOOTH_VOXELS}:'
-    scan = FileSource(self.image, stack=self.stack).fingerprint()
+    rule = self.orientation
+    source = FileSource(self.image, stack=self.stack, orientation=rule)
+    scan = source.fingerprint()
     return hashlib.sha256((how + scan).encode()).hexdigest()
 
 

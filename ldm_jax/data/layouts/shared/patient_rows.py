@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TypeVar
 
 from ldm_jax.data.cohorts import matching
 from ldm_jax.data.cohorts.attributes import is_missing
 from ldm_jax.data.tables.table import Table
+
+Found = TypeVar('Found')
 
 
 def one_each(
@@ -35,6 +38,28 @@ def one_each(
         'row per patient. Correct the table.'
       )
   return rows
+
+
+def by_scan(
+  rows: Mapping[str, Found], scans: Collection[str], notes: list[str]
+) -> dict[str, Found]:
+  """Id of a scan -> its row or rows, for the ids that mean a patient of the table.
+
+  Ids may differ by leading zeros (`matching.same_patients`); `notes` says how many do.
+
+  Args:
+    rows: id in the table -> row or rows.
+    scans: ids in the names of files or folders.
+    notes: receives one message about ids that are spelt differently.
+  """
+  same = matching.same_patients(rows, scans)
+  spelt = sorted((row, scan) for scan, row in same.items() if row != scan)
+  if spelt:
+    notes.append(
+      f'{len(spelt)} ids of the table differ from those of the scans by leading zeros '
+      f'and were matched, such as {spelt[0][0]} with {spelt[0][1]}'
+    )
+  return {scan: rows[row] for scan, row in same.items()}
 
 
 def only(
@@ -76,6 +101,9 @@ def match(
     shown: id -> how messages write it, where that differs.
   """
   shown, name = shown or {}, table.path.name
+  same = matching.same_patients(rows, scans)
+  shown = {same[scan]: scan for scan in same if same[scan] != scan} | dict(shown)
+  scans = {same.get(scan, scan) for scan in scans}
   absent = sorted(set(rows) - set(scans))
   if missing:
     notes += [f'{shown.get(p, p)}: in {name} but without {missing}' for p in absent]

@@ -34,7 +34,8 @@ NUMBERS = (
   *('SpacingBetweenSlices', 'RescaleSlope', 'RescaleIntercept'),
 )
 GROUPS = ('SharedFunctionalGroupsSequence', 'PerFrameFunctionalGroupsSequence')
-OTHERS = ('PhotometricInterpretation', 'ModalityLUTSequence')
+PADDING = ('PixelPaddingValue', 'PixelPaddingRangeLimit')
+OTHERS = ('PhotometricInterpretation', 'ModalityLUTSequence', *PADDING)
 # Where an enhanced file keeps, per frame, what a plain file keeps at its top.
 PER_FRAME = {
   'ImagePositionPatient': 'PlanePositionSequence',
@@ -89,6 +90,7 @@ class Plane:
     description: of the series; chooses files and is never shown.
     kind: what must also agree within a volume: image type, echo, frames per slice.
     times: clock -> number, of those that the file has (see `stack.CLOCKS`).
+    padding: (lowest, highest) stored value that is no measurement, or None.
   """
 
   member: Member
@@ -107,6 +109,7 @@ class Plane:
   description: str
   kind: tuple
   times: dict[str, float]
+  padding: tuple[int, int] | None = None
 
   @property
   def normal(self) -> np.ndarray:
@@ -157,6 +160,8 @@ def read_planes(stream: BinaryIO, member: Member) -> list[Plane]:
 def read_pixels(stream: BinaryIO, plane: Plane) -> np.ndarray:
   """Decodes one plane: float32 (columns, rows), rescaled, with bright as high.
 
+  Padding is NaN.
+
   Raises:
     ValueError: truncated pixels, or a compression that no installed plug-in decodes.
   """
@@ -179,7 +184,11 @@ def read_pixels(stream: BinaryIO, plane: Plane) -> np.ndarray:
   if plane.inverted:
     values = np.float32(sum(plane.stored)) - values
   slope, intercept = plane.rescale
-  return values * np.float32(slope) + np.float32(intercept)
+  values = values * np.float32(slope) + np.float32(intercept)
+  if plane.padding is not None:
+    low, high = plane.padding
+    values[(pixels.T >= low) & (pixels.T <= high)] = np.nan
+  return values
 
 
 def _plane(
@@ -230,6 +239,7 @@ def _plane(
     rescale=(slope, intercept),
     inverted=_text(top, 'PhotometricInterpretation') == 'MONOCHROME1',
     stored=(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1),
+    padding=_padding(top, signed),
     series=hashlib.sha256(_text(top, 'SeriesInstanceUID').encode()).hexdigest(),
     number=int(_number(top, 'SeriesNumber') or 0),
     description=_text(top, 'SeriesDescription'),
@@ -241,6 +251,28 @@ def _plane(
     ),
     times=_times(top, value, frame),
   )
+
+
+def _padding(top: pydicom.Dataset, signed: bool) -> tuple[int, int] | None:
+  """Stored values from PixelPaddingValue to its RangeLimit, whichever is lower.
+
+  Whether they are signed follows from the pixels. Files often write the one for the
+  other (63536 for -2000), and without explicit types the elements are bare bytes.
+  """
+  bits = int(_number(top, 'BitsAllocated') or 16)
+  found = []
+  for keyword in PADDING:
+    element = top.get_item(TAG[keyword]) if TAG[keyword] in top else None
+    value = None if element is None else element.value
+    if isinstance(value, bytes):
+      order = 'little' if getattr(element, 'is_little_endian', True) else 'big'
+      value = int.from_bytes(value[: bits // 8], order) if value else None
+    if isinstance(value, int | float) and value == int(value):
+      stored = int(value) % 2**bits
+      found.append(stored - 2**bits if signed and stored >= 2 ** (bits - 1) else stored)
+    elif keyword == PADDING[0]:
+      return None  # a limit alone says nothing
+  return min(found), max(found)
 
 
 def _times(top: pydicom.Dataset, value: Any, frame: int | None) -> dict[str, float]:

@@ -6,32 +6,39 @@ that its choice (`dicom.container`) joins, such as UK Biobank's one series per s
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 from collections.abc import Sequence
 
 import numpy as np
 
+from ldm_jax.data.readers import padding
 from ldm_jax.data.readers.dicom import ukbb_manifest
 from ldm_jax.data.readers.dicom.container import Container, split_choice, stamp
 from ldm_jax.data.readers.dicom.planes import Plane, read_pixels, read_planes
 from ldm_jax.data.readers.dicom.stack import MAX_TURN, SeriesHeader, Stack, arrange
+from ldm_jax.data.readers.grid import Remark
 from ldm_jax.data.readers.nifti import MAX_VOXELS
 from ldm_jax.types import Shape
 
 NUM_LISTED = 8
 
 
-def read_header(path: str | os.PathLike, stack: bool = False) -> SeriesHeader:
+def read_header(
+  path: str | os.PathLike, stack: bool = False, orientation: str = ''
+) -> SeriesHeader:
   """Reads shape, geometry and times; no pixels.
 
   Args:
     path: folder, zip or file; '#2' and '#NAME' choose as in `dicom.container`.
     stack: keep the through-plane axis as d.
+    orientation: of `nifti.read_header`, ignored here.
 
   Raises:
     ValueError: no image, several volumes, or planes that form no even stack.
   """
+  del orientation
   return find(path).header(stack)
 
 
@@ -40,15 +47,16 @@ def read_frame(
   frame: int | None = None,
   stack: bool = False,
   expected: Shape | None = None,
+  orientation: str = '',
 ) -> tuple[np.ndarray, SeriesHeader]:
-  """Reads one frame as float32 (d,h,w), rescaled.
+  """Reads one frame as float32 (d,h,w), rescaled, with air in place of padding.
 
-  `expected` is an argument of `nifti.read_frame` and ignored here.
+  `expected` and `orientation` are arguments of `nifti.read_frame` and ignored here.
 
   Raises:
     ValueError: as `read_header`; also for truncated pixels or an unknown frame.
   """
-  del expected
+  del expected, orientation
   found = find(path)
   count = len(found.frames)
   if not 0 <= (frame or 0) < count or (frame is None and count > 1):
@@ -57,7 +65,8 @@ def read_frame(
       f'frame from 0 to {count - 1}, got {frame}. Set options.frame.'
     )
   header = found.header(stack)
-  return _voxels(path, header, [found.frames[frame or 0]])[0], header
+  array, remarks = _voxels(path, header, [found.frames[frame or 0]])
+  return array[0], dataclasses.replace(header, remarks=(*header.remarks, *remarks))
 
 
 def read_frames(
@@ -66,7 +75,8 @@ def read_frames(
   """Reads all frames as float32 (f,d,h,w). Raises ValueError as `read_frame`."""
   found = find(path)
   header = found.header(stack)
-  return _voxels(path, header, found.frames), header
+  array, remarks = _voxels(path, header, found.frames)
+  return array, dataclasses.replace(header, remarks=(*header.remarks, *remarks))
 
 
 def find(path: str | os.PathLike) -> Stack:
@@ -164,7 +174,7 @@ def _groups(planes: list[Plane], merged: bool) -> list[list[Plane]]:
 
 def _voxels(
   path: str | os.PathLike, header: SeriesHeader, frames: Sequence[Sequence[Plane]]
-) -> np.ndarray:
+) -> tuple[np.ndarray, tuple[Remark, ...]]:
   grid = header.grid
   num_voxels = int(np.prod(grid.shape)) * len(frames)
   if num_voxels > MAX_VOXELS:
@@ -179,4 +189,9 @@ def _voxels(
       for z, plane in enumerate(frame):
         with container.open(plane.member) as stream:
           target[..., z] = read_pixels(stream, plane)
-  return array
+  if np.isnan(array).all():
+    raise ValueError(
+      f'{path} holds padding (PixelPaddingValue) in all its pixels; expected an image. '
+      'Repair or remove the scan.'
+    )
+  return padding.replace_stated(array)

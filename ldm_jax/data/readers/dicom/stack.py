@@ -16,13 +16,16 @@ from collections import Counter
 import numpy as np
 
 from ldm_jax.data.readers.dicom.planes import Plane
-from ldm_jax.data.readers.grid import Header, grid_of_file
+from ldm_jax.data.readers.grid import Header, Remark, grid_of_file
 
 # The most reliable first: ms after the R wave, time of day, order of acquisition.
 CLOCKS = ('TriggerTime', 'AcquisitionTime', 'InstanceNumber')
 # With both limits a voxel 400 mm from the corner is within 0.1 mm of its place.
 MAX_TURN = 1e-4
 OFF_LINE_MM = 0.05
+# Positions that a program wrote with one digit: each is up to 0.05 mm off, and so are
+# the two at the ends of the line.
+ROUNDED_MM = 0.1
 # Planes closer than this are at the same position.
 SAME_PLACE_MM = 0.01
 NUM_LISTED = 8
@@ -52,12 +55,14 @@ class Stack:
     affine: (4,4), (x,y,z,1) -> world RAS mm.
     clock: as in SeriesHeader.
     times_ms: as in SeriesHeader.
+    remarks: on positions that were rounded.
   """
 
   frames: tuple[tuple[Plane, ...], ...]
   affine: np.ndarray
   clock: str
   times_ms: tuple[float, ...]
+  remarks: tuple[Remark, ...] = ()
 
   def header(self, stack: bool) -> SeriesHeader:
     """Grid and frames; `stack` keeps the through-plane axis as d."""
@@ -65,9 +70,10 @@ class Stack:
     return SeriesHeader(
       grid_of_file(shape, self.affine, stack),
       len(self.frames),
-      self.clock,
-      self.times_ms,
-      self.frames[0][0].number,
+      self.remarks,
+      clock=self.clock,
+      times_ms=self.times_ms,
+      series=self.frames[0][0].number,
     )
 
 
@@ -100,20 +106,37 @@ def arrange(planes: list[Plane], path: str) -> Stack:
   if clock:
     places = [sorted(part, key=lambda plane: plane.times[clock]) for part in places]
   frames = tuple(tuple(frame) for frame in zip(*places, strict=True))
-  return Stack(frames, _affine(frames, at_mm, path), clock, _times(frames, clock))
+  affine, remarks = _affine(frames, at_mm, path)
+  return Stack(frames, affine, clock, _times(frames, clock), remarks)
 
 
-def _affine(frames, at_mm: list[float], path: str) -> np.ndarray:
+def _affine(
+  frames, at_mm: list[float], path: str
+) -> tuple[np.ndarray, tuple[Remark, ...]]:
   """(4,4), (x,y,z,1) -> RAS mm of an even stack. [PS3.3] C.7.6.2.1-1"""
   first, count = frames[0][0], len(frames[0])
   positions = np.array([[plane.position for plane in frame] for frame in frames])
+  start, remarks = first.position, ()
   if count > 1:
     step = (positions[0, -1] - positions[0, 0]) / (count - 1)
-    even = positions[0, 0] + np.arange(count)[:, None] * step
-    _check_even(np.abs(positions - even).max(axis=(0, 2)), at_mm, path)
+    even = start + np.arange(count)[:, None] * step
+    off_mm = np.abs(positions - even)
+    if off_mm.max() > OFF_LINE_MM and _are_rounded(positions, off_mm):
+      # The line nearest to all positions errs less than one through two of them.
+      place = np.arange(count) - (count - 1) / 2
+      step = place @ positions[0] / (place @ place)
+      start = positions[0].mean(axis=0) - step * (count - 1) / 2
+      text = (
+        'slice positions are rounded to 0.1 mm (up to '
+        f'{off_mm.max():.2f} mm off the even line); they were evened out'
+      )
+      remarks = (Remark('positions', text),)
+    else:
+      _check_even(off_mm.max(axis=(0, 2)), at_mm, path, positions)
   elif first.thickness:
     step = first.normal * first.thickness
-    _check_even(np.abs(positions - first.position).max(axis=(0, 2)), at_mm, path)
+    off_mm = np.abs(positions - first.position).max(axis=(0, 2))
+    _check_even(off_mm, at_mm, path, positions)
   else:
     raise ValueError(
       f'{path} holds one slice that states no thickness; expected SliceThickness or '
@@ -123,11 +146,28 @@ def _affine(frames, at_mm: list[float], path: str) -> np.ndarray:
   affine[:3, 0] = first.row * first.spacing[0]
   affine[:3, 1] = first.column * first.spacing[1]
   affine[:3, 2] = step
-  affine[:3, 3] = first.position
-  return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+  affine[:3, 3] = start
+  return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine, remarks
 
 
-def _check_even(off_mm: np.ndarray, at_mm: list[float], path: str) -> None:
+def _are_rounded(positions: np.ndarray, off_mm: np.ndarray) -> bool:
+  """Whether every axis that is off the line has whole tenths of mm and explains it."""
+  tenths = np.abs(positions * 10 - np.rint(positions * 10)).max(axis=(0, 1)) < 1e-4
+  allowed = np.where(tenths, ROUNDED_MM + 1e-6, OFF_LINE_MM)
+  return bool((off_mm.max(axis=(0, 1)) <= allowed).all())
+
+
+def _digits(positions: np.ndarray) -> str:
+  """Words about positions of few digits, '' where they have enough."""
+  for digits, word in ((0, 'whole mm'), (1, '0.1 mm')):
+    if np.abs(positions - np.round(positions, digits)).max() < 1e-4:
+      return f'; the positions are {word} throughout, so rounding may explain it'
+  return ''
+
+
+def _check_even(
+  off_mm: np.ndarray, at_mm: list[float], path: str, positions: np.ndarray
+) -> None:
   if off_mm.max() <= OFF_LINE_MM:
     return
   gaps = np.diff(at_mm)
@@ -142,7 +182,8 @@ def _check_even(off_mm: np.ndarray, at_mm: list[float], path: str) -> None:
     raise _uneven(
       path,
       f'{len(at_mm)} slices {usual:.2f} mm apart, but {"; ".join(odd[:NUM_LISTED])}',
-      'slices are missing or unevenly spaced',
+      'slices are missing or unevenly spaced'
+      + (_digits(positions) if np.abs(gaps - usual).max() <= 1 + 1e-6 else ''),
     )
   worst = int(np.argmax(off_mm))
   raise _uneven(

@@ -99,3 +99,24 @@ def test_what_is_no_even_stack_is_refused_with_numbers(found, message):
   with pytest.raises(ValueError, match=message) as error:
     arrange(found, 'the scan')
   assert str(error.value).startswith('the scan holds')
+
+
+@pytest.mark.parametrize('step', [(0, 0, 2.77), (0.31, 0.17, 1.234), (0, 0, 0.625)])
+def test_positions_rounded_to_a_tenth_of_a_mm_are_evened_out(step):
+  moves = np.arange(30)[:, None] * step
+  places = np.round(np.add(FIRST_MM, moves), 1)
+  found = arrange([plane(0, position=place) for place in places], 'x')
+  lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ found.affine
+  true = np.add(FIRST_MM, moves)
+  at = lps[:3, 3] + np.arange(30)[:, None] * lps[:3, 2]
+  assert np.abs(at - true).max() < 0.06
+  assert [remark.kind for remark in found.remarks] == ['positions']
+  # A slice that is missing is still missed, in the same words.
+  with pytest.raises(ValueError, match='missing'):
+    arrange([plane(0, position=place) for place in np.delete(places, 7, 0)], 'x')
+
+
+def test_positions_in_whole_mm_are_refused_with_the_word_rounding():
+  places = np.round(np.arange(12)[:, None] * np.array([0, 0, 1.25]))
+  with pytest.raises(ValueError, match='whole mm throughout, so rounding'):
+    arrange([plane(0, position=place) for place in places], 'x')
