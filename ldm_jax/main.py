@@ -118,7 +118,8 @@ def set_up_jax() -> None:
   os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(cache))
   os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.5')
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-  # XLA runs one program on few threads of a CPU; as devices of a mesh, all cores work.
+  # XLA runs one program on few threads of a CPU: more cores work as devices of a mesh.
+  # On two, one device is a fifth faster, since all devices repeat the optimiser's update.
   flags, flag = (
     os.environ.get('XLA_FLAGS', ''),
     '--xla_force_host_platform_device_count',
@@ -126,7 +127,7 @@ def set_up_jax() -> None:
   if flag not in flags:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else 1
     # A power of two up to 4, which every shipped batch size is a multiple of.
-    devices = 1 << min(cores.bit_length() - 1, 2)
+    devices = 1 << min(max(cores // 2, 1).bit_length() - 1, 2)
     os.environ['XLA_FLAGS'] = f'{flags} {flag}={devices}'.strip()
 
 

@@ -10,7 +10,7 @@ def section() -> dict[str, Any]:
   """The keys of `run`: logging, checkpoints, threads."""
   return {
     'log_every': 20,
-    'checkpoint_every': 100,
+    'checkpoint_every': 200,
     # Threads of prepare; 0 is two per core.
     'workers': 0,
   }
