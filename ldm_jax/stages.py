@@ -136,6 +136,9 @@ def encode(run: Run) -> dict:
 @stage
 def diffusion(run: Run) -> None:
   """Learns the conditional denoiser from public latents."""
+  note = preflight.note_on_noise(run.config)
+  if note:
+    print(f'diffusion: {note}')
   params = pretrain.fit(run, run.splits['public'])
   model_record.write(run.config, run.work, 'diffusion', run.schema)
   checkpoint.save_params(run.work.checkpoints('diffusion'), params)

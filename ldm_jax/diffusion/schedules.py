@@ -92,6 +92,16 @@ class FlowSchedule:
 
 
 AnySchedule = Schedule | FlowSchedule
+# Of the signal's amplitude at the last time; with more left, samples, which start from
+# pure noise, lack part of the data's spread of brightness. [Lin24] Section 3.1
+MOST_SIGNAL_LEFT = 0.1
+
+
+def signal_left(schedule: AnySchedule) -> float:
+  """The coefficient of z_0 at the last time: sqrt(alpha_bar_T), 0 of a flow."""
+  if isinstance(schedule, FlowSchedule):
+    return 0.0
+  return float(np.sqrt(np.asarray(schedule.alpha_bar, np.float64)[-1]))
 
 
 def schedule(

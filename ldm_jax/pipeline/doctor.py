@@ -14,7 +14,7 @@ import sys
 from ldm_jax.data import cohorts_of_config, demonstration_split
 from ldm_jax.data.cohorts import roles
 from ldm_jax.data.inspection import findings as inspection
-from ldm_jax.pipeline import cost_estimate, grid_proposal
+from ldm_jax.pipeline import cost_estimate, grid_proposal, preflight
 from ldm_jax.pipeline.run import Run
 from ldm_jax.report import doctor_page, doctor_text
 from ldm_jax.workfolder import progress_bar
@@ -78,6 +78,9 @@ def examine(run: Run) -> None:
   withheld = len(headlines) - len(open_headlines)
   if withheld:
     print(f'WARNING [INTERNAL]: {withheld} findings that name patients, see below')
+  note = preflight.note_on_noise(config)
+  if note:
+    print(f'WARNING {note}')
   for name in looks:
     print(doctor_text.cohort_lines(looks[name].findings, internal=name in internal))
   if internal and shared:

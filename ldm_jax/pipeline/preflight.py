@@ -5,7 +5,7 @@
 
 from ldm_jax.config import parsing
 from ldm_jax.data import folder_scans
-from ldm_jax.diffusion import grid, solvers
+from ldm_jax.diffusion import grid, schedules, solvers
 from ldm_jax.pipeline import private_budget
 from ldm_jax.pipeline.run import Run
 from ldm_jax.privacy import checks, marginals
@@ -51,6 +51,19 @@ def check_process(config: Config) -> None:
   grid.time_grid(schedule.num_timesteps, section.steps, section.spacing)
   solvers.check_solver(section.solver, section.eta)
   tiling.check(section.decode_tile, section.decode_overlap)
+
+
+def note_on_noise(config: Config) -> str:
+  """What to know of a schedule that does not end in noise; '' of one that does."""
+  left = schedules.signal_left(networks.schedule(config))
+  if left <= schedules.MOST_SIGNAL_LEFT:
+    return ''
+  return (
+    f'diffusion.schedule keeps {left:.2f} of the signal at its last time, and sampling '
+    "starts from pure noise: samples lack part of the data's spread of brightness. "
+    'Expected at most 0.1: set --config.diffusion.schedule.zero_terminal_snr=True (and '
+    "a prediction other than 'epsilon'), or a larger beta_end or num_timesteps."
+  )
 
 
 def check_requests(run: Run) -> None:

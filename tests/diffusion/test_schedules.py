@@ -116,3 +116,13 @@ def test_the_clean_time_has_full_signal_also_under_jit():
 def test_an_impossible_schedule_is_refused_by_name(arguments, words):
   with pytest.raises(ValueError, match=words):
     schedules.schedule(*arguments)
+
+
+def test_the_signal_left_at_the_last_time_is_told_by_its_amplitude():
+  paper = schedules.schedule('linear', 150, 1e-4, 7e-2)
+  assert 0.05 < schedules.signal_left(paper) < 0.1
+  short = schedules.schedule('linear', 50, 1e-4, 7e-2)
+  assert schedules.signal_left(short) > schedules.MOST_SIGNAL_LEFT
+  ends = schedules.schedule('cosine', 1000, zero_terminal_snr=True)
+  assert schedules.signal_left(ends) == 0
+  assert schedules.signal_left(schedules.flow(100)) == 0

@@ -63,3 +63,12 @@ def test_a_process_that_cannot_be_is_refused_before_any_stage(key, value, words)
   preflight.check_process(config)
   with pytest.raises(ValueError, match=words):
     preflight.check_process(override(config, {key: value}))
+
+
+def test_a_schedule_that_keeps_signal_is_noted_and_the_advised_flag_ends_it():
+  config = micro.get_config()  # linear over 20 times
+  note = preflight.note_on_noise(config)
+  assert 'keeps 0.7' in note
+  key = 'diffusion.schedule.zero_terminal_snr'
+  assert f'--config.{key}=True' in note
+  assert preflight.note_on_noise(override(config, {key: True})) == ''
