@@ -40,7 +40,8 @@ ONE_OR_MORE = ('adapt.drift.value',)
 # Flags of the command line while a config file is read: it may look at the data, and
 # must see them with the options of the flags.
 _flags: contextvars.ContextVar[Mapping[str, Any]] = contextvars.ContextVar(
-  'flags', default={}
+  'flags',
+  default=types.MappingProxyType({}),
 )
 
 
@@ -138,7 +139,7 @@ def with_flags(data: Config) -> Config:
 def name_flags(
   text: str, cohorts: Iterable[str], known: Iterable[str] | None = None
 ) -> str:
-  """A message with the flags in place of 'options.visit' and 'root of the data section'.
+  """A message with flags in place of 'options.visit', 'root of the data section'.
 
   Args:
     text: of an error of a layout or reader, which does not know whose data it reads.
@@ -149,6 +150,8 @@ def name_flags(
 
   def option(match):
     name = match[1]
+    if text[match.end() :].startswith(' is '):  # a statement, not advice
+      return f'the option {name}'
     if known is not None and name not in known:
       return f'the option {name} (this layout has none: use the layout folder)'
     end = EXAMPLES.get(name, '...')

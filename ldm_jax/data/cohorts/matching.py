@@ -65,7 +65,7 @@ def same_patients(rows: Collection[str], scans: Collection[str]) -> dict[str, st
   """Id of a scan -> id of the row of the same patient, which it may spell otherwise.
 
   Ids that are equal belong together. Of the others, those that differ by leading zeros
-  (or by the '.0' that programs add to numbers) alone do, unless that is true of several.
+  (or by the '.0' that programs add to numbers) alone do, unless several ids do.
 
   Args:
     rows: ids in the table.

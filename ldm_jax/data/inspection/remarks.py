@@ -1,4 +1,4 @@
-"""What had to be decided to read the scans of a cohort, in lines that name the files."""
+"""What had to be decided to read the scans of a cohort, as lines with file names."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def lines(scans: Collection[Scan], limit: int = NUM_NAMED) -> list[str]:
       usual = next(iter(texts.values()))
       each = usual if len(texts) == 1 else f'for example {usual}'
       found.append(
-        f'{kind} of {len(texts)} of {len(scans)} scans ({_named(texts, limit)}): {each}; '
-        f'{advice}'
+        f'{kind} of {len(texts)} of {len(scans)} scans ({_named(texts, limit)}): '
+        f'{each}; {advice}'
       )
   small = {s.name: s.filled for s in scans if s.filled < LITTLE}
   if small:
@@ -87,15 +87,15 @@ def unlisted_labels(
   listed = tuple(classes)
   return [
     f'label value {value} is no class of evaluate.labels={listed}: {voxels[value]} '
-    f'voxels of {len(patients[value])} patients ({_named(patients[value], limit)}) count '
-    'as background. Correct the labels, or add the class: '
+    f'voxels of {len(patients[value])} patients ({_named(patients[value], limit)}) '
+    'count as background. Correct the labels, or add the class: '
     f'--config.evaluate.labels={str((*listed, value)).replace(" ", "")}'
     for value in sorted(voxels)
   ]
 
 
 def of_index(index: Mapping[str, Any], files: Mapping[str, str]) -> list[Scan]:
-  """The scans of a store's index; `files` gives the name of an entry's file by its id."""
+  """The scans of a store's index; `files` is the name of an entry's file by its id."""
   return [
     Scan(
       files.get(entry['id']) or entry['id'],

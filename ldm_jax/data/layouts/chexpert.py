@@ -103,7 +103,9 @@ def read(
     ('view', view, ('frontal', 'lateral', '')),
   ):
     if value not in known:
-      raise ValueError(f'options.{option} is {value!r}; expected one of {known}.')
+      raise ValueError(
+        f'options.{option} is {value!r}; expected one of {known}. Set options.{option}.'
+      )
   schema = chexpert_schema(tuple(findings), uncertain) if schema is None else schema
   bases = (root, *sorted(p for p in root.glob('CheXpert-v1.0*') if p.is_dir()))
   base = next(

@@ -237,8 +237,8 @@ def _check_cell_or_pattern(table: tables.Table, text: str, option: str) -> None:
   if not holes or unknown:
     raise ValueError(
       f'options.{option} is {text!r}, which is neither a column of {table.path} nor a '
-      f'pattern of its columns; columns are {tables.listed(table.columns)}. Name one, '
-      "or write a pattern such as '{subject}/*.nii.gz'."
+      f'pattern of its columns; columns are {tables.listed(table.columns)}. Set '
+      f"options.{option} to one, or to a pattern such as '{{subject}}/*.nii.gz'."
     )
 
 

@@ -74,7 +74,9 @@ def read(
   root = tables.require_folder(root)
   schema = MNMS2_SCHEMA if schema is None else schema
   if view not in VIEWS:
-    raise ValueError(f'options.view is {view!r}; expected one of {VIEWS}.')
+    raise ValueError(
+      f'options.view is {view!r}; expected one of {VIEWS}. Set options.view.'
+    )
   base = root / 'MnM2' if (root / 'MnM2').is_dir() else root
   table = tables.read(tables.find(base, 'dataset_information.csv'))
   notes: list[str] = []

@@ -14,6 +14,7 @@ import numpy as np
 from scipy import ndimage
 
 from ldm_jax.data.preprocessing import preprocess, resampling
+from ldm_jax.data.readers import nifti
 from ldm_jax.data.readers import volume as volumes
 from ldm_jax.data.readers.grid import Grid
 
@@ -28,6 +29,10 @@ class PreparedScans(Protocol):
   @property
   def ids(self) -> Sequence[str]:
     """Of the entries."""
+
+  @property
+  def spec(self) -> Mapping[str, Any]:
+    """The preprocessing's config dict."""
 
   @property
   def shape(self) -> tuple[int, ...]:
@@ -73,7 +78,7 @@ def kept(
     for number, index in enumerate(chosen):
       record = split.record(index)
       keep[number] = ~_on_processed(
-        _read(file, split.ids[index], record), record, split.shape
+        _read(file, split.ids[index], record, _rule(split)), record, split.shape
       )
   if edit_labels or keep_labels:
     labels = split.labels(chosen)
@@ -110,10 +115,17 @@ def on_source_grid(
     return None
   record = split.record(index)
   found = preprocess.invert(keep.astype(np.uint8), record, label=True).array > 0
-  return found | ~_read(file, split.ids[index], record) if file else found
+  if not file:
+    return found
+  return found | ~_read(file, split.ids[index], record, _rule(split))
 
 
-def _read(file: str, name: str, record: Mapping[str, Any]) -> np.ndarray:
+def _rule(split: PreparedScans) -> str:
+  """The rule by which the scans were placed, which holds for their masks too."""
+  return split.spec.get('orientation', nifti.DEFAULT_ORIENTATION)
+
+
+def _read(file: str, name: str, record: Mapping[str, Any], rule: str) -> np.ndarray:
   """A mask file as bool (d,h,w) on the scan's own grid."""
   source = Grid.from_json(record['source'])
   like = volumes.Volume(
@@ -123,7 +135,7 @@ def _read(file: str, name: str, record: Mapping[str, Any]) -> np.ndarray:
   )
   path = file.replace('{id}', name)
   try:
-    return volumes.read_label(path, like=like).array > 0
+    return volumes.read_label(path, like=like, orientation=rule).array > 0
   except ValueError as error:
     raise ValueError(f'counterfactual.mask of {name}: {error}') from error
 

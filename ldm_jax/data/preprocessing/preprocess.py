@@ -48,7 +48,7 @@ class Spec:
       their zero.
     orientation: which statement of a NIfTI header gives a scan's place, one of
       `nifti.ORIENTATIONS`. It is applied when the files are read.
-    least_filled: share of the box that a scan must fill; one that fills less is refused.
+    least_filled: share of the box that a scan must fill, or it is refused.
 
   Raises:
     ValueError: an entry out of its limits, naming the config key.
@@ -123,8 +123,8 @@ class Spec:
       len(window) == 2 and np.isfinite(window).all() and window[0] < window[1]
     ):
       raise ValueError(
-        f'preprocess.window is {self.window}; expected two intensities, low < high, such '
-        'as (-1000, 800), or () for percentiles.'
+        f'preprocess.window is {self.window}; expected two intensities, low < high, '
+        'such as (-1000, 800), or () for percentiles.'
       )
 
   def to_config(self) -> dict[str, Any]:

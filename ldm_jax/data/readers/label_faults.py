@@ -44,7 +44,7 @@ def found(array: np.ndarray, rounded: np.ndarray) -> str:
 
 
 def _listed(values: np.ndarray) -> str:
-  """'0.988 in 12 voxels, 0.5 in 3 and 40 other values in 120', the most frequent first."""
+  """'0.988 in 12 voxels, 0.5 in 3 voxels and 40 other values in 120', by frequency."""
   each, counts = np.unique(values, return_counts=True)
   order = np.argsort(-counts, kind='stable')
   shown = [f'{each[i]:.4g} in {counts[i]} voxels' for i in order[:NUM_LISTED]]

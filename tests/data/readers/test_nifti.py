@@ -7,6 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from ldm_jax.data.readers import nifti
 from ldm_jax.data.readers.nifti import read_frame, read_header
 
 
@@ -169,5 +170,5 @@ def test_lengths_in_other_units_become_mm(tmp_path, unit, factor):
 def test_a_unit_that_makes_a_scan_absurd_is_named(tmp_path):
   affine = np.diag([0.9, 0.9, 5.0, 1.0])
   path = placed(tmp_path / 's.nii', affine, affine, (1, 1), 'meter')
-  with pytest.raises(ValueError, match='metres.*xyzt_units'):
+  with pytest.raises(ValueError, match=r'metres.*xyzt_units'):
     nifti.read_header(path)

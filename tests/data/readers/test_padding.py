@@ -7,7 +7,7 @@ from ldm_jax.data.readers import padding, volume
 
 
 def ct(seed=0):
-  """(d,h,w) Hounsfield units: a body of 40 in noisy air, and what a circle leaves out."""
+  """(d,h,w) Hounsfield units: a body in noisy air, and what a circle leaves out."""
   noise = np.random.default_rng(seed).normal(0, 20, (8, 24, 24))
   array = (noise - 1000).round().astype(np.float32)
   array[:, 6:18, 6:18] += 1040
@@ -67,5 +67,5 @@ def test_padding_of_dicom_does_not_change_the_scan_inside(
 def test_a_scan_of_padding_alone_is_refused(tmp_path, save_series):
   voxels = np.full((5, 4, 3), -2000, np.int16)
   element = lambda z, t: {'PixelPaddingValue': -2000}
-  with pytest.raises(ValueError, match='padding .* in all'):
+  with pytest.raises(ValueError, match=r'padding .* in all'):
     volume.read(save_series(tmp_path, voxels, np.eye(4), element))

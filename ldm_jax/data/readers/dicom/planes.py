@@ -187,7 +187,7 @@ def read_pixels(stream: BinaryIO, plane: Plane) -> np.ndarray:
   values = values * np.float32(slope) + np.float32(intercept)
   if plane.padding is not None:
     low, high = plane.padding
-    values[(pixels.T >= low) & (pixels.T <= high)] = np.nan
+    values[(low <= pixels.T) & (high >= pixels.T)] = np.nan
   return values
 
 
