@@ -71,7 +71,7 @@ def failing(name, fault):
 
   def function(run):
     outputs = replace_results.OUTPUTS.get(name, ())
-    for output in (*outputs, f'checkpoints/{name}/params'):
+    for output in (*outputs, f'checkpoints/{name}/half'):
       is_folder = '.' not in output
       run.work.write_text('half', *output.split('/'), *(['x'] if is_folder else []))
     raise fault
