@@ -86,6 +86,9 @@ def _of_checkpoints(folder, inside):
   names = f'{place}' if place.name == 'done.json' else f'{place} and {folder}/done.json'
   if place.name not in ('params', 'done.json'):
     names = f'{folder}/params, {names}'
+  begun = folder.with_name(replace_results.beside(stage))
+  if begun.exists():  # it would go on in place of the finished one
+    names = f'{begun}, {names}'
   told = f'Delete {names} and run --stages={stage}'
   if (folder / 'state').is_dir():
     return (

@@ -86,6 +86,10 @@ def test_a_model_is_written_again_from_its_state_where_that_is_there(tmp_path, s
   told = damaged_files.remedy(folder / 'params' / 'd' / 'x')
   assert f'Delete {folder}/params and {folder}/done.json' in told
   assert f'--stages={stage}' in told and 'trains no step' in told
+  begun = folder.with_name(f'{stage}.new')
+  begun.mkdir()
+  told = damaged_files.remedy(folder / 'params' / 'd' / 'x')
+  assert f'Delete {begun}, {folder}/params' in told, 'it would go on instead'
   (folder / 'state').rmdir()
   told = damaged_files.remedy(folder / 'params' / 'd' / 'x')
   assert 'back from a copy' in told and ('spends' in told) == (stage == 'adapt')

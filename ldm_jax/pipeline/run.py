@@ -45,13 +45,10 @@ PREPARED_WITH = ('checkpoints', 'prepare', 'data.json')
 
 
 def prepared_with(config: Config) -> dict[str, Any]:
-  """JSON-able settings of the prepared attributes, as PREPARED_WITH keeps them."""
-  return {'schema': parsing.to_plain(config.data)['schema']}
-
-
-def _names(kept):
-  names = ', '.join(str(entry.get('name')) for entry in kept['schema'])
-  return f'[{names}]' if names else "the layout's own"
+  """{key of the config: JSON-able value} of what decides the prepared data."""
+  data = parsing.to_plain(config.data)
+  flat = {f'data.preprocess.{key}': value for key, value in data['preprocess'].items()}
+  return {'data.schema': data['schema'], **flat}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +123,21 @@ class Run:
 
   # Data
 
+  def check_prepared(self) -> None:
+    """Refuses attributes or a preprocessing that the data were not prepared with.
+
+    Raises:
+      ValueError: naming the key, its value and what it was.
+    """
+    kept, asked = self.work.read_json(*PREPARED_WITH) or {}, prepared_with(self.config)
+    for key in sorted(kept.keys() & asked.keys()):
+      if kept[key] != asked[key]:
+        raise ValueError(
+          f'config.{key} is {asked[key]!r}, but the data in {self.work.root} were '
+          f'prepared with {kept[key]!r}. Set it back, or run --stages=prepare, after '
+          'which the models are trained again.'
+        )
+
   @functools.cached_property
   def prepared(self) -> dict[str, Split]:
     """Name -> Split of the prepared cohorts, also while `prepare` still runs.
@@ -134,14 +146,8 @@ class Run:
       ValueError: they are missing or damaged, or were prepared with other attributes or
         another preprocessing than the config's.
     """
-    work, kept = self.work, self.work.read_json(*PREPARED_WITH)
-    asked = prepared_with(self.config)
-    if kept is not None and kept != asked:
-      raise ValueError(
-        f'config.data.schema is {_names(asked)}, but the data in {work.root} were '
-        f'prepared with {_names(kept)} or other ranges. Set it back, or run '
-        '--stages=prepare, after which the models are trained again.'
-      )
+    self.check_prepared()
+    work = self.work
     return {
       name: store.open_split(
         work.store, name, spec=self.spec, index=work.found('store', f'{name}.json')

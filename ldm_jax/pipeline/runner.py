@@ -211,6 +211,8 @@ def check_models(name: str, run: Run) -> None:
     ValueError: naming what differs and what to run.
   """
   work, models = run.work, _models(name, run)
+  if name != 'prepare':
+    run.check_prepared()
   for model in models:
     if work.finished(model) is None:
       continue  # `Run.require` says so, where it is needed
