@@ -119,7 +119,7 @@ def set_up_jax() -> None:
   os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.5')
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
   # XLA runs one program on few threads of a CPU: more cores work as devices of a mesh.
-  # On two, one device is a fifth faster, since all devices repeat the optimiser's update.
+  # On two, one device is a fifth faster: each device repeats the optimiser's update.
   flags, flag = (
     os.environ.get('XLA_FLAGS', ''),
     '--xla_force_host_platform_device_count',
