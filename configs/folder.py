@@ -7,7 +7,8 @@ SCANS holds the scans and participants.tsv (or .csv), with a subject column and 
 an image column or a file-name pattern. Each attribute is `column:low:high` (a
 public range, never one measured on private patients) or `column:first|second|...`;
 several are separated by `;`. Inspect first with --stages=doctor. `shape` and `spacing`
-are (slices x rows x columns).
+are (slices x rows x columns). `frame` takes one frame of 4D files, `visit` names the
+column of visits, `stack=True` keeps the through-plane axis first.
 
 Patients of SCANS are private. Who is public must be said, because public patients train
 the autoencoder and the denoiser without protection:
@@ -65,6 +66,8 @@ def get_config(arg=''):
     split_seed=0,
     phantom='',
     **dict.fromkeys(OPTIONS, ''),
+    frame=-1,
+    stack=False,
     labels='0|1',
     attributes='',
     shape='32x32x32',
@@ -161,6 +164,10 @@ def _use_folder(section, args, root, part, column):
     for option in OPTIONS:
       if getattr(args, option):
         section.options[option] = getattr(args, option)
+    if args.frame >= 0:
+      section.options.frame = args.frame
+    if args.stack:
+      section.options.stack = True
     if column:
       section.options.cohort = column
 
