@@ -104,6 +104,8 @@ def test_the_command_ends_with_the_status_of_the_signal(
   from ldm_jax import stages
 
   opened = tmp_path / 'open'
+  # A shell starts what runs in the background with SIGINT ignored.
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
   def wait(*_):
     opened.touch()
@@ -114,7 +116,10 @@ def test_the_command_ends_with_the_status_of_the_signal(
       opened.unlink()
 
   monkeypatch.setattr(stages, 'run', wait)
-  status = main.main(['--config=tests/micro.py', f'--workdir={tmp_path / "work"}'])
+  try:
+    status = main.main(['--config=tests/micro.py', f'--workdir={tmp_path / "work"}'])
+  finally:
+    signal.signal(signal.SIGINT, before)
   assert status == 128 + number
   assert 'the same command goes on from here' in capsys.readouterr().err
   assert not opened.exists()

@@ -141,8 +141,10 @@ def schedule(
       f'Expected 0 < beta_start <= beta_end < 1, got beta_start={beta_start} and '
       f'beta_end={beta_end}; change them in diffusion.schedule.'
     )
-  built = from_betas(_betas(name, num_timesteps, beta_start, beta_end))
-  return to_zero_terminal_snr(built) if zero_terminal_snr else built
+  # Numbers, also where the caller is traced: a schedule depends on no traced value.
+  with jax.ensure_compile_time_eval():
+    built = from_betas(_betas(name, num_timesteps, beta_start, beta_end))
+    return to_zero_terminal_snr(built) if zero_terminal_snr else built
 
 
 def from_betas(betas: Array) -> Schedule:

@@ -10,8 +10,8 @@ from typing import Any
 from ldm_jax.data import cohorts_of_config
 from ldm_jax.data.cohorts import roles
 from ldm_jax.data.cohorts.cohort import Cohort
-from ldm_jax.data.inspection import attribute_summary, grid_fit, remarks
-from ldm_jax.data.store import store
+from ldm_jax.data.inspection import attribute_summary, grid_fit
+from ldm_jax.data.store import remarks, store
 from ldm_jax.pipeline import fit_measuring_network, private_budget
 from ldm_jax.pipeline.run import PREPARED_WITH, Run, prepared_with
 from ldm_jax.workfolder import progress_bar

@@ -7,7 +7,7 @@ import pytest
   ('flags', 'key'),
   [
     ({'sample.text': 'file.npy'}, 'sample.text'),
-    ({'sample.steps': '151'}, 'sample.steps'),
+    ({'sample.steps': '1001'}, 'sample.steps'),
     ({'sample.num': '0'}, 'sample.num'),
   ],
 )

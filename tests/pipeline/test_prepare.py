@@ -85,7 +85,11 @@ def test_a_note_is_printed_once_and_the_last_line_says_what_was_done(
     return index
 
   monkeypatch.setattr(store, 'prepare', prepared)
-  both = {'data.private.layout': '', 'data.measuring.layout': 'phantom_cardiac'}
+  both = {
+    'data.private.layout': '',
+    'data.measuring.layout': 'phantom_cardiac',
+    'data.measuring.part': '',
+  }
   run = begun(tmp_path, **both)
   with run.config.data.measuring.options.unlocked():
     options = {**run.config.data.public.options, 'name': 'measuring', 'seed': 2}

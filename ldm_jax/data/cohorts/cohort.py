@@ -249,7 +249,7 @@ def oriented(cohort: Cohort, rule: str) -> Cohort:
   if rule == nifti.DEFAULT_ORIENTATION:
     return cohort
   records = [
-    dataclasses.replace(r, source=dataclasses.replace(r.source, orientation=rule))
+    dataclasses.replace(r, source=dataclasses.replace(r.source, orientation=rule))  # type: ignore[type-var]  # those with an orientation are dataclasses
     if hasattr(r.source, 'orientation')
     else r
     for r in cohort.records

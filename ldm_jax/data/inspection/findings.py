@@ -21,13 +21,13 @@ from ldm_jax.data.inspection import (
   attribute_summary,
   grid_fit,
   near_duplicates,
-  remarks,
   thumbnail,
 )
 from ldm_jax.data.preprocessing import preprocess
 from ldm_jax.data.preprocessing.preprocess import Spec
 from ldm_jax.data.readers.grid import Grid
 from ldm_jax.data.readers.volume import Volume
+from ldm_jax.data.store import remarks
 
 # A scan is odd if its brightness is more than so many robust standard deviations from
 # the cohort's median, or its voxels are so many times larger or smaller.

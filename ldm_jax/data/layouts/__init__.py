@@ -7,6 +7,8 @@ A layout is a module with `read(root, schema=None, **options) -> Cohort` and an 
 can be rendered has KNOWN_COUNTERFACTUALS = True.
 """
 
+from typing import Any
+
 from ldm_jax.data.layouts import (
   acdc,
   adni,
@@ -25,7 +27,8 @@ from ldm_jax.data.layouts import (
   ukbb,
 )
 
-LAYOUTS = {
+# Modules, and phantoms that have the same functions.
+LAYOUTS: dict[str, Any] = {
   'acdc': acdc,
   'adni': adni,
   'bids': bids,

@@ -95,8 +95,8 @@ def read(
       except ValueError as error:
         faults.append(str(error))
     if faults:
-      error = ValueError(' '.join(faults))
-      records.append(unreadable.record(participant, image, error, part))
+      fault = ValueError(' '.join(faults))
+      records.append(unreadable.record(participant, image, fault, part))
       continue
     records.append(
       Record(

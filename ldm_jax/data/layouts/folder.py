@@ -93,7 +93,7 @@ def read(
   if label:
     _check_cell_or_pattern(people, label, 'label')
   records, notes = list[Record](), list[str]()
-  masks = [[] for _ in people.rows]
+  masks: list[Any] = [[] for _ in people.rows]
   if label:
     masks, _ = _files_of_rows(root, people, label, subject)
   scans, respelt = _files_of_rows(root, people, image, subject)

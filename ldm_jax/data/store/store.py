@@ -24,9 +24,8 @@ from ldm_jax import atomic
 from ldm_jax.data.cohorts import roles
 from ldm_jax.data.cohorts.attributes import Schema
 from ldm_jax.data.cohorts.cohort import Cohort
-from ldm_jax.data.inspection import remarks
 from ldm_jax.data.preprocessing.preprocess import Spec
-from ldm_jax.data.store import entries
+from ldm_jax.data.store import entries, remarks
 from ldm_jax.data.store.fingerprints import Fingerprints
 from ldm_jax.data.store.split import Split
 
@@ -59,7 +58,7 @@ def prepare(
 
   Returns:
     The index: name, schema, spec, entries, problems [{id, path, reason}], warnings,
-    remarks (`inspection.remarks.lines`).
+    remarks (`remarks.lines`).
 
   Raises:
     ValueError: an empty cohort, more unreadable records than allowed, or none left.

@@ -73,7 +73,7 @@ def test_blocks_do_not_know_each_other():
     (((2, 2, 2),), 8, (1, 4, 5, 4, 1), 'preprocess.shape'),
     (((3, 2, 2),), 8, (1, 6, 4, 4, 1), 'strides'),
     ((), 8, (1, 4, 4, 4, 1), 'strides'),
-    (((2, 2),), 4, (1, 4, 4, 4, 1), r'\(b,\*space,1\)'),
+    (((2, 2),), 4, (1, 4, 4, 4, 1), r'\(b,\*space,c\)'),
   ],
 )
 def test_what_does_not_fit_is_told(strides, num, shape, words):

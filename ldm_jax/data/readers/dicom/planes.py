@@ -265,8 +265,11 @@ def _padding(top: pydicom.Dataset, signed: bool) -> tuple[int, int] | None:
     element = top.get_item(TAG[keyword]) if TAG[keyword] in top else None
     value = None if element is None else element.value
     if isinstance(value, bytes):
-      order = 'little' if getattr(element, 'is_little_endian', True) else 'big'
-      value = int.from_bytes(value[: bits // 8], order) if value else None
+      little = getattr(element, 'is_little_endian', True)
+      stored_bytes = value[: bits // 8]
+      value = None
+      if stored_bytes:
+        value = int.from_bytes(stored_bytes, 'little' if little else 'big')
     if isinstance(value, int | float) and value == int(value):
       stored = int(value) % 2**bits
       found.append(stored - 2**bits if signed and stored >= 2 ** (bits - 1) else stored)

@@ -116,7 +116,8 @@ def _affine(
   """(4,4), (x,y,z,1) -> RAS mm of an even stack. [PS3.3] C.7.6.2.1-1"""
   first, count = frames[0][0], len(frames[0])
   positions = np.array([[plane.position for plane in frame] for frame in frames])
-  start, remarks = first.position, ()
+  start = first.position
+  remarks: tuple[Remark, ...] = ()
   if count > 1:
     step = (positions[0, -1] - positions[0, 0]) / (count - 1)
     even = start + np.arange(count)[:, None] * step

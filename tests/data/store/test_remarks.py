@@ -1,7 +1,7 @@
 """Laws of remarks: one line a kind, with the files and what to do."""
 
-from ldm_jax.data.inspection import remarks
-from ldm_jax.data.inspection.remarks import Scan
+from ldm_jax.data.store import remarks
+from ldm_jax.data.store.remarks import Scan
 
 
 def test_a_kind_of_remark_is_one_line_that_names_the_files():
