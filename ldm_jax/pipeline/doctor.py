@@ -111,6 +111,8 @@ def _examples(looks, cohorts, spec, grid):
   """Public scans before and after preprocessing, as planned and as proposed."""
   if grid is None:
     return []
+  # Scans that prepare would refuse are shown, too: the picture says why.
+  spec = dataclasses.replace(spec, least_filled=0.0)
   specs, wanted = {'this config': spec}, grid['proposed']
   if not grid['same']:
     changes = {key: tuple(wanted[key]) for key in ('shape', 'spacing_mm')}

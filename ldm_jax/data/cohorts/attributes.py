@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from ldm_jax.data.tables import cells
+from ldm_jax.data.cohorts import cells
 
 MISSING = frozenset({'', 'n/a', 'na', 'nan', 'none', 'null', '-', '?'})
 

@@ -14,12 +14,11 @@ import os
 import pathlib
 import re
 
-from ldm_jax.data.cohorts import label_values, unreadable
+from ldm_jax.data.cohorts import cells, label_values, unreadable
 from ldm_jax.data.cohorts.attributes import Attribute, Schema
 from ldm_jax.data.cohorts.cohort import Cohort, FileSource, Record
 from ldm_jax.data.layouts.shared import ventricles
 from ldm_jax.data.layouts.shared.about import About
-from ldm_jax.data.tables import cells
 from ldm_jax.data.tables import table as tables
 
 ABOUT = About(

@@ -14,12 +14,11 @@ import pathlib
 import re
 from typing import Any
 
-from ldm_jax.data.cohorts import unreadable
+from ldm_jax.data.cohorts import cells, unreadable
 from ldm_jax.data.cohorts.attributes import Attribute, Schema
 from ldm_jax.data.cohorts.cohort import Cohort, Record, Source
 from ldm_jax.data.layouts.shared.about import About
 from ldm_jax.data.readers.picture import ImageSource
-from ldm_jax.data.tables import cells
 from ldm_jax.data.tables import table as tables
 
 ABOUT = About(

@@ -15,12 +15,11 @@ import pathlib
 import re
 from typing import Any
 
-from ldm_jax.data.cohorts import unreadable
+from ldm_jax.data.cohorts import cells, unreadable
 from ldm_jax.data.cohorts.attributes import Attribute, Schema
 from ldm_jax.data.cohorts.cohort import Cohort, FileSource, Record
 from ldm_jax.data.layouts.shared import patient_rows
 from ldm_jax.data.layouts.shared.about import About
-from ldm_jax.data.tables import cells
 from ldm_jax.data.tables import table as tables
 
 ABOUT = About(

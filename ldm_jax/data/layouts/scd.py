@@ -17,13 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from ldm_jax.data.cohorts import unreadable
+from ldm_jax.data.cohorts import cells, unreadable
 from ldm_jax.data.cohorts.attributes import Attribute, Schema, is_missing
 from ldm_jax.data.cohorts.cohort import Cohort, FileSource, Record
 from ldm_jax.data.layouts.shared import patient_rows, ventricles
 from ldm_jax.data.layouts.shared.about import About
 from ldm_jax.data.readers import grid, nifti, volume
-from ldm_jax.data.tables import cells
 from ldm_jax.data.tables import table as tables
 
 ABOUT = About(

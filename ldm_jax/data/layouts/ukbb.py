@@ -18,7 +18,7 @@ import pathlib
 import re
 from typing import Any
 
-from ldm_jax.data.cohorts import unreadable
+from ldm_jax.data.cohorts import cells, unreadable
 from ldm_jax.data.cohorts.attributes import Attribute, Schema, is_missing
 from ldm_jax.data.cohorts.cohort import Cohort, Record
 from ldm_jax.data.layouts.shared import patient_rows
@@ -26,7 +26,6 @@ from ldm_jax.data.layouts.shared.about import About
 from ldm_jax.data.layouts.shared.cine import PHASES, PhaseSource
 from ldm_jax.data.readers.dicom import ukbb_manifest
 from ldm_jax.data.readers.dicom.container import Container
-from ldm_jax.data.tables import cells
 from ldm_jax.data.tables import table as tables
 
 ABOUT = About(

@@ -13,9 +13,10 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from ldm_jax.data.cohorts import cells
 from ldm_jax.data.cohorts.attributes import Attribute, Schema, is_missing
 from ldm_jax.data.readers import streams
-from ldm_jax.data.tables import cells, rows
+from ldm_jax.data.tables import rows
 
 LONGEST_VALUE = 200  # characters of an attribute
 NAMES = ('participants.tsv', 'participants.csv')

@@ -6,10 +6,10 @@ import datetime
 import pathlib
 from collections.abc import Sequence
 
+from ldm_jax.data.cohorts import cells
 from ldm_jax.data.cohorts.attributes import Attribute, Schema, is_missing
 from ldm_jax.data.cohorts.cohort import FileSource, Record
 from ldm_jax.data.layouts.shared import patient_rows
-from ldm_jax.data.tables import cells
 from ldm_jax.data.tables import table as tables
 
 SEX = Attribute('sex', 'categorical', categories=('F', 'M'))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ldm_jax.data.tables import cells
+from ldm_jax.data.cohorts import cells
 
 
 @pytest.mark.parametrize(
