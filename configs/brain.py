@@ -117,6 +117,11 @@ def _longitudinal(config, args):
   # Nothing here guides by the condition; without a source `sample` still works.
   pairs.drop_condition = pairs.drop_both = 0.0
   config.adapt.examples_per_patient, config.adapt.schedule = 1, 'cosine'
+  # What the figures of docs/counterfactuals-pairs.md were found with.
+  schedule = config.diffusion.schedule
+  schedule.name, schedule.num_timesteps, schedule.beta_end = 'linear', 150, 7e-2
+  schedule.zero_terminal_snr = False
+  config.diffusion.optimizer, config.diffusion.learning_rate = 'adam', 1e-3
   # At high noise the network must predict the change, not finish what is there.
   config.adapt.times.density, config.adapt.times.logit_mean = 'logit_normal', 1.0
   config.counterfactual.editor, config.counterfactual.source = 'pairs', 'test'

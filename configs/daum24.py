@@ -44,6 +44,7 @@ def get_config(arg=''):
   _diffusion(config.diffusion)
   _adapt(config.adapt, PATIENTS['full']['private'])
   config.sample.solver, config.sample.steps = 'ddpm', 150
+  config.sample.spacing = 'linspace'
   config.sample.num = 2000
   config.counterfactual.steps = 150
   config.evaluate.labels = (0, 1, 2, 3)
