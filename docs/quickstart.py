@@ -1,7 +1,7 @@
 """Draws docs/quickstart.png: python docs/quickstart.py WORKDIR [FILE].
 
 Above, phantom patients that no model has seen; below, synthetic ones of the run in
-WORKDIR. One column a patient, four slices from base to apex. For runs on phantoms.
+WORKDIR. One column a patient, four slices. For runs on phantoms.
 """
 
 import pathlib
@@ -21,7 +21,7 @@ def sheet(volumes):
   """(n,d,h,w) -> one picture, a column a volume."""
   depth = volumes.shape[1]
   slices = np.linspace(0, depth - 1, NUM_SLICES + 2).round().astype(int)[1:-1]
-  columns = [np.vstack(list(volume[slices])) for volume in volumes[:NUM_COLUMNS]]
+  columns = [np.vstack(list(volume[slices])) for volume in volumes]
   return np.kron(np.hstack(columns), np.ones((ENLARGED, ENLARGED)))
 
 
@@ -29,20 +29,16 @@ if __name__ == '__main__':
   workdir = pathlib.Path(sys.argv[1])
   target = sys.argv[2] if len(sys.argv) > 2 else 'docs/quickstart.png'
   run = Run.open(loading.read(workdir / 'config.json'), workdir)
-  if any(
-    not layout.startswith('phantom')
-    for layout in (
-      run.config.data.private.layout,
-      run.config.data.test.layout,
-    )
-  ):
+  layouts = {run.config.data[name].layout for name in ('private', 'test')} - {''}
+  if not all(layout.startswith('phantom') for layout in layouts):
     sys.exit(f'{workdir} is no run on phantoms; its real patients must not be shown.')
   split = run.splits['test']
   # One scan a patient.
   _, first = np.unique(split.patients, return_index=True)
-  real = split.volumes(first[:NUM_COLUMNS])[..., 0]
   synthetic = run.work.read_arrays(write_samples.SAMPLES)['volumes'][..., 0]
-  gap = np.ones((6, real.shape[-1] * NUM_COLUMNS * ENLARGED))
-  picture = np.vstack([sheet(real), gap, sheet(np.asarray(synthetic, float))])
+  num = min(NUM_COLUMNS, len(first), len(synthetic))
+  real = sheet(split.volumes(first[:num])[..., 0])
+  gap = np.ones((6, real.shape[1]))
+  picture = np.vstack([real, gap, sheet(np.asarray(synthetic[:num], float))])
   pixels = np.round(63 * np.clip(picture, 0, 1)) * 4
   pathlib.Path(target).write_bytes(figures.encode_png(pixels.astype(np.uint8)))
