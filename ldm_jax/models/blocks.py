@@ -3,6 +3,7 @@
 import math
 
 import jax
+import jax.numpy as jnp
 
 from ldm_jax.types import Shape
 
@@ -34,3 +35,14 @@ def from_blocks(x: jax.Array, block: Shape) -> jax.Array:
   x = x.transpose(0, *order, x.ndim - 1)
   space = [n * s for n, s in zip(cells, block, strict=True)]
   return x.reshape(len(x), *space, x.shape[-1])
+
+
+def filled(x: jax.Array, block: Shape) -> jax.Array:
+  """x (b,*space,c) with zeros behind each axis, up to whole blocks."""
+  behind = [(0, -n % s) for n, s in zip(x.shape[1:-1], block, strict=True)]
+  return jnp.pad(x, [(0, 0), *behind, (0, 0)])
+
+
+def cropped(x: jax.Array, space: Shape) -> jax.Array:
+  """The first voxels of each axis: undoes `filled`, (b,*larger,c) -> (b,*space,c)."""
+  return x[(slice(None), *(slice(n) for n in space))]

@@ -61,7 +61,8 @@ def note_on_noise(config: Config) -> str:
   return (
     f'diffusion.schedule keeps {left:.2f} of the signal at its last time, and sampling '
     "starts from pure noise: samples lack part of the data's spread of brightness. "
-    'Expected at most 0.1: set --config.diffusion.schedule.zero_terminal_snr=True (and '
+    f'Expected at most {schedules.MOST_SIGNAL_LEFT}: set '
+    '--config.diffusion.schedule.zero_terminal_snr=True (and '
     "a prediction other than 'epsilon'), or a larger beta_end or num_timesteps."
   )
 

@@ -61,12 +61,12 @@ def muon(learning_rate: float | optax.Schedule) -> optax.GradientTransformation:
 
 def stack(flat: dict[str, Array]) -> dict[str, Array]:
   """{path: array} -> {'m x n': (k, m, n)} and 'rest', one vector of all others."""
+  groups = _groups(flat)
+  rest = [flat[path].ravel() for path in groups.pop(_REST)]
   stacked = {
     name: jnp.stack([_matrix(flat[path]) for path in paths])
-    for name, paths in _groups(flat).items()
-    if name != _REST
+    for name, paths in groups.items()
   }
-  rest = [flat[path].ravel() for path in _groups(flat)[_REST]]
   return {**stacked, _REST: jnp.concatenate(rest) if rest else jnp.zeros(0)}
 
 

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ldm_jax.models.blocks import from_blocks, to_blocks
+from ldm_jax.models.blocks import cropped, filled, from_blocks, to_blocks
 from ldm_jax.models.conv.conv import Conv
 from ldm_jax.models.layers import (
   Downsample,
@@ -22,7 +22,7 @@ from ldm_jax.models.layers import (
   kernels_and_strides,
 )
 from ldm_jax.models.norms import GroupNorm
-from ldm_jax.types import Array, Shape
+from ldm_jax.types import Array
 
 
 class Segmenter(Network):
@@ -80,7 +80,7 @@ class Segmenter(Network):
     logits = self.conv_out(nn.silu(self.norm_out(h)))
     if not self.patch:
       return logits
-    return from_blocks(logits, self.patch)[_within(x.shape[1:-1])]
+    return cropped(from_blocks(logits, self.patch), x.shape[1:-1])
 
   def features(self, x: jax.Array, mask: Array | None = None) -> jax.Array:
     """Mean and deviation over space of the two coarsest levels: (b,f) in float32.
@@ -110,7 +110,7 @@ class Segmenter(Network):
   def maps(self, x: jax.Array) -> list[jax.Array]:
     """Output (b,*,f) of the blocks of every level, finest first."""
     if self.patch:
-      x = to_blocks(_whole_blocks(x, self.patch), self.patch)
+      x = to_blocks(filled(x, self.patch), self.patch)
     h, states = self.conv_in(x), []
     for i, block in enumerate(self.down_blocks):
       h = block(h)
@@ -118,14 +118,3 @@ class Segmenter(Network):
       if i < len(self.downsamplers):
         h = self.downsamplers[i](h)
     return states
-
-
-def _whole_blocks(x: jax.Array, patch: Shape) -> jax.Array:
-  """x (b,*space,c) with zeros behind each axis, up to a multiple of the block."""
-  behind = [(0, -n % s) for n, s in zip(x.shape[1:-1], patch, strict=True)]
-  return jnp.pad(x, [(0, 0), *behind, (0, 0)])
-
-
-def _within(space: Shape) -> tuple[slice, ...]:
-  """The index of (b,*space,c) inside an array that was filled up to whole blocks."""
-  return (slice(None), *(slice(n) for n in space))

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from ldm_jax.models.attention import Attention
+from ldm_jax.models.blocks import cropped, filled, from_blocks, to_blocks
 from ldm_jax.models.denoisers.unet_levels import recomputed, timestep_embedding
 from ldm_jax.models.layers import ZEROS, Dense, Network
 from ldm_jax.models.norms import LayerNorm
@@ -183,27 +184,15 @@ class DiTBlock(nn.Module):
 
 def to_patches(x: jax.Array, patch: Shape) -> tuple[jax.Array, Shape]:
   """(b,*space,c), padded with zeros -> tokens (b,n,prod(patch) c) and their grid."""
-  margins = [(0, -n % p) for n, p in zip(x.shape[1:-1], patch, strict=True)]
-  x = jnp.pad(x, [(0, 0), *margins, (0, 0)])
-  grid = tuple(n // p for n, p in zip(x.shape[1:-1], patch, strict=True))
-  shape = [side for pair in zip(grid, patch, strict=True) for side in pair]
-  x = x.reshape(x.shape[0], *shape, x.shape[-1])
-  axes = len(patch)
-  order = (0, *range(1, 2 * axes, 2), *range(2, 2 * axes + 1, 2), 2 * axes + 1)
-  return x.transpose(order).reshape(x.shape[0], math.prod(grid), -1), grid
+  blocks = to_blocks(filled(x, patch), patch)
+  grid = blocks.shape[1:-1]
+  return blocks.reshape(x.shape[0], math.prod(grid), -1), grid
 
 
 def from_patches(h: jax.Array, patch: Shape, grid: Shape, size: Shape) -> jax.Array:
   """Inverse of `to_patches`, cropped to the spatial size: (b,n,f) -> (b,*size,c)."""
-  axes = len(patch)
-  x = h.reshape(h.shape[0], *grid, *patch, -1)
-  order = [0]
-  for axis in range(axes):
-    order += [1 + axis, 1 + axes + axis]
-  x = x.transpose(*order, 2 * axes + 1)
-  whole = [n * p for n, p in zip(grid, patch, strict=True)]
-  x = x.reshape(h.shape[0], *whole, -1)
-  return x[(slice(None), *(slice(n) for n in size))]
+  blocks = h.reshape(h.shape[0], *grid, h.shape[-1])
+  return cropped(from_blocks(blocks, patch), size)
 
 
 def positions(grid: Shape, width: int) -> jax.Array:
