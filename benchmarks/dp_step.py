@@ -30,7 +30,7 @@ from dp_peers import CLIP_NORM, LEARNING_RATE, SIGMA
 
 from ldm_jax.config.defaults import defaults
 from ldm_jax.privacy import mechanisms, secret_key
-from ldm_jax.training import denoising_loss, methods, optimizers, state
+from ldm_jax.training import denoising_loss, methods, state
 from ldm_jax.training import mesh as meshes
 from ldm_jax.training import private_step as private_steps
 
@@ -86,7 +86,7 @@ def plain_step(losses, params, frozen, size, batch):
     'z': networks.latents(size, batch),
     'attributes': networks.contexts(batch),
   }
-  optimizer = optimizers.public('adam', LEARNING_RATE, 1000)
+  optimizer = state.clipped_adam(state.learning_rates(LEARNING_RATE, 1000))
   losses = denoising_loss.example_losses(losses)
   return model_step.training(losses, optimizer, params, examples, frozen)
 

@@ -17,6 +17,7 @@ import numpy as np
 from ldm_jax.config.defaults import defaults
 from ldm_jax.training import autoencoder_loss, denoising_loss, optimizers, state
 from ldm_jax.training import mesh as meshes
+from ldm_jax.training.packing import Packing
 from ldm_jax.training.plain_step import plain_step
 
 LEARNING_RATE, KL_WEIGHT = 1e-4, 1e-6
@@ -45,9 +46,11 @@ def denoiser(size, batch, config=networks.UNET):
     losses = denoising_loss.denoising_losses(
       networks.Conditioned(modules['unet']), networks.schedule(), 'epsilon', 0.0
     )
-    optimizer = optimizers.public('adam', LEARNING_RATE, 1000)
-    return training(
-      denoising_loss.example_losses(losses), optimizer, params['unet'], examples
+    return packed_training(
+      denoising_loss.example_losses(losses),
+      lambda packing: optimizers.public('adam', packing, LEARNING_RATE, 1000),
+      params['unet'],
+      examples,
     )
 
   def peer(found, peer):
@@ -82,8 +85,12 @@ def autoencoder(size, batch, config=networks.AUTOENCODER):
     section.update(l1_weight=1.0, mse_weight=0.0, kl_weight=KL_WEIGHT)
     section.learning_rate = LEARNING_RATE
     losses = autoencoder_loss.example_losses(modules['autoencoder'], section)
-    optimizer = autoencoder_loss.optimizer(section)
-    return training(losses, optimizer, params['autoencoder'], {'x': x})
+    return packed_training(
+      losses,
+      lambda packing: autoencoder_loss.optimizer(section, packing),
+      params['autoencoder'],
+      {'x': x},
+    )
 
   def peer(found, peer):
     torch, net = peer.torch, found['autoencoder'].train()
@@ -107,6 +114,14 @@ def autoencoder(size, batch, config=networks.AUTOENCODER):
     peer,
     functools.partial(networks.autoencoder_outputs, x),
   )
+
+
+def packed_training(losses, optimizer_of, params, batch):
+  """`training` as the public stages do it; optimizer_of: (Packing) -> optimiser."""
+  flat = state.flatten(params)
+  packing = Packing(flat)
+  optimizer = optimizer_of(packing)
+  return training(packing.losses(losses), optimizer, packing.pack(flat), batch)
 
 
 def training(losses, optimizer, params, batch, frozen=None):

@@ -23,6 +23,7 @@ from ldm_jax.evaluation import control
 from ldm_jax.models.critics import perceptual
 from ldm_jax.models.critics.segmenter import Segmenter
 from ldm_jax.training import encoding, loop, optimizers, state
+from ldm_jax.training.packing import Packing
 from ldm_jax.training.plain_step import plain_step
 from ldm_jax.types import Array, Config, PyTree
 
@@ -64,10 +65,13 @@ def fit(
     logits = module.apply({'params': state.unflatten(trained)}, batch['x'])
     return _segmentation_loss(logits, batch['classes']), {}
 
+  flat = state.flatten(params)
+  packing = Packing(flat)
   optimizer = optimizers.public(
-    section.optimizer, section.learning_rate, section.steps, warm_up=20
+    section.optimizer, packing, section.learning_rate, section.steps, warm_up=20
   )
-  step = plain_step(example_losses, optimizer, mesh, ema_decay=0.98)
+  losses = packing.losses(example_losses)
+  step = plain_step(losses, optimizer, mesh, ema_decay=0.98)
 
   def take_step(current, number):
     chosen = epoch_batch(len(split), section.batch_size, seed, number, wrap=True)
@@ -75,9 +79,9 @@ def fit(
     x, classes = augment(x, classes, np.random.default_rng((seed, number)))
     return step(current, {}, {'x': x, 'classes': classes}, key)
 
-  initial = state.create(state.flatten(params), optimizer)
+  initial = state.create(packing.pack(flat), optimizer)
   final = loop.train(take_step, initial, section.steps, mesh=mesh, **run)
-  return state.unflatten(final.ema)  # type: ignore[arg-type]  # one average, no tuple
+  return state.unflatten(packing.unpack(final.ema))
 
 
 def augment(

@@ -28,6 +28,7 @@ from ldm_jax.training import (
   networks,
 )
 from ldm_jax.training.mesh import put_examples
+from ldm_jax.training.packing import Packing
 from ldm_jax.training.plain_step import plain_step
 from ldm_jax.training.state import create, flatten, parameter_hash, unflatten
 from ldm_jax.types import PyTree
@@ -68,11 +69,13 @@ def fit(run: Run, split: Split) -> PyTree:
   if section.adversarial.weight:
     adversary = networks.discriminator(section)
     params['discriminator'] = networks.initialise(adversary, key, x[:1])
-  optimizer = autoencoder_loss.optimizer(section)
+  flat = flatten(params)
+  packing = Packing(flat, apart=autoencoder_loss.APART)
+  optimizer = autoencoder_loss.optimizer(section, packing)
 
   def build(adversary):
     losses = autoencoder_loss.example_losses(module, section, features, adversary)
-    return plain_step(losses, optimizer, mesh, section.ema_decay)
+    return plain_step(packing.losses(losses), optimizer, mesh, section.ema_decay)
 
   alone, together = build(None), build(adversary)
 
@@ -93,13 +96,13 @@ def fit(run: Run, split: Split) -> PyTree:
 
     final = loop.train(
       take_step,
-      create(flatten(params), optimizer),
+      create(packing.pack(flat), optimizer),
       section.steps,
       mesh=mesh,
-      inspect=_inspector(module, x),
+      inspect=_inspector(module, packing, x),
       **run.loop_arguments('autoencoder'),
     )
-  params = unflatten(final.ema)
+  params = unflatten(packing.unpack(final.ema))
   params.pop('discriminator', None)
   return params
 
@@ -147,7 +150,7 @@ def report(
   )
 
 
-def _inspector(module, x):
+def _inspector(module, packing, x):
   """(step, state, metrics) -> alarms, of some public volumes x."""
 
   @jax.jit
@@ -158,8 +161,9 @@ def _inspector(module, x):
     return mean, std, module.apply(params, mean, method='decode'), codes
 
   def inspect(state, metrics):
-    mean, std, x_hat, codes = look(state.trained)
-    found = alarms.of_parameters(state.trained)
+    trained = packing.unpack(state.trained)
+    mean, std, x_hat, codes = look(trained)
+    found = alarms.of_parameters(trained)
     found += alarms.of_latents(mean, None if module.num_codes else std)
     found += alarms.of_reconstruction(x, x_hat)
     if module.num_codes:

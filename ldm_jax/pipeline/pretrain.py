@@ -16,6 +16,7 @@ from ldm_jax.training import (
   state,
 )
 from ldm_jax.training.mesh import put_examples
+from ldm_jax.training.packing import Packing
 from ldm_jax.training.plain_step import plain_step
 from ldm_jax.types import PyTree
 
@@ -41,9 +42,16 @@ def fit(run: Run, split: Split) -> PyTree:
     unet = checkpoint.load_into(section.init, params['unet'], 'diffusion.init')
     params = {**params, 'unet': unet}
   losses = denoising_loss.configured_losses(run.config, run.denoiser, run.schedule)
-  optimizer = optimizers.public(section.optimizer, section.learning_rate, section.steps)
+  flat = state.flatten(params)
+  packing = Packing(flat)
+  optimizer = optimizers.public(
+    section.optimizer, packing, section.learning_rate, section.steps
+  )
   step = plain_step(
-    denoising_loss.example_losses(losses), optimizer, run.mesh, section.ema_decay
+    packing.losses(denoising_loss.example_losses(losses)),
+    optimizer,
+    run.mesh,
+    section.ema_decay,
   )
   redraw = encode.redraw(run, split)
 
@@ -57,12 +65,12 @@ def fit(run: Run, split: Split) -> PyTree:
   with Prefetcher(batch_of, section.steps) as batch:
     final = loop.train(
       lambda current, number: step(current, {}, batch(number), key),
-      state.create(state.flatten(params), optimizer),
+      state.create(packing.pack(flat), optimizer),
       section.steps,
       mesh=run.mesh,
       **run.loop_arguments('diffusion'),
     )
-  return state.unflatten(final.ema)
+  return state.unflatten(packing.unpack(final.ema))
 
 
 def examples(run: Run, split: Split) -> tuple[np.ndarray, np.ndarray]:

@@ -14,6 +14,7 @@ import optax
 
 from ldm_jax.models.critics.planes import per_example
 from ldm_jax.training import adversarial_loss, alarms, codebook, optimizers
+from ldm_jax.training.packing import Packing
 from ldm_jax.training.plain_step import ExampleLosses
 from ldm_jax.training.state import by_prefix, clipped_adam, learning_rates, unflatten
 from ldm_jax.types import Config
@@ -99,11 +100,15 @@ def _discrete(module, params, section, batch, keys, step):
   return z, rate, {name: found[name] for name in ('commitment', 'perplexity')}
 
 
-def optimizer(section: Config) -> optax.GradientTransformation:
+# What keeps its own entries when parameters are packed: their optimisers are special.
+APART = (adversarial_loss.PREFIX, codebook.PREFIX)
+
+
+def optimizer(section: Config, packing: Packing) -> optax.GradientTransformation:
   """`section.optimizer`; codebook and discriminator have their own."""
   schedule = learning_rates(section.learning_rate, section.steps, warm_up=50)
   network = optimizers.public(
-    section.optimizer, section.learning_rate, section.steps, warm_up=50
+    section.optimizer, packing, section.learning_rate, section.steps, warm_up=50
   )
   special: dict[str, optax.GradientTransformation] = {}
   if section.adversarial.weight:
