@@ -200,6 +200,7 @@ def _tiny(config):
   config.sample.num = 48
   config.sample.steps = 25
   config.counterfactual.steps = 25
+  config.counterfactual.null_cycles = 3
 
 
 def _small(config):

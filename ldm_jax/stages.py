@@ -198,7 +198,9 @@ def evaluate(run: Run) -> None:
     run.splits,
     samples,
     fit_measuring_network.network(run),
-    lambda x: encoding.apply_in_batches(run.reconstruct, x, config.sample.batch_size),
+    lambda x: encoding.apply_in_batches(
+      run.reconstruct, x, config.autoencoder.batch_size
+    ),
     run.schema,
     config.evaluate,
     run.sample_spacing,

@@ -28,7 +28,7 @@ from scipy import ndimage
 from ldm_jax import prng
 from ldm_jax.evaluation import intervals
 from ldm_jax.evaluation.memorisation import area_under_curve
-from ldm_jax.training import encoding
+from ldm_jax.training import encoding, one_off
 from ldm_jax.types import Array, Config
 
 # Fewer patients (or samples) leave one to train on and one to test on, or none.
@@ -303,7 +303,7 @@ def _functions(channels, learning_rate, steps):
     )
     return optax.apply_updates(params, updates), moments
 
-  return jax.jit(init), jax.jit(step, donate_argnums=0), jax.jit(network.apply)
+  return one_off.jit(init), jax.jit(step, donate_argnums=0), jax.jit(network.apply)
 
 
 def _in_plane(layer, x):

@@ -33,8 +33,8 @@ from ldm_jax.training.plain_step import plain_step
 from ldm_jax.training.state import create, flatten, parameter_hash, unflatten
 from ldm_jax.types import PyTree
 
-# Volumes that are looked at for alarms, and measured for the report.
-NUM_INSPECTED, NUM_MEASURED = 8, 64
+# Volumes that are measured for the report. A batch of them is looked at for alarms.
+NUM_MEASURED = 64
 
 
 def check(run: Run) -> None:
@@ -59,7 +59,7 @@ def fit(run: Run, split: Split) -> PyTree:
   key = run.key('autoencoder')
   module = networks.autoencoder(section)
   features = _perceptual(run, split)
-  x = split.volumes(np.arange(min(NUM_INSPECTED, len(split))))
+  x = split.volumes(np.arange(min(section.batch_size, len(split))))
   params = networks.initialise(module, key, x[:1], key)
   if section.init:
     params = checkpoint.load_into(section.init, params, 'autoencoder.init')
@@ -154,11 +154,15 @@ def _inspector(module, packing, x):
   """(step, state, metrics) -> alarms, of some public volumes x."""
 
   @jax.jit
+  def codes_of(params):
+    return module.apply({'params': params}, x, method='codes')
+
   def look(trained):
-    params = {'params': unflatten(trained)}
-    mean, std = module.apply(params, x, method='encode')
-    codes = module.apply(params, x, method='codes') if module.num_codes else None
-    return mean, std, module.apply(params, mean, method='decode'), codes
+    params = unflatten(trained)
+    params.pop('discriminator', None)
+    mean, std = encoding.encoded(module, params, x)
+    x_hat = encoding.decoded(module, params, mean)
+    return mean, std, x_hat, codes_of(params) if module.num_codes else None
 
   def inspect(state, metrics):
     trained = packing.unpack(state.trained)

@@ -102,7 +102,8 @@ def attribute_sweeps(
 def _drawer(config, system, key):
   """Returns draw(requests (n,k), request_ids=None, progress=None) -> volumes."""
   section, mesh = config.sample, make_mesh(**config.mesh)
-  decode = generate.by_rows(system.decode, mesh)
+  # What one device decodes is compiled already, if an earlier stage needed it.
+  decode = system.decode if mesh.size == 1 else generate.by_rows(system.decode, mesh)
   if section.decode_tile:
     decode = tiling.tiled(decode, section.decode_tile, section.decode_overlap)
   sample = generate.sampler_of(

@@ -19,6 +19,20 @@ if TYPE_CHECKING:
   from ldm_jax.workfolder import WorkFolder
 
 
+# Compiled once for all stages of a process: networks are equal where their options are,
+# and parameters are arguments.
+@functools.partial(jax.jit, static_argnums=0)
+def encoded(module: nn.Module, params: PyTree, x: Array) -> tuple[jax.Array, jax.Array]:
+  """x (b,d,h,w,1) -> posterior mean and standard deviation (b,...,c)."""
+  return module.apply({'params': params}, x, method='encode')
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def decoded(module: nn.Module, params: PyTree, z: Array) -> jax.Array:
+  """z (b,...,c) -> x (b,d,h,w,1)."""
+  return module.apply({'params': params}, z, method='decode')
+
+
 class TrainedAutoencoder:
   """The autoencoder of a run with its parameters; its functions are compiled.
 
@@ -31,12 +45,8 @@ class TrainedAutoencoder:
 
   def __init__(self, module: nn.Module, params: PyTree):
     self.module, self.params = module, params
-    self.encode = jax.jit(
-      lambda x: module.apply({'params': params}, x, method='encode')[0]
-    )
-    self.decode = jax.jit(
-      lambda z: module.apply({'params': params}, z, method='decode')
-    )
+    self.encode = lambda x: encoded(module, params, x)[0]
+    self.decode = functools.partial(decoded, module, params)
 
   @functools.cached_property
   def posterior(self) -> Callable[[Array], jax.Array]:
@@ -51,9 +61,8 @@ class TrainedAutoencoder:
         'variance. Set config.encode.logvar=False.'
       )
 
-    @jax.jit
     def posterior(x):
-      mean, std = self.module.apply({'params': self.params}, x, method='encode')
+      mean, std = encoded(self.module, self.params, x)
       return jnp.concatenate([mean, 2 * jnp.log(std)], -1)
 
     return posterior

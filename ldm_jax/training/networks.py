@@ -16,7 +16,7 @@ from ldm_jax.models.critics.discriminator import PatchDiscriminator
 from ldm_jax.models.critics.segmenter import Segmenter
 from ldm_jax.models.denoisers.conditional import ConditionalDenoiser
 from ldm_jax.models.denoisers.daum24 import SliceUNet
-from ldm_jax.training import checkpoint
+from ldm_jax.training import checkpoint, one_off
 from ldm_jax.types import Array, Config, PyTree, Shape
 
 
@@ -118,7 +118,7 @@ def initialise(
   module: nn.Module, key: jax.Array, *examples: Array, method: str | None = None
 ) -> PyTree:
   """Initial parameters of a module for example arguments, in one compiled call."""
-  init = jax.jit(lambda key: module.init(key, *examples, method=method))
+  init = one_off.jit(lambda key: module.init(key, *examples, method=method))
   return init(key)['params']
 
 

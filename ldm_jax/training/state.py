@@ -11,6 +11,7 @@ import numpy as np
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from ldm_jax.training import one_off
 from ldm_jax.types import Array, PyTree
 
 
@@ -41,7 +42,7 @@ def create(
   """State at step 0 for a flat dict of parameters; `ema_decay` as in `advance`."""
   several = isinstance(ema_decay, tuple | list)
 
-  @jax.jit  # one program; leaf by leaf, each shape would be compiled separately
+  @one_off.jit  # one program; leaf by leaf, each shape would be compiled separately
   def begin(trained):
     copy = lambda: jax.tree.map(jnp.copy, trained)
     ema = tuple(copy() for _ in ema_decay) if several else copy()

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ldm_jax import prng
+from ldm_jax.training import one_off
 from ldm_jax.training.state import unflatten
 from ldm_jax.types import PyTree, Shape
 
@@ -61,7 +62,7 @@ def idle(
     gradient = jax.grad(loss)({path: values[path] for path in trained})
     return jax.tree.map(lambda g: jnp.sqrt(jnp.mean(jnp.square(g))), gradient)
 
-  found, sizes = [], jax.jit(sizes)
+  found, sizes = [], one_off.jit(sizes)
   for number in range(NUM_DRAWS):
     rng = np.random.default_rng(number)
     values = {path: _drawn(rng, shape) for path, shape in shapes.items()}
