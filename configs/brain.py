@@ -35,8 +35,8 @@ SIZES = {
   'full': ((96, 112, 96), (2.0, 2.0, 2.0)),
 }
 PATIENTS = {
-  'tiny': {'public': 192, 'private': 64, 'test': 64},
-  'small': {'public': 128, 'private': 128, 'test': 32},
+  'tiny': {'public': 192, 'private': 64, 'test': 64, 'public_test': 64},
+  'small': {'public': 128, 'private': 128, 'test': 32, 'public_test': 32},
   'full': {'public': 2000, 'private': 2000, 'test': 400},
 }
 

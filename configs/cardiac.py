@@ -25,8 +25,8 @@ SIZES = {
   'full': ((13, 96, 96), (10.0, 1.83, 1.83)),
 }
 PATIENTS = {
-  'tiny': {'public': 96, 'private': 96, 'test': 24},
-  'small': {'public': 384, 'private': 384, 'test': 100},
+  'tiny': {'public': 96, 'private': 96, 'test': 24, 'public_test': 24},
+  'small': {'public': 384, 'private': 384, 'test': 100, 'public_test': 100},
   'full': {'public': 4000, 'private': 10000, 'test': 1000},
 }
 

@@ -21,8 +21,8 @@ from ldm_jax.data.readers.picture import LONGER_SIDE_MM
 PHANTOM_LABELS = (0, 1, 2, 3, 4)  # background, lungs, heart, effusion, consolidation
 SIDES = {'tiny': 32, 'small': 64, 'full': 256}
 PATIENTS = {
-  'tiny': {'public': 256, 'private': 96, 'test': 96},
-  'small': {'public': 384, 'private': 384, 'test': 100},
+  'tiny': {'public': 256, 'private': 96, 'test': 96, 'public_test': 96},
+  'small': {'public': 384, 'private': 384, 'test': 100, 'public_test': 100},
   'full': {'public': 4000, 'private': 10000, 'test': 1000},
 }
 

@@ -20,7 +20,10 @@ from ldm_jax import atomic
 # Stage -> what it leaves outside checkpoints/<stage>, replaced together.
 OUTPUTS = {
   'prepare': (
-    *(f'store/{name}.json' for name in ('public', 'private', 'test', 'measuring')),
+    *(
+      f'store/{name}.json'
+      for name in ('public', 'private', 'test', 'measuring', 'public_test')
+    ),
     'privacy.json',
   ),
   'encode': ('report/autoencoder.html',),

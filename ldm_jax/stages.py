@@ -31,7 +31,12 @@ from ldm_jax.pipeline import prepare as pipeline_prepare
 from ldm_jax.pipeline.run import Run
 from ldm_jax.pipeline.runner import stage
 from ldm_jax.report import content, index_page, model_card
-from ldm_jax.synthesis import write_counterfactuals, write_forecasts, write_samples
+from ldm_jax.synthesis import (
+  system,
+  write_counterfactuals,
+  write_forecasts,
+  write_samples,
+)
 from ldm_jax.training import (
   autoencoder_loss,
   checkpoint,
@@ -207,6 +212,7 @@ def evaluate(run: Run) -> None:
     work.read_arrays(write_counterfactuals.COUNTERFACTUALS),
     work.read_arrays(write_forecasts.FORECASTS),
     config.seed,
+    system.sampled_stage(config, work),
   )
   work.write_json(metrics, 'metrics.json')
   control = {

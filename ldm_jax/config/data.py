@@ -19,6 +19,9 @@ def section() -> dict[str, Any]:
     # Public, labelled: the measuring network learns from these instead, where the
     # public scans have no labels or show other people than the private ones.
     'measuring': _cohort('measuring'),
+    # Held-out public patients, with whom samples of the public model are compared
+    # (sample.model='diffusion'); train nothing.
+    'public_test': _cohort('public_test'),
     # Patient-wise shares, used by sections that name a `part` of one root. A patient's
     # part follows from a hash of the id and of split_seed, a public salt, so the sizes
     # vary around the shares.

@@ -14,6 +14,7 @@ PHANTOM_COHORTS = (
   ('test', 'private', 3),
   # Other people of the private site, for those presets that name a number of them.
   ('measuring', 'private', 4),
+  ('public_test', 'public', 5),
 )
 
 

@@ -1,4 +1,4 @@
-"""The cohorts of a config: data.public, data.private, data.test, data.measuring.
+"""The cohorts of a config: `data.public` and the others of NAMES.
 
 Sections with the same layout, root and options are parts of one patient-wise split, so
 that no patient can be in two of them.
@@ -25,7 +25,7 @@ from ldm_jax.data.cohorts.cohort import Cohort, Source, check_disjoint, oriented
 from ldm_jax.data.readers.dicom import container
 from ldm_jax.types import Config
 
-NAMES = ('public', 'private', 'test', 'measuring')
+NAMES = ('public', 'private', 'test', 'measuring', 'public_test')
 # data.<cohort>.part of a data set's own part: 'published:train'; 'published:train/x' is
 # the share x of data.split of its patients.
 PUBLISHED = 'published:'

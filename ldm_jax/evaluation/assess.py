@@ -32,6 +32,12 @@ from ldm_jax.types import Array, Config
 if TYPE_CHECKING:
   from ldm_jax.data.store.split import Split
 
+# Stage that trained the model -> cohorts that may stand for real scans, best first.
+REFERENCES = {
+  'adapt': ('test', 'private', 'public'),
+  'diffusion': ('public_test', 'test', 'private', 'public'),
+}
+
 
 def assess(
   splits: Mapping[str, Split],
@@ -44,6 +50,7 @@ def assess(
   counterfactuals: Mapping[str, Array] | None = None,
   forecasts: Mapping[str, Array] | None = None,
   seed: int = 0,
+  stage: str = 'adapt',
 ) -> tuple[dict[str, Any], dict[str, tuple[np.ndarray, np.ndarray]]]:
   """Computes the evidence about one synthetic cohort.
 
@@ -63,6 +70,8 @@ def assess(
     forecasts: None, or the arrays stored by `synthesis.write_forecasts`: 'earlier',
       'predicted', 'later' volumes, 'patients', 'years', 'cohort'.
     seed: of the classifiers of `two_sample`.
+    stage: 'adapt' or 'diffusion', whose model drew the samples: that of public patients
+      alone is compared with held-out public ones, where there are any.
 
   Returns:
     (content of metrics.json, {measure: (requested (n,), measured (n,))} for scatter
@@ -72,7 +81,7 @@ def assess(
     ValueError: no cohort with at least two patients.
   """
   wanted = lambda name: not section.only or name in section.only
-  name = _reference(splits)
+  name = _reference(splits, REFERENCES[stage])
   split = splits[name]
   real = split.volumes(np.arange(len(split)))
   patients = np.asarray(split.patients)
@@ -140,9 +149,9 @@ def assess(
   return metrics, sizes
 
 
-def _reference(splits):
+def _reference(splits, names):
   """The first cohort with at least two patients, which every distance needs."""
-  present = [name for name in ('test', 'private', 'public') if name in splits]
+  present = [name for name in names if name in splits]
   enough = [name for name in present if splits[name].num_patients > 1]
   if not enough:
     raise ValueError(

@@ -15,7 +15,7 @@ from ldm_jax import atomic
 
 # Patients whose scans may be used freely. Every other cohort is confidential, also a
 # folder that is named on the command line.
-PUBLIC = ('public', 'measuring')
+PUBLIC = ('public', 'measuring', 'public_test')
 # Cohorts of a config whose ids, values and paths no message may hold.
 CONFIDENTIAL = ('private', 'test')
 
