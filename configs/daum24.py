@@ -45,6 +45,7 @@ def get_config(arg=''):
   _adapt(config.adapt, PATIENTS['full']['private'])
   config.sample.solver, config.sample.steps = 'ddpm', 150
   config.sample.spacing = 'linspace'
+  config.sample.residual_noise = False
   config.sample.num = 2000
   config.counterfactual.steps = 150
   config.evaluate.labels = (0, 1, 2, 3)

@@ -27,6 +27,9 @@ def section() -> dict[str, Any]:
     'spacing': 'trailing',
     'guidance': 1.0,
     'batch_size': 16,
+    # Draw the noise of a scan that the autoencoder leaves out, of the size that it has
+    # on public scans; False gives the smooth volume that the decoder makes.
+    'residual_noise': True,
     # Latent voxels per axis decoded at once, where a whole volume does not fit the
     # device; () decodes whole. Tiles overlap and are blended.
     'decode_tile': (),

@@ -16,6 +16,7 @@ from ldm_jax.models.critics import perceptual
 from ldm_jax.models.interop import pretrained
 from ldm_jax.pipeline.run import Run
 from ldm_jax.report import autoencoder_page
+from ldm_jax.synthesis import residual_noise
 from ldm_jax.training import (
   alarms,
   autoencoder_loss,
@@ -110,11 +111,11 @@ def fit(run: Run, split: Split) -> PyTree:
 def report(
   run: Run, split: Split, latents: np.ndarray, statistics: dict[str, Any]
 ) -> None:
-  """Writes report/autoencoder.html and reconstruction.json about a public split.
+  """Writes report/autoencoder.html, reconstruction.json and residual_noise.json.
 
   Args:
     run: of the stage `encode`.
-    split: a public cohort.
+    split: the public cohort.
     latents: (n,*space,c) posterior means of the split.
     statistics: `training.autoencoder_loss.latent_statistics` of them.
   """
@@ -124,6 +125,9 @@ def report(
   x = split.volumes(np.arange(num))
   x_hat = encoding.apply_in_batches(
     run.autoencoder.decode, np.asarray(latents[:num]), config.autoencoder.batch_size
+  )
+  work.write_json(
+    residual_noise.measure(x, x_hat), 'checkpoints', 'encode', 'residual_noise.json'
   )
   figures = {
     'reconstruction': assess.reconstruction(x, x_hat, split.patients[:num]),

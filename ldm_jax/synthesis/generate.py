@@ -239,6 +239,7 @@ def generate(
   batch_size: int,
   request_ids: Sequence[int] | np.ndarray | None = None,
   progress: Progress | None = None,
+  finish: Callable[[Array, jax.Array], Array] | None = None,
 ) -> np.ndarray:
   """Returns one volume per request, (n, d, h, w, 1) float32, generated in batches.
 
@@ -256,6 +257,7 @@ def generate(
     batch_size: rows per call.
     request_ids: (n,) integers; None uses the row numbers.
     progress: progress(num_done, num_requests), called after every batch.
+    finish: (volumes (b, ...), keys (b,)) -> volumes, such as `residual_noise.add`.
 
   Raises:
     ValueError: no request, or attributes or ids of another shape.
@@ -280,6 +282,8 @@ def generate(
   for indices, real in chunks(np.arange(len(attributes)), batch_size):
     keys = request_keys(base_key, ids[indices])
     batch = decode(sample(params, attributes[indices], keys))
+    if finish is not None:
+      batch = finish(batch, keys)
     volumes.append(np.asarray(batch, np.float32)[real])
     if progress is not None:
       progress(int(indices[real][-1]) + 1, len(attributes))

@@ -14,6 +14,7 @@ import numpy as np
 from ldm_jax.data.cohorts.attributes import Schema
 from ldm_jax.data.store import text_embeddings
 from ldm_jax.diffusion.schedules import AnySchedule
+from ldm_jax.synthesis import residual_noise
 from ldm_jax.synthesis.editors import instruct_pix2pix
 from ldm_jax.training import (
   checkpoint,
@@ -45,6 +46,7 @@ class System:
     schedule, prediction, drift: of the diffusion process.
     time: for a model trained on pairs of visits, else None.
     name: of the model, with the start of its parameters' sha256; for display.
+    residual: of `residual_noise.measure`, or None where samples stay smooth.
   """
 
   schema: Schema
@@ -59,6 +61,7 @@ class System:
   drift: Any
   time: instruct_pix2pix.Time | None = None
   name: str = ''
+  residual: residual_noise.Statistics | None = None
 
 
 def requested_text(config: Config) -> np.ndarray | None:
@@ -125,7 +128,14 @@ def load(
     drift=drift_setting.in_sampling(config, work) if is_adapted else None,
     time=instruct_pix2pix.time_of(config.adapt.pairs, schema) if is_adapted else None,
     name=_name(config, work, stage, params),
+    residual=_residual(config, work),
   )
+
+
+def _residual(config, work):
+  if not config.sample.residual_noise:
+    return None
+  return work.read_json('checkpoints', 'encode', 'residual_noise.json')
 
 
 def denoiser_params(config: Config, work: WorkFolder, is_adapted: bool) -> PyTree:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from ldm_jax import atomic
 from ldm_jax.data.readers import volume
-from ldm_jax.synthesis import generate, requests, tiling
+from ldm_jax.synthesis import generate, requests, residual_noise, tiling
 from ldm_jax.synthesis.requests import row
 from ldm_jax.synthesis.system import System
 from ldm_jax.training.mesh import make_mesh
@@ -106,6 +107,9 @@ def _drawer(config, system, key):
   decode = system.decode if mesh.size == 1 else generate.by_rows(system.decode, mesh)
   if section.decode_tile:
     decode = tiling.tiled(decode, section.decode_tile, section.decode_overlap)
+  finish = None
+  if system.residual is not None:
+    finish = jax.jit(functools.partial(residual_noise.add, statistics=system.residual))
   sample = generate.sampler_of(
     config,
     section,
@@ -130,6 +134,7 @@ def _drawer(config, system, key):
       batch_size=section.batch_size,
       request_ids=request_ids,
       progress=progress,
+      finish=finish,
     )
 
   return draw

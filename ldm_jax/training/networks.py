@@ -118,8 +118,8 @@ def initialise(
   module: nn.Module, key: jax.Array, *examples: Array, method: str | None = None
 ) -> PyTree:
   """Initial parameters of a module for example arguments, in one compiled call."""
-  init = one_off.jit(lambda key: module.init(key, *examples, method=method))
-  return init(key)['params']
+  init = one_off.jit(lambda key, *x: module.init(key, *x, method=method))
+  return init(key, *examples)['params']
 
 
 def initial_denoiser(

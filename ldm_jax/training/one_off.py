@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 QUICK = {
   'xla_backend_optimization_level': 0,
@@ -18,14 +19,22 @@ QUICK = {
 
 
 def jit(function: Callable[..., Any]) -> Callable[..., Any]:
-  """jax.jit for a function that runs a few times; within another jit it is inlined."""
-  program = jax.jit(function, compiler_options=options(jax.default_backend()))
+  """jax.jit for a function that runs a few times; within another jit it is inlined.
+
+  Arrays of the function's closure that may belong to another jit must be arguments.
+  """
+  programs: dict[Any, Callable[..., Any]] = {}
 
   def call(*arguments):
-    # Options are those of a whole program.
-    leaves = jax.tree.leaves(arguments)
-    is_traced = any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
-    return (function if is_traced else program)(*arguments)
+    leaves, structure = jax.tree.flatten(arguments)
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+      return function(*arguments)
+    # Ahead of time, since jax gives options to whole programs alone.
+    shapes = structure, *((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
+    if shapes not in programs:
+      lowered = jax.jit(function).lower(*arguments)
+      programs[shapes] = lowered.compile(options(jax.default_backend()))
+    return programs[shapes](*arguments)
 
   return call
 

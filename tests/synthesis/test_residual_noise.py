@@ -1,0 +1,54 @@
+"""Laws of the noise that the autoencoder leaves out."""
+
+import jax
+import numpy as np
+import pytest
+
+from ldm_jax.synthesis import residual_noise
+
+
+@pytest.fixture(scope='module')
+def scans():
+  """Smooth volumes and the same with noise that grows with intensity."""
+  rng = np.random.default_rng(0)
+  smooth = rng.uniform(0.2, 0.8, (12, 4, 16, 16, 1)).astype(np.float32)
+  return smooth, smooth + 0.05 * smooth * rng.normal(size=smooth.shape)
+
+
+def test_measured_deviations_follow_the_intensity(scans):
+  smooth, noisy = scans
+  found = residual_noise.measure(noisy, smooth)
+  assert len(found['level']) == residual_noise.NUM_LEVELS
+  np.testing.assert_allclose(found['std'], 0.05 * np.array(found['level']), rtol=0.15)
+
+
+def test_added_noise_has_the_measured_size(scans):
+  smooth, noisy = scans
+  statistics = residual_noise.measure(noisy, smooth)
+  keys = jax.random.split(jax.random.key(0), len(smooth))
+  again = residual_noise.measure(residual_noise.add(smooth, keys, statistics), smooth)
+  np.testing.assert_allclose(again['std'], statistics['std'], rtol=0.2)
+
+
+def test_the_noise_of_a_volume_follows_from_its_own_key(scans):
+  smooth, noisy = scans
+  statistics = residual_noise.measure(noisy, smooth)
+  keys = jax.random.split(jax.random.key(1), len(smooth))
+  together = residual_noise.add(smooth, keys, statistics)
+  np.testing.assert_array_equal(
+    together[3:5], residual_noise.add(smooth[3:5], keys[3:5], statistics)
+  )
+  assert np.abs(np.asarray(together[0] - smooth[0])).max() > 0
+  assert together.min() >= 0 and together.max() <= 1
+
+
+def test_a_background_of_one_intensity_is_one_level_and_stays_as_it_is():
+  x_hat = np.concatenate([np.zeros(80), np.linspace(0.5, 1, 20)])
+  x = x_hat + 0.1 * (x_hat > 0) * np.resize([1, -1], 100)
+  found = residual_noise.measure(x, x_hat)
+  assert found['level'][0] == 0 and found['std'][0] == 0
+  assert np.all(np.diff(found['level']) > 0)
+  noisy = residual_noise.add(
+    np.zeros((1, 9)), jax.random.split(jax.random.key(0), 1), found
+  )
+  np.testing.assert_array_equal(noisy, 0)
