@@ -78,7 +78,9 @@ def test_json_of_another_content_is_named_like_one_that_is_cut(tmp_path, name, t
   assert str(path) in str(told.value) and '--stages=diffusion' in str(told.value)
 
 
-@pytest.mark.parametrize('text', ['[]', 'null', '{"version": 99}', '{"d/b": [1, 2, 3]}'])
+@pytest.mark.parametrize(
+  'text', ['[]', 'null', '{"version": 99}', '{"d/b": [1, 2, 3]}']
+)
 def test_a_note_of_another_content_tells_nothing(noted, text):
   noted[1].write_text(text)
   damaged_files.check_files(*noted)
