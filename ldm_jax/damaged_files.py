@@ -18,6 +18,18 @@ from ldm_jax import atomic, replace_results
 TRAINED = ('autoencoder', 'diffusion', 'adapt')
 # Networks beside the stages, and the stages that learn them.
 LEARNED_IN = {'measurement': 'evaluate', 'perceptual': 'autoencoder'}
+# JSON file -> keys of its object. One that lacks them is of another version or program.
+KEYS = {
+  'config.json': (),
+  'done.json': ('fingerprint',),
+  'latent_statistics.json': ('mean', 'std'),
+  'metrics.json': (),
+  'model.json': ('settings',),
+  'module.json': ('class', 'options'),
+  'preprocess.json': ('spec',),
+  'privacy.json': (),
+  'started.json': ('fingerprint',),
+}
 CAUSE = 'It was cut off, by a full disk, a kill or an unfinished copy or download.'
 
 
@@ -59,6 +71,11 @@ def remedy(path: str | os.PathLike) -> str:
     return (
       f'Put {path} back from a copy: the noise that it was released with is gone, and '
       'another release, by --stages=adapt with another config, spends privacy again.'
+    )
+  if path.name == 'privacy.json':  # it is compared with the ledger before a run
+    return (
+      f'Put {path} back from a copy, or delete it and run --stages=prepare, which '
+      'writes it again from the ledger.'
     )
   if 'latents' in parts:
     return 'Run --stages=encode, which makes it again.'
@@ -122,9 +139,10 @@ def check_files(folder: pathlib.Path, note: pathlib.Path) -> None:
   """
   try:
     noted = json.loads(note.read_bytes())
-  except (OSError, ValueError):
+    noted = [(name, size, crc) for name, (size, crc) in noted.items()]
+  except (OSError, ValueError, TypeError, AttributeError):
     return
-  for name, (size, crc) in noted.items():
+  for name, size, crc in noted:
     path = folder / name
     found = path.stat().st_size if path.is_file() else None
     if found is None:
@@ -147,22 +165,38 @@ def read_json(path: str | os.PathLike) -> Any:
   """Content of a JSON file.
 
   Raises:
-    DamagedError: it is empty or no JSON; the message says what to do.
+    DamagedError: it is empty, no JSON, or not what KEYS says of its name; the message
+      says what to do.
     OSError: there is no such file, or it cannot be read.
   """
-  text = pathlib.Path(path).read_bytes()
+  path = pathlib.Path(path)
+  text = path.read_bytes()
   try:
-    return json.loads(text)
+    found = json.loads(text)
   except ValueError as failure:
     raise error(path, failure if text.strip(b'\0 \n') else 'it is empty') from failure
+  wrong = _unlike(path.name, found)
+  if wrong:
+    raise error(path, wrong)
+  return found
+
+
+def _unlike(name: str, found: Any) -> str:
+  """What is wrong with the content of a JSON file of this name; '' for nothing."""
+  if name not in KEYS:
+    return ''
+  if not isinstance(found, dict):
+    return f'expected a JSON object, got {type(found).__name__}'
+  missing = [key for key in KEYS[name] if key not in found]
+  return f'its JSON object has no {", ".join(map(repr, missing))}' if missing else ''
 
 
 def is_whole(path: pathlib.Path) -> bool:
   """Whether a JSON or .npz file can be read; other files need only be there."""
   try:
     if path.suffix == '.json':
-      json.loads(path.read_bytes())
-    elif path.suffix == '.npz':
+      return not _unlike(path.name, json.loads(path.read_bytes()))
+    if path.suffix == '.npz':
       with zipfile.ZipFile(path) as file:
         return bool(file.namelist())
     return path.exists()

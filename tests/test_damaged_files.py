@@ -63,6 +63,29 @@ def test_json_that_is_empty_or_cut_is_named_with_what_to_run(tmp_path, text, wor
   assert str(path) in str(told.value) and '--stages=encode' in str(told.value)
 
 
+@pytest.mark.parametrize('name', damaged_files.KEYS)
+@pytest.mark.parametrize('text', ['[]', 'null', '7', '{"version": 99}'])
+def test_json_of_another_content_is_named_like_one_that_is_cut(tmp_path, name, text):
+  path = tmp_path / 'checkpoints' / 'diffusion' / name
+  path.parent.mkdir(parents=True)
+  path.write_text(text)
+  if text.startswith('{') and not damaged_files.KEYS[name]:
+    assert damaged_files.read_json(path) == {'version': 99}
+    return
+  assert not damaged_files.is_whole(path)
+  with pytest.raises(ValueError, match=r'(expected a JSON object|has no)') as told:
+    damaged_files.read_json(path)
+  assert f'{path} is damaged' in str(told.value) and 'Put ' in str(told.value)
+
+
+@pytest.mark.parametrize(
+  'text', ['[]', 'null', '{"version": 99}', '{"d/b": [1, 2, 3]}']
+)
+def test_a_note_of_another_content_tells_nothing(noted, text):
+  noted[1].write_text(text)
+  damaged_files.check_files(*noted)
+
+
 def test_arrays_that_are_cut_are_named_with_the_stage_that_makes_them(tmp_path):
   work = WorkFolder(tmp_path)
   np.savez(work.path('store', 'samples.npz'), x=np.arange(1000.0))

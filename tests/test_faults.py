@@ -170,6 +170,16 @@ def test_a_damaged_model_is_written_again_from_its_state_and_spends_nothing(
   assert visible(copy / 'samples') == before, 'another model was drawn from'
 
 
+@pytest.mark.parametrize('text', ['[]', '{"version": 99}', '{'])
+@pytest.mark.parametrize('name', ['store/public.json', 'checkpoints/prepare/done.json'])
+def test_prepare_makes_its_damaged_files_again(copy, name, text, capsys):
+  whole = (copy / name).read_bytes()
+  (copy / name).write_text(text)
+  assert run(copy, '--stages=prepare,autoencoder') == 0
+  assert 'prepare: up to date' not in capsys.readouterr().out
+  assert (copy / name).read_bytes() == whole
+
+
 def test_a_damaged_mark_is_named(copy, capsys):
   (copy / 'checkpoints' / 'diffusion' / 'done.json').write_text('')
   assert run(copy) == 2

@@ -22,6 +22,7 @@ from ldm_jax.data import layouts
 from ldm_jax.data.cohorts import roles
 from ldm_jax.data.cohorts.attributes import Schema, is_missing
 from ldm_jax.data.cohorts.cohort import Cohort, Source, check_disjoint, oriented
+from ldm_jax.data.cohorts.matching import spelt_alike
 from ldm_jax.data.readers.dicom import container
 from ldm_jax.types import Config
 
@@ -73,6 +74,12 @@ def cohorts(data: Config, disjoint: bool = True) -> dict[str, Cohort]:
   for source, whole in wholes.items():
     parts = {name: found[name] for name in found if sources[name] == source}
     found |= _with_own_notes(whole, parts)
+  found = {
+    name: dataclasses.replace(
+      cohort, notes=(*cohort.notes, *spelt_alike(cohort.patients))
+    )
+    for name, cohort in found.items()
+  }
   rule = data.get('preprocess', {}).get('orientation', 'nibabel')
   found = {name: oriented(cohort, rule) for name, cohort in found.items()}
   if not found:

@@ -193,7 +193,7 @@ def finished(name: str, work: WorkFolder) -> str | None:
 def planned(name: str, run: Run) -> str | None:
   """The fingerprint that a stage will have once all before it are up to date."""
   if name == 'prepare':
-    return run.work.finished(name)
+    return finished(name, run.work)
   inputs = {before: planned(before, run) for before in STAGES[name].after}
   return fingerprint(run.config, _sections(name, run.config), inputs)
 
@@ -295,11 +295,21 @@ def _damaged(name, run):
       paths += [work.found('store', f'{cohort}.json') for cohort in cohorts]
     wrong = [path for path in paths if not damaged_files.is_whole(path)]
   if not wrong and name == 'prepare':
-    splits = run.prepared.values()
-    wrong = [path for split in splits if (path := split.damaged_file()) is not None]
+    wrong = [path for path in map(functools.partial(_damaged_of, run), cohorts) if path]
   if not wrong and name == 'encode':
     wrong = encode.damaged(run)
   return wrong[0] if wrong else None
+
+
+def _damaged_of(run, cohort):
+  """The index of a prepared cohort, or a volume of it, that cannot be read; or None."""
+  work = run.work
+  index = work.found('store', f'{cohort}.json')
+  try:
+    split = store.open_split(work.store, cohort, spec=run.spec, index=index)
+  except ValueError:
+    return index
+  return split.damaged_file()
 
 
 def _sections(name, config):

@@ -106,7 +106,7 @@ def _card(cohort):
 
 def _whole_run(plan):
   seconds = sum(entry['seconds'] or 0 for entry in plan['stages'])
-  memory = max(entry['memory_bytes'] for entry in plan['stages'])
+  memory = max((entry['memory_bytes'] for entry in plan['stages']), default=0)
   return {
     'name': 'Whole run, estimated',
     'value': doctor_text.duration(seconds),

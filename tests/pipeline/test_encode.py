@@ -45,7 +45,8 @@ def test_a_redrawn_latent_has_the_posterior_s_mean_and_deviation(tmp_path, copie
   mean = rng.normal(size=(3, 2, 4, 4, 2)).astype(np.float32)
   logvar = rng.normal(-2, 1, mean.shape).astype(np.float32)
   statistics = {'mean': [0.0, 0.0], 'std': [0.5, 2.0]}
-  work.write_json({'tag': 't'}, 'checkpoints', 'encode', 'done.json')
+  done = {'fingerprint': 'f', 'tag': 't'}
+  work.write_json(done, 'checkpoints', 'encode', 'done.json')
   work.write_json(statistics, 'checkpoints', 'encode', 'latent_statistics.json')
   split = Keys(['a', 'b', 'c'])
   config = types.SimpleNamespace(seed=3, encode=types.SimpleNamespace(logvar=True))

@@ -31,6 +31,11 @@ def sections(html):
   return dict(re.findall(r'<section id="(\w+)">(.*?)</section>', html, re.S))
 
 
+def test_a_run_whose_networks_cannot_be_built_has_a_page(content):
+  plan = {'stages': [], 'noise': [], 'faults': ['no such network']}
+  assert 'no such network' in doctor_page.html({**content, 'plan': plan})
+
+
 def test_every_cohort_has_a_section_and_private_ones_are_marked(content, read):
   html = doctor_page.html(content)
   assert read(html).open == []

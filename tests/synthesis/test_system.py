@@ -25,7 +25,8 @@ def test_the_sampled_stage_follows_from_what_adapt_left(
 ):
   config, work = defaults(), WorkFolder(tmp_path)
   config.sample.model = model
-  work.write_json({'adapted': adapted}, 'checkpoints', 'adapt', 'done.json')
+  done = {'fingerprint': 'f', 'adapted': adapted}
+  work.write_json(done, 'checkpoints', 'adapt', 'done.json')
   assert system.sampled_stage(config, work) == expected
 
 
@@ -33,7 +34,8 @@ def test_a_network_adapted_from_another_pre_trained_one_is_refused(tmp_path):
   config, work = defaults(), WorkFolder(tmp_path)
   checkpoint.save_params(work.checkpoints('diffusion'), {'w': np.zeros(2, np.float32)})
   work.write_json({'fingerprint': 'new'}, 'checkpoints', 'diffusion', 'done.json')
-  work.write_json({'base': 'old'}, 'checkpoints', 'adapt', 'done.json')
+  done = {'fingerprint': 'f', 'base': 'old'}
+  work.write_json(done, 'checkpoints', 'adapt', 'done.json')
   np.testing.assert_array_equal(system.denoiser_params(config, work, False)['w'], 0)
   with pytest.raises(ValueError, match='diffusion was run again after adapt'):
     system.denoiser_params(config, work, True)

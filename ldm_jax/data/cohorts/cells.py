@@ -19,8 +19,10 @@ DECIMAL_COMMA = re.compile(r'[+-]?(\d+|\d{1,3}(\.\d{3})+),\d+')
 DECIMAL_POINT = re.compile(r'[+-]?(\d*|\d{1,3}(,\d{3})+)\.\d+')
 # Digits are not here: they mean something else in every data set.
 SEXES = {
-  **dict.fromkeys(('f', 'female', 'fem', 'woman', 'w'), 'F'),
-  **dict.fromkeys(('m', 'male', 'man'), 'M'),
+  **dict.fromkeys(('f', 'f.', 'female', 'females', 'fem', 'woman', 'girl', 'w'), 'F'),
+  **dict.fromkeys(('weiblich', 'frau', 'femme', 'féminin', 'femenino'), 'F'),
+  **dict.fromkeys(('m', 'm.', 'male', 'males', 'man', 'boy'), 'M'),
+  **dict.fromkeys(('männlich', 'mann', 'homme', 'masculin', 'masculino'), 'M'),
 }
 FEMALE_MALE = {word: int(sex == 'M') for word, sex in SEXES.items()}
 # A space or an apostrophe before three digits: 1 324,5 and 1'324.5.

@@ -16,7 +16,7 @@ import numpy as np
 
 from ldm_jax.data.cohorts import ids, label_values, roles
 from ldm_jax.data.cohorts.attributes import Schema, is_missing
-from ldm_jax.data.cohorts.matching import Matching
+from ldm_jax.data.cohorts.matching import Matching, without_zeros
 from ldm_jax.data.readers import nifti, streams
 from ldm_jax.data.readers import volume as volumes
 from ldm_jax.data.readers.dicom import container
@@ -260,10 +260,18 @@ def oriented(cohort: Cohort, rule: str) -> Cohort:
 def check_disjoint(cohorts: Mapping[str, Cohort]) -> None:
   """Raises ValueError about patients that are in two of the cohorts.
 
-  It names them, unless they are confidential (`roles.ConfidentialError`).
+  It names them, unless they are confidential (`roles.ConfidentialError`). Ids that
+  differ by leading zeros alone are one patient's: whose, cannot be told.
   """
   for first, second in itertools.combinations(cohorts, 2):
-    shared = sorted(set(cohorts[first].patients) & set(cohorts[second].patients))
+    one, other = (
+      {without_zeros(patient): patient for patient in cohorts[name].patients}
+      for name in (first, second)
+    )
+    shared = sorted(
+      one[key] if one[key] == other[key] else f'{one[key]} ({other[key]})'
+      for key in one.keys() & other.keys()
+    )
     if shared:
       more = f' and {len(shared) - 5} more' if len(shared) > 5 else ''
       rule = (

@@ -83,6 +83,21 @@ def same_patients(rows: Collection[str], scans: Collection[str]) -> dict[str, st
   return found
 
 
+def spelt_alike(names: Collection[str]) -> list[str]:
+  """A note on ids of one cohort that differ by leading zeros alone; none without."""
+  groups: dict[str, list[str]] = {}
+  for name in sorted(set(names)):
+    groups.setdefault(without_zeros(name), []).append(name)
+  found = [' and '.join(group) for group in groups.values() if len(group) > 1]
+  if not found:
+    return []
+  return [
+    f'{len(found)} times ids differ by leading zeros alone ({_examples(found)}) and '
+    'count as different patients, each with a privacy guarantee of its own; where they '
+    'mean one patient, write them alike in the table'
+  ]
+
+
 def without_zeros(name: str) -> str:
   """The id without leading zeros of its numbers: 'P-007', '7.0' -> 'P-7', '7'."""
   name = re.sub(r'^(\d+)\.0+$', r'\1', name.strip())

@@ -16,6 +16,7 @@ from typing import Any, cast
 import nibabel as nib
 import numpy as np
 
+from ldm_jax.data.cohorts import matching
 from ldm_jax.data.cohorts.cohort import Cohort, Record
 from ldm_jax.data.inspection import (
   attribute_summary,
@@ -173,7 +174,7 @@ def shared(looks: Mapping[str, Look]) -> list[str]:
   first: dict[str, str] = {}
   for name in names:
     for patient in dict.fromkeys(looks[name].patients):
-      other = first.setdefault(patient, name)
+      other = first.setdefault(matching.without_zeros(patient), name)
       if other != name:
         messages.append(f'patient {patient} is in {other} and in {name}')
   prints = [p for name in names for p in looks[name].fingerprints]

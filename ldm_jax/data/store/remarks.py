@@ -69,13 +69,20 @@ def lines(scans: Collection[Scan], limit: int = NUM_NAMED) -> list[str]:
 def unlisted_labels(
   scans: Iterable[Scan], classes: Sequence[int], limit: int = NUM_NAMED
 ) -> list[str]:
-  """One line for each label value that no class lists.
+  """One line for each label value that no class lists, or on labels without any.
 
   Args:
     scans: of a cohort.
     classes: `config.evaluate.labels`; every other value counts as background.
     limit: of patients in a line.
   """
+  scans = [scan for scan in scans if scan.labels]
+  if scans and not any(int(text) for scan in scans for text in scan.labels):
+    return [
+      f'the labels of all {len(scans)} scans hold background (0) alone: nothing can be '
+      'learned or measured from them. Name the right label files, or leave the labels '
+      'out'
+    ]
   voxels: dict[int, int] = {}
   patients: dict[int, dict[str, None]] = {}
   for scan in scans:

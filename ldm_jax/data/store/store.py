@@ -180,6 +180,11 @@ def open_split(
       f'The store has no readable index {path} ({error}); expected a prepared '
       f'cohort. Run the stage prepare, with data.{name} set.'
     ) from error
+  if not isinstance(content, dict) or 'version' not in content:
+    raise ValueError(
+      f'The index {path} is damaged: expected a JSON object with a version. Run the '
+      'stage prepare again.'
+    )
   if content['version'] != VERSION:
     raise ValueError(
       f'{path} was prepared by another version of this software (store version '

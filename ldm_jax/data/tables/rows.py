@@ -21,6 +21,8 @@ from ldm_jax.data.readers import streams
 
 MAX_BYTES = 2**26  # as text and rows of dicts, about ten times as much in memory
 SHEET_SUFFIX = '.xls'
+# Of spreadsheets that are not read.
+WORKBOOKS = ('.xlsx', '.xlsm', '.xlsb', '.ods', '.numbers')
 # Where the header has equally many of two, the first: names may contain commas.
 SEPARATORS = '\t;,'
 
@@ -46,8 +48,14 @@ def read(path: pathlib.Path) -> Rows:
 
   Raises:
     ValueError: no such file or too large, not UTF-8, no header, no rows, repeated
-      column names, an open quote, or a line with more cells than the header.
+      column names, an open quote, or a line with more cells than the header; a
+      spreadsheet of another kind.
   """
+  if path.suffix.lower() in WORKBOOKS:
+    raise ValueError(
+      f'{path} is a spreadsheet ({path.suffix}); expected .tsv, .csv or .xls. Save its '
+      'sheet as CSV, in UTF-8 and with the ids as text, so that 007 stays 007.'
+    )
   is_sheet = path.suffix.lower() == SHEET_SUFFIX
   return parse(path, _sheet_as_tsv(path) if is_sheet else _text_of(path))
 

@@ -44,9 +44,12 @@ class Table:
     """Returns `column`, or raises ValueError naming it and the columns there are."""
     if column in self.columns:
       return column
+    same = [c for c in self.columns if c.casefold() == column.strip().casefold()]
+    hint = f' Did you mean {same[0]!r}?' if same else ''
     raise ValueError(
       f'{self.path} has no column {column!r} for {purpose}; its columns are '
-      f'{listed(self.columns)}. Name the right one in {key}, or add it to the table.'
+      f'{listed(self.columns)}.{hint} Name the right one in {key}, or add it to the '
+      'table.'
     )
 
   def column_of(self, attribute: Attribute) -> str:
@@ -258,10 +261,14 @@ def find(root: pathlib.Path, name: str = '') -> pathlib.Path:
   for usual in NAMES:
     if (root / usual).is_file():
       return root / usual
-  found = sorted(p for p in root.iterdir() if p.suffix.lower() in ('.tsv', '.csv'))
+  files = sorted(p for p in root.iterdir() if p.is_file())
+  of = lambda *suffixes: [p for p in files if p.suffix.lower() in suffixes]
+  found = of('.tsv', '.csv') or of(rows.SHEET_SUFFIX)
   if len(found) == 1:
     return found[0]
   listed = ', '.join(p.name for p in found[:5]) or 'none'
+  if not found and (sheets := of(*rows.WORKBOOKS)):
+    listed = f'only {sheets[0].name}, which is not read (save its sheet as CSV)'
   raise ValueError(
     f'{root} needs one table of patients; found: {listed}. Add participants.tsv (a '
     'subject column and one column per attribute) or set options.table of the data '

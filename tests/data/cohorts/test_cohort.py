@@ -1,6 +1,7 @@
 """Laws of cohorts: the patient is the unit, splits do not depend on the row order."""
 
 import dataclasses
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -116,6 +117,20 @@ def test_a_record_id_must_be_a_file_name(name):
 def test_a_patient_in_two_cohorts_is_an_error_that_names_both():
   with pytest.raises(ValueError, match=r"p0.*'public'.*'measuring'"):
     check_disjoint({'public': cohort_of(1), 'measuring': cohort_of(2)})
+
+
+def test_ids_that_differ_by_leading_zeros_alone_are_one_patient_s_in_two_cohorts():
+  def of(*patients):
+    records = tuple(Record(p, p, FileSource('x')) for p in patients)
+    return Cohort('any', Schema(), records)
+
+  for one, other in (('7', '007'), ('7.0', '07'), ('P-7', 'P-07')):
+    with pytest.raises(ValueError, match=f'{re.escape(f"{one} ({other})")}.*both'):
+      check_disjoint({'public': of(one, '12'), 'measuring': of(other, '13')})
+    with pytest.raises(ValueError, match='both') as raised:
+      check_disjoint({'public': of(one), 'private': of(other)})
+    assert raised.value.details['private']
+  check_disjoint({'public': of('7', 'P70', '1'), 'private': of('70', 'P-7', '10')})
 
 
 def test_of_a_private_patient_in_two_cohorts_the_message_holds_no_name():

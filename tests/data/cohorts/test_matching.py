@@ -27,6 +27,12 @@ def test_ids_that_differ_by_leading_zeros_alone_belong_together():
   assert (told.rows_alone, told.scans_alone) == ((), ('y',))
 
 
+def test_ids_of_one_cohort_that_differ_by_zeros_alone_are_told():
+  (told,) = matching.spelt_alike(['007', '7', '8', '7.0', 'P-1', 'P-01'])
+  assert '2 times' in told and '007 and 7 and 7.0' in told and 'P-01 and P-1' in told
+  assert matching.spelt_alike(['7', '70', '700', 'P-7']) == []
+
+
 def test_few_ids_alone_are_no_headline():
   many = [f'p{n}' for n in range(100)]
   assert not matching.compare(many[1:], many[:-1], 't').headline

@@ -28,3 +28,12 @@ def test_values_of_no_class_are_told_with_voxels_and_patients():
   assert 'label value 7' in told[0] and '8 voxels of 2 patients (p1, p2)' in told[0]
   assert '--config.evaluate.labels=(0,1,7)' in told[0] and '255' in told[1]
   assert remarks.unlisted_labels(scans, (0, 1, 7, 255)) == []
+
+
+def test_labels_of_background_alone_are_told_unless_one_scan_has_a_class():
+  empty = [Scan('a', 'p1', [], labels={'0': 9}), Scan('b', 'p2', [], labels={'0': 9})]
+  told = remarks.unlisted_labels([*empty, Scan('c', 'p3', [])], (0, 1))
+  assert len(told) == 1 and 'all 2 scans hold background' in told[0]
+  some = Scan('c', 'p3', [], labels={'0': 8, '1': 1})
+  assert remarks.unlisted_labels([*empty, some], (0, 1)) == []
+  assert remarks.unlisted_labels([Scan('c', 'p3', [])], (0, 1)) == []

@@ -18,6 +18,24 @@ def test_a_missing_column_is_named_with_the_columns_there_are(tmp_path):
     table.read(tmp_path / 'p.tsv').attribute(0, Attribute('age', low=0, high=99))
 
 
+def test_a_column_in_other_letters_is_proposed(tmp_path):
+  (tmp_path / 'p.tsv').write_text('id\tage\n1\t50\n')
+  with pytest.raises(ValueError, match="Did you mean 'age'"):
+    table.read(tmp_path / 'p.tsv').attribute(0, Attribute('Age', low=0, high=99))
+
+
+def test_a_spreadsheet_that_is_not_read_is_named_with_what_to_save(tmp_path):
+  (tmp_path / 'mine.xlsx').write_bytes(b'PK\3\4')
+  with pytest.raises(ValueError, match=r'mine\.xlsx.*save its sheet as CSV'):
+    table.find(tmp_path)
+  with pytest.raises(ValueError, match=r'mine\.xlsx is a spreadsheet.*as CSV'):
+    table.read(table.find(tmp_path, 'mine.xlsx'))
+  (tmp_path / 'old.xls').write_bytes(b'')
+  assert table.find(tmp_path).name == 'old.xls', 'it is read'
+  (tmp_path / 'mine.csv').write_text('id\n1\n')
+  assert table.find(tmp_path).name == 'mine.csv'
+
+
 def test_the_usual_table_is_found_else_the_only_one(tmp_path):
   with pytest.raises(ValueError, match='none'):
     table.find(tmp_path)
