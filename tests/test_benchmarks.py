@@ -94,3 +94,14 @@ def test_the_input_is_measured_alone_in_turn_and_ahead():
   for case in found['cases'].values():
     assert all(value > 0 for value in case.values())
     assert case['ahead_fed'] <= 1 and case['ahead_batches_per_second'] <= 201
+
+
+def test_a_run_says_where_its_seconds_went(finished):
+  command = [sys.executable, FOLDER / 'run_summary.py', finished, '--peak_tflops=1e-3']
+  answer = subprocess.run(command, capture_output=True, text=True, timeout=300)
+  assert answer.returncode == 0, answer.stderr
+  found = json.loads(answer.stdout)
+  events = [json.loads(line) for line in (finished / 'log.jsonl').open()]
+  marks = [e['time'] for e in events if e['stage'] == 'encode' and 'event' in e]
+  assert found['seconds']['encode'] == pytest.approx(marks[-1] - marks[-2], abs=0.06)
+  assert found['denoiser_gflop_per_example'] > 0
