@@ -47,7 +47,7 @@ def recipe() -> dict[str, Arm]:
 
   Each arm takes one choice back, at the same number of steps and examples. Samples of
   the public model are compared with held-out patients of the public site, so that the
-  figure speaks of learning, not of the difference between sites; for phantoms.
+  figure speaks of learning, not of the difference between sites.
   """
   changes: dict[str, Arm] = {
     'defaults': {},
@@ -79,12 +79,16 @@ def recipe() -> dict[str, Arm]:
       'diffusion.schedule.zero_terminal_snr': False,
       'sample.spacing': 'linspace',
     },
-    'embedding alone': {'diffusion.conditioner.by': ('embedding',)},
+    'attributes not as channels': {
+      'diffusion.conditioner.by': ('attention', 'embedding')
+    },
+    'three frequencies': {'diffusion.conditioner.num_frequencies': 3},
+    'smooth samples': {'sample.residual_noise': False},
   }
   return {
     name: {
       'data.private.layout': '',
-      'data.test.options.site': 'public',
+      'data.test.layout': '',
       'sample.model': 'diffusion',
       'sample.requests': 'population',
       'counterfactual.num': 0,

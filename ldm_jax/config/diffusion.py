@@ -79,13 +79,14 @@ def section() -> dict[str, Any]:
       'num_heads': 4,
       # None: width / num_heads.
       'head_dim': None,
-      # Sines and cosines of each value beside the value: 0 is the paper's.
-      'num_frequencies': 3,
+      # Sines and cosines of each value beside the value: 0 is the paper's. More than 1
+      # makes the map from values to shapes less smooth than it is (docs/recipe.md).
+      'num_frequencies': 1,
       # True: one learned token for whatever is missing, one for what is dropped.
       'shared_absent': False,
       # Tokens for attention, an embedding beside that of the time, and 'channels'
       # beside the latent (Pinaya 2022); any of them together.
-      'by': ('attention', 'embedding'),
+      'by': ('attention', 'embedding', 'channels'),
     },
     'text': {
       # Token embeddings of any text encoder: 'text/{patient}.npy' or '{id}.npz',
