@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -390,3 +391,46 @@ def test_sweep_prints_a_base_and_one_command_an_arm(tmp_path):
   assert len(arms) == 3
   assert len({line[4] for line in (base, *arms)}) == 1 + len(arms)
   assert not any(tmp_path.iterdir())
+
+
+def test_every_part_of_the_evidence_runs_scripts_configs_and_groups_that_exist(
+  tmp_path,
+):
+  folders = {'HIPPOCAMPUS': '/scans/h', 'SCD': '/scans/s'}
+  lines = dry(LAUNCH / 'evidence.sh', str(tmp_path), **folders)
+  listed = subprocess.run(
+    [LAUNCH / 'evidence.sh', '--list'], capture_output=True, text=True, check=True
+  )
+  parts = listed.stdout.split()
+  assert {pathlib.Path(word).name for line in lines for word in line} >= {
+    *('quickstart', 'small', 'quality_x3', 'hippocampus', 'sunnybrook')
+  }
+  assert all(
+    any(f'{tmp_path}/{part}' in ' '.join(line) for line in lines)
+    for part in parts
+    if part != 'benchmarks'
+  )
+  for line in lines:
+    paths = [word.split(':')[0] for word in line if word.startswith(str(ROOT))]
+    assert all(pathlib.Path(path).exists() for path in paths if '.venv' not in path)
+    for word in line:
+      if word.startswith('--group='):
+        config = next(w for w in line if '/configs/' in w).split(':')[0]
+        assert word.removeprefix('--group=') in runpy.run_path(config)['sweep']()
+
+
+def test_evidence_names_the_parts_where_one_is_unknown(tmp_path):
+  done = subprocess.run(
+    [LAUNCH / 'evidence.sh', tmp_path, 'nosuch'], capture_output=True, text=True
+  )
+  assert (
+    done.returncode == 2 and 'nosuch' in done.stderr and 'quickstart' in done.stderr
+  )
+
+
+def test_the_gpu_check_trains_summarises_draws_and_times(tmp_path):
+  lines = dry(LAUNCH / 'gpu_check.sh', str(tmp_path), '--config.seed=3')
+  scripts = [pathlib.Path(word).name for line in lines for word in line[:4]]
+  for name in ('local.sh', 'run_summary.py', 'quickstart.py', 'dp_step.py'):
+    assert name in scripts
+  assert lines[0][-1] == '--config.seed=3'
