@@ -78,7 +78,8 @@ def fit(run: Run, split: Split) -> PyTree:
     losses = autoencoder_loss.example_losses(module, section, features, adversary)
     return plain_step(packing.losses(losses), optimizer, mesh, section.ema_decay)
 
-  alone, together = build(None), build(adversary)
+  alone = build(None)
+  together = build(adversary) if adversary else alone  # compiled once
 
   def batch_of(number):
     chosen = epoch_batch(len(split.ids), section.batch_size, config.seed, number, True)
