@@ -89,13 +89,21 @@ def attribute_sweeps(
   """
   names = [name for name in names if name in system.schema.names]
   sweeps: dict[str, Any] = {'names': np.array(names)}
-  for name in names:
-    vectors = np.repeat(base[None], num_values, axis=0)
-    vectors[:, system.schema.names.index(name)] = np.linspace(-SWEPT, SWEPT, num_values)
-    same_noise = np.zeros(num_values, int)
-    sweeps[f'{name}_volumes'] = draw(vectors, request_ids=same_noise)[..., 0]
+  if not names:
+    return sweeps
+  vectors = np.tile(base, (len(names), num_values, 1))
+  for vector, name in zip(vectors, names, strict=True):
+    place = system.schema.names.index(name)
+    vector[:, place] = np.linspace(-SWEPT, SWEPT, num_values)
+  # All in one list, which fills the batches.
+  rows = vectors.reshape(-1, len(base))
+  volumes = draw(rows, request_ids=np.zeros(len(rows), int))[..., 0]
+  for name, vector, drawn in zip(
+    names, vectors, np.split(volumes, len(names)), strict=True
+  ):
+    sweeps[f'{name}_volumes'] = drawn
     sweeps[f'{name}_values'] = np.array(
-      [system.schema.decode(vector)[name] for vector in vectors]
+      [system.schema.decode(row)[name] for row in vector]
     )
   return sweeps
 
