@@ -29,10 +29,12 @@ def open_ledger(config: Config, work: WorkFolder, patients: list[str]) -> ledger
 def registry_of(config: Config) -> registry.Registry | None:
   """Where releases of other work folders on the same patients are found.
 
-  None for a phantom, whose patients are made up, and for `ledger.registry='none'`.
+  None without patients of a layout: a phantom's are made up; and for
+  `ledger.registry='none'`.
   """
   section = config.ledger
-  if is_made_up(config) or section.registry == 'none':
+  has_patients = config.data.private.layout and not is_made_up(config)
+  if not has_patients or section.registry == 'none':
     return None
   folder = section.registry or registry.default_folder()
   return registry.Registry(folder, section.dataset)

@@ -249,6 +249,16 @@ def substitution_divergences(
   return np.array(found)
 
 
+def renyi(
+  events: tuple[dp_accounting.DpEvent, ...], relation: str
+) -> tuple[np.ndarray, np.ndarray]:
+  """(orders (n,), divergences (n,)) of composed events, the larger of all `_sizes`."""
+  with quiet():
+    found = [_renyi(tuple(each), relation) for each in _sizes(events, relation)]
+  divergences = np.max([np.asarray(each._rdp, float) for each in found], axis=0)
+  return np.asarray(found[0]._orders, float), divergences
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
   """Silences dp_accounting's notes on skipped orders, which only loosen the bound."""
