@@ -81,8 +81,8 @@ def known_flags():
 
 
 # No test writes into the user's registry of private releases; see `state_folder`.
-os.environ['XDG_STATE_HOME'] = tempfile.mkdtemp(prefix='ldm-jax-state-')
-atexit.register(shutil.rmtree, os.environ['XDG_STATE_HOME'], ignore_errors=True)
+STATE = os.environ['XDG_STATE_HOME'] = tempfile.mkdtemp(prefix='ldm-jax-state-')
+atexit.register(shutil.rmtree, STATE, ignore_errors=True)
 
 # The workers of a session inherit the flags of the process that started them.
 if FLAGS[0] not in os.environ.get('XLA_FLAGS', ''):
@@ -150,12 +150,24 @@ def thousands_of_small_programs():
   mlir.make_ir_context = lambda: reusable(next(number) // 200)
 
 
+def new_state():
+  """A registry of private releases of its own; it is created when used."""
+  return str(pathlib.Path(STATE) / secrets.token_hex(8))
+
+
+@pytest.fixture(autouse=True, scope='module')
+def state_of_module():
+  """For what a module's fixtures run."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv('XDG_STATE_HOME', new_state())
+    yield
+
+
 @pytest.fixture(autouse=True)
 def state_folder(monkeypatch):
-  """A registry of private releases for this test alone; it is created when used."""
-  folder = pathlib.Path(os.environ['XDG_STATE_HOME']) / secrets.token_hex(8)
-  monkeypatch.setenv('XDG_STATE_HOME', str(folder))
-  return folder
+  """For this test alone."""
+  monkeypatch.setenv('XDG_STATE_HOME', new_state())
+  return pathlib.Path(os.environ['XDG_STATE_HOME'])
 
 
 @pytest.fixture

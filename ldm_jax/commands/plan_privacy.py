@@ -59,7 +59,7 @@ def describe(result: Mapping[str, Any]) -> str:
       f'sampling          {result["batch_size"]:g} of {result["num_patients"]} '
       f'patients expected per step (q = {result["sampling_probability"]:.4g}), '
       f'{result["steps"]} steps',
-      'unit              one patient, added or removed',
+      'unit              one patient (zero-out, the number of patients is public)',
       *choice,
     ]
   )

@@ -121,11 +121,10 @@ def build(
     included, and the trade-off curve: least misses of any test at given false alarms.
     The claim is ('epsilon', 'delta_total'). 'epsilon' is the PLD figure of the claim,
     provided that nobody knows the noise. 'demonstration_only' is true where somebody
-    may: a release
-    of the ledger has a fixed or unknown key; 'epsilon_guaranteed' is infinite then.
-    'private' is true only for a guarantee that holds for all of these patients. An
-    infinite epsilon (clipping without noise) is the text 'inf', because JSON has no
-    infinity.
+    may: a release of the ledger has a fixed or unknown key; 'epsilon_guaranteed' is
+    infinite then. 'private' is true only for a guarantee that holds for all of these
+    patients. An infinite epsilon (clipping without noise) is the text 'inf', because
+    JSON has no infinity.
 
   Raises:
     ValueError: there are releases and delta is not in (0, 1 / num_patients).

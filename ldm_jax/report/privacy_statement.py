@@ -297,7 +297,7 @@ def _released(privacy, known_key):
     paragraphs.append(
       f'Under the stricter relation that one {unit} is exchanged for another, the '
       f'number staying the same, ε at the same δ is {listed}. The claim above is for '
-      f'one {unit} added or removed.'
+      f'the record of one {unit} emptied (zero-out).'
     )
   return tuple(paragraphs)
 
