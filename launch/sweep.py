@@ -22,7 +22,8 @@ stops at the arm that would exceed the total: give --config.ledger.total_epsilon
 which each arm spends adapt.privacy.epsilon. Only where the private cohort is a phantom,
 which protects nobody, does each arm begin a ledger of its own, unless
 --config.ledger.path names one; or with --each_arm_alone, for open data that play the
-part of private ones. Such a table shows what one arm gives if no other had been run.
+part of private ones. Such a table shows what one arm gives if no other had been run;
+the statement of each arm says so (--config.ledger.registry=none) and claims nothing.
 """
 
 import json
@@ -62,16 +63,19 @@ def main(argv):
     print(__doc__, file=sys.stderr)
     return 2
   spec, root = argv[0], pathlib.Path(argv[1])
-  flags, group, pattern, fresh = options(argv[2:])
+  flags, group, pattern, alone = options(argv[2:])
   dry = os.environ.get('DRY_RUN') == '1'
   try:
     arms = read_arms(spec, group, pattern)
     started = with_flags(spec, flags).data
-    fresh = fresh or started.private.layout.startswith('phantom_')
+    made_up = started.private.layout.startswith('phantom_')
+    fresh = alone or made_up
     note = ALONE if fresh else TOGETHER
     banner = demonstration_split.warning(started)
     print(f'sweep: {" ".join(filter(None, (banner, note)))}', flush=True)
     base = root / 'base'
+    if alone:
+      flags = ['--config.ledger.registry=none', *flags]
     if not fresh:
       flags = [f'--config.ledger.path={shared_ledger(root)}', *flags]
       print('sweep: the private cohort is no phantom; its arms share one ledger')

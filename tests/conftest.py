@@ -3,6 +3,7 @@
 What a work folder of the whole pipeline shows is tested on copies of one, `finished`.
 """
 
+import atexit
 import fcntl
 import functools
 import importlib.util
@@ -10,6 +11,9 @@ import itertools
 import mmap
 import os
 import pathlib
+import secrets
+import shutil
+import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # Tests compile much and compute little: LLVM's optimisation would double the time of
@@ -76,6 +80,10 @@ def known_flags():
   return FLAGS[:2]
 
 
+# No test writes into the user's registry of private releases; see `state_folder`.
+STATE = os.environ['XDG_STATE_HOME'] = tempfile.mkdtemp(prefix='ldm-jax-state-')
+atexit.register(shutil.rmtree, STATE, ignore_errors=True)
+
 # The workers of a session inherit the flags of the process that started them.
 if FLAGS[0] not in os.environ.get('XLA_FLAGS', ''):
   os.environ['XLA_FLAGS'] = ' '.join(
@@ -140,6 +148,26 @@ def thousands_of_small_programs():
   reusable = functools.lru_cache(maxsize=1)(lambda _: make())
   number = itertools.count()
   mlir.make_ir_context = lambda: reusable(next(number) // 200)
+
+
+def new_state():
+  """A registry of private releases of its own; it is created when used."""
+  return str(pathlib.Path(STATE) / secrets.token_hex(8))
+
+
+@pytest.fixture(autouse=True, scope='module')
+def state_of_module():
+  """For what a module's fixtures run."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv('XDG_STATE_HOME', new_state())
+    yield
+
+
+@pytest.fixture(autouse=True)
+def state_folder(monkeypatch):
+  """For this test alone."""
+  monkeypatch.setenv('XDG_STATE_HOME', new_state())
+  return pathlib.Path(os.environ['XDG_STATE_HOME'])
 
 
 @pytest.fixture

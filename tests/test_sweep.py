@@ -300,3 +300,14 @@ def test_a_bad_config_is_found_before_the_first_run(
   assert sweep.main([config, str(tmp_path / 'w')]) == 2
   assert message in capsys.readouterr().err
   assert not (tmp_path / 'w').exists()
+
+
+def test_arms_that_stand_alone_say_so_in_their_statements(
+  config, tmp_path, capsys, monkeypatch
+):
+  """Their statements claim nothing: see ledger.registry."""
+  monkeypatch.setenv('DRY_RUN', '1')
+  for words, alone in ((('--each_arm_alone',), True), ((), False)):
+    assert sweep.main([config, str(tmp_path / 'w'), *words]) == 0
+    printed = capsys.readouterr().out
+    assert ('--config.ledger.registry=none' in printed) == alone

@@ -44,7 +44,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def describe(result: Mapping[str, Any]) -> str:
   """The result of `budget.price` in a few lines for people."""
-  figures = result['accountants']
+  figures, choice = result['accountants'], []
+  if 'best_of' in result:
+    choice = [
+      f'best of           {_number(result["epsilon_best_of"])} (RDP) if only the best '
+      f'of a secret geometric number of runs, {result["best_of"]:g} on average, is '
+      'published'
+    ]
   return '\n'.join(
     [
       f'noise multiplier  {result["noise_multiplier"]:.6g}',
@@ -53,7 +59,8 @@ def describe(result: Mapping[str, Any]) -> str:
       f'sampling          {result["batch_size"]:g} of {result["num_patients"]} '
       f'patients expected per step (q = {result["sampling_probability"]:.4g}), '
       f'{result["steps"]} steps',
-      'unit              one patient, added or removed',
+      'unit              one patient (zero-out, the number of patients is public)',
+      *choice,
     ]
   )
 
@@ -98,6 +105,7 @@ def _price(flags):
     num_patients=flags.num_patients,
     batch_size=flags.batch_size,
     steps=flags.steps,
+    best_of=flags.best_of,
   )
 
 
@@ -145,6 +153,12 @@ def _parser():
   parser.add_argument('--epsilon', type=float, help='budget to calibrate the noise for')
   parser.add_argument(
     '--noise_multiplier', type=float, help='noise deviation over the clip norm'
+  )
+  parser.add_argument(
+    '--best_of',
+    type=float,
+    help='also epsilon of publishing only the best of a secret geometric number of '
+    'such runs with this mean (Papernot and Steinke 2022)',
   )
   parser.add_argument(
     '--delta', type=float, required=True, help='below 1/num_patients, such as 1e-5'

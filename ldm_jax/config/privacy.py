@@ -79,6 +79,13 @@ def ledger() -> dict[str, Any]:
     # True counts on in a ledger of other patients: needed where two cohorts share
     # some, and never less than the truth.
     'any_cohort': False,
+    # Folder of the registry that adds up the releases of all work folders which share a
+    # patient; '' is $XDG_STATE_HOME/ldm_jax/privacy (~/.local/state/...). 'none' counts
+    # this work folder alone, and the statement then claims nothing. Phantoms, whose
+    # patients are made up, are not registered.
+    'registry': '',
+    # Name of the data set, where two have patients of equal identifiers by chance.
+    'dataset': '',
   }
 
 

@@ -42,6 +42,7 @@ from ldm_jax.privacy import (
   clipping,
   epsilon_lower_bounds,
   mechanisms,
+  noise,
   privacy_json,
   secret_key,
 )
@@ -169,11 +170,11 @@ def holds(found: dict[str, Any]) -> bool:
 def text(found: dict[str, Any]) -> str:
   """The findings in a few lines for people."""
   gradient, loss = found['gradient_canaries'], found['loss_canaries']
-  noise = gradient['noise']
+  deviation = gradient['noise']
   return '\n'.join(
     [
       f'audit: noise multiplier {found["claim"]["noise_multiplier"]:.4g}; measured '
-      f'{noise["value"]:.4g} ({noise["low"]:.4g} to {noise["high"]:.4g})',
+      f'{deviation["value"]:.4g} ({deviation["low"]:.4g} to {deviation["high"]:.4g})',
       f'  gradient canaries  epsilon >= {gradient["epsilon_low"]:.3g} where '
       f'{gradient["epsilon_claimed"]:.3g} is claimed ({gradient["participations"]} '
       f'steps, everybody drawn); without assuming Gaussian noise >= '
@@ -350,6 +351,8 @@ class _Stand:
     size = sum(leaf.size for leaf in everyone.values())
     # The noise is subtracted in float32: what is lost grows with its norm.
     limit = 1 + max(1e-3, 1e-6 * self.sigma * float(np.sqrt(size)))
+    # Both sums are rounded after the noise: mean square at most (cell)^2 / 4 a number.
+    limit = math.hypot(limit, noise.GRID * self.sigma * math.sqrt(size) / 2)
     if self.scheme.clipping == 'adaptive':
       limit *= math.sqrt(1 - clipping.BIT_SHARE**2)
     return {'largest': largest, 'limit': limit, 'patients': len(probed)}

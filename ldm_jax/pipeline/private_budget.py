@@ -118,7 +118,11 @@ def calibrated(run: Run, beside: list[dict]) -> mechanisms.Poisson:
   if config.ledger.total_epsilon is None:
     mine = {release['id'] for release in beside}
     spent += [accounting.event(r) for r in book.releases() if r['id'] not in mine]
-  return scheme.calibrated(privacy.epsilon, privacy.delta, spent)
+  try:
+    return scheme.calibrated(privacy.epsilon, privacy.delta, spent)
+  except ValueError as error:
+    others = book.others()
+    raise ValueError(f'{error} See {book.path}{others}.' if others else error) from None
 
 
 def total_epsilon(config: Config) -> float:
@@ -200,6 +204,7 @@ def write_statement(run: Run, destroyed: bool = False) -> dict:
     config_sha256=parsing.digest(parsing.to_plain(config)),
     not_covered=not_covered,
     unprotected_share=share,
+    counts_all=private_ledger.counts_all(config),
   )
   return privacy_json.write(work.path('privacy.json'), content, before)
 

@@ -1,6 +1,6 @@
 """The ledger of the private cohort: which file it is, and that it has lost nothing."""
 
-from ldm_jax.privacy import ledger
+from ldm_jax.privacy import ledger, registry
 from ldm_jax.types import Config
 from ldm_jax.workfolder import WorkFolder
 
@@ -20,9 +20,34 @@ def open_ledger(config: Config, work: WorkFolder, patients: list[str]) -> ledger
   """
   section = config.ledger
   path = section.path or _beside_store(work)
-  book = ledger.Ledger(path, None if section.any_cohort else patients)
+  bound = None if section.any_cohort else patients
+  book = ledger.Ledger(path, bound, registry_of(config), patients)
   check_complete(book, config, work)
   return book
+
+
+def registry_of(config: Config) -> registry.Registry | None:
+  """Where releases of other work folders on the same patients are found.
+
+  None without patients of a layout: a phantom's are made up; and for
+  `ledger.registry='none'`.
+  """
+  section = config.ledger
+  has_patients = config.data.private.layout and not is_made_up(config)
+  if not has_patients or section.registry == 'none':
+    return None
+  folder = section.registry or registry.default_folder()
+  return registry.Registry(folder, section.dataset)
+
+
+def is_made_up(config: Config) -> bool:
+  """Whether the private cohort is a phantom, whose patients are no persons."""
+  return config.data.private.layout.startswith('phantom_')
+
+
+def counts_all(config: Config) -> bool:
+  """Whether releases of other work folders on these patients are counted."""
+  return is_made_up(config) or config.ledger.registry != 'none'
 
 
 def check_complete(book: ledger.Ledger, config: Config, work: WorkFolder) -> None:
@@ -34,7 +59,7 @@ def check_complete(book: ledger.Ledger, config: Config, work: WorkFolder) -> Non
   """
   if config.ledger.path:
     own, known = ledger.Ledger(_beside_store(work)), ids(book)
-    missing = [release for release in own.releases() if release['id'] not in known]
+    missing = [release for release in own.own_releases() if release['id'] not in known]
     if missing:
       raise ValueError(
         f'{own.path} lists {len(missing)} releases on these patients that '
@@ -42,22 +67,25 @@ def check_complete(book: ledger.Ledger, config: Config, work: WorkFolder) -> Non
         "that ledger as a copy of this one, or leave ledger.path at ''."
       )
   stated = (work.read_json('privacy.json') or {}).get('releases') or ()
-  if len(stated) > len(book.releases()):
+  # Those of other work folders are in the registry, not in this file.
+  stated = [release for release in stated if not release.get(ledger.ELSEWHERE)]
+  recorded = len(book.own_releases())
+  if len(stated) > recorded:
     raise ValueError(
       f'privacy.json in {work.root} lists {len(stated)} releases on these patients, '
-      f'the ledger {book.path} only {len(book.releases())}. A ledger only grows: set '
-      'ledger.path back to the one that was used, or restore the file.'
+      f'the ledger {book.path} only {recorded}. A ledger only grows: set ledger.path '
+      'back to the one that was used, or restore the file.'
     )
 
 
 def ids(book: ledger.Ledger) -> set[str]:
-  """The ids of all recorded releases."""
-  return {release['id'] for release in book.releases()}
+  """The ids of all releases in this ledger's own file."""
+  return {release['id'] for release in book.own_releases()}
 
 
 def release_of(book: ledger.Ledger, run_name: str) -> dict | None:
   """The training release that a run has recorded, or None."""
-  mine = (release for release in book.releases() if release.get('run') == run_name)
+  mine = (release for release in book.own_releases() if release.get('run') == run_name)
   return next(mine, None)
 
 

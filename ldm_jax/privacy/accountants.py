@@ -77,12 +77,33 @@ def pld_epsilon(
     interval: spacing of the grid of privacy losses.
   """
 
-  def one(events):
-    accountant = pld.PLDAccountant(RELATIONS[relation], interval)
-    return _compose(accountant, events).get_epsilon(delta)
-
   with quiet():
-    return float(max(one(variant) for variant in _sizes(events, relation)))
+    return float(
+      max(
+        _pld(tuple(variant), relation, interval).get_epsilon(delta)
+        for variant in _sizes(events, relation)
+      )
+    )
+
+
+def pld_deltas(
+  events: Iterable[dp_accounting.DpEvent],
+  epsilons: Iterable[float],
+  relation: str,
+  interval: float,
+) -> list[float]:
+  """Upper bounds on delta at each epsilon; other arguments as in `pld_epsilon`."""
+  with quiet():
+    composed = [
+      _pld(tuple(each), relation, interval) for each in _sizes(events, relation)
+    ]
+    return [float(max(one.get_delta(e) for one in composed)) for e in epsilons]
+
+
+# A statement asks for epsilon and for a whole curve of the same composition.
+@functools.lru_cache(maxsize=4)
+def _pld(events, relation, interval):
+  return _compose(pld.PLDAccountant(RELATIONS[relation], interval), events)
 
 
 def rdp_epsilon(
@@ -226,6 +247,16 @@ def substitution_divergences(
     total = special.logsumexp(order * log_p + (1 - order) * log_q) + scale
     found.append(max(total, 0.0) / (order - 1))
   return np.array(found)
+
+
+def renyi(
+  events: tuple[dp_accounting.DpEvent, ...], relation: str
+) -> tuple[np.ndarray, np.ndarray]:
+  """(orders (n,), divergences (n,)) of composed events, the larger of all `_sizes`."""
+  with quiet():
+    found = [_renyi(tuple(each), relation) for each in _sizes(events, relation)]
+  divergences = np.max([np.asarray(each._rdp, float) for each in found], axis=0)
+  return np.asarray(found[0]._orders, float), divergences
 
 
 @contextlib.contextmanager

@@ -37,6 +37,7 @@ from ldm_jax.privacy.checks import (
 )
 
 RELATION_NAME = 'add_or_remove_one'  # of the claim
+CURVE_DELTA = 1e-5  # whose grid of privacy losses the curve uses
 SMALLEST_REST = 0.01  # share of the budget that must be unspent to calibrate
 # Lower limit of calibration; less noise gives no useful protection.
 SMALLEST_NOISE = 0.05
@@ -161,6 +162,39 @@ def _epsilon(events, delta, relation):
       f'{by_rdp}. No figure is claimed; report these events: {list(events)}.'
     )
   return {'pld': by_pld, 'rdp': by_rdp}
+
+
+def curve(
+  events: Iterable[dp_accounting.DpEvent],
+  relation: str = RELATION_NAME,
+  num_points: int = 33,
+) -> tuple[tuple[float, float], ...]:
+  """The privacy profile: (epsilon, delta) pairs, each an upper bound by PLD.
+
+  Args:
+    events, relation: as in `epsilon`.
+    num_points: evenly spaced epsilons, from 0 to one whose delta is at most 1e-9.
+
+  Returns:
+    Pairs with falling delta; () without events, without noise, or where epsilon is
+    beyond what can be computed.
+  """
+  return _curve(tuple(events), relation, num_points)
+
+
+@functools.lru_cache(maxsize=64)
+def _curve(events, relation, num_points):
+  if not events:
+    return ()
+  last = accountants.rdp_epsilon(events, 1e-9, relation)
+  if not last < 2 * LARGEST_EPSILON:
+    return ()
+  # The grid on which epsilon itself is computed, so that one composition serves both.
+  by_rdp = accountants.rdp_epsilon(events, CURVE_DELTA, relation)
+  interval = accountants.interval(events, by_rdp)
+  epsilons = [last * point / (num_points - 1) for point in range(num_points)]
+  deltas = accountants.pld_deltas(events, epsilons, relation, interval)
+  return tuple(zip(epsilons, deltas, strict=True))
 
 
 def calibrate(

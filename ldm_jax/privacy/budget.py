@@ -17,7 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from ldm_jax.privacy import accounting, checks, mechanisms, privacy_json
+from ldm_jax.privacy import (
+  accounting,
+  checks,
+  mechanisms,
+  privacy_json,
+  private_choice,
+)
 
 # Suggest the smallest batch whose noise-to-signal is within this factor of the least.
 NEAR_BEST = 1.1
@@ -34,6 +40,7 @@ def price(
   num_patients: int,
   batch_size: float,
   steps: int,
+  best_of: float | None = None,
 ) -> dict[str, Any]:
   """Computes the noise multiplier for a budget, or epsilon for a noise multiplier.
 
@@ -43,9 +50,12 @@ def price(
     num_patients: public size of the cohort.
     batch_size: expected patients per step.
     steps: number of steps.
+    best_of: None, or the mean number of such runs of which only the best is published
+      (`private_choice`).
 
   Returns:
-    A JSON-able dict: noise_multiplier, epsilon (PLD), accountants, and the inputs.
+    A JSON-able dict: noise_multiplier, epsilon (PLD), accountants, and the inputs; with
+    best_of also epsilon_best_of (by Renyi divergences).
 
   Raises:
     ValueError: a value out of range.
@@ -59,8 +69,12 @@ def price(
   run = _run(num_patients, batch_size, steps, noise_multiplier)
   if noise_multiplier is None:
     run = run.calibrated(epsilon, delta)
-  figures = accounting.epsilon([run.event()], delta)
+  figures, choice = accounting.epsilon([run.event()], delta), {}
+  if best_of is not None:
+    found = private_choice.epsilon([run.event()], delta, best_of)
+    choice = {'best_of': best_of, 'epsilon_best_of': privacy_json.finite(found)}
   return {
+    **choice,
     'noise_multiplier': run.noise_multiplier,
     'epsilon': privacy_json.finite(figures['pld']),
     'delta': delta,

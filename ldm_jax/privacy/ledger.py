@@ -17,6 +17,7 @@ line, so an edited, reordered or truncated line is detected and refused. (Whole 
 missing at the end cannot be detected from the file alone: protect it like the data.)
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -28,7 +29,10 @@ from typing import Any
 import dp_accounting
 
 from ldm_jax import atomic, locks
-from ldm_jax.privacy import accounting, key_origin, privacy_json
+from ldm_jax.privacy import accounting, finite_precision, key_origin, privacy_json
+from ldm_jax.privacy.registry import Registry
+
+ELSEWHERE = 'elsewhere'
 
 
 def release_id(run: str, release: Mapping[str, Any]) -> str:
@@ -59,21 +63,47 @@ class Ledger:
     path: the JSONL file; it need not exist yet.
     patients: identifiers of the cohort's patients, or None to skip the check of the
       cohort (for reading only).
+    registry: None, or the registry that knows what other ledgers released about any of
+      `counted`; this ledger adds its own releases to it.
+    counted: identifiers by which the registry knows the patients; by default
+      `patients`.
   """
 
-  def __init__(self, path: str | os.PathLike, patients: Iterable[str] | None = None):
+  def __init__(
+    self,
+    path: str | os.PathLike,
+    patients: Iterable[str] | None = None,
+    registry: Registry | None = None,
+    counted: Iterable[str] | None = None,
+  ):
     # Resolved: writing to a link would replace the link, and its lock would be another.
     self.path = pathlib.Path(path).expanduser().resolve()
     self.patients = None if patients is None else tuple(patients)
+    self.registry = registry
+    self.counted = tuple(counted or self.patients or ())
 
   def releases(self) -> list[dict[str, Any]]:
-    """All recorded releases, oldest first.
+    """All recorded releases, oldest first; last those of other ledgers, which the
+    registry knows and which have the field `elsewhere`.
 
     Raises:
       ValueError: the file is damaged (the message names the line), or it is the ledger
         of other patients.
     """
+    own = self._read()[0]
+    return [*own, *self._elsewhere(own)]
+
+  def own_releases(self) -> list[dict[str, Any]]:
+    """The releases of this file alone; errors as of `releases`."""
     return self._read()[0]
+
+  def _elsewhere(self, own):
+    """Releases of other ledgers that share a patient with this one."""
+    if self.registry is None:
+      return []
+    ids = {release['id'] for release in own}
+    found = self.registry.releases(self.counted)
+    return [{**each, ELSEWHERE: True} for each in found if each['id'] not in ids]
 
   def events(self) -> list[dp_accounting.DpEvent]:
     """The accountant's events of all releases, for `accounting.calibrate`."""
@@ -120,12 +150,19 @@ class Ledger:
       OSError: the file cannot be written; its old content is intact.
     """
     releases = [_checked(release) for release in releases]
-    with locks.exclusive(self.path.with_name(f'{self.path.name}.lock')):
+    with contextlib.ExitStack() as stack:
+      if self.registry is not None:  # first, so that two ledgers cannot wait crosswise
+        stack.enter_context(self.registry.locked())
+      stack.enter_context(
+        locks.exclusive(self.path.with_name(f'{self.path.name}.lock'))
+      )
       known, chain, text, cohort = self._read()
       lines = [each for each in releases if not self._holds(known, each)]
       if not lines:
+        self._register(known)
         return 0
-      added = len(lines)
+      added, own = len(lines), [*known, *lines]
+      known = [*known, *self._elsewhere(own)]
       if budget is not None:
         events = [accounting.event(each) for each in known]
         names = ' with '.join(release['name'] for release in lines)
@@ -134,12 +171,18 @@ class Ledger:
         salt = secrets.token_hex(16)
         mark = cohort_mark(salt, self.patients)
         lines = [{'cohort': mark, 'salt': salt}, *lines]
+      # Before the file: a run that is killed in between has spent nothing, and counts.
+      self._register(own)
       for line in lines:
         chain = _link(chain, line)
         text += _canonical({**line, 'chain': chain}) + '\n'
       atomic.write_bytes(self.path, text.encode())
       _sync_folder(self.path.parent)
     return added
+
+  def _register(self, releases):
+    if self.registry is not None:
+      self.registry.add(self.counted, releases)
 
   def statement(self, **details: Any) -> dict[str, Any]:
     """The content of privacy.json for this ledger; see `privacy_json.build`."""
@@ -165,9 +208,21 @@ class Ledger:
       raise ValueError(
         f'{name!r} would bring these patients to epsilon {total:.4g} at delta '
         f'{delta:g}; the total allowed is {epsilon:g}, and {spent:.4g} of it is spent '
-        f'(see {self.path}). Plan fewer steps or a smaller adapt.privacy.epsilon, or '
-        'raise ledger.total_epsilon (adapt.privacy.epsilon where that is None).'
+        f'(see {self.path}{self.others()}). Plan fewer steps or a smaller '
+        'adapt.privacy.epsilon, or raise ledger.total_epsilon (adapt.privacy.epsilon '
+        'where that is None).'
       )
+
+  def others(self) -> str:
+    """Words on the releases of other ledgers that count here, '' if there are none."""
+    count = len(self._elsewhere(self.own_releases()))
+    if self.registry is None or not count:
+      return ''
+    return (
+      f' and {self.registry.folder}: {count} releases of other work folders are about '
+      'some of the same patients. If those are other people with equal identifiers, '
+      'name this data set by ledger.dataset'
+    )
 
   def _holds(self, known, release):
     for other in known:
@@ -239,6 +294,7 @@ def _checked(release):
     )
   accounting.event(release)
   key_origin.check(release)
+  finite_precision.check(release)
   return json.loads(_canonical({**release, 'steps': int(release['steps'])}))
 
 

@@ -24,7 +24,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 import dp_accounting
 
-from ldm_jax.privacy import accounting, banded_matrix, checks, sampling
+from ldm_jax.privacy import (
+  accounting,
+  banded_matrix,
+  checks,
+  finite_precision,
+  sampling,
+)
 
 if TYPE_CHECKING:
   from ldm_jax.privacy.noise import Correlated, Independent
@@ -109,6 +115,7 @@ class Poisson:
       **self._described(),
       'noise_multiplier': float(self.sigma()),
       'clip_norm': float(self.clip_norm),
+      finite_precision.FIELD: finite_precision.ROUNDED,
     }
     if self.clipping != 'constant':
       release['clipping'] = self.clipping

@@ -10,31 +10,49 @@ the noise. It lives in `Replay`, inside the process, and never in a checkpoint: 
 every step's normals come from (key, step), a resumed run computes it again, bit for
 bit, from step 0.
 
-The normals come from the generator threefry2x32: the bits of jax's, in less time and
-memory. jax computes the 20 rounds on a CPU in a loop, each pass of which carries the
-whole array through memory. Written out they are one loop over the array that keeps its
-words in registers. A hash makes two words; each becomes its normal before the two
-halves meet, so that XLA stores normals and never words. Keys, counters and words are
-those of `jax.random` with jax_threefry_partitionable off.
+The noise is made so that float arithmetic tells nothing [Mironov12]:
+- A normal is r cos(theta) of 128 random bits (`threefry_normals`); 80 of them decide
+  the length r, so that noise ends at 10.5 standard deviations, and what that end costs
+  is part of delta (`finite_precision`).
+- The noisy sum is rounded to a public grid, a power of two between 2^-13 and 2^-12 of
+  the noise's deviation: at least 256 floats of noise fall into each of its cells, as
+  many for one sum as for another. A float sum is rounded from the exact one, so what
+  is released is a function of (exact sum + noise), whatever the grid of the sum.
+- The deviation is multiplied into r, before the product with cos(theta): a product of
+  a random number and a constant would skip some floats and hit others twice.
 
+The bits are those of the generator threefry2x32. jax computes its 20 rounds on a CPU in
+a loop, each pass of which carries the whole array through memory. Written out they are
+one loop over the array that keeps its words in registers, and each coordinate's words
+become its normal in the same loop, so that XLA never stores words.
+
+[Box58] Box and Muller, A note on the generation of random normal deviates, 1958.
 [Choquette23] (Amplified) Banded Matrix Factorization, arXiv:2306.08153, Algorithm 9.
+[Mironov12] On Significance of the Least Significant Bits for Differential Privacy, CCS
+  2012.
 [Salmon11] Parallel Random Numbers: As Easy as 1, 2, 3, SC 2011."""
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ldm_jax.privacy import banded_matrix
+from ldm_jax.privacy import banded_matrix, finite_precision
 from ldm_jax.privacy.checks import check_noise_multiplier
 from ldm_jax.types import Array, PyTree
 
 ROTATIONS = (13, 15, 26, 6), (17, 29, 16, 24)
 PARITY = 0x1BD11BDA
-LOWEST = np.nextafter(np.float32(-1), np.float32(0))  # erf_inv(-1) is not finite
+# The grid of the noisy sum is the power of two below the noise's deviation, times this.
+GRID = 2.0**-12
+# cos(pi x) = y p(y^2) with y = 1/2 - |x| in [-1/2, 1/2]: the series of sin(pi y).
+SINE = tuple(
+  (-1) ** k * np.pi ** (2 * k + 1) / math.factorial(2 * k + 1) for k in range(7)
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +139,8 @@ class Correlated:
     norms = banded_matrix.column_norms(self.coefficients, self.steps)
     scale = jnp.asarray(norms, jnp.float32)[step]
     noise = self.noise_multiplier * clip_norm * scale * x
-    return add_vector(total, noise), memory
+    spacing = grid(self.noise_multiplier, clip_norm)
+    return add_vector(total, noise, spacing), memory
 
 
 class Replay:
@@ -171,43 +190,66 @@ def _bits(key):
   return np.asarray(jax.random.key_data(key)).tobytes()
 
 
-def threefry_normals(key: jax.Array, size: int) -> jax.Array:
-  """Standard normals (size,) float32, bit for bit those of `jax.random.normal`.
+def threefry_normals(
+  key: jax.Array, size: int, deviation: float | jax.Array = 1.0
+) -> jax.Array:
+  """Normals (size,) float32, independent, none beyond 10.53 deviations. [Box58]
+
+  A coordinate is r cos(theta) of its own 128 bits: 80 coins give the whole part of
+  log2 of a uniform number, of which r is made, so that the rarest lengths are as finely
+  resolved as all others.
 
   Args:
-    key: a typed threefry2x32 key. Both words of a hash are used; jax's default, the
-      partitionable counter, discards one of them.
+    key: a typed threefry2x32 key.
     size: below 2**32, the number of counters of one key.
+    deviation: standard deviation, > 0.
 
   Raises:
     ValueError: size is 2**32 or more.
   """
-  halves = _words(jax.random.key_data(key), size)
-  return jnp.concatenate([_normals(words) for words in halves])[:size]
-
-
-def _normals(words):
-  """Words (n,) -> normals (n,): 23 bits of each, uniform on [-1, 1), by erf_inv."""
-  one = np.float32(1)
-  mantissa = words >> np.uint32(9) | one.view(np.uint32)
-  even = jax.lax.bitcast_convert_type(mantissa, jnp.float32) - one
-  even = jnp.maximum(LOWEST, even * (one - LOWEST) + LOWEST)
-  return np.sqrt(np.float32(2)) * jax.lax.erf_inv(even)
-
-
-def _words(key, size):
-  """(2,) uint32 -> both halves of the words; for an odd size there is one extra."""
-  if size >= 2**32:
+  if size >= finite_precision.LARGEST_SIZE:
     raise ValueError(
       f'expected fewer than 2**32 normals per noise key, got {size}; train fewer '
       'parameters (adapt.method).'
     )
-  half = -(-size // 2)
-  low = jnp.arange(half, dtype=jnp.uint32)
-  high = low + np.uint32(half)
-  if size % 2:  # the last pair is filled with counter 0
-    high = high.at[-1].set(0)
-  return _hash(*key, low, high)
+  place = jnp.arange(size, dtype=jnp.uint32)
+  key_0, key_1 = jax.random.key_data(key)
+  a, b = _hash(key_0, key_1, place, jnp.zeros_like(place))
+  c, d = _hash(key_0, key_1, place, jnp.ones_like(place))
+  return normals_of_words(a, b, c, d, deviation)
+
+
+def normals_of_words(
+  a: jax.Array,
+  b: jax.Array,
+  c: jax.Array,
+  d: jax.Array,
+  deviation: float | jax.Array = 1.0,
+) -> jax.Array:
+  """Words (n,) uint32 of random bits -> normals (n,) float32 of a deviation.
+
+  Length: r^2 / 2 = G ln 2 - ln(1 - M / 2). G is the number of leading zeros of a, b and
+  the low bytes of c and d, 0 if all 80 bits are zero; M is uniform, of the other bits
+  of c. Angle: pi x, x uniform in [-1, 1), of the other bits of d.
+  """
+  low = np.uint32(255)
+  rest = (c & low) << np.uint32(24) | (d & low) << np.uint32(16)
+  last = jnp.where(rest > 0, jax.lax.clz(rest) + np.uint32(64), 0)
+  geometric = jnp.where(b > 0, jax.lax.clz(b) + np.uint32(32), last)
+  geometric = jnp.where(a > 0, jax.lax.clz(a), geometric)
+  half = (_to_float(c >> np.uint32(8)) + np.float32(0.5)) * np.float32(2**-25)
+  energy = _to_float(geometric) * np.float32(np.log(2)) - jnp.log1p(-half)
+  signed = jax.lax.bitcast_convert_type(d & ~low, jnp.int32).astype(jnp.float32)
+  y = np.float32(0.5) - jnp.abs(signed * np.float32(2**-31))
+  cosine = jnp.full_like(y, SINE[-1])
+  for coefficient in SINE[-2::-1]:
+    cosine = np.float32(coefficient) + y * y * cosine
+  return deviation * jnp.sqrt(2 * energy) * (y * cosine)
+
+
+def _to_float(words):
+  """uint32 below 2**24 -> float32; the detour by int32 is one instruction on CPUs."""
+  return words.astype(jnp.int32).astype(jnp.float32)
 
 
 def _hash(key_0, key_1, x_0, x_1):
@@ -232,7 +274,7 @@ def add_noise(
   *,
   clip_only: bool = False,
 ) -> PyTree:
-  """Adds N(0, (noise_multiplier * clip_norm)^2) to every coordinate, in float32.
+  """Adds N(0, (noise_multiplier * clip_norm)^2) to every coordinate; rounds to `grid`.
 
   Args:
     clipped_sum: tree of arrays; one patient changes it by at most clip_norm in L2.
@@ -254,26 +296,46 @@ def add_noise(
   if noise_multiplier == 0:
     return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), clipped_sum)
   size = sum(leaf.size for leaf in jax.tree.leaves(clipped_sum))
-  return add_vector(
-    clipped_sum, noise_multiplier * clip_norm * normals(key, step, size)
-  )
+  vector = normals(key, step, size, noise_multiplier * clip_norm)
+  return add_vector(clipped_sum, vector, grid(noise_multiplier, clip_norm))
 
 
-def normals(key: jax.Array, step: int | jax.Array, size: int) -> jax.Array:
-  """Standard normals (size,) of one step; no other step or purpose draws them."""
-  return threefry_normals(jax.random.fold_in(key, step), size)
+def normals(
+  key: jax.Array,
+  step: int | jax.Array,
+  size: int,
+  deviation: float | jax.Array = 1.0,
+) -> jax.Array:
+  """Normals (size,) of one step; no other step or purpose draws them."""
+  return threefry_normals(jax.random.fold_in(key, step), size, deviation)
 
 
-def add_vector(tree: PyTree, vector: jax.Array) -> PyTree:
-  """Adds a vector (all coordinates, in the order of the leaves); a float32 tree."""
+def grid(noise_multiplier: float, clip_norm: float | jax.Array) -> jax.Array:
+  """Public spacing () float32 of noisy sums, a power of two.
+
+  It follows from the noise's deviation: from 2^-13 to 2^-12 of it.
+  """
+  deviation = jnp.float32(noise_multiplier) * jnp.float32(clip_norm)
+  exponent = jax.lax.bitcast_convert_type(deviation, jnp.uint32) & np.uint32(0x7F800000)
+  return jax.lax.bitcast_convert_type(exponent, jnp.float32) * np.float32(GRID)
+
+
+def add_vector(tree: PyTree, vector: jax.Array, spacing: jax.Array) -> PyTree:
+  """Adds a vector (all coordinates, in the order of the leaves), rounds to multiples
+  of the spacing, a power of two: a float32 tree.
+  """
   leaves, structure = jax.tree.flatten(tree)
   ends = np.cumsum([leaf.size for leaf in leaves], dtype=int)
   parts = jnp.split(vector, ends[:-1])
   sums = [
-    leaf.astype(jnp.float32) + part.reshape(leaf.shape)
+    _rounded(leaf.astype(jnp.float32) + part.reshape(leaf.shape), spacing)
     for leaf, part in zip(leaves, parts, strict=True)
   ]
   return jax.tree.unflatten(structure, sums)
+
+
+def _rounded(values, spacing):
+  return jnp.round(values / spacing) * spacing
 
 
 def privatise(

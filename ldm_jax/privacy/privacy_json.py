@@ -16,7 +16,7 @@ from typing import Any
 
 from ldm_jax import atomic
 from ldm_jax.data import demonstration_split
-from ldm_jax.privacy import accounting, checks, key_origin
+from ldm_jax.privacy import accounting, checks, finite_precision, key_origin, trade_off
 
 ASSUMPTIONS = (
   'the unit is the patient: all volumes of a patient enter one clipped contribution',
@@ -33,12 +33,29 @@ NOT_COVERED = (
   'evaluation figures marked internal, which look at private data',
   'the choice of hyper-parameters, where earlier private runs outside this ledger '
   'guided it',
-  'floating point: the noise is float32, on a finite grid, and ends near 5.4 standard '
-  'deviations',
+  'floating point of the training noise: its values have relative errors up to 2^-21, '
+  'below the public grid to which noisy sums are rounded; its grid and its end are '
+  'covered, by the rounding and by delta_floating_point',
   'the generator threefry2x32, which is not certified as cryptographic',
   'running time, memory and power of the machine while it trains',
   'the work folder itself (store, checkpoints, key): whoever reads it reads the data',
 )
+# What each relation says; dp_accounting calls the first one REPLACE_SPECIAL.
+NEIGHBOURS = {
+  'add_or_remove_one': (
+    'zero-out (replace-special): the data of one patient, all volumes and attributes, '
+    'are replaced by a record that contributes nothing; the number of patients N, the '
+    'sampling and the divisor stay as they are, and N is public. It has the epsilon of '
+    'adding or removing one patient, but it is no promise that taking part is hidden '
+    'from somebody who knows all others and counts: N tells how many there were. It '
+    'bounds an attacker who asks whether the record of this patient is empty'
+  ),
+  'substitute_one': (
+    'substitution (replace-one): the data of one patient are replaced by those of any '
+    'other person; N stays. It bounds an attacker who knows N and all other patients '
+    'and asks which of two persons took part'
+  ),
+}
 RELEASE_FIELDS = (
   'name',
   'mechanism',
@@ -48,7 +65,25 @@ RELEASE_FIELDS = (
   'clip_norm',
 )
 # Further fields, of some mechanisms only.
-MORE_FIELDS = ('num_patients', 'max_batch_size', 'num_bands', 'strategy', 'clipping')
+MORE_FIELDS = (
+  'num_patients',
+  'max_batch_size',
+  'num_bands',
+  'strategy',
+  'clipping',
+  finite_precision.FIELD,
+  'elsewhere',
+)
+ALONE = (
+  'OTHER RELEASES ON THE SAME PATIENTS: this run was accounted for by itself (ledger.'
+  "registry is 'none', as in a sweep with --each_arm_alone). Its epsilon holds only if "
+  'nothing else that was computed from these patients is ever shown or used; the '
+  'epsilons of all runs add up'
+)
+FLOAT_NOISE = (
+  'floating point of releases by an earlier version ({}): their float32 noise lies on '
+  'a grid that depends on the data, which can show who took part'
+)
 
 
 def build(
@@ -61,6 +96,7 @@ def build(
   assumptions: Iterable[str] = (),
   not_covered: Iterable[str] = (),
   unprotected_share: float | None = None,
+  counts_all: bool = True,
 ) -> dict[str, Any]:
   """Makes the privacy statement of one private cohort.
 
@@ -74,16 +110,21 @@ def build(
     assumptions, not_covered: sentences of this run, added to the general ones.
     unprotected_share: share of these patients that trained without protection, where
       one folder was split by lot (`data.demonstration_split`); it leads `not_covered`.
+    counts_all: False where releases of other work folders on these patients are not
+      counted (`ledger.registry='none'`): nothing is claimed then.
 
   Returns:
-    A JSON-able dict with the documented keys, and 'relations': epsilon by both
+    A JSON-able dict with the documented keys. 'relations' has epsilon by both
     accountants for one patient added or removed (the claim), and for one patient
-    substituted by another. 'epsilon' is the PLD figure of the claim, provided that
-    nobody knows the noise. 'demonstration_only' is true where somebody may: a release
-    of the ledger has a fixed or unknown key; 'epsilon_guaranteed' is infinite then.
-    'private' is true only for a guarantee that holds for all of these patients. An
-    infinite epsilon (clipping without noise) is the text 'inf', because JSON has no
-    infinity.
+    substituted by another; 'neighbours' says in words what each relation is, and
+    'curves' has of each the whole profile delta(epsilon), 'delta_floating_point'
+    included, and the trade-off curve: least misses of any test at given false alarms.
+    The claim is ('epsilon', 'delta_total'). 'epsilon' is the PLD figure of the claim,
+    provided that nobody knows the noise. 'demonstration_only' is true where somebody
+    may: a release of the ledger has a fixed or unknown key; 'epsilon_guaranteed' is
+    infinite then. 'private' is true only for a guarantee that holds for all of these
+    patients. An infinite epsilon (clipping without noise) is the text 'inf', because
+    JSON has no infinity.
 
   Raises:
     ValueError: there are releases and delta is not in (0, 1 / num_patients).
@@ -96,6 +137,11 @@ def build(
     accounting.RELATION_NAME: total,
     'substitute_one': accounting.epsilon(events, delta, 'substitute_one'),
   }
+  old = finite_precision.unnamed(releases)
+  float_noise = (FLOAT_NOISE.format(', '.join(sorted(set(old)))),) if old else ()
+  extra = {name: finite_precision.delta(releases, name) for name in relations}
+  extra_delta = extra[accounting.RELATION_NAME]
+  curves = {name: _curves(events, name, extra[name]) for name in relations}
   entries = [
     {
       **{field: release.get(field) for field in RELEASE_FIELDS},
@@ -111,16 +157,21 @@ def build(
   if unprotected_share is not None:
     lot = (demonstration_split.sentence(unprotected_share),)
     split = {'share_unprotected': float(unprotected_share)}
+  alone = () if counts_all or not releases else (ALONE,)
   known_key = key_origin.is_demonstration(releases, randomness)
   holds = bool(releases) and math.isfinite(total['pld']) and not known_key
+  holds = holds and counts_all and delta + extra_delta < 1 / num_patients
   return {
     'unit': 'patient',
     'relation': accounting.RELATION_NAME,
+    'neighbours': dict(NEIGHBOURS),
     'private': holds and split is None,
     'demonstration_only': known_key,
     'epsilon': finite(total['pld']),
     'epsilon_guaranteed': 'inf' if known_key else finite(total['pld']),
     'delta': delta,
+    'delta_floating_point': extra_delta,
+    'delta_total': delta + extra_delta,
     'num_patients': num_patients,
     'releases': entries,
     'accountants': {name: finite(value) for name, value in total.items()},
@@ -128,12 +179,28 @@ def build(
       relation: {name: finite(value) for name, value in figures.items()}
       for relation, figures in relations.items()
     },
+    'curves': curves,
     'randomness': key_origin.describe(releases, randomness),
     'assumptions': [*ASSUMPTIONS, *assumptions],
-    'not_covered': [*lot, *NOT_COVERED, *not_covered],
+    'counts_all_releases': counts_all,
+    'not_covered': [*lot, *alone, *NOT_COVERED, *float_noise, *not_covered],
     'demonstration_split': split,
     'code_version': code_version(),
     'config_sha256': config_sha256,
+  }
+
+
+def _curves(events, relation, extra_delta):
+  """The privacy profile and the trade-off curve of one relation as lists of numbers."""
+  pairs = [
+    (e, min(1.0, d + extra_delta)) for e, d in accounting.curve(events, relation)
+  ]
+  alarms = trade_off.FALSE_ALARMS if pairs else ()
+  return {
+    'epsilon': [epsilon for epsilon, _ in pairs],
+    'delta': [delta for _, delta in pairs],
+    'false_alarms': list(alarms),
+    'misses': [trade_off.misses(pairs, alarm) for alarm in alarms],
   }
 
 

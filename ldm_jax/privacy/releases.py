@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ldm_jax.privacy import accounting, checks, noise
+from ldm_jax.privacy import accounting, checks, discrete_gaussian, finite_precision
 from ldm_jax.types import Array
 
 SHARE_BELOW_SCALE = (
@@ -45,13 +45,15 @@ def private_mean(
   name: str = 'private mean',
   centre: Array | None = None,
 ) -> tuple[np.ndarray, dict[str, Any]]:
-  """Releases the mean over patients of one vector each, with Gaussian noise.
+  """Releases the mean over patients of one vector each, with discrete Gaussian noise.
 
   Sensitivity. Let f = sum_i clip(v_i - centre), where clip scales its argument to L2
   norm at most clip_norm. Adding or removing patient j adds or removes the one term
   clip(v_j - centre); no other term depends on patient j, and neither do the centre and
-  the divisor. So f changes by at most clip_norm in L2, and
-  f + N(0, (sigma clip_norm)^2 I) is one Gaussian release of noise multiplier sigma.
+  the divisor. Each term is rounded towards zero to a public grid, so f changes by at
+  most clip_norm in L2, rounding included, and with exact discrete Gaussian noise of
+  deviation sigma clip_norm it is one Gaussian release of noise multiplier sigma
+  (`discrete_gaussian`).
   Dividing by the public number of patients and adding the public centre is
   post-processing. (Dividing by the number of rows would leak it.) A row that is not
   finite counts as zero after centring, which is within the bound. Sampling probability
@@ -91,17 +93,10 @@ def private_mean(
       f'expected a centre of shape {values.shape[1:]} like the rows, got '
       f'{centre.shape}; pass one number per column.'
     )
-  total = np.sum(clip_rows(values - centre, clip_norm), axis=0)
-  mean = noise.privatise(
-    {'mean': jnp.asarray(total, jnp.float32)},
-    key,
-    0,
-    noise_multiplier,
-    clip_norm,
-    num_patients,
-  )['mean']
+  rows = clip_rows(values - centre, clip_norm)
+  total = discrete_gaussian.noisy_sum(rows, clip_norm, noise_multiplier, key)
   release = planned(name, noise_multiplier, clip_norm)
-  return np.asarray(mean + centre, np.float32), release
+  return np.asarray(total / num_patients + centre, np.float32), release
 
 
 def clip_rows(values: np.ndarray, clip_norm: float) -> np.ndarray:
@@ -131,6 +126,7 @@ def planned(name: str, noise_multiplier: float, clip_norm: float) -> dict[str, A
     'sampling_probability': 1.0,
     'steps': 1,
     'clip_norm': float(clip_norm),
+    finite_precision.FIELD: finite_precision.DISCRETE,
   }
   accounting.event(release)
   return release

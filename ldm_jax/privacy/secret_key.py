@@ -3,9 +3,9 @@
 It is one jax key of the generator threefry2x32: 64 bits from the operating system. The
 step is folded into it (`privacy/noise.py`), so a run that resumes repeats the noise of
 a step instead of releasing that step twice. The draws of the Poisson sampler come from
-the same secret, by SHA-256. Two limits are stated in every privacy statement:
-threefry2x32 is not certified as a cryptographic generator, and the noise is float32,
-whose normal draws have a finite grid and end near 5.4 standard deviations."""
+the same secret, by SHA-256, and so do those of `discrete_gaussian`, by SHAKE-256. Every
+privacy statement says that threefry2x32 is not certified as a cryptographic
+generator."""
 
 import hashlib
 import os

@@ -97,6 +97,12 @@ def html(content: Mapping[str, Any]) -> str:
     counterfactuals=galleries.counterfactuals(images),
     training=evidence.training(content.get('log') or ()),
     has_privacy=bool(privacy),
+    trade_off=galleries.panels(
+      plots.trade_off(
+        privacy['curves'] if said.bounds and privacy.get('curves') else {}
+      ),
+      'what the releases of this run bound',
+    ),
     releases=_releases(said),
     stamps=[(name, privacy[key]) for name, key in stamps.items() if privacy.get(key)],
     config=page.settings(content.get('config')),
@@ -148,10 +154,18 @@ def _cards(metrics: Mapping, privacy: Mapping, said: Statement) -> Iterator[dict
     yield {
       'name': 'Privacy ε',
       'value': number(float(epsilon)),
-      'note': f'δ = {number(privacy.get("delta"))}; a membership guess is right ≤ '
-      + percent(said.bounds['accuracy']),
+      'note': f'δ = {number(privacy.get("delta_total", privacy.get("delta")))}; a '
+      f'membership guess is right ≤ {_guesses(said)}',
       'internal': False,
     }
+
+
+def _guesses(said):
+  """Largest share of right guesses, under both relations."""
+  empty = f'{percent(said.bounds["accuracy"])} (a patient or an empty record)'
+  if not said.substitution:
+    return empty
+  return f'{percent(said.substitution["accuracy"])} (which of two patients), {empty}'
 
 
 def _card(name: str, figure: Measured, note: str = '', unit: str = '') -> dict:

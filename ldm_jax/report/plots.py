@@ -124,6 +124,38 @@ def drift_search(found: Mapping[str, Any]) -> bytes | None:
   return _saved(figure, 130)
 
 
+def trade_off(curves: Mapping[str, Mapping[str, Iterable[float]]]) -> dict[str, bytes]:
+  """delta(epsilon), and misses against false alarms: -> {title: PNG bytes}.
+
+  Args:
+    curves: of privacy.json, relation -> {'epsilon', 'delta', 'false_alarms', 'misses'};
+      relations without numbers are left out.
+  """
+  names = {'add_or_remove_one': 'zero-out', 'substitute_one': 'substitution'}
+  colours = {'add_or_remove_one': ACCENT, 'substitute_one': WARM}
+  known = {name: curve for name, curve in curves.items() if curve.get('epsilon')}
+  if not known:
+    return {}
+  pictures = {}
+  for title, across, up in (
+    ('delta for every epsilon', 'epsilon', 'delta'),
+    ('misses of any attack for its false alarms', 'false_alarms', 'misses'),
+  ):
+    figure, axis = _panel(2.5)
+    for name, curve in known.items():
+      colour, label = colours.get(name, INK), names.get(name, name)
+      axis.plot(curve[across], curve[up], color=colour, lw=1.4, label=label)
+    if up == 'delta':
+      axis.set_yscale('log')
+      axis.set_ylim(1e-9, 1.5)
+    else:
+      axis.plot([0, 1], [1, 0], color=MUTED, lw=0.8, ls=':', label='blind guessing')
+    axis.set_xlabel(across.replace('_', ' '), fontsize=8, color=INK)
+    axis.legend(fontsize=7, frameon=False)
+    pictures[title] = _saved(figure, 160)
+  return pictures
+
+
 def _losses(events):
   """stage -> (metric name, {step: value}, internal)."""
   found = {}

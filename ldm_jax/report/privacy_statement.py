@@ -1,21 +1,17 @@
 """The privacy statement in words: privacy.json -> what a data-protection officer reads.
 
-[Kairouz15] Kairouz, Oh, Viswanath, The composition theorem for differential privacy,
-ICML 2015 (Theorem 2.1: the region of an attacker's two errors).
 [Dwork06] Dwork et al., Our data, ourselves, EUROCRYPT 2006 ((epsilon, delta)).
 """
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from ldm_jax.data import demonstration_split
 from ldm_jax.privacy import accounting, key_origin
+from ldm_jax.privacy.trade_off import attack_bounds
 from ldm_jax.report.wording import is_number, number, percent
 
-# Where the trade-off curve is sampled: a bound at epsilon = 10 is empty at delta = 1e-5
-# and says something at delta = 0.3.
-PROFILE_DELTAS = (1e-3, 0.01, 0.03, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8)
 DEMONSTRATION_WORDS = (
   'demonstration',
   'predictable',
@@ -43,7 +39,9 @@ class Statement:
     warnings: sentences that must not be overlooked.
     sections: tuple of (heading, tuple of paragraphs).
     releases: tuple of dicts, one per private release.
-    bounds: of `attack_bounds`, or None without a guarantee.
+    bounds: of `trade_off.attack_bounds` under zero-out, or None without a guarantee.
+    substitution: the same where the attacker knows N and everybody else, and asks which
+      of two persons took part; None where the releases do not tell.
   """
 
   private: bool
@@ -52,37 +50,7 @@ class Statement:
   sections: tuple = ()
   releases: tuple = ()
   bounds: dict | None = None
-
-
-def attack_bounds(
-  epsilon: float, delta: float, profile: Iterable[tuple[float, float]] = ()
-) -> dict[str, float]:
-  """What any membership attack can reach at most. [Kairouz15] Theorem 2.1
-
-  The attacker knows everything except whether one given patient took part, with
-  even prior odds. Any (epsilon, delta) pair that holds gives a bound; the smallest
-  counts.
-
-  Args:
-    epsilon: privacy loss.
-    delta: probability that the loss may exceed it.
-    profile: further (epsilon, delta) pairs that hold for the same releases.
-
-  Returns:
-    dict accuracy (share of right guesses, 0.5 is blind), advantage (true minus
-    false positive rate), detection (true positive rate at 1 % false alarms).
-  """
-  accuracy = detection = 1.0
-  for eps, d in ((epsilon, delta), *profile):
-    # 1 - (1 - d) / (1 + e^eps), written so that a large epsilon does not overflow.
-    accuracy = min(accuracy, 1 - (1 - d) * math.exp(-eps) / (1 + math.exp(-eps)))
-    grown = math.inf if eps > 50 else math.exp(eps) * 0.01 + d
-    detection = min(detection, grown, 1 - math.exp(-eps) * (1 - d - 0.01))
-  return {
-    'accuracy': accuracy,
-    'advantage': 2 * accuracy - 1,
-    'detection': max(0.01, detection),
-  }
+  substitution: dict | None = None
 
 
 def trade_off(privacy: Mapping) -> tuple[tuple[float, float], ...]:
@@ -95,12 +63,33 @@ def trade_off(privacy: Mapping) -> tuple[tuple[float, float], ...]:
     tuple of (epsilon, delta), empty when the releases cannot be read; a bound from
     fewer pairs is looser, never wrong.
   """
+  return _recomputed(privacy, accounting.RELATION_NAME)
+
+
+def _recomputed(privacy, relation):
   try:
     events = [accounting.event(release) for release in privacy['releases']]
-    pairs = [(accounting.epsilon(events, d)['pld'], d) for d in PROFILE_DELTAS]
+    return accounting.curve(events, relation)
   except (KeyError, TypeError, ValueError, ArithmeticError):
     return ()
-  return tuple(pair for pair in pairs if events and math.isfinite(pair[0]))
+
+
+def bounds_of(privacy: Mapping, relation: str) -> dict[str, float] | None:
+  """`attack_bounds` of a statement under one relation, from its curve or releases.
+
+  None where neither gives a pair.
+  """
+  curve = (privacy.get('curves') or {}).get(relation) or {}
+  pairs = tuple(zip(curve.get('epsilon') or (), curve.get('delta') or (), strict=True))
+  extra = float(privacy.get('delta_floating_point') or 0.0)
+  is_claimed = relation == accounting.RELATION_NAME
+  if not pairs:
+    found = trade_off(privacy) if is_claimed else _recomputed(privacy, relation)
+    pairs = tuple((e, min(1.0, d + extra)) for e, d in found)
+  if is_claimed:
+    claimed = float(privacy['epsilon']), float(privacy.get('delta') or 0.0) + extra
+    pairs = (claimed, *pairs)
+  return attack_bounds(*pairs[0], pairs[1:]) if pairs else None
 
 
 def demonstration_only(privacy: Mapping) -> bool:
@@ -136,11 +125,12 @@ def statement(privacy: Mapping | None) -> Statement:
   releases = tuple(privacy.get('releases') or ())
   if not is_number(epsilon) or not math.isfinite(epsilon) or not releases:
     return _without_guarantee(releases, demonstration_warning(privacy))
-  delta = float(privacy.get('delta') or 0.0)
+  delta = float(privacy.get('delta_total') or privacy.get('delta') or 0.0)
   unit = str(privacy.get('unit', 'patient'))
   num_patients = privacy.get('num_patients')
   known_key, split = demonstration_only(privacy), demonstration_warning(privacy)
-  bounds = attack_bounds(float(epsilon), delta, trade_off(privacy))
+  bounds = bounds_of(privacy, accounting.RELATION_NAME)
+  exchanged = bounds_of(privacy, 'substitute_one')
   headline = (
     f'Each {unit} of the private cohort is protected by differential privacy with '
     f'ε = {number(float(epsilon))} and δ = {number(delta)}.'
@@ -171,7 +161,7 @@ def statement(privacy: Mapping | None) -> Statement:
         'What the two numbers mean',
         (ACCOUNTED.format(epsilon=number(float(epsilon)), delta=number(delta)),)
         if known_key
-        else _meaning(bounds, float(epsilon), delta, unit),
+        else _meaning(bounds, exchanged, float(epsilon), delta, unit),
       ),
       ('What was released', _released(privacy, known_key)),
       ('How the randomness was drawn', _randomness(privacy, known_key)),
@@ -180,6 +170,7 @@ def statement(privacy: Mapping | None) -> Statement:
     ),
     releases=releases,
     bounds=None if known_key or split else bounds,
+    substitution=None if known_key or split else exchanged,
   )
 
 
@@ -227,16 +218,17 @@ def _warnings(privacy, delta, num_patients, unit, demonstration):
 
 def _protected(privacy, unit, num_patients):
   relation = {
-    'add_or_remove_one': f'with or without any one {unit}',
+    'add_or_remove_one': f'whether the record of any one {unit} holds data or is empty',
     'replace_one': f'with any one {unit} exchanged for another',
   }.get(privacy.get('relation'), f'of neighbouring cohorts ({privacy.get("relation")})')
   first = (
     f'The unit of protection is the {unit}: all volumes, visits and attributes of one '
     f'{unit} together. The released model would have come out nearly as likely '
-    f'{relation}. This holds against an attacker who knows every other {unit}, the '
-    'code and the settings, computes whatever he likes short of guessing the noise key '
-    'of 64 bits, and inspects the model itself or any number of samples. It cannot be '
-    'undone by later use.'
+    f'{relation}, the number of {unit}s staying the same (zero-out, replace-special). '
+    f'This holds against an attacker who knows every other {unit} and their number, '
+    'the code and the settings, computes whatever he likes short of guessing the noise '
+    'key of 64 bits, and inspects the model itself or any number of samples. It cannot '
+    'be undone by later use.'
   )
   if not is_number(num_patients):
     return (first,)
@@ -247,20 +239,30 @@ def _protected(privacy, unit, num_patients):
   )
 
 
-def _meaning(bounds, epsilon, delta, unit):
+def _meaning(bounds, exchanged, epsilon, delta, unit):
   factor = f'at most {number(math.exp(epsilon))}' if epsilon < 50 else 'enormously'
   paragraphs = [
     f'ε = {number(epsilon)} bounds how much any conclusion about a {unit} can change '
     f'because of taking part: its odds grow or shrink by a factor of {factor}. '
     f'δ = {number(delta)} is the allowance for failure of that bound: about one '
     f'chance in {number(round(1 / delta)) if delta > 0 else "infinitely many"}.',
-    f'Concretely: somebody who tries to find out whether a given {unit} took part, '
-    f'with even odds beforehand, is right in at most {percent(bounds["accuracy"])} of '
-    'cases, whatever method is used (50 % is blind guessing); the advantage over '
-    f'guessing (true minus false positive rate) is at most '
-    f'{percent(bounds["advantage"])}. If the attacker accepts 1 % false alarms, at '
-    f'most {percent(bounds["detection"])} of the participants can be recognised.',
+    f'Concretely: somebody who knows all other {unit}s, and asks whether a given '
+    f'{unit} took part or an empty record in that place, with even odds beforehand, is '
+    f'right in at most {percent(bounds["accuracy"])} of cases, whatever method is used '
+    '(50 % is blind guessing); the advantage over guessing (true minus false positive '
+    f'rate) is at most {percent(bounds["advantage"])}. If the attacker accepts 1 % '
+    f'false alarms, at most {percent(bounds["detection"])} of the participants can be '
+    'recognised.',
   ]
+  if exchanged:
+    paragraphs.append(
+      f'Real attackers know more: the number of {unit}s is public, so whoever knows '
+      f'all others knows that somebody has the last place. If he asks which of two '
+      f'{unit}s it is, he is right in at most {percent(exchanged["accuracy"])} of '
+      f'cases, with an advantage of at most {percent(exchanged["advantage"])}, and '
+      f'recognises at most {percent(exchanged["detection"])} at 1 % false alarms. This '
+      'is the number to judge a membership attack by.'
+    )
   if bounds['accuracy'] > 0.7:
     paragraphs.append(
       'These are worst-case limits, and here they are wide: taken alone they do not '
@@ -295,7 +297,7 @@ def _released(privacy, known_key):
     paragraphs.append(
       f'Under the stricter relation that one {unit} is exchanged for another, the '
       f'number staying the same, ε at the same δ is {listed}. The claim above is for '
-      f'one {unit} added or removed.'
+      f'the record of one {unit} emptied (zero-out).'
     )
   return tuple(paragraphs)
 

@@ -39,6 +39,21 @@ def test_the_plain_output_names_the_multiplier_and_both_accountants(capsys):
   assert 'PLD' in out and 'RDP' in out
 
 
+def test_the_price_of_publishing_the_best_run_alone_is_told_where_asked_for(capsys):
+  cohort = ['--delta=1e-3', '--num_patients=60', '--batch_size=20', '--steps=10']
+  status, out, _ = run(capsys, '--noise_multiplier=4', *cohort, '--best_of=10')
+  assert status == 0 and 'best of' in out and '10 on average' in out
+  told = [
+    run(capsys, '--noise_multiplier=4', *cohort, *more, '--json')
+    for more in ([], ['--best_of=1'], ['--best_of=10'])
+  ]
+  alone, one, ten = (json.loads(out) for _, out, _ in told)
+  assert 'epsilon_best_of' not in alone and alone['epsilon'] == ten['epsilon']
+  assert alone['epsilon'] < one['epsilon_best_of'] < ten['epsilon_best_of']
+  status, _, err = run(capsys, '--noise_multiplier=4', *cohort, '--best_of=0.5')
+  assert status == 2 and '--best_of' in err
+
+
 @pytest.mark.parametrize(
   ('flags', 'named'),
   [

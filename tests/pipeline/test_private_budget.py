@@ -76,6 +76,32 @@ def test_two_work_folders_on_the_same_patients_add_up(plan, tmp_path):
   assert not list(tmp_path.glob('*/store/ledger-private.jsonl'))
 
 
+def test_two_work_folders_with_default_ledgers_share_one_budget(tmp_path):
+  """Of real patients, also where one alone is in both; a phantom's are made up."""
+  flags = {'adapt.privacy.mechanism': 'full_batch', 'data.private.layout': 'folder'}
+
+  def begin(folder, patients, **more):
+    config = override(defaults(), {**flags, **more})
+    run = opened(tmp_path / folder, config, patients)
+    run.work.restart('adapt', 'a')
+    return private_budget.plan(run)
+
+  begin('one', PATIENTS)
+  for folder, patients in (('two', PATIENTS), ('three', (PATIENTS[0], 'else'))):
+    with pytest.raises(ValueError, match=r'nothing is left.*other work folders'):
+      begin(folder, patients)
+  begin('four', ('somebody', 'else'))
+  raised = {'ledger.total_epsilon': '30', 'adapt.privacy.epsilon': '10'}
+  begin('two', PATIENTS, **raised)
+  made = stated(tmp_path, 'two')
+  assert len(made['releases']) == 2 and made['epsilon'] > 11
+  assert [bool(each.get('elsewhere')) for each in made['releases']] == [False, True]
+  begin('two', PATIENTS, **raised)  # resumes: what was stated is still there
+  phantom = {'data.private.layout': 'phantom_cardiac'}
+  first, again = (begin(folder, PATIENTS, **phantom) for folder in ('five', 'six'))
+  assert first.scheme == again.scheme
+
+
 def test_the_total_stops_the_run_that_would_exceed_it(plan, tmp_path):
   flags = shared(tmp_path, 2, 3.0)
   plan('one', flags), plan('two', flags)

@@ -63,3 +63,26 @@ def test_a_shared_ledger_must_know_what_the_store_s_own_knows(tmp_path):
     opened(tmp_path, path=str(shared))
   shared.write_bytes(book.path.read_bytes())
   assert opened(tmp_path, path=str(shared))[0].releases() == book.releases()
+
+
+def test_work_folders_on_the_same_patients_share_a_budget_and_phantoms_do_not(tmp_path):
+  for layout, counted in (('folder', 1), ('phantom_cardiac', 0)):
+    books = []
+    for name in ('one', 'two'):
+      flags = {'data.private.layout': layout}
+      config, work = override(defaults(), flags), WorkFolder(tmp_path / layout / name)
+      books.append(private_ledger.open_ledger(config, work, PATIENTS))
+      assert private_ledger.counts_all(config)
+    books[0].record(private_ledger.named(layout, NUMBERS))
+    assert len(books[1].releases()) == counted
+    assert private_ledger.ids(books[1]) == set()
+
+
+def test_a_ledger_that_stands_alone_is_no_private_one(tmp_path):
+  book, config, _ = opened(tmp_path, registry='none')
+  assert book.registry is None and not private_ledger.counts_all(config)
+  book.record(private_ledger.named('run', NUMBERS))
+  details = {'delta': 1e-5, 'num_patients': 9, 'randomness': '', 'config_sha256': ''}
+  made = book.statement(**details, counts_all=False)
+  assert made['private'] is False and made['counts_all_releases'] is False
+  assert made['not_covered'][0].startswith('OTHER RELEASES ON THE SAME PATIENTS')

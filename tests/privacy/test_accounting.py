@@ -176,3 +176,17 @@ def test_a_release_with_an_impossible_field_has_no_event(field, value):
 def test_an_impossible_epsilon_is_refused_with_its_config_key(epsilon):
   with pytest.raises(ValueError, match=r'adapt\.privacy\.epsilon'):
     accounting.calibrate(epsilon, 1e-5, 0.1, 100)
+
+
+@pytest.mark.parametrize('relation', ['add_or_remove_one', 'substitute_one'])
+def test_the_curve_is_the_profile_that_other_code_computes(relation):
+  """Of Gaussian releases over everybody it has a closed form."""
+  sigma, steps = 3.0, 4
+  shift = math.sqrt(steps) / sigma * (1 if relation == 'add_or_remove_one' else 2)
+  found = accounting.curve([accounting.gaussian_event(sigma, steps)], relation)
+  for epsilon, delta in found:
+    exact = gaussian_delta(epsilon, 1 / shift)
+    assert delta == pytest.approx(exact, rel=0.02, abs=1e-9)
+    assert delta >= exact * (1 - 1e-6)
+  assert accounting.curve([]) == ()
+  assert accounting.curve([accounting.gaussian_event(0.0)]) == ()

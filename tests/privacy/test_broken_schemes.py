@@ -60,7 +60,8 @@ def broken(scheme, fault, monkeypatch):
     noise = OfFirstNorm(noise)
   if fault == 'noise of one step':
     normals = privacy_noise.normals
-    monkeypatch.setattr(privacy_noise, 'normals', lambda key, _, n: normals(key, 0, n))
+    same = lambda key, _, *rest: normals(key, 0, *rest)
+    monkeypatch.setattr(privacy_noise, 'normals', same)
   return types.SimpleNamespace(
     expected_batch=scheme.expected_batch,
     clipping=scheme.clipping,

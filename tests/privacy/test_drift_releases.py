@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from ldm_jax.privacy import noise, releases, secret_key
+from ldm_jax.privacy import discrete_gaussian, releases, secret_key
 
 GRID = (-0.2, 0.0, 0.1)
 RNG = np.random.default_rng(0)
@@ -14,13 +14,14 @@ def pre_noise(parts, scale, clip_norm, monkeypatch):
   """What `private_parts` gives to the mechanism, in units of the scale."""
   seen = []
 
-  def privatise(total, key, step, sigma, norm, count):
-    assert (sigma, norm, count) == (3.0, clip_norm, 10)
-    seen.append(np.asarray(total['mean'], float))
-    return total
+  def noisy_sum(rows, norm, sigma, key):
+    assert (sigma, norm) == (3.0, clip_norm)
+    spacing, _ = discrete_gaussian.grid(sigma, norm)
+    seen.append(spacing * discrete_gaussian.on_grid(rows, spacing).sum(axis=0))
+    return seen[-1]
 
   with monkeypatch.context() as patch:
-    patch.setattr(noise, 'privatise', privatise)
+    patch.setattr(discrete_gaussian, 'noisy_sum', noisy_sum)
     releases.private_parts(parts, scale, clip_norm, 3.0, 10, jax.random.key(0), 'x')
   return seen[0]
 

@@ -140,6 +140,7 @@ def test_a_run_is_recorded_in_full_and_as_what_it_is():
     'sampling_probability': 0.1,
     'steps': 30,
     'clip_norm': 0.7,
+    'noise': 'rounded_gaussian',
   }
   for name, mechanism in (
     ('truncated', 'truncated_gaussian'),

@@ -6,10 +6,13 @@ import dp_accounting
 import pytest
 from dp_accounting import pld
 
-from ldm_jax.privacy import mechanisms, privacy_json, secret_key
+from ldm_jax.privacy import finite_precision, mechanisms, privacy_json, secret_key
 from ldm_jax.privacy.ledger import Ledger, release_id
 
 KEYS = {
+  'counts_all_releases',
+  'curves',
+  'neighbours',
   'unit',
   'relation',
   'private',
@@ -17,6 +20,8 @@ KEYS = {
   'epsilon',
   'epsilon_guaranteed',
   'delta',
+  'delta_floating_point',
+  'delta_total',
   'num_patients',
   'releases',
   'accountants',
@@ -35,6 +40,7 @@ RELEASE_KEYS = {
   'sampling_probability',
   'steps',
   'clip_norm',
+  'noise',
   'sampling',
   'randomness',
   'epsilon',
@@ -171,3 +177,23 @@ def test_a_later_statement_keeps_what_was_said_against_earlier_releases(tmp_path
   assert read() == said, 'said twice'
   write({**first, 'releases': release * 3}, said)
   assert read()['randomness'] == said['randomness']
+
+
+def test_the_term_of_finite_precision_is_part_of_delta_and_old_noise_is_named(tmp_path):
+  """The term follows from the releases as the statement lists them."""
+  ledger = Ledger(tmp_path / 'ledger.jsonl')
+  fill(ledger, [2.0])
+  made = make_statement(ledger)
+  term = made['delta_floating_point']
+  assert term == finite_precision.delta(made['releases']) > 0
+  assert made['delta_total'] == made['delta'] + term < 1.001 * made['delta']
+  assert not any('earlier version' in words for words in made['not_covered'])
+  (release,) = ledger.releases()
+  quiet = {**release, 'noise_multiplier': 0.11, 'id': 'quiet'}
+  ledger.record(quiet)
+  assert make_statement(ledger)['delta_floating_point'] > 1e-3
+  assert make_statement(ledger)['private'] is False, 'delta is at least 1/N'
+  del release['noise']
+  ledger.record({**release, 'id': 'old', 'name': 'training of old'})
+  words = ' '.join(make_statement(ledger)['not_covered'])
+  assert 'earlier version (training of old)' in words

@@ -51,9 +51,9 @@ def test_the_mean_approaches_the_true_mean_of_a_large_cohort():
 
 
 def test_the_noise_of_the_mean_has_the_stated_deviation():
-  values = np.zeros((10, 200_000))
+  values = np.zeros((10, 20_000))
   mean, release = private_mean(values, 0.7, 1.5, 10, secret_key.new_noise_key(0))
-  assert np.std(mean) == pytest.approx(0.7 * 1.5 / 10, rel=0.01)
+  assert np.std(mean) == pytest.approx(0.7 * 1.5 / 10, rel=0.02)
   assert release['noise_multiplier'] == 1.5
 
 

@@ -44,6 +44,20 @@ def test_a_search_without_a_grid_has_no_picture():
   assert plots.drift_search({'search': 'closed_form', 'value': 0.1}) is None
 
 
+def test_the_trade_off_has_a_picture_of_the_profile_and_one_of_the_errors():
+  curve = {
+    'epsilon': [0.0, 1.0],
+    'delta': [0.4, 1e-9],
+    'false_alarms': [0.1, 0.5],
+    'misses': [0.6, 0.2],
+  }
+  empty = {'epsilon': [], 'delta': [], 'false_alarms': [], 'misses': []}
+  both = plots.trade_off({'add_or_remove_one': curve, 'substitute_one': curve})
+  one = plots.trade_off({'add_or_remove_one': curve, 'substitute_one': empty})
+  assert len(both) == len(one) == 2 and both != one
+  assert plots.trade_off({}) == plots.trade_off({'substitute_one': empty}) == {}
+
+
 def test_the_picture_of_a_plan_has_three_panels_side_by_side():
   chosen = {'batch_size': 64, 'noise_multiplier': 1.1, 'noise_to_signal': 2.0}
   planned = {

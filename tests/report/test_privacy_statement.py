@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from ldm_jax.report import privacy_statement
+from ldm_jax.privacy import privacy_json
+from ldm_jax.report import privacy_statement, wording
 
 RELEASE = {
   'name': 'fine-tuning',
@@ -131,3 +132,45 @@ def test_the_mechanism_and_the_exchange_of_patients_are_put_into_words():
   assert '4 random groups take turns' in said
   assert 'exchanged for another' in said
   assert 'PLD: 7.25, RDP: ∞' in said
+
+
+def test_the_bounds_are_those_of_the_relation_that_the_attacker_has():
+  """At epsilon 8 of 5860 steps of 256 among 10,000: who knows N and everybody else
+  asks which of two patients took part, and is right far more often."""
+  training = {
+    **RELEASE,
+    'noise_multiplier': 1.375,
+    'sampling_probability': 0.0256,
+    'steps': 5860,
+    'noise': 'rounded_gaussian',
+  }
+  made = privacy_json.build(
+    [training],
+    delta=1e-5,
+    num_patients=10_000,
+    randomness='operating system entropy',
+    config_sha256='ab',
+  )
+  assert made['epsilon'] == pytest.approx(8, abs=0.1)
+  said = privacy_statement.statement(made)
+  assert said.bounds['accuracy'] == pytest.approx(0.79, abs=0.005)
+  assert said.substitution['accuracy'] == pytest.approx(0.925, abs=0.005)
+  text = words(said)
+  for bounds in (said.bounds, said.substitution):
+    assert wording.percent(bounds['accuracy']) in text
+  assert 'zero-out' in text and 'which of two patients' in text
+  for relation, curve in made['curves'].items():
+    assert curve['delta'][0] < 1 and curve['delta'] == sorted(curve['delta'])[::-1]
+    assert curve['delta'][-1] < 2e-9 and curve['epsilon'][0] == 0
+    # The trade-off curve follows from the profile, whose first point is the advantage.
+    bounds = privacy_statement.bounds_of(made, relation)
+    assert bounds['advantage'] <= curve['delta'][0] + 1e-9
+    assert curve['misses'][1] == pytest.approx(1 - bounds['detection'])
+    assert curve['misses'] == sorted(curve['misses'])[::-1]
+    assert all(
+      miss <= 1 - alarm + 1e-12
+      for miss, alarm in zip(curve['misses'], curve['false_alarms'], strict=True)
+    )
+  assert made['neighbours']['add_or_remove_one'].startswith(
+    'zero-out (replace-special)'
+  )
