@@ -53,9 +53,10 @@ def write_samples(
   with progress_bar('sample', len(vectors), 'volume') as advance:
     volumes = draw(vectors, progress=advance)
   rows, origin = [], requests.origin(config)
+  note = f'SYNTHETIC volume by ldm_jax, of no person. Model: {system.name}.'
   for i, (x, vector) in enumerate(zip(volumes, vectors, strict=True)):
     name = f'synthetic_{i:05d}'
-    volume.write(work.path('samples', f'{name}.nii.gz'), x[..., 0], affine)
+    volume.write(work.path('samples', f'{name}.nii.gz'), x[..., 0], affine, note=note)
     asked = row(system.schema, vector)
     made_by = {'seed': config.seed, 'model': system.name, requests.COLUMN: origin}
     rows.append({'id': name, **asked, **made_by})
@@ -99,8 +100,8 @@ def attribute_sweeps(
   return sweeps
 
 
-def _drawer(config, system, key):
-  """Returns draw(requests (n,k), request_ids=None, progress=None) -> volumes."""
+def compiled(config: Config, system: System) -> tuple[Callable, Callable]:
+  """The sampler and the decoder of `generate.generate`, as `config.sample` says."""
   section, mesh = config.sample, make_mesh(**config.mesh)
   decode = generate.by_rows(system.decode, mesh)
   if section.decode_tile:
@@ -114,6 +115,12 @@ def _drawer(config, system, key):
     mesh=mesh,
     **system.statistics,
   )
+  return sample, decode
+
+
+def _drawer(config, system, key):
+  """Returns draw(requests (n,k), request_ids=None, progress=None) -> volumes."""
+  sample, decode = compiled(config, system)
 
   def draw(
     vectors: Array,
@@ -126,7 +133,7 @@ def _drawer(config, system, key):
       system.params,
       vectors,
       key,
-      batch_size=section.batch_size,
+      batch_size=config.sample.batch_size,
       request_ids=request_ids,
       progress=progress,
     )
