@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 from ldm_jax import main
@@ -13,6 +14,7 @@ from ldm_jax.pipeline.run import Run
 from ldm_jax.sharing import package
 from ldm_jax.workfolder import WorkFolder
 from tests import micro
+from tests.test_what_leaves import holding
 
 FLAGS = ('--config=tests/micro.py', '--stages=export')
 UNPROTECTED = '--config.export.unprotected=true'
@@ -71,6 +73,25 @@ def test_the_folder_has_every_file_of_the_contract_and_its_hash(exported):
   assert set(sums) == names - {package.SUMS}
   for name, digest in sums.items():
     assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
+
+
+def test_no_id_volume_or_figure_of_private_patients_is_in_a_file_that_leaves(exported):
+  run = Run(micro.get_config(), WorkFolder(exported))
+  names, rows = set(), set()
+  for cohort in ('private', 'test'):
+    split = run.splits[cohort]
+    names |= {str(name).encode() for name in (*split.ids, *split.patients)}
+    volumes = split.volumes(np.arange(len(split)))
+    rows |= {row.tobytes() for row in volumes[:, 2, 8, :, 0]}
+  private = json.loads((exported / 'metrics.json').read_text())['frechet']
+  names.add(repr(private['value']).encode())
+  words = {word for word in names | rows if len(word) > 3}
+  assert len(words) > 40
+  packed = exported / 'shareable.zip'
+  leaving = [packed, *package.files(exported / 'shareable')]
+  assert not holding(leaving, words)
+  inside = [*(exported / 'store').rglob('private*.json'), exported / 'metrics.json']
+  assert len(holding(inside, words)) == len(inside), 'the search finds what stays'
 
 
 def test_every_page_of_an_unprotected_export_says_so(exported):
