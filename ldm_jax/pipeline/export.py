@@ -16,6 +16,7 @@ import numpy as np
 
 from ldm_jax import atomic
 from ldm_jax.config.parsing import flatten
+from ldm_jax.data import cohorts_of_config
 from ldm_jax.data.cohorts.attributes import Schema, labelled
 from ldm_jax.pipeline.run import Run
 from ldm_jax.report import content, index_page, model_card, public_page
@@ -227,15 +228,17 @@ def _write_pages(run, folder, about):
 
 
 def _ids(run):
-  """Cohort -> ids of its patients and scans, of all cohorts that were read from files.
+  """Cohort -> ids of its patients and scans, of all cohorts that were ever prepared.
 
-  Those of a phantom are numbers that a seed gives, and nobody's.
+  From the store and not from the config, which need not name the private cohort to
+  sample from its model.
   """
-  return {
-    name: {*split.patients, *split.ids}
-    for name, split in run.splits.items()
-    if not run.config.data[name].layout.startswith('phantom_')
-  }
+  found = {}
+  for name in cohorts_of_config.NAMES:
+    index = run.work.read_json('store', f'{name}.json') or {}
+    entries = index.get('entries', ())
+    found[name] = {str(each[key]) for each in entries for key in ('id', 'patient')}
+  return found
 
 
 def inputs(run: Run) -> dict[str, Any]:
