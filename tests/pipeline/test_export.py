@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -129,3 +130,17 @@ def test_a_refused_export_leaves_nothing_half_and_the_earlier_one_whole(
   assert run(work, UNPROTECTED) == 2
   assert 'a time or date' in capsys.readouterr().err
   assert {p: p.read_bytes() for p in package.files(work / 'shareable')} == before
+
+
+def test_volumes_of_the_work_folder_say_that_they_are_synthetic_but_for_sources(
+  exported,
+):
+  paths = [
+    *(exported / 'samples').glob('*.nii.gz'),
+    *(exported / 'counterfactuals').glob('*.nii.gz'),
+  ]
+  said = {path: nib.load(path).header['descrip'].item() for path in paths}
+  assert len(said) > 8
+  for path, text in said.items():
+    is_source = path.name.endswith('_source.nii.gz')
+    assert text.startswith(b'SYNTHETIC') != is_source, path.name
