@@ -19,6 +19,8 @@ def section() -> dict[str, Any]:
     # BIDS suffix of the samples, such as 'T1w'. '' is that of the layout, where it has
     # one; otherwise the samples are a plain folder with participants.tsv.
     'bids_suffix': '',
+    # Whether the scans show the brain alone, which BIDS wants to know of such images.
+    'skull_stripped': False,
   }
 
 

@@ -129,6 +129,7 @@ def _about(run: Run, reason: str) -> dict[str, Any]:
     'protected': not reason,
     'warning': warning,
     'suffix': _suffix(config),
+    'skull_stripped': config.export.skull_stripped,
   }
 
 

@@ -64,7 +64,10 @@ def write(
       if suffix:
         datatype = DATATYPES.get(suffix, 'anat')
         path = folder / name / datatype / f'{name}_{suffix}.nii.gz'
-        atomic.write_text(_beside(path), package.dumped({'Description': note}))
+        sidecar = {'Description': note}
+        if datatype == 'anat':
+          sidecar['SkullStripped'] = about['skull_stripped']
+        atomic.write_text(_beside(path), package.dumped(sidecar))
       volume.write(path, x, affine, note=note)
       names.append(name)
   rows = [

@@ -23,6 +23,7 @@ ABOUT = {
   'made_by': 'ldm_jax 0.1.0',
   'protected': False,
   'warning': 'NOT PRIVATE, because',
+  'skull_stripped': True,
 }
 VECTORS = np.array([[0.0, 1.0], [np.nan, 0.0], [1.0, 0.0]], np.float32)
 VOLUMES = np.random.default_rng(0).random((3, 4, 5, 6)).astype(np.float32)
@@ -77,6 +78,8 @@ def test_a_bids_data_set_has_the_files_and_columns_that_bids_asks_for(tmp_path):
   lines = (tmp_path / 'participants.tsv').read_text().splitlines()
   assert lines[0] == 'participant_id\tAGE\tSEX\tseed'
   assert lines[2] == 'sub-synthetic00001\tn/a\tF\t7'
+  sidecar = tmp_path / 'sub-synthetic00000' / 'anat' / 'sub-synthetic00000_T1w.json'
+  assert json.loads(sidecar.read_text())['SkullStripped'] is True
   columns = json.loads((tmp_path / 'participants.json').read_text())
   assert columns['AGE']['Units'] == 'years'
   assert columns['SEX']['Levels'] == {'F': 'female', 'M': 'male'}
