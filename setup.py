@@ -1,10 +1,30 @@
 """Package metadata, dependencies and command-line entry points of ldm_jax."""
 
 import pathlib
+import shutil
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 HERE = pathlib.Path(__file__).parent
+# Folders of the checkout that an installed package has in ldm_jax/packaged.
+PACKAGED = ('configs', 'launch')
+
+
+class BuildWithConfigs(build_py):
+  """Copies PACKAGED into the wheel, where `ldm-jax --config=cardiac:tiny` looks."""
+
+  def run(self):
+    super().run()
+    if self.editable_mode:
+      return  # the checkout has them
+    for folder in PACKAGED:
+      for path in sorted((HERE / folder).iterdir()):
+        if path.suffix in ('.py', '.sh'):
+          target = pathlib.Path(self.build_lib, 'ldm_jax', 'packaged', folder)
+          target.mkdir(parents=True, exist_ok=True)
+          shutil.copy2(path, target)
+
 
 setup(
   name='ldm-jax',
@@ -15,7 +35,8 @@ setup(
   license='Apache-2.0',
   python_requires='>=3.11',
   packages=find_packages(include=['ldm_jax', 'ldm_jax.*']),
-  package_data={'ldm_jax.report': ['templates/*']},
+  package_data={'ldm_jax': ['py.typed'], 'ldm_jax.report': ['templates/*']},
+  cmdclass={'build_py': BuildWithConfigs},
   install_requires=[
     'jax>=0.10,<0.13',
     'flax>=0.12',
@@ -32,6 +53,7 @@ setup(
     'pylibjpeg>=2.0',
     'pylibjpeg-openjpeg>=2.3',
     'python-gdcm>=3.0.24',
+    'ml-dtypes>=0.5',
     'numpy>=1.26',
     'pillow>=10',
     'safetensors>=0.4',
@@ -45,7 +67,13 @@ setup(
   extras_require={
     'cuda': ['jax[cuda12]>=0.10,<0.13'],
     'tpu': ['jax[tpu]>=0.10,<0.13'],
-    'interop': ['torch==2.13.0', 'monai==1.6.1', 'einops>=0.8', 'diffusers>=0.36'],
+    'interop': [
+      'torch>=2.4,<3',
+      'monai>=1.5,<2',
+      'einops>=0.8,<1',
+      'diffusers>=0.36,<1',
+    ],
+    'notebook': ['jupyterlab>=4.2,<5', 'ipywidgets>=8.1,<9'],
     'docs': [
       'mkdocs>=1.6,<2',
       'mkdocs-gen-files>=0.5',
@@ -73,6 +101,7 @@ setup(
       'ldm-jax=ldm_jax.main:run',
       'ldm-jax-convert=ldm_jax.commands.convert_weights:run',
       'ldm-jax-privacy=ldm_jax.commands.plan_privacy:main',
+      'ldm-jax-sample=ldm_jax.commands.sample_shared:run',
     ],
   },
 )

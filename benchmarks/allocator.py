@@ -1,5 +1,5 @@
 """Keeps memory as `ldm-jax` does, for both sides: to be imported before jax."""
 
-from ldm_jax import main
+from ldm_jax import jax_environment
 
-KEEPS_MEMORY = main.keep_memory()
+KEEPS_MEMORY = jax_environment.keep_memory()

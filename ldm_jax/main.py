@@ -1,20 +1,44 @@
-"""The command line: `ldm-jax --config=FILE[:ARGS] --workdir=W [--config.x.y=value]`."""
+"""The command line: `ldm-jax --config=CONFIG[:ARGS] --workdir=W [--config.x.y=value]`.
+
+CONFIG is a name ({names}),
+a Python file like configs/cardiac.py, or the config.json of a work folder. ARGS are a
+preset (tiny, small or full) and what the config takes, as in
+--config=folder:tiny,root=SCANS,public=none. Any key is set by a flag:
+--config.sample.num=200 (--print_config lists all keys).
+
+Stages, in this order; all but the last three run when --stages is not given:
+
+  prepare         files -> preprocessed volumes in the store, patient by patient
+  autoencoder     volumes <-> latents, learned from public scans
+  encode          volumes -> latents in the store
+  diffusion       the conditional denoiser, learned from public latents
+  adapt           fine-tuning on the private cohort, under differential privacy
+  sample          requested attributes -> synthetic volumes, NIfTI and a table
+  counterfactual  a scan with other attributes
+  evaluate        metrics.json: quality, control, memorisation, with intervals
+  report          report/index.html and the model card
+  export          shareable.zip: model, samples, statement, checked before it leaves
+  doctor          looks at data and config; trains nothing
+  audit           attacks the private step among public patients; spends nothing
+
+A stage whose inputs and config have not changed is not run again; one that was stopped
+goes on. Exit status: 0 done, 1 a stage failed, 2 bad config, data or flags, 130 Ctrl-C,
+143 SIGTERM. Launch scripts and configs are in {folder}.
+"""
 
 import argparse
-import ctypes
 import os
-import pathlib
-import platform
 import signal
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
+import ldm_jax
+from ldm_jax.jax_environment import set_up_jax
+
 LONGEST = 1900  # characters of an error
 ADVICE = 'Free some space or choose another --workdir'
-# Numbers of glibc's mallopt, and what makes it keep all memory that is freed.
-ONE_ARENA, NO_MAPS, NO_TRIMMING = (-8, 1), (-4, 0), (-1, -1)
 # (number of processes, rank of this one) as launchers set them. Both are needed: a
 # shell in an allocation has the first alone.
 LAUNCHERS = (
@@ -25,7 +49,6 @@ LAUNCHERS = (
   ('WORLD_SIZE', 'RANK'),
   ('JAX_NUM_PROCESSES', 'JAX_PROCESS_ID'),
 )
-ACCELERATORS = ('/dev/nvidiactl', '/dev/kfd', '/dev/accel0', '/dev/vfio')
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,15 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Exit status: 0 done, 1 a stage failed, 2 bad config, data or flags; 130 after
     Ctrl-C, 143 after SIGTERM.
   """
-  parser = argparse.ArgumentParser(prog='ldm-jax', description=__doc__)
-  parser.add_argument(
-    '--config', required=True, help='configs/<name>.py[:args], or a config.json'
-  )
-  parser.add_argument('--workdir', required=True, help='folder for all results')
-  parser.add_argument('--stages', default='', help='comma-separated; default: all')
-  parser.add_argument('--debug', action='store_true', help='show tracebacks')
   try:
-    flags, rest = parser.parse_known_args(argv)
+    flags, rest = _parser().parse_known_args(argv)
   except SystemExit as stop:
     return int(stop.code or 0)
   if hasattr(sys.stdout, 'reconfigure'):  # a file's name need not be text
@@ -53,10 +69,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     set_up_jax()
     # Imported late: jax reads the environment when it is first imported.
     from ldm_jax import interruption, stages
-    from ldm_jax.config import checks, loading, parsing
+    from ldm_jax.config import checks, comments, loading, parsing
 
     overrides = _overrides(rest)
     config = parsing.override(loading.load(flags.config, overrides), overrides)
+    if flags.print_config:
+      print(comments.text(config), end='')
+      return 0
+    if not flags.workdir:
+      raise ValueError('--workdir is missing; name the folder for all results.')
     if 'doctor' in flags.stages.split(','):
       words = (f'--config={flags.config}', f'--workdir={flags.workdir}', *rest)
       config.doctor.command = words
@@ -71,6 +92,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _fail(_noted(error, flags.workdir), 2, flags.debug)
   except Exception as error:
     return _fail(error, 1, flags.debug)
+
+
+def _parser() -> argparse.ArgumentParser:
+  from ldm_jax.config import parsing
+
+  told = (__doc__ or '').format(
+    names=', '.join(parsing.config_names()), folder=parsing.packaged('configs').parent
+  )
+  parser = argparse.ArgumentParser(
+    prog='ldm-jax',
+    description=told,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
+  )
+  parser.add_argument('--config', required=True, help='see above')
+  parser.add_argument('--workdir', default='', help='folder for all results')
+  parser.add_argument('--stages', default='', help='comma-separated names')
+  parser.add_argument('--debug', action='store_true', help='show tracebacks')
+  parser.add_argument(
+    '--print_config', action='store_true', help='every key, value and comment; no run'
+  )
+  version = f'ldm-jax {ldm_jax.__version__}'
+  parser.add_argument('--version', action='version', version=version)
+  return parser
 
 
 def run() -> NoReturn:
@@ -102,53 +147,6 @@ def require_one_process(environment: Mapping[str, str]) -> None:
       'Start it once (srun --ntasks=1, no mpirun, one TPU host); it uses all the '
       'devices of its host.'
     )
-
-
-def set_up_jax() -> None:
-  """Settings that jax and the C library read once: call it before importing jax.
-
-  Compiled programs are kept between runs, but for those that call oneDNN
-  (`models/conv/cache_guard.py`); a program may use all cores; memory is kept between
-  steps (`keep_memory`).
-  """
-  keep_memory()
-  cache = pathlib.Path(
-    os.environ.get('XDG_CACHE_HOME', pathlib.Path.home() / '.cache'), 'ldm_jax', 'jax'
-  )
-  os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(cache))
-  os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.5')
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-  # XLA runs one program on few threads of a CPU: more cores work as devices of a mesh.
-  # On two, one device is a fifth faster: each device repeats the optimiser's update.
-  flags, flag = (
-    os.environ.get('XLA_FLAGS', ''),
-    '--xla_force_host_platform_device_count',
-  )
-  if flag not in flags:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else 1
-    # A power of two up to 4, which every shipped batch size is a multiple of.
-    devices = 1 << min(max(cores // 2, 1).bit_length() - 1, 2)
-    os.environ['XLA_FLAGS'] = f'{flags} {flag}={devices}'.strip()
-
-
-def keep_memory() -> bool:
-  """Makes the C library keep freed memory, so that a step reuses that of the last one.
-
-  By default glibc returns the hundreds of megabytes of a step's temporaries to the
-  system, and the next step pays for each of their pages again: up to a fifth of its
-  time. Only where the CPU computes, and where glibc is the C library. The environment's
-  LDM_JAX_KEEP_MEMORY=0 leaves it as it is.
-
-  Returns:
-    Whether it does.
-  """
-  wanted = os.environ.get('LDM_JAX_KEEP_MEMORY', '1') != '0'
-  if not wanted or any(os.path.exists(path) for path in ACCELERATORS):
-    return False
-  if platform.libc_ver()[0] != 'glibc':
-    return False
-  mallopt = ctypes.CDLL(None).mallopt
-  return all(mallopt(*option) for option in (ONE_ARENA, NO_MAPS, NO_TRIMMING))
 
 
 def _number(text):

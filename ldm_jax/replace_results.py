@@ -33,6 +33,7 @@ OUTPUTS = {
   ),
   'evaluate': ('metrics.json', 'store/control.json'),
   'report': ('report/index.html', 'report/model_card.md'),
+  'export': ('shareable', 'shareable.zip'),
 }
 # Stages whose earlier outputs stay where a later run makes none: a cohort's index says
 # what was prepared of it, whether or not the config names the cohort now.

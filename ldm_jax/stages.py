@@ -27,6 +27,7 @@ from ldm_jax.pipeline import (
 )
 from ldm_jax.pipeline import doctor as pipeline_doctor
 from ldm_jax.pipeline import encode as pipeline_encode
+from ldm_jax.pipeline import export as pipeline_export
 from ldm_jax.pipeline import prepare as pipeline_prepare
 from ldm_jax.pipeline.run import Run
 from ldm_jax.pipeline.runner import stage
@@ -229,6 +230,12 @@ def report(run: Run) -> None:
   run.work.write_text(model_card.markdown(gathered), 'report', 'model_card.md')
 
 
+@stage
+def export(run: Run) -> dict:
+  """Writes shareable/ and shareable.zip: the model and samples that may leave."""
+  return pipeline_export.write(run)
+
+
 def audit(config: Config, workdir: str | os.PathLike) -> None:
   """Attacks the private step with canaries among public patients; spends nothing."""
   run = Run.open(config, workdir)
@@ -240,6 +247,6 @@ STAGES = {
   function.__name__: function
   for function in (
     *(doctor, prepare, autoencoder, encode, diffusion, adapt, sample),
-    *(counterfactual, evaluate, report, audit),
+    *(counterfactual, evaluate, report, export, audit),
   )
 }

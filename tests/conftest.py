@@ -27,7 +27,7 @@ FLAGS = (
 
 # What --fast leaves out: all that begins from the whole pipeline, and these files and
 # folders, which compile networks, start processes or integrate privacy losses.
-SLOW_FIXTURES = {'finished'}
+SLOW_FIXTURES = {'finished', 'exported'}
 SLOW = (
   'data/test_fuzz.py',
   'data/test_hostile.py',
@@ -51,6 +51,7 @@ SLOW = (
   'test_end_to_end.py',
   'test_interpreters.py',
   'test_main.py',
+  'test_jax_environment.py',
   'test_notebooks.py',
   'test_what_leaves.py',
   'training/test_adversarial_loss.py',
@@ -244,4 +245,25 @@ def finished(tmp_path_factory):
       flags = [f'--config={ROOT / "tests" / "micro.py"}', f'--workdir={work}']
       status.write_text(str(main.main([*flags, '--debug'])))
   assert status.read_text() == '0', 'the run of tests/micro.py failed, see above'
+  return work
+
+
+@pytest.fixture(scope='session')
+def exported(finished, tmp_path_factory):
+  """Work folder of `finished` after the stage export; as shared and as read-only."""
+  base = tmp_path_factory.getbasetemp()
+  shared = base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base
+  work, status = shared / 'micro' / 'exported', shared / 'micro' / 'exported.status'
+  with open(shared / 'micro' / 'exported.lock', 'w') as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    if not status.exists():
+      import shutil
+
+      from ldm_jax import main
+
+      shutil.copytree(finished, work)
+      flags = [f'--config={ROOT / "tests" / "micro.py"}', f'--workdir={work}']
+      flags += ['--stages=export', '--config.export.unprotected=true', '--debug']
+      status.write_text(str(main.main(flags)))
+  assert status.read_text() == '0', 'the stage export failed, see above'
   return work

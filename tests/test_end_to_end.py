@@ -28,7 +28,7 @@ from safetensors import safe_open
 
 from ldm_jax import main, stages
 from ldm_jax.data import cohorts_of_config
-from ldm_jax.pipeline.runner import STAGES
+from ldm_jax.pipeline.runner import DEFAULT as STAGES
 from ldm_jax.privacy import secret_key
 from ldm_jax.report import privacy_statement
 from ldm_jax.training import checkpoint

@@ -94,7 +94,7 @@ def test_after_all_faults_every_stage_is_up_to_date_and_usable(work, capsys):
   assert main.main([f'--config={MICRO}', f'--workdir={work}']) == 0
   said = capsys.readouterr().out.splitlines()
   assert [line for line in said if 'up to date' in line] == [
-    f'{name}: up to date' for name in runner.STAGES
+    f'{name}: up to date' for name in runner.DEFAULT
   ]
   assert Run(micro.get_config(), WorkFolder(work)).system.params
 

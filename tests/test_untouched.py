@@ -11,7 +11,7 @@ import shutil
 import pytest
 
 from ldm_jax import main, replace_results, workfolder
-from ldm_jax.pipeline.runner import STAGES
+from ldm_jax.pipeline.runner import DEFAULT as STAGES
 from ldm_jax.workfolder import WorkFolder
 
 MICRO = pathlib.Path(__file__).with_name('micro.py')

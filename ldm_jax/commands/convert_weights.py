@@ -23,21 +23,8 @@ import jax.numpy as jnp
 
 from ldm_jax import atomic
 from ldm_jax.models import convert
-from ldm_jax.models.interop import reference_diffusers, reference_monai, weights
+from ldm_jax.models.interop import weights
 from ldm_jax.training import checkpoint
-
-BUILDERS = {
-  'monai': {
-    'AutoencoderKL': reference_monai.autoencoder,
-    'DiffusionModelUNet': reference_monai.unet,
-    'AutoencoderKlMaisi': reference_monai.maisi_autoencoder,
-    'DiffusionModelUNetMaisi': reference_monai.maisi_unet,
-  },
-  'diffusers': {
-    'AutoencoderKL': reference_diffusers.autoencoder,
-    'UNet2DConditionModel': reference_diffusers.unet,
-  },
-}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,8 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   direction = parser.add_mutually_exclusive_group(required=True)
-  direction.add_argument('--from', dest='source', choices=sorted(BUILDERS))
-  direction.add_argument('--to', dest='target', choices=sorted(BUILDERS))
+  direction.add_argument('--from', dest='source', choices=sorted(convert.BUILDERS))
+  direction.add_argument('--to', dest='target', choices=sorted(convert.BUILDERS))
   parser.add_argument('--config', required=True, help='JSON of the network')
   parser.add_argument('--network', default='', help='class, if the JSON names none')
   parser.add_argument('--weights', required=True, help='file, or CHECKPOINT with --to')
@@ -97,7 +84,7 @@ def read_reference(
     )
   config = config['config'] if isinstance(config.get('config'), dict) else config
   named = network or config.get('_class_name') or config.get('_target_') or ''
-  known = BUILDERS[library]
+  known = convert.BUILDERS[library]
   name = named.rpartition('.')[2]
   if not named:
     kind = 'AutoencoderKL' if 'latent_channels' in config else 'UNet'

@@ -13,6 +13,7 @@ from ldm_jax.config import (
   diffusion,
   drift,
   evaluate,
+  export,
   pairs,
   privacy,
   run,
@@ -58,6 +59,7 @@ CHOICES = {
   **drift.CHOICES,
   **sample.CHOICES,
   **counterfactual.CHOICES,
+  **export.CHOICES,
 }
 
 
@@ -84,7 +86,7 @@ def check(config: Config) -> Config:
     require(flat[key] <= timesteps, key, flat[key], required)
   for section in (
     *(run, data, autoencoder, diffusion, sample, counterfactual, evaluate),
-    *(drift, adapt, pairs, privacy),
+    *(drift, adapt, pairs, privacy, export),
   ):
     section.check(config)
   return config

@@ -50,12 +50,26 @@ def read(path: str | pathlib.Path) -> Config:
       f'{path} cannot be read as a config ({error}). Give a config.json that a work '
       'folder holds, or a Python file like configs/folder.py.'
     ) from error
-  config = defaults()
-  if not isinstance(plain, dict) or not set(plain) & set(config):
+  if not isinstance(plain, dict) or not set(plain) & set(defaults()):
     raise ValueError(
       f'{path} is not the config.json of a work folder: expected the sections '
-      f'{", ".join(config)}. Give such a file, or a Python file like configs/folder.py.'
+      f'{", ".join(defaults())}. Give such a file, or a Python file like '
+      'configs/folder.py.'
     )
+  return from_plain(plain, path)
+
+
+def from_plain(plain: Mapping[str, Any], path: Any) -> Config:
+  """The ConfigDict of nested plain values; lists become the tuples that they were.
+
+  Args:
+    plain: sections of a config; keys that it lacks have their default values.
+    path: where it is from, for the error.
+
+  Raises:
+    ValueError: a key that no config has.
+  """
+  config = defaults()
   _fill(config, plain, '', path)
   return config
 

@@ -96,13 +96,8 @@ def load(spec: str, flags: Mapping[str, Any] | None = None) -> Config:
   """
   require_local('--config', spec)
   path, _, arg = spec.partition(':')
-  file = pathlib.Path(path)
-  if not file.is_file():
-    raise ValueError(
-      f'There is no config file {path!r} (looked in {pathlib.Path.cwd()}). '
-      'Give the path of a file like configs/cardiac.py in --config.'
-    )
-  found = runpy.run_path(path, run_name=f'config_{file.stem}')
+  file = _config_file(path)
+  found = runpy.run_path(str(file), run_name=f'config_{file.stem}')
   if 'get_config' not in found:
     raise ValueError(
       f'{path} has no function get_config(arg), which a config file must define; '
@@ -117,6 +112,39 @@ def load(spec: str, flags: Mapping[str, Any] | None = None) -> Config:
     raise
   finally:
     _flags.reset(token)
+
+
+def packaged(folder: str) -> pathlib.Path:
+  """Where the package has `configs` or `launch`: installed, or beside it in a checkout.
+
+  Args:
+    folder: name of the folder.
+  """
+  package = pathlib.Path(__file__).resolve().parent.parent
+  installed = package / 'packaged' / folder
+  return installed if installed.is_dir() else package.parent / folder
+
+
+def config_names() -> list[str]:
+  """Names of the configs that come with the package, as --config takes them."""
+  return sorted(path.stem for path in packaged('configs').glob('*.py'))
+
+
+def _config_file(path: str) -> pathlib.Path:
+  """The file of a path, or of the name of a config that comes with the package."""
+  file = pathlib.Path(path)
+  if file.is_file():
+    return file
+  known = config_names()
+  if path in known:
+    return packaged('configs') / f'{path}.py'
+  advice = f'or a name: {", ".join(known)}'
+  if file.stem in known:
+    advice = f'or the name {file.stem}, as in --config={file.stem}:tiny'
+  raise ValueError(
+    f'There is no config file {path!r} (looked in {pathlib.Path.cwd()}). '
+    f'Give the path of a file like configs/cardiac.py in --config, {advice}.'
+  )
 
 
 def with_flags(data: Config) -> Config:

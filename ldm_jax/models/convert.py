@@ -1,205 +1,154 @@
-"""Converts weights of reference networks to our modules and back, bit for bit.
+"""Weights of MONAI and diffusers as our modules with their parameters, and back.
 
-A reference (`reference_monai`, `reference_diffusers`) consists of our module for a
-config, and of `name(path, kernel_axes)`, the reference's tensor name for each of our
-parameters. The expected tensors and their shapes follow from our module; missing and
-unknown tensors are errors. Several of our parameters may be parts of one tensor, in
-order along its first axis.
+  module, params = convert.from_monai('AutoencoderKL', config, tensors)
+  z_mean, z_std = module.apply({'params': params}, x, method='encode')
+  tensors = convert.to_monai('AutoencoderKL', module, params)
+
+Arrays are channels-last: x (b,d,h,w,c) in 3D and (b,h,w,c) in 2D. The UNet is called as
+module.apply({'params': params}, x, t, context, class_labels). How names and kernels
+correspond is in `interop.correspondence`.
 """
 
-import dataclasses
-import functools
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
 
-from ldm_jax import prng
-from ldm_jax.types import Array, PyTree, Shape
+from ldm_jax.models.interop import (
+  correspondence,
+  reference_diffusers,
+  reference_monai,
+)
+from ldm_jax.types import Array, PyTree
 
-
-@dataclasses.dataclass(frozen=True)
-class Reference:
-  """How a reference network corresponds to one of our modules.
-
-  Attributes:
-    module: ours.
-    inputs: abstract inputs with which it can be initialised.
-    name: (path (str, ...), number of axes of the kernel beside it) -> tensor name.
-    matrices: tensor name -> whether the reference stores this 1x1 convolution as a
-      matrix.
-  """
-
-  module: nn.Module
-  inputs: tuple
-  name: Callable
-  matrices: Callable = lambda name: False
-
-  def shapes(self) -> dict[tuple[str, ...], Shape]:
-    """{path: shape} of our parameters; nothing is computed."""
-    return self._shapes
-
-  @functools.cached_property
-  def _shapes(self):
-    variables = jax.eval_shape(self.module.init, prng.key(0), *self.inputs)
-    flat = flatten_dict(variables['params'])
-    return {path: leaf.shape for path, leaf in flat.items()}
-
-
-def to_ours(reference: Reference, tensors: Mapping[str, Array]) -> PyTree:
-  """Nested parameters of reference.module from {name: array}.
-
-  Raises:
-    ValueError: listing tensors that are unknown, missing or of another shape.
-  """
-  plan, shapes = _plan(reference), reference.shapes()
-  problems = _differences(plan, tensors)
-  for name in sorted(set(plan) & set(tensors)):
-    expected = _their_shape(reference, name, plan[name], shapes)
-    if tuple(tensors[name].shape) != expected:
-      problems.append(
-        f'{name} has the shape {tuple(tensors[name].shape)}, expected {expected}'
-      )
-  if problems:
-    raise ValueError(
-      'These weights do not belong to this config: '
-      + '; '.join(problems)
-      + '. Give the config that the weights were trained with.'
-    )
-  params = {}
-  for name, paths in plan.items():
-    array, start = np.asarray(tensors[name]), 0
-    for path in paths:
-      length = _their_axis(path, shapes[path])
-      part = array if len(paths) == 1 else array[start : start + length]
-      params[path] = np.ascontiguousarray(_ours(path, part, shapes[path]))
-      start += length
-  return unflatten_dict(params)
+Reference = correspondence.Reference
+to_ours, to_theirs = correspondence.to_ours, correspondence.to_theirs
+# Library -> class of the network -> config -> Reference.
+BUILDERS: dict[str, dict[str, Callable[[Mapping[str, Any]], Reference]]] = {
+  'monai': {
+    'AutoencoderKL': reference_monai.autoencoder,
+    'DiffusionModelUNet': reference_monai.unet,
+    'AutoencoderKlMaisi': reference_monai.maisi_autoencoder,
+    'DiffusionModelUNetMaisi': reference_monai.maisi_unet,
+  },
+  'diffusers': {
+    'AutoencoderKL': reference_diffusers.autoencoder,
+    'UNet2DConditionModel': reference_diffusers.unet,
+  },
+}
+# Our option -> MONAI's, of modules that MONAI's networks correspond to.
+SHARED = {
+  'in_channels': 'in_channels',
+  'out_channels': 'out_channels',
+  'channels': 'channels',
+  'num_res_blocks': 'num_res_blocks',
+  'attention_levels': 'attention_levels',
+  'norm_groups': 'norm_num_groups',
+  'norm_eps': 'norm_eps',
+  'attention_projects': 'include_fc',
+}
+OF_UNET = {
+  'num_head_channels': 'num_head_channels',
+  'context_dim': 'cross_attention_dim',
+  'num_transformer_layers': 'transformer_num_layers',
+  'num_class_embeds': 'num_class_embeds',
+  'resblock_updown': 'resblock_updown',
+}
 
 
-def to_theirs(reference: Reference, params: PyTree) -> dict[str, np.ndarray]:
-  """{name: array} of the reference from our nested parameters.
-
-  Raises:
-    ValueError: listing parameters that are unknown, missing or of another shape.
-  """
-  plan, shapes = _plan(reference), reference.shapes()
-  flat = flatten_dict(params)
-  problems = _differences(
-    {'/'.join(path) for path in shapes}, {'/'.join(path) for path in flat}
-  )
-  problems += [
-    f'{"/".join(path)} has the shape {np.shape(flat[path])}, expected {shape}'
-    for path, shape in shapes.items()
-    if path in flat and np.shape(flat[path]) != shape
-  ]
-  if problems:
-    raise ValueError(
-      'These parameters do not belong to this config: '
-      + '; '.join(problems)
-      + '. Give the config that they were trained with.'
-    )
-  tensors = {}
-  for name, paths in plan.items():
-    parts = [_theirs(path, np.asarray(flat[path])) for path in paths]
-    array = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    shape = _their_shape(reference, name, paths, shapes)
-    tensors[name] = np.ascontiguousarray(array.reshape(shape))
-  return tensors
-
-
-def _plan(reference):
-  """{tensor name: our paths that are parts of it, in order}."""
-  plan, shapes = {}, reference.shapes()
-  for path in shapes:
-    kernel = shapes.get((*path[:-1], 'kernel'), ())
-    plan.setdefault(reference.name(path, len(kernel)), []).append(path)
-  # q before k before v, and the mean before the logarithm of the variance.
-  order = {'to_q': 0, 'to_k': 1, 'to_v': 2, 'quant_conv_log_sigma': 1}
-  return {
-    name: sorted(paths, key=lambda path: max(order.get(part, 0) for part in path))
-    for name, paths in plan.items()
-  }
-
-
-def _differences(expected, given):
-  unknown, missing = (
-    sorted(set(given) - set(expected)),
-    sorted(set(expected) - set(given)),
-  )
-  found = [f'unknown: {", ".join(unknown)}'] if unknown else []
-  return found + ([f'missing: {", ".join(missing)}'] if missing else [])
-
-
-def _their_shape(reference, name, paths, shapes):
-  """Shape of the reference's tensor: our parts concatenated along the first axis."""
-  parts = [
-    _theirs(path, np.broadcast_to(np.float32(0), shapes[path])).shape for path in paths
-  ]
-  shape = (sum(part[0] for part in parts), *parts[0][1:])
-  return shape[:2] if reference.matrices(name) else shape
-
-
-def _their_axis(path, shape):
-  return _theirs(path, np.broadcast_to(np.float32(0), shape)).shape[0]
-
-
-def _theirs(path, array):
-  """Ours (*k,c_in,c_out) -> theirs (c_out,c_in,*k); a Deconv's is (c_in,c_out,*k)."""
-  if path[-1] != 'kernel':
-    return array
-  last = (-2, -1) if path[-2] == 'deconv' else (-1, -2)
-  return np.moveaxis(array, last, (0, 1))
-
-
-def _ours(path, array, shape):
-  if path[-1] != 'kernel':
-    return array
-  if array.ndim < len(shape):  # a matrix where ours is a 1x1 convolution
-    array = array.reshape(*array.shape, *shape[: len(shape) - 2])
-  last = (-2, -1) if path[-2] == 'deconv' else (-1, -2)
-  return np.moveaxis(array, (0, 1), last)
-
-
-def examples(*shapes: Shape) -> tuple[jax.ShapeDtypeStruct, ...]:
-  """Abstract float32 inputs of these shapes."""
-  return tuple(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
-
-
-def read_options(
-  config: Mapping[str, Any],
-  known: Mapping[str, Any],
-  refused: Mapping[str, tuple[tuple, str]],
-) -> dict[str, Any]:
-  """Checks a reference's config.
+def from_monai(
+  kind: str, config: Mapping[str, Any], tensors: Mapping[str, Array]
+) -> tuple[nn.Module, PyTree]:
+  """Our module and its nested parameters of a network of MONAI.
 
   Args:
-    config: constructor arguments; keys with a leading underscore are ignored.
-    known: {option: default} that the caller supports; `...` for no default.
-    refused: {option: (allowed values, reason)} of options with a restricted value.
-
-  Returns:
-    {option: value} for all of `known`.
+    kind: 'AutoencoderKL', 'DiffusionModelUNet' or one of MAISI's, see BUILDERS.
+    config: arguments of its constructor.
+    tensors: its state_dict as NumPy arrays.
 
   Raises:
-    ValueError: listing options that are unknown, missing or refused, with the reason.
+    ValueError: an unknown kind, an option without a counterpart, or tensors that do not
+      belong to the config; they are listed.
   """
-  given = {key: value for key, value in config.items() if not key.startswith('_')}
-  problems = [
-    f'{key} is not an option of this network'
-    for key in sorted(set(given) - set(known) - set(refused))
-  ]
-  for key, (allowed, reason) in refused.items():
-    value = given.get(key, allowed[0])
-    value = tuple(value) if isinstance(value, list) else value
-    if value not in allowed:
-      problems.append(f'{key} = {value!r} is not supported: {reason}')
-  missing = [key for key, value in known.items() if value is ... and key not in given]
-  problems += [f'{key} is missing' for key in missing]
-  if problems:
-    raise ValueError('The config cannot be converted: ' + '; '.join(problems) + '.')
-  return {**known, **{key: given[key] for key in known if key in given}}
+  return _from('monai', kind, config, tensors)
+
+
+def from_diffusers(
+  kind: str, config: Mapping[str, Any], tensors: Mapping[str, Array]
+) -> tuple[nn.Module, PyTree]:
+  """As `from_monai`, of a network of diffusers: its config.json and state_dict."""
+  return _from('diffusers', kind, config, tensors)
+
+
+def to_monai(kind: str, module: nn.Module, params: PyTree) -> dict[str, np.ndarray]:
+  """{name: array} of MONAI's network from our module and its nested parameters.
+
+  Args:
+    kind: 'AutoencoderKL' or 'DiffusionModelUNet', with separate q, k and v.
+    module: of `from_monai`, or one with options that MONAI's network has, too.
+    params: of the module.
+
+  Raises:
+    ValueError: a module that MONAI's network does not correspond to, or parameters that
+      are not the module's.
+  """
+  reference = _builder('monai', kind)(_config_of(kind, module))
+  if reference.module != module:
+    wrong = sorted(
+      name
+      for name in module.__dataclass_fields__
+      if name not in ('parent', 'name')
+      and getattr(reference.module, name, None) != getattr(module, name)
+    )
+    raise ValueError(
+      f'The module is no {kind} of MONAI: it differs in {", ".join(wrong)}. Expected '
+      'one of from_monai.'
+    )
+  return to_theirs(reference, params)
+
+
+def _from(library, kind, config, tensors):
+  reference = _builder(library, kind)(config)
+  return reference.module, to_ours(reference, tensors)
+
+
+def _builder(library, kind):
+  known = BUILDERS[library]
+  if kind not in known:
+    raise ValueError(
+      f'kind is {kind!r}; of {library} are known {", ".join(known)}. Give one of them.'
+    )
+  return known[kind]
+
+
+def _config_of(kind, module):
+  """MONAI's config of a module, as far as its options have a counterpart."""
+  options = {'AutoencoderKL': SHARED, 'DiffusionModelUNet': {**SHARED, **OF_UNET}}
+  if kind not in options:
+    raise ValueError(
+      f'kind is {kind!r}; to MONAI go {", ".join(options)}. For others use '
+      'ldm-jax-convert --to=monai with the config.'
+    )
+  config = {
+    theirs: getattr(module, ours)
+    for ours, theirs in options[kind].items()
+    if hasattr(module, ours)
+  }
+  kernels = getattr(module, 'kernels', ())
+  config['spatial_dims'] = len(kernels) if kernels else 3
+  if kind == 'DiffusionModelUNet':
+    return {
+      **config,
+      'with_conditioning': config.get('cross_attention_dim') is not None,
+    }
+  encoder, decoder = getattr(module, 'nonlocal_attention', (True, True))
+  return {
+    **config,
+    'latent_channels': getattr(module, 'latent_channels', 3),
+    'with_encoder_nonlocal_attn': encoder,
+    'with_decoder_nonlocal_attn': decoder,
+    'use_convtranspose': getattr(module, 'upsampling', '') == 'transposed',
+  }

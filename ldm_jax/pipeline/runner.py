@@ -15,7 +15,14 @@ from collections.abc import Callable
 from ldm_jax import damaged_files, locks, replace_results
 from ldm_jax.data import cohorts_of_config, folder_scans
 from ldm_jax.data.store import store
-from ldm_jax.pipeline import encode, fit_autoencoder, out_of_memory, preflight, pretrain
+from ldm_jax.pipeline import (
+  encode,
+  export,
+  fit_autoencoder,
+  out_of_memory,
+  preflight,
+  pretrain,
+)
 from ldm_jax.pipeline.run import Run
 from ldm_jax.synthesis import system
 from ldm_jax.training import checkpoint, drift_setting, model_record
@@ -45,6 +52,7 @@ class Stage:
       from, if it was pre-trained; 'sampled' the one that sample.model names.
     checks: each raises ValueError for what the stage cannot do, before it writes.
     checks_if_new: the same, made only when no interrupted run is resumed.
+    by_default: whether a command that names no stage runs it.
     memory: keys with other values of which an interrupted run goes on, written as those
       that `reads` leaves out: they change the memory it takes, not what it computes.
   """
@@ -56,6 +64,7 @@ class Stage:
   checks: tuple[Check, ...] = ()
   checks_if_new: tuple[Check, ...] = ()
   memory: tuple[str, ...] = ()
+  by_default: bool = True
 
   @property
   def leaves(self) -> tuple[str, ...]:
@@ -111,17 +120,27 @@ TABLE = (
   ),
   Stage('evaluate', ('evaluate', 'seed'), DRAWN, models=SAMPLED),
   Stage('report', (), (*DRAWN, 'evaluate'), models=SAMPLED),
+  Stage(
+    'export',
+    ('export', 'sample', 'counterfactual', *MODEL, 'seed'),
+    after=('sample',),
+    models=SAMPLED,
+    checks=(export.check,),
+    by_default=False,
+  ),
 )
 STAGES = {stage.name: stage for stage in TABLE}
+# What a command without --stages runs.
+DEFAULT = tuple(stage.name for stage in TABLE if stage.by_default)
 
 
 def chosen(stages: str) -> list[str]:
-  """'a,b' -> ['a', 'b'] in the order of the pipeline; '' -> all.
+  """'a,b' -> ['a', 'b'] in the order of the pipeline; '' -> those of DEFAULT.
 
   Raises:
     ValueError: for a name that is no stage.
   """
-  names = [name for name in stages.split(',') if name] or list(STAGES)
+  names = [name for name in stages.split(',') if name] or list(DEFAULT)
   unknown = set(names) - set(STAGES) - {'doctor', 'audit'}
   if unknown:
     raise ValueError(
@@ -261,6 +280,8 @@ def _built_on(name, models, config):
     pairs.append(('adapt', 'encode'))
   if name in ('evaluate', 'report'):
     pairs += [(drawn, 'adapt') for drawn in DRAWN]
+  if name == 'export':
+    pairs.append(('sample', 'adapt'))
   if name == 'report':
     pairs += [('evaluate', drawn) for drawn in DRAWN]
   return pairs
@@ -334,6 +355,8 @@ def _fingerprint(name, run):
       folder_scans.stamp(section.source),
       folder_scans.stamp(section.mask),
     )
+  if name == 'export':
+    inputs['shown'] = export.inputs(run)
   given = {'sample': ('requests', 'text'), 'counterfactual': ('text',)}.get(name, ())
   for key in given:
     path = pathlib.Path(config.sample[key]).expanduser()

@@ -68,13 +68,13 @@ def draw(
   """
   num, name = config.sample.num, config.sample.requests
   if name == 'uniform':
-    return _uniform(config, schema)
+    return uniform(schema, num, config.seed)
   if name == 'population':
     rows = cohorts_of_config.population(config.data, num, config.seed)
     found = np.stack([schema.encode(row) for row in rows])
     known = [any(attribute.name in row for row in rows) for attribute in schema]
     # Attributes that the population does not document are drawn uniformly.
-    return np.where(known, found, _uniform(config, schema))
+    return np.where(known, found, uniform(schema, num, config.seed))
   if name == 'public':
     if public is None:
       raise ValueError(
@@ -141,9 +141,9 @@ def _is_record(vector, records, schema):
   return bool(same.all(axis=1).any())
 
 
-def _uniform(config, schema):
-  """Each attribute independently: uniform in its range or over its categories."""
-  generator, num = np.random.default_rng((config.seed, 3)), config.sample.num
+def uniform(schema: Schema, num: int, seed: int) -> np.ndarray:
+  """Encoded requests (num,k): each attribute by itself, uniform in its range."""
+  generator = np.random.default_rng((seed, 3))
   columns = [
     generator.integers(len(attribute.categories), size=num)
     if attribute.kind == 'categorical'

@@ -113,9 +113,7 @@ def load(
   return System(
     schema=schema,
     params=params,
-    apply_denoiser=_with_text(
-      networks.denoiser(config, schema), requested_text(config)
-    ),
+    apply_denoiser=with_text(networks.denoiser(config, schema), requested_text(config)),
     encode=autoencoder.encode,
     decode=autoencoder.decode,
     latent_shape=jax.eval_shape(autoencoder.encode, x).shape[1:],
@@ -169,8 +167,8 @@ def _name(config, work, stage, params):
   return f'{record["name"]}, sha256 {state.parameter_hash(params)[:8]}'
 
 
-def _with_text(denoiser: nn.Module, embedded: np.ndarray | None) -> Callable:
-  """`System.apply_denoiser`, with the same text appended to every row of attributes.
+def with_text(denoiser: nn.Module, embedded: np.ndarray | None) -> Callable:
+  """`System.apply_denoiser` of a module: every row of attributes gets the same text.
 
   The columns of a pair of visits follow those of the text, so a network with text
   needs the text columns (NaN) even where no text is given.

@@ -240,7 +240,8 @@ def _write(work, name, images, record, kept):
   arrays = {kind: scan.array for kind, scan in back.items()}
   for kind, array in {**arrays, 'difference': changed - source}.items():
     path = work.path('counterfactuals', f'{name}_{kind}.nii.gz')
-    volume.write(path, array, back['source'].affine, back['source'].source)
+    note = '' if kind == 'source' else f'SYNTHETIC {kind} of a scan, by ldm_jax.'
+    volume.write(path, array, back['source'].affine, back['source'].source, note)
 
 
 def _spelled(changes: Mapping[str, Any], schema: Schema) -> dict[str, Any]:

@@ -54,9 +54,10 @@ def write_samples(
   with progress_bar('sample', len(vectors), 'volume') as advance:
     volumes = draw(vectors, progress=advance)
   rows, origin = [], requests.origin(config)
+  note = f'SYNTHETIC volume by ldm_jax, of no person. Model: {system.name}.'
   for i, (x, vector) in enumerate(zip(volumes, vectors, strict=True)):
     name = f'synthetic_{i:05d}'
-    volume.write(work.path('samples', f'{name}.nii.gz'), x[..., 0], affine)
+    volume.write(work.path('samples', f'{name}.nii.gz'), x[..., 0], affine, note=note)
     asked = row(system.schema, vector)
     made_by = {'seed': config.seed, 'model': system.name, requests.COLUMN: origin}
     rows.append({'id': name, **asked, **made_by})
@@ -108,8 +109,8 @@ def attribute_sweeps(
   return sweeps
 
 
-def _drawer(config, system, key):
-  """Returns draw(requests (n,k), request_ids=None, progress=None) -> volumes."""
+def compiled(config: Config, system: System) -> tuple[Callable, Callable]:
+  """The sampler and the decoder of `generate.generate`, as `config.sample` says."""
   section, mesh = config.sample, make_mesh(**config.mesh)
   # What one device decodes is compiled already, if an earlier stage needed it.
   decode = system.decode if mesh.size == 1 else generate.by_rows(system.decode, mesh)
@@ -127,6 +128,12 @@ def _drawer(config, system, key):
     mesh=mesh,
     **system.statistics,
   )
+  return sample, decode
+
+
+def _drawer(config, system, key):
+  """Returns draw(requests (n,k), request_ids=None, progress=None) -> volumes."""
+  sample, decode = compiled(config, system)
 
   def draw(
     vectors: Array,
@@ -139,7 +146,7 @@ def _drawer(config, system, key):
       system.params,
       vectors,
       key,
-      batch_size=section.batch_size,
+      batch_size=config.sample.batch_size,
       request_ids=request_ids,
       progress=progress,
       finish=finish,

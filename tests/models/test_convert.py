@@ -129,35 +129,6 @@ def test_the_names_of_maisi_are_known(torch, drawn_weights):
   imported(reference_monai.maisi_autoencoder(config), drawn_weights(network))
 
 
-def zeros(reference):
-  """Parameters and tensors of the right names and shapes, without the reference."""
-  nested = unflatten_dict(
-    {path: np.zeros(shape) for path, shape in reference.shapes().items()}
-  )
-  return nested, convert.to_theirs(reference, nested)
-
-
-def test_weights_that_do_not_fit_are_listed():
-  reference = reference_monai.unet(UNET)
-  _, tensors = zeros(reference)
-  del tensors['out.0.weight']
-  tensors['conv_in.conv.weight'] = np.zeros((4, 3, 3, 3, 3))
-  tensors['extra'] = np.zeros(1)
-  with pytest.raises(ValueError) as error:
-    convert.to_ours(reference, tensors)
-  for part in ('unknown: extra', 'missing: out.0.weight', '(4, 3, 3, 3, 3)'):
-    assert part in str(error.value)
-
-
-def test_parameters_that_do_not_fit_are_listed():
-  reference = reference_monai.unet(UNET)
-  nested, _ = zeros(reference)
-  nested['extra'] = {'bias': np.zeros(1)}
-  del nested['conv_in']['bias']
-  with pytest.raises(ValueError, match=r'extra/bias.*conv_in/bias'):
-    convert.to_theirs(reference, nested)
-
-
 @pytest.mark.parametrize(
   ('build', 'config', 'says'),
   [
@@ -171,3 +142,38 @@ def test_parameters_that_do_not_fit_are_listed():
 def test_options_without_a_counterpart_are_refused_with_the_reason(build, config, says):
   with pytest.raises(ValueError, match=says):
     build(config)
+
+
+@pytest.mark.parametrize(
+  ('kind', 'config', 'shape'),
+  [
+    ('AutoencoderKL', {**AUTOENCODER, 'spatial_dims': 2}, (1, 4, 4, 1)),
+    ('DiffusionModelUNet', {**UNET, **CONDITION, 'spatial_dims': 2}, None),
+  ],
+)
+def test_module_and_params_of_monai_give_the_same_tensors_back(kind, config, shape):
+  reference = convert.BUILDERS['monai'][kind](config)
+  rng = np.random.default_rng(0)
+  nested = unflatten_dict(
+    {
+      path: rng.normal(size=shape).astype(np.float32)
+      for path, shape in reference.shapes().items()
+    }
+  )
+  tensors = convert.to_theirs(reference, nested)
+  module, params = convert.from_monai(kind, config, tensors)
+  back = convert.to_monai(kind, module, params)
+  assert back.keys() == tensors.keys()
+  assert all(np.array_equal(back[name], tensors[name]) for name in tensors)
+  if shape:
+    x = np.ones(shape, np.float32)
+    mean, std = module.apply({'params': params}, x, method='encode')
+    assert mean.shape == std.shape == (1, 2, 2, 3)
+
+
+def test_a_kind_or_module_that_monai_has_not_is_refused():
+  with pytest.raises(ValueError, match='known AutoencoderKL, DiffusionModelUNet'):
+    convert.from_monai('VAE', AUTOENCODER, {})
+  module = reference_monai.unet(UNET).module.clone(middle_attention=False)
+  with pytest.raises(ValueError, match='differs in middle_attention'):
+    convert.to_monai('DiffusionModelUNet', module, {})

@@ -57,5 +57,5 @@ def test_text_stands_between_the_attributes_and_the_pair():
     (own, None, [0.5, 1]),
   )
   for attributes, embedded, expected in cases:
-    system._with_text(denoiser, embedded)({}, None, None, attributes, None)
+    system.with_text(denoiser, embedded)({}, None, None, attributes, None)
     np.testing.assert_array_equal(seen[-1], [expected])

@@ -42,6 +42,7 @@ class Attribute:
     unit: shown in reports, e.g. 'ml'.
     categories: allowed values, strings or numbers; the index is the code.
     column: column of the table that holds it; the name when empty.
+    labels: what the categories mean, where these are codes; understood beside them.
   """
 
   name: str
@@ -51,9 +52,11 @@ class Attribute:
   unit: str = ''
   categories: tuple = ()
   column: str = ''
+  labels: tuple = ()
 
   def __post_init__(self):
     object.__setattr__(self, 'categories', tuple(self.categories or ()))
+    object.__setattr__(self, 'labels', tuple(self.labels or ()))
     if not isinstance(self.name, str) or not self.name:
       raise ValueError(
         f'Expected an attribute with a name, got {self.name!r}. Set name=<text> in '
@@ -95,6 +98,11 @@ class Attribute:
         f'Categorical attribute {self.name!r} has categories {self.categories!r}; '
         'expected at least one, all different. Change its entry in data.schema.'
       )
+    if self.labels and len(self.labels) != len(texts):
+      raise ValueError(
+        f'Categorical attribute {self.name!r} has the labels {self.labels!r} for '
+        f'{len(texts)} categories; expected one each. Change its entry in data.schema.'
+      )
 
   @property
   def limits(self) -> tuple[float, float]:
@@ -133,6 +141,8 @@ class Attribute:
 
   def _category_index(self, value: Any) -> int:
     index = cells.category(value, self.categories)
+    if index is None and self.labels:
+      index = cells.category(value, self.labels)
     if index is not None:
       return index
     raise ValueError(
@@ -212,6 +222,7 @@ class Schema:
         entry |= zip(('low', 'high'), map(float, attribute.limits), strict=True)
       else:
         entry['categories'] = list(attribute.categories)
+        entry |= {'labels': list(attribute.labels)} if attribute.labels else {}
       for key in ('unit', 'column'):
         if getattr(attribute, key) != getattr(default, key):
           entry[key] = getattr(attribute, key)
@@ -283,10 +294,27 @@ CARDIAC_SCHEMA = Schema(
     Attribute('MYOESTHICK', low=4, high=25, unit='mm'),
     Attribute('MYOEDTHICK', low=3, high=20, unit='mm'),
     Attribute('AGE', low=18, high=95, unit='years'),
-    Attribute('SEX', 'categorical', categories=(0, 1)),  # 0 female, 1 male
+    Attribute('SEX', 'categorical', categories=(0, 1)),
     Attribute('BMI', low=14, high=50, unit='kg/m2'),
-    Attribute('ESED', 'categorical', categories=(0, 1)),  # 0 end-systole, 1 -diastole
+    Attribute('ESED', 'categorical', categories=(0, 1)),
     Attribute('ANGLE', low=-90, high=90, unit='deg'),
     Attribute('DEPTH', low=4, high=16, unit='slices'),
   )
 )
+# What the codes of CARDIAC_SCHEMA mean.
+CARDIAC_LABELS = {'SEX': ('female', 'male'), 'ESED': ('end-systole', 'end-diastole')}
+
+
+def labelled(schema: Schema) -> Schema:
+  """The schema with the labels of those attributes that are CARDIAC_SCHEMA's."""
+  known = {attribute.name: attribute for attribute in CARDIAC_SCHEMA}
+  return Schema(
+    tuple(
+      dataclasses.replace(attribute, labels=CARDIAC_LABELS[attribute.name])
+      if attribute.name in CARDIAC_LABELS
+      and attribute.categories == known[attribute.name].categories
+      and schema.names == CARDIAC_SCHEMA.names
+      else attribute
+      for attribute in schema
+    )
+  )

@@ -20,6 +20,7 @@ from ldm_jax.data.readers import label_faults, nifti, padding
 from ldm_jax.data.readers.dicom import container, series
 from ldm_jax.data.readers.grid import Grid, Header, Remark, own_grid, spacing_of
 
+DESCRIP_BYTES = 79  # of the header's field, which ends in a zero
 SAME_VOXELS_MM = 0.1  # largest distance of labels from the voxels of their scan
 # Remarks that may explain why labels and scan do not lie on each other.
 UNSURE = ('orientation', 'unit')
@@ -139,6 +140,7 @@ def write(
   array: np.ndarray,
   affine: np.ndarray,
   source: Grid | None = None,
+  note: str = '',
 ) -> None:
   """Writes (d,h,w) and its affine as NIfTI, whole or not at all.
 
@@ -148,6 +150,8 @@ def write(
     affine: (4,4), (d,h,w,1) -> world RAS mm.
     source: write on this grid's axes (the file that the array came from); the world
       coordinate of every voxel is the same with and without it.
+    note: what the file is, such as 'SYNTHETIC ...': its start stands in the header's
+      `descrip` (79 bytes), the whole in an extension of kind comment; '' for neither.
 
   Raises:
     ValueError: the source's grid is not that of the array.
@@ -169,6 +173,10 @@ def write(
   image.set_sform(grid.affine, code=1)
   image.set_qform(grid.affine, code=1)
   image.header.set_xyzt_units('mm')
+  if note:
+    image.header['descrip'] = note.encode('ascii', 'replace')[:DESCRIP_BYTES]
+    comment = nib.nifti1.Nifti1Extension('comment', note.encode())
+    image.header.extensions.append(comment)
   content = image.to_bytes()
   if str(path).endswith('.gz'):
     content = gzip.compress(content, compresslevel=6, mtime=0)

@@ -11,9 +11,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ldm_jax.models import convert
 from ldm_jax.models.autoencoders.autoencoder import Autoencoder
 from ldm_jax.models.denoisers.unet import UNet
+from ldm_jax.models.interop.correspondence import (
+  Reference,
+  examples,
+  read_options,
+)
 
 _NOT_HERE = 'it has no counterpart in ldm_jax'
 _NOTES = ('sample_size', 'scaling_factor', 'force_upcast')
@@ -53,9 +57,9 @@ _UNET_FIXED = {
 }
 
 
-def autoencoder(config: Mapping[str, Any]) -> convert.Reference:
+def autoencoder(config: Mapping[str, Any]) -> Reference:
   """Reference of an `AutoencoderKL` config.json."""
-  options = convert.read_options(
+  options = read_options(
     {key: value for key, value in config.items() if key not in _NOTES},
     {
       'in_channels': 3,
@@ -98,7 +102,7 @@ def autoencoder(config: Mapping[str, Any]) -> convert.Reference:
     out_activation=None,
   )
   sequence = _chain_names(levels, options['layers_per_block'])
-  inputs = convert.examples((1, *(2 ** (levels - 1),) * 2, options['in_channels']))
+  inputs = examples((1, *(2 ** (levels - 1),) * 2, options['in_channels']))
 
   def name(path, kernel_axes):
     del kernel_axes
@@ -113,12 +117,12 @@ def autoencoder(config: Mapping[str, Any]) -> convert.Reference:
       text = re.sub(r'\.norm$', '.group_norm', text)
     return f'{text}.{_leaf(leaf)}'
 
-  return convert.Reference(module, inputs, name, lambda name: 'attentions' in name)
+  return Reference(module, inputs, name, lambda name: 'attentions' in name)
 
 
-def unet(config: Mapping[str, Any]) -> convert.Reference:
+def unet(config: Mapping[str, Any]) -> Reference:
   """Reference of a `UNet2DConditionModel` config.json."""
-  options = convert.read_options(
+  options = read_options(
     {key: value for key, value in config.items() if key not in _NOTES},
     {
       'in_channels': 4,
@@ -176,7 +180,7 @@ def unet(config: Mapping[str, Any]) -> convert.Reference:
     num_transformer_layers=options['transformer_layers_per_block'],
     num_class_embeds=options['num_class_embeds'],
   )
-  x, t, context = convert.examples(
+  x, t, context = examples(
     (1, *(2 ** (len(channels) - 1),) * 2, options['in_channels']),
     (1,),
     (1, 1, options['cross_attention_dim']),
@@ -185,7 +189,7 @@ def unet(config: Mapping[str, Any]) -> convert.Reference:
   if options['num_class_embeds'] is not None:
     labels = jax.ShapeDtypeStruct((1,), jnp.int32)
   linear = options['use_linear_projection']
-  return convert.Reference(
+  return Reference(
     module,
     (x, t, context, labels),
     _unet_name,

@@ -12,9 +12,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ldm_jax.models import convert
 from ldm_jax.models.autoencoders.autoencoder import Autoencoder
 from ldm_jax.models.denoisers.unet import UNet
+from ldm_jax.models.interop.correspondence import (
+  Reference,
+  examples,
+  read_options,
+)
 
 _LISTS = (
   'resnets|attentions|blocks|down_blocks|up_blocks|transformer_blocks|time_embed|out'
@@ -42,9 +46,9 @@ _MAISI_INPUTS = {
 }
 
 
-def autoencoder(config: Mapping[str, Any], maisi: bool = False) -> convert.Reference:
+def autoencoder(config: Mapping[str, Any], maisi: bool = False) -> Reference:
   """Reference of an `AutoencoderKL` config (constructor arguments as a dict)."""
-  options = convert.read_options(
+  options = read_options(
     config,
     {
       'spatial_dims': ...,
@@ -87,14 +91,14 @@ def autoencoder(config: Mapping[str, Any], maisi: bool = False) -> convert.Refer
     out_activation=None,
   )
   size = (2 ** (len(options['channels']) - 1),) * axes
-  inputs = convert.examples((1, *size, options['in_channels']))
+  inputs = examples((1, *size, options['in_channels']))
   name = functools.partial(
     _name,
     combined=options['use_combined_linear'],
     autoencoder=True,
     double=_maisi_wraps(options) if maisi else lambda path: False,
   )
-  return convert.Reference(module, inputs, name)
+  return Reference(module, inputs, name)
 
 
 def _maisi_wraps(options):
@@ -115,7 +119,7 @@ def _maisi_wraps(options):
   return lambda path: path[0] in ('encoder', 'decoder') and tuple(path[:2]) not in plain
 
 
-def maisi_autoencoder(config: Mapping[str, Any]) -> convert.Reference:
+def maisi_autoencoder(config: Mapping[str, Any]) -> Reference:
   """Reference of an `AutoencoderKlMaisi` config; options to save memory are ignored."""
   if config.get('use_convtranspose'):
     raise ValueError(
@@ -130,14 +134,14 @@ def maisi_autoencoder(config: Mapping[str, Any]) -> convert.Reference:
   return autoencoder({**changed, **_channels(config)}, maisi=True)
 
 
-def maisi_unet(config: Mapping[str, Any]) -> convert.Reference:
+def maisi_unet(config: Mapping[str, Any]) -> Reference:
   """Reference of a `DiffusionModelUNetMaisi` config without MAISI's extra inputs."""
   return unet({'include_fc': False, **_channels(config)})
 
 
-def unet(config: Mapping[str, Any]) -> convert.Reference:
+def unet(config: Mapping[str, Any]) -> Reference:
   """Reference of a `DiffusionModelUNet` config."""
-  options = convert.read_options(
+  options = read_options(
     config,
     {
       'spatial_dims': ...,
@@ -187,13 +191,13 @@ def unet(config: Mapping[str, Any]) -> convert.Reference:
     attention_projects=options['include_fc'],
   )
   size = (2 ** (len(options['channels']) - 1),) * axes
-  x, t = convert.examples((1, *size, options['in_channels']), (1,))
-  context = None if context_dim is None else convert.examples((1, 1, context_dim))[0]
+  x, t = examples((1, *size, options['in_channels']), (1,))
+  context = None if context_dim is None else examples((1, 1, context_dim))[0]
   labels = None
   if options['num_class_embeds'] is not None:
     labels = jax.ShapeDtypeStruct((1,), jnp.int32)
   name = functools.partial(_name, combined=options['use_combined_linear'])
-  return convert.Reference(module, (x, t, context, labels), name)
+  return Reference(module, (x, t, context, labels), name)
 
 
 def _name(

@@ -7,7 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ldm_jax.data.cohorts.attributes import CARDIAC_SCHEMA, Attribute, Schema
+from ldm_jax.data.cohorts.attributes import (
+  CARDIAC_SCHEMA,
+  Attribute,
+  Schema,
+  labelled,
+)
 
 SCHEMA = Schema(
   (
@@ -115,3 +120,16 @@ def test_the_cardiac_schema_has_the_fourteen_attributes_of_the_paper():
 
 def test_select_keeps_the_requested_order():
   assert CARDIAC_SCHEMA.select(['AGE', 'LVEF']).names == ('AGE', 'LVEF')
+
+
+def test_labels_are_understood_beside_the_codes_that_they_name():
+  schema = labelled(CARDIAC_SCHEMA)
+  sex = schema['SEX']
+  assert [sex.encode(each) for each in ('F', 'male', 1, '0')] == [0, 1, 1, 0]
+  assert schema['ESED'].encode('End-Systole') == 0
+  assert Schema.from_config(schema.to_config()) == schema
+  assert 'labels' not in str(CARDIAC_SCHEMA.to_config())
+  other = Schema((Attribute('SEX', 'categorical', categories=(0, 1)),))
+  assert labelled(other) == other
+  with pytest.raises(ValueError, match='expected one each'):
+    Attribute('SEX', 'categorical', categories=(0, 1), labels=('f',))

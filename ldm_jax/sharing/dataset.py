@@ -1,0 +1,151 @@
+"""Synthetic volumes as a data set that others can read: BIDS where there is a suffix.
+
+  dataset_description.json   BIDS derivative, with GeneratedBy        (with a suffix)
+  README
+  participants.tsv           participant_id, requested attributes, seed
+  participants.json          what the columns mean, units, levels
+  sub-synthetic00000/anat/sub-synthetic00000_T1w.nii.gz, .json        (with a suffix)
+  synthetic_00000.nii.gz                                              (without)
+
+Both are read back by `data.layouts.bids` and `data.layouts.folder`. The header of every
+volume says that it is synthetic.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from ldm_jax import atomic
+from ldm_jax.data.cohorts.attributes import Attribute, Schema
+from ldm_jax.data.readers import volume
+from ldm_jax.sharing import package
+from ldm_jax.synthesis.requests import row
+
+BIDS_VERSION = '1.9.0'
+# Folder of BIDS in which images of a suffix lie.
+DATATYPES = {'bold': 'func', 'dwi': 'dwi', 'pet': 'pet'}
+
+
+def write(
+  folder: pathlib.Path,
+  volumes: Iterable[np.ndarray],
+  vectors: np.ndarray,
+  schema: Schema,
+  affine: np.ndarray,
+  about: Mapping[str, Any],
+  *,
+  seed: int,
+  origin: str,
+) -> int:
+  """Writes volumes and tables; returns how many volumes.
+
+  Args:
+    folder: is created.
+    volumes: batches (b,d,h,w) in [0,1], in the order of the requests.
+    vectors: encoded requests (n,k).
+    schema: of the requests.
+    affine: (4,4), (d,h,w,1) -> world RAS mm.
+    about: of the model, see `SharedModel`.
+    seed: of the noise, the same for all; each volume has its own.
+    origin: one sentence on whose attribute values the requests are.
+  """
+  suffix, names = about['suffix'], list[str]()
+  note = header_note(about)
+  for batch in volumes:
+    for x in batch:
+      name = (
+        f'sub-synthetic{len(names):05d}' if suffix else f'synthetic_{len(names):05d}'
+      )
+      path = folder / f'{name}.nii.gz'
+      if suffix:
+        datatype = DATATYPES.get(suffix, 'anat')
+        path = folder / name / datatype / f'{name}_{suffix}.nii.gz'
+        sidecar = {'Description': note}
+        if datatype == 'anat':
+          sidecar['SkullStripped'] = about['skull_stripped']
+        atomic.write_text(_beside(path), package.dumped(sidecar))
+      volume.write(path, x, affine, note=note)
+      names.append(name)
+  rows = [
+    {
+      'participant_id': name,
+      **{k: 'n/a' if v == '' else v for k, v in row(schema, vector).items()},
+      'seed': seed,
+    }
+    for name, vector in zip(names, vectors, strict=True)
+  ]
+  lines = ['\t'.join(rows[0]), *('\t'.join(map(str, each.values())) for each in rows)]
+  atomic.write_text(folder / 'participants.tsv', '\n'.join(lines) + '\n')
+  columns = package.dumped(described(schema, origin))
+  atomic.write_text(folder / 'participants.json', columns)
+  atomic.write_text(folder / 'README', _readme(about, origin))
+  if suffix:
+    description = package.dumped(dataset_description(about))
+    atomic.write_text(folder / 'dataset_description.json', description)
+  return len(names)
+
+
+def header_note(about: Mapping[str, Any]) -> str:
+  """What the header of a volume says; the first words fit `descrip`."""
+  note = f'SYNTHETIC volume by {about["made_by"]}, of no person.'
+  warning = '' if about['protected'] else ' NOT PRIVATE.'
+  return f'{note}{warning} Model: {about["name"]}, {about["model"]}.'
+
+
+def dataset_description(about: Mapping[str, Any]) -> dict[str, Any]:
+  """dataset_description.json of a BIDS derivative."""
+  program, _, version = about['made_by'].partition(' ')
+  return {
+    'Name': f'{about["name"]}: synthetic volumes',
+    'BIDSVersion': BIDS_VERSION,
+    'DatasetType': 'derivative',
+    'GeneratedBy': [
+      {
+        'Name': program,
+        'Version': version,
+        'Description': f'Latent diffusion model {about["model"]}. Synthetic volumes. '
+        f'{about["warning"]}'.strip(),
+      }
+    ],
+  }
+
+
+def described(schema: Schema, origin: str) -> dict[str, Any]:
+  """participants.json: what each column of participants.tsv means."""
+  columns: dict[str, Any] = {
+    'participant_id': {'Description': 'a synthetic volume; no person'}
+  }
+  for attribute in schema:
+    columns[attribute.name] = _column(attribute, origin)
+  columns['seed'] = {'Description': 'of the noise; each volume has noise of its own'}
+  return columns
+
+
+def _column(attribute: Attribute, origin: str) -> dict[str, Any]:
+  text = f'requested value, not a measured one; {origin}'
+  if attribute.kind == 'categorical':
+    words = attribute.labels or attribute.categories
+    levels = dict(zip(map(str, attribute.categories), map(str, words), strict=True))
+    return {'Description': text, 'Levels': levels}
+  low, high = attribute.limits
+  column = {'Description': text, 'Minimum': low, 'Maximum': high}
+  return column | ({'Units': attribute.unit} if attribute.unit else {})
+
+
+def _beside(path: pathlib.Path) -> pathlib.Path:
+  return path.with_name(path.name.removesuffix('.nii.gz') + '.json')
+
+
+def _readme(about: Mapping[str, Any], origin: str) -> str:
+  warning = f'{about["warning"]}\n\n' if about['warning'] else ''
+  return (
+    f'{about["name"]}: synthetic volumes\n\n{warning}'
+    f'Drawn by {about["made_by"]} from the model {about["model"]}. Nobody was scanned: '
+    'participants.tsv has the values that each volume was asked for, and the header '
+    'of every volume says SYNTHETIC. Intensities are in [0,1]. Research use; not for '
+    f'diagnosis.\n\nRequests: {origin}.\n'
+  )

@@ -1,0 +1,346 @@
+"""A shared model in the recipient's hands: draw, edit, encode, decode.
+
+  model = ldm_jax.load('shareable.zip')
+  volumes = model.sample(4, AGE=60, SEX='F')             # (4,d,h,w) in [0,1]
+  older = model.edit('scan.nii.gz', own={'AGE': 50}, AGE='+10')
+  print(model.privacy['epsilon'], model.schema.names)
+
+No work folder and no scans of the place of the data are needed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from ldm_jax import prng
+from ldm_jax.config import parsing
+from ldm_jax.config import sample as sample_rules
+from ldm_jax.data.cohorts.attributes import Schema
+from ldm_jax.data.preprocessing import preprocess
+from ldm_jax.data.readers import volume
+from ldm_jax.sharing import asking
+from ldm_jax.synthesis import (
+  changes,
+  edit,
+  generate,
+  write_counterfactuals,
+  write_samples,
+)
+from ldm_jax.synthesis import system as systems
+from ldm_jax.synthesis.editors import registry
+from ldm_jax.training import encoding
+from ldm_jax.types import Array, Config, Progress
+
+
+@dataclasses.dataclass(frozen=True)
+class SharedModel:
+  """A model that was exported; of `load`.
+
+  Attributes:
+    about: what made it: 'name', 'model', 'protected', 'warning', 'suffix', ...
+    config: settings of sampling and editing; other keys have their defaults.
+    schema: attributes that can be asked for.
+    privacy: the privacy statement, as privacy.json has it.
+    prior: attributes of the private cohort as released with noise, or None.
+    spec: how a scan becomes the model's input.
+    affine: (4,4) of samples, (d,h,w,1) -> world RAS mm.
+    stack: whether d is the through-plane axis of a scan's file.
+    system: networks and parameters.
+  """
+
+  about: Mapping[str, Any]
+  config: Config
+  schema: Schema
+  privacy: Mapping[str, Any]
+  prior: Mapping[str, Any] | None
+  spec: preprocess.Spec
+  affine: np.ndarray
+  stack: bool
+  system: systems.System
+  _compiled: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False)
+
+  @property
+  def protected(self) -> bool:
+    """Whether the privacy statement guarantees something."""
+    return bool(self.about['protected'])
+
+  def requests(
+    self, num: int, *, seed: int = 0, rest: str = '', **attributes: Any
+  ) -> np.ndarray:
+    """Encoded requests (n,k), NaN for unknown; arguments as of `sample`."""
+    rest = rest or ('prior' if self.prior is not None else 'uniform')
+    return asking.encode(
+      self.schema, num, attributes, seed=seed, rest=rest, prior=self.prior
+    )
+
+  def sample(
+    self,
+    num: int | None = None,
+    *,
+    seed: int = 0,
+    rest: str = '',
+    requests: np.ndarray | Sequence[Mapping[str, Any]] | None = None,
+    steps: int | None = None,
+    guidance: float | None = None,
+    solver: str | None = None,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+    **attributes: Any,
+  ) -> np.ndarray:
+    """Synthetic volumes (n,d,h,w) float32 in [0,1].
+
+    Args:
+      num: how many; 1, or as many as there are requests.
+      seed: of noise and of drawn attributes; equal seeds draw equal volumes.
+      rest: how attributes that are not named are drawn: 'prior' (if the model came with
+        one, the default then), 'uniform' within their ranges, or 'unknown'.
+      requests: instead of attributes: encoded (n,k), or a row {name: value} for each.
+      steps, guidance, solver, batch_size: in place of those of `config.sample`.
+      progress: progress(num_done, num).
+      **attributes: name -> value, see `sharing.asking`: 60, [60, 70], '50:70', 'F|M'.
+
+    Raises:
+      ValueError: an attribute or value that the model does not know, or invalid
+        settings.
+    """
+    vectors = self._vectors(num, seed, rest, requests, attributes)
+    chosen = self._settings(
+      {
+        'steps': steps,
+        'guidance': guidance,
+        'solver': solver,
+        'batch_size': batch_size,
+      },
+      len(vectors),
+    )
+    found = []
+    for volumes in self.draws(vectors, seed=seed, **chosen):
+      found.append(volumes)
+      if progress is not None:
+        progress(sum(map(len, found)), len(vectors))
+    return np.concatenate(found)
+
+  def draws(
+    self, vectors: np.ndarray, *, seed: int = 0, **chosen: Any
+  ) -> Iterator[np.ndarray]:
+    """Volumes (b,d,h,w) of encoded requests (n,k), batch by batch.
+
+    Args:
+      vectors: the requests; the noise of each follows from its row and the seed.
+      seed: of the noise.
+      **chosen: steps, guidance, solver, batch_size in place of `config.sample`.
+    """
+    chosen = self._settings(chosen, len(vectors))
+    config = self._with(chosen)
+    sample, decode = self._once(
+      ('sample', *sorted(chosen.items())),
+      lambda: write_samples.compiled(config, self.system),
+    )
+    size = config.sample.batch_size
+    for start in range(0, len(vectors), size):
+      part = vectors[start : start + size]
+      yield generate.generate(
+        sample,
+        decode,
+        self.system.params,
+        part,
+        self._key('sample', seed),
+        batch_size=size,
+        request_ids=np.arange(start, start + len(part)),
+      )[..., 0]
+
+  def edit(
+    self,
+    scan: str | os.PathLike | np.ndarray,
+    *,
+    own: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    editor: str | None = None,
+    **attributes: Any,
+  ) -> np.ndarray:
+    """What a scan would look like with other attributes, float32.
+
+    Args:
+      scan: a NIfTI file or DICOM folder, or a volume (d,h,w) in [0,1] on the model's
+        grid. The result of a file is on the file's own grid and in its intensities, in
+        the order (d,h,w); `edit_file` writes it.
+      own: name -> value of the scan as it is; what is not given is unknown.
+      seed: of the noise that some editors draw.
+      editor: in place of `config.counterfactual.editor`.
+      **attributes: name -> change: '+10' of the scan's own value, or a value.
+
+    Raises:
+      ValueError: a scan that cannot be used, an attribute that the model does not know,
+        or a change that leads out of its range.
+    """
+    if isinstance(scan, np.ndarray):
+      x = self._on_grid(scan)
+      return self._edited(x, own, seed, editor, attributes)
+    x, record = self.read(scan)
+    changed = self._edited(x, own, seed, editor, attributes)
+    return preprocess.invert(changed, record).array
+
+  def edit_file(
+    self,
+    scan: str | os.PathLike,
+    target: str | os.PathLike,
+    **options: Any,
+  ) -> None:
+    """As `edit`, written to a NIfTI file on the grid of the scan's file."""
+    x, record = self.read(scan)
+    own, seed = options.pop('own', None), options.pop('seed', 0)
+    changed = self._edited(x, own, seed, options.pop('editor', None), options)
+    back = preprocess.invert(changed, record)
+    note = f'SYNTHETIC edit of a scan, by {self.about["made_by"]}'
+    volume.write(target, back.array, back.affine, back.source, note)
+
+  def read(self, scan: str | os.PathLike) -> tuple[np.ndarray, dict[str, Any]]:
+    """A scan's file as the model sees it, (d,h,w) in [0,1], and its way back.
+
+    Raises:
+      ValueError: the file cannot be read, or fills too little of the model's grid.
+    """
+    found = volume.read(scan, stack=self.stack, orientation=self.spec.orientation)
+    processed = preprocess.apply(self.spec, found)
+    return processed.array, processed.record
+
+  def encode(self, x: np.ndarray | str | os.PathLike) -> np.ndarray:
+    """Latents (n,...,c) of volumes (n,d,h,w) or (d,h,w) in [0,1], or of a scan's file.
+
+    Raises:
+      ValueError: volumes that are not on the model's grid.
+    """
+    given = x if isinstance(x, np.ndarray) else self.read(x)[0]
+    volumes = self._on_grid(given)
+    stacked = volumes[None] if volumes.ndim == 3 else volumes
+    return self._batched(self.system.encode, stacked[..., None])
+
+  def decode(self, z: Array) -> np.ndarray:
+    """Volumes (n,d,h,w) of latents (n,...,c).
+
+    Raises:
+      ValueError: latents of another shape.
+    """
+    z = np.asarray(z, np.float32)
+    if z.shape[1:] != tuple(self.system.latent_shape):
+      raise ValueError(
+        f'Expected latents (n, {", ".join(map(str, self.system.latent_shape))}), got '
+        f'the shape {z.shape}; give those of model.encode.'
+      )
+    return self._batched(self.system.decode, z)[..., 0]
+
+  def _batched(self, function, array):
+    size = min(len(array), self.config.sample.batch_size)
+    return encoding.apply_in_batches(function, array, max(size, 1))
+
+  def _on_grid(self, x):
+    x = np.asarray(x, np.float32)
+    if x.shape[-3:] != self.spec.shape or x.ndim not in (3, 4):
+      raise ValueError(
+        f'Expected volumes (d,h,w) of {self.spec.shape} voxels in [0,1], got the shape '
+        f"{x.shape}; give the scan's file, which is brought to the model's grid."
+      )
+    return x
+
+  def _edited(self, x, own, seed, editor, attributes):
+    if not attributes:
+      raise ValueError(
+        "Name what is to change, such as model.edit(scan, own={'AGE': 50}, AGE='+10'). "
+        f'The model knows {", ".join(map(asking.described, self.schema))}.'
+      )
+    before = asking.encode(self.schema, 1, own or {}, rest='unknown')
+    wanted = {asking.spelled(self.schema, k): v for k, v in attributes.items()}
+    try:
+      after = changes.parse_changes(wanted, self.schema, before[0])[None]
+    except ValueError as error:
+      raise ValueError(_advice(str(error))) from error
+    config = self.config
+    name = editor or config.counterfactual.editor
+    parsing.require_choices(
+      parsing.override(
+        config.copy_and_resolve_references(), {'counterfactual.editor': name}
+      ),
+      {'counterfactual.editor': tuple(registry.EDITORS)},
+    )
+    section = config.counterfactual
+    change = self._once(
+      ('edit', name, seed),
+      lambda: registry.make(
+        name,
+        write_counterfactuals.setting_of(
+          config, self.system, self._key('counterfactual', seed)
+        ),
+        **section[name],
+      ),
+    )
+    result = edit.in_batches(
+      1,
+      change,
+      self.system,
+      x[None, ..., None],
+      before,
+      after,
+      keep_detail=section.keep_detail,
+    )
+    return result.volume[0, ..., 0]
+
+  def _vectors(self, num, seed, rest, requests, attributes):
+    if requests is None:
+      return self.requests(num or 1, seed=seed, rest=rest, **attributes)
+    if attributes:
+      raise ValueError('Give either requests or attributes, not both.')
+    if isinstance(requests, np.ndarray):
+      if requests.ndim != 2 or requests.shape[1] != len(self.schema):
+        raise ValueError(
+          f'Expected encoded requests (n, {len(self.schema)}), got the shape '
+          f'{requests.shape}; give those of model.requests.'
+        )
+      return requests if num is None else requests[np.arange(num) % len(requests)]
+    rest = rest or ('prior' if self.prior is not None else 'uniform')
+    options = {'seed': seed, 'rest': rest, 'prior': self.prior}
+    return asking.of_rows(self.schema, requests, num or len(requests), **options)
+
+  def _settings(self, chosen, num):
+    """Settings of `config.sample` that are not None; batches of at most `num`."""
+    chosen = {name: value for name, value in chosen.items() if value is not None}
+    size = chosen.get('batch_size', self.config.sample.batch_size)
+    return {**chosen, 'batch_size': max(1, min(size, num))}
+
+  def _with(self, chosen):
+    """The config with other settings of sampling, checked."""
+    config = self.config.copy_and_resolve_references()
+    parsing.override(config, {f'sample.{name}': v for name, v in chosen.items()})
+    sample_rules.check(config)
+    key, value = 'sample.steps', config.sample.steps
+    most = config.diffusion.schedule.num_timesteps
+    parsing.require(0 < value <= most, key, value, f'from 1 to {most}')
+    return config
+
+  def _once(self, key: Any, make: Callable[[], Any]) -> Any:
+    """What `make` makes, kept: compiled functions serve later calls."""
+    if key not in self._compiled:
+      self._compiled[key] = make()
+    return self._compiled[key]
+
+  def _key(self, purpose, seed):
+    """As `pipeline.run.Run.key`: the seed of the run draws the volumes of the run."""
+    key = jax.random.fold_in(prng.key(seed), zlib.crc32(purpose.encode()))
+    own = self.config.sample.seed if purpose == 'sample' else 0
+    return jax.random.fold_in(key, own) if own else key
+
+
+def _advice(text):
+  """A message of `changes` with advice for who calls `edit`."""
+  own = "Pass the scan's own value, own={...}, or an absolute number"
+  return (
+    text.replace('Set an absolute number in counterfactual.set', own)
+    .replace(' Change counterfactual.set.', '')
+    .replace('Name one in counterfactual.set', 'Name one')
+  )

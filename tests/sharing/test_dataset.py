@@ -1,0 +1,87 @@
+"""Laws of synthetic data sets: read back by our layouts, named as BIDS, marked."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from ldm_jax.data.cohorts.attributes import Attribute, Schema
+from ldm_jax.data.layouts import bids, folder
+from ldm_jax.data.readers.grid import centred_affine
+from ldm_jax.sharing import dataset
+
+SCHEMA = Schema(
+  (
+    Attribute('AGE', low=20, high=80, unit='years'),
+    Attribute('SEX', 'categorical', categories=('F', 'M'), labels=('female', 'male')),
+  )
+)
+ABOUT = {
+  'name': 'brain',
+  'model': 'adapt (full, epsilon 3), sha256 01234567',
+  'made_by': 'ldm_jax 0.1.0',
+  'protected': False,
+  'warning': 'NOT PRIVATE, because',
+  'skull_stripped': True,
+}
+VECTORS = np.array([[0.0, 1.0], [np.nan, 0.0], [1.0, 0.0]], np.float32)
+VOLUMES = np.random.default_rng(0).random((3, 4, 5, 6)).astype(np.float32)
+
+
+def write(place, suffix):
+  num = dataset.write(
+    place,
+    [VOLUMES[:2], VOLUMES[2:]],
+    VECTORS,
+    SCHEMA,
+    centred_affine((4, 5, 6), (3.0, 2.0, 1.0)),
+    {**ABOUT, 'suffix': suffix},
+    seed=7,
+    origin='uniform: values of nobody',
+  )
+  assert num == 3
+  return place
+
+
+@pytest.mark.parametrize(('suffix', 'layout'), [('T1w', bids), ('', folder)])
+def test_our_layouts_read_volumes_and_requests_back(tmp_path, suffix, layout):
+  cohort = layout.read(write(tmp_path, suffix), SCHEMA)
+  assert len(cohort.records) == 3 and not cohort.notes
+  for record, vector, x in zip(cohort.records, VECTORS, VOLUMES, strict=True):
+    found, _ = record.source.read()
+    assert np.array_equal(found.array, x)
+    assert np.allclose(found.spacing, (3, 2, 1))
+    assert np.array_equal(cohort.schema.encode(record.attributes), vector, True)
+
+
+@pytest.mark.parametrize('suffix', ['T1w', ''])
+def test_every_volume_and_page_says_that_it_is_synthetic_and_not_private(
+  tmp_path, suffix
+):
+  paths = sorted(write(tmp_path, suffix).rglob('*.nii.gz'))
+  assert len(paths) == 3
+  for path in paths:
+    header = nib.load(path).header
+    assert header['descrip'].item().startswith(b'SYNTHETIC volume by ldm_jax')
+    assert b'NOT PRIVATE' in header['descrip'].item()
+    (extension,) = header.extensions
+    assert ABOUT['model'] in str(extension.get_content())
+  assert 'NOT PRIVATE' in (tmp_path / 'README').read_text()
+
+
+def test_a_bids_data_set_has_the_files_and_columns_that_bids_asks_for(tmp_path):
+  write(tmp_path, 'T1w')
+  told = json.loads((tmp_path / 'dataset_description.json').read_text())
+  assert told['DatasetType'] == 'derivative' and told['BIDSVersion']
+  assert told['GeneratedBy'][0]['Name'] == 'ldm_jax'
+  lines = (tmp_path / 'participants.tsv').read_text().splitlines()
+  assert lines[0] == 'participant_id\tAGE\tSEX\tseed'
+  assert lines[2] == 'sub-synthetic00001\tn/a\tF\t7'
+  sidecar = tmp_path / 'sub-synthetic00000' / 'anat' / 'sub-synthetic00000_T1w.json'
+  assert json.loads(sidecar.read_text())['SkullStripped'] is True
+  columns = json.loads((tmp_path / 'participants.json').read_text())
+  assert columns['AGE']['Units'] == 'years'
+  assert columns['SEX']['Levels'] == {'F': 'female', 'M': 'male'}
+  names = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob('*.nii.gz')}
+  assert 'sub-synthetic00000/anat/sub-synthetic00000_T1w.nii.gz' in names
