@@ -176,12 +176,13 @@ def without_paths(statement: Any) -> Any:
 def _write_model(run, folder, about, privacy):
   config, shared = run.config, run.system
   value = None if shared.drift is None else np.asarray(shared.drift.value)
-  atomic.write_text(
-    folder / package.CONFIG,
-    package.dumped(
-      {'format': settings.FORMAT, 'about': about, **settings.cut(config, value)}
-    ),
-  )
+  plain = {
+    'format': settings.FORMAT,
+    'about': about,
+    'residual_noise': shared.residual,
+    **settings.cut(config, value),
+  }
+  atomic.write_text(folder / package.CONFIG, package.dumped(plain))
   params = {'autoencoder': run.autoencoder.params, 'denoiser': shared.params}
   weights = tensors.to_bytes(params, shared.statistics, config.export.dtype)
   atomic.write_bytes(folder / package.WEIGHTS, weights)

@@ -89,4 +89,5 @@ def _system(plain, config, schema, content):
     drift=settings.drift_of(config, is_adapted),
     time=instruct_pix2pix.time_of(config.adapt.pairs, schema) if is_adapted else None,
     name=plain['about']['model'],
+    residual=plain['residual_noise'] if config.sample.residual_noise else None,
   )

@@ -139,7 +139,7 @@ class SharedModel:
     """
     chosen = self._settings(chosen, len(vectors))
     config = self._with(chosen)
-    sample, decode = self._once(
+    sample, decode, finish = self._once(
       ('sample', *sorted(chosen.items())),
       lambda: write_samples.compiled(config, self.system),
     )
@@ -154,6 +154,7 @@ class SharedModel:
         self._key('sample', seed),
         batch_size=size,
         request_ids=np.arange(start, start + len(part)),
+        finish=finish,
       )[..., 0]
 
   def edit(

@@ -109,8 +109,10 @@ def attribute_sweeps(
   return sweeps
 
 
-def compiled(config: Config, system: System) -> tuple[Callable, Callable]:
-  """The sampler and the decoder of `generate.generate`, as `config.sample` says."""
+def compiled(
+  config: Config, system: System
+) -> tuple[Callable, Callable, Callable | None]:
+  """`sample`, `decode` and `finish` of `generate.generate`, by `config.sample`."""
   section, mesh = config.sample, make_mesh(**config.mesh)
   # What one device decodes is compiled already, if an earlier stage needed it.
   decode = system.decode if mesh.size == 1 else generate.by_rows(system.decode, mesh)
@@ -128,12 +130,12 @@ def compiled(config: Config, system: System) -> tuple[Callable, Callable]:
     mesh=mesh,
     **system.statistics,
   )
-  return sample, decode
+  return sample, decode, finish
 
 
 def _drawer(config, system, key):
   """Returns draw(requests (n,k), request_ids=None, progress=None) -> volumes."""
-  sample, decode = compiled(config, system)
+  sample, decode, finish = compiled(config, system)
 
   def draw(
     vectors: Array,
