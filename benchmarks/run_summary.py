@@ -1,6 +1,6 @@
-"""Where the time of a run went, as one line of JSON: python benchmarks/run_summary.py W.
+"""Where the time of a run went: python benchmarks/run_summary.py WORKDIR.
 
-From log.jsonl of the work folder W: seconds of each stage, examples a second of the
+One line of JSON from log.jsonl of the work folder: seconds of each stage, examples a second of the
 trainings at their last steps, and for the denoiser GFLOP an example, counted by XLA
 from the lowered gradient, and with --peak_tflops the share of that rate (MFU).
 """

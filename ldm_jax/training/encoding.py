@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax
@@ -24,13 +24,15 @@ if TYPE_CHECKING:
 @functools.partial(jax.jit, static_argnums=0)
 def encoded(module: nn.Module, params: PyTree, x: Array) -> tuple[jax.Array, jax.Array]:
   """x (b,d,h,w,1) -> posterior mean and standard deviation (b,...,c)."""
-  return module.apply({'params': params}, x, method='encode')
+  apply: Callable[..., Any] = module.apply
+  return apply({'params': params}, x, method='encode')
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def decoded(module: nn.Module, params: PyTree, z: Array) -> jax.Array:
   """z (b,...,c) -> x (b,d,h,w,1)."""
-  return module.apply({'params': params}, z, method='decode')
+  apply: Callable[..., Any] = module.apply
+  return apply({'params': params}, z, method='decode')
 
 
 class TrainedAutoencoder:
