@@ -1,8 +1,8 @@
 """Where the time of a run went: python benchmarks/run_summary.py WORKDIR.
 
-One line of JSON from log.jsonl of the work folder: seconds of each stage, examples a second of the
-trainings at their last steps, and for the denoiser GFLOP an example, counted by XLA
-from the lowered gradient, and with --peak_tflops the share of that rate (MFU).
+One line of JSON from log.jsonl of the work folder: seconds of each stage, examples a
+second of the trainings, and for the denoiser GFLOP an example, counted by XLA from the
+lowered gradient, and with --peak_tflops the share of that rate (MFU).
 """
 
 import argparse
