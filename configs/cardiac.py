@@ -191,7 +191,7 @@ def _few_patients(config):
 
 
 def _tiny(config):
-  config.autoencoder.steps = 400
+  config.autoencoder.steps = 600
   config.diffusion.steps = 400
   config.adapt.steps = 15
   config.adapt.privacy.batch_size = 24
@@ -204,7 +204,7 @@ def _tiny(config):
 
 
 def _small(config):
-  config.autoencoder.steps = 800
+  config.autoencoder.steps = 1200
   config.diffusion.steps = 2000
   # Few steps of many patients, small steps: noise moves the weights less than the
   # pre-training's own errors do.
