@@ -71,6 +71,7 @@ def recipe() -> dict[str, Arm]:
       'autoencoder.steps': 0,
       'encode.std': 'latent',
     },
+    'small KL divergence': {'autoencoder.kl_weight': 1e-4},
     'slices alone': {'diffusion.model.kernels': ((1, 3, 3),) * 2},
     'linear schedule, not to noise': {
       'diffusion.schedule.name': 'linear',
