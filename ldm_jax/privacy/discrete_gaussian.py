@@ -10,9 +10,9 @@ takes part.
 Privacy. Rows are rounded towards zero, so a row of L2 norm at most C keeps it: the sum
 of the rounded rows has sensitivity C, rounding included. With deviation s in units of
 the grid, at least the asked noise multiplier times C, the release satisfies
-C^2 / (2 (s grid)^2)-zCDP, as the continuous Gaussian does [Canonne20, Theorem 14], so
-its Renyi divergences are at most those of the Gaussian. For (epsilon, delta) see
-`finite_precision.discrete`.
+C^2 / (2 (s grid)^2)-zCDP, as the continuous Gaussian does ([Canonne20], concentrated
+privacy of the multivariate discrete Gaussian), so its Renyi divergences are at most
+those of the Gaussian. For (epsilon, delta) see `finite_precision.discrete`.
 
 [Canonne20] Canonne, Kamath, Steinke, The Discrete Gaussian for Differential Privacy,
   NeurIPS 2020, arXiv:2004.00010.

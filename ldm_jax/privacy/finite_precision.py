@@ -38,7 +38,7 @@ with cosh x <= exp(x^2 / 2); the sums of both are 1 and 1 up to exp(-2 pi^2 s^2)
 100 deviations this is 4.3e-18 a coordinate, and rounding a continuous Gaussian is
 post-processing: H grows by at most 3 eta for m coordinates, eta = 4.3e-18 m, and m <=
 2^20. Outcomes beyond 100 deviations have probability exp(-1800) while D <= 40. The
-Renyi divergences need no such term [Canonne20, Theorem 14].
+Renyi divergences need no such term: [Canonne20], concentrated privacy.
 
 [Box58] Box and Muller, A note on the generation of random normal deviates, 1958.
 [Canonne20] The Discrete Gaussian for Differential Privacy, arXiv:2004.00010."""
