@@ -52,3 +52,11 @@ def test_a_background_of_one_intensity_is_one_level_and_stays_as_it_is():
     np.zeros((1, 9)), jax.random.split(jax.random.key(0), 1), found
   )
   np.testing.assert_array_equal(noisy, 0)
+
+
+def test_misplaced_edges_do_not_count_as_noise(scans):
+  smooth, noisy = scans
+  rng = np.random.default_rng(1)
+  misplaced = noisy + 0.5 * (rng.random(smooth.shape) < 0.05)
+  found = residual_noise.measure(misplaced, smooth)
+  np.testing.assert_allclose(found['std'], 0.05 * np.array(found['level']), rtol=0.25)
