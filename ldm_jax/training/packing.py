@@ -79,9 +79,7 @@ class Packing:
     )
     self.unpack.defvjp(
       lambda packed: (self._unpack(packed), None),
-      # The barrier keeps the compiler from merging all last products of the gradient
-      # into one large loop, which takes it longer than the network itself.
-      lambda _, gradient: (self.pack(jax.lax.optimization_barrier(gradient)),),
+      lambda _, gradient: (self.pack(gradient),),
     )
 
   def pack(self, flat: Mapping[str, Array]) -> dict[str, Array]:
