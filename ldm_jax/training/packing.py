@@ -53,9 +53,11 @@ class Packing:
   """
 
   def __init__(self, flat: Mapping[str, Array], apart: Collection[str] = ()):
-    """Args:
-    flat: {path: array}, of which only the shapes count.
-    apart: prefixes of paths that are not packed but keep their own entries.
+    """Finds a place for each parameter.
+
+    Args:
+      flat: {path: array}, of which only the shapes count.
+      apart: prefixes of paths that are not packed but keep their own entries.
     """
     self._shapes = {path: tuple(np.shape(value)) for path, value in flat.items()}
     self._apart = [path for path in flat if path.startswith(tuple(apart))]
