@@ -11,15 +11,16 @@ from tests import micro
 
 def test_a_running_stage_writes_beside_and_reads_its_own_then_replaces(tmp_path):
   work = WorkFolder(tmp_path)
-  for text in ('old', 'new'):
+  figures = {text: {'frechet': text} for text in ('old', 'new')}
+  for text, metrics in figures.items():
     work.restart('evaluate', text)
-    work.write_json(text, 'metrics.json')
+    work.write_json(metrics, 'metrics.json')
     if text == 'new':
-      assert json.loads((tmp_path / 'metrics.json').read_text()) == 'old'
-      assert WorkFolder(tmp_path).read_json('metrics.json') == 'old'
-    assert work.read_json('metrics.json') == text
+      assert json.loads((tmp_path / 'metrics.json').read_text()) == figures['old']
+      assert WorkFolder(tmp_path).read_json('metrics.json') == figures['old']
+    assert work.read_json('metrics.json') == metrics
     work.finish('evaluate', text)
-  assert json.loads((tmp_path / 'metrics.json').read_text()) == 'new'
+  assert json.loads((tmp_path / 'metrics.json').read_text()) == figures['new']
 
 
 def test_an_equal_run_resumes_under_its_name_and_another_begins_anew(tmp_path):
