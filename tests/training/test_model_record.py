@@ -42,7 +42,7 @@ def copy(finished, tmp_path):
     ('diffusion.prediction', 'epsilon', "'v'"),
     ('diffusion.schedule.num_timesteps', '40', '20'),
     ('diffusion.schedule.name', 'cosine', "'linear'"),
-    ('diffusion.conditioner.num_frequencies', '5', '3'),
+    ('diffusion.conditioner.num_frequencies', '5', '1'),
     ('diffusion.model.kind', 'dit', "'unet'"),
     ('diffusion.text.width', '5', '768'),
     ('autoencoder.model.out_activation', 'none', "'sigmoid'"),

@@ -261,7 +261,7 @@ def find(root: pathlib.Path, name: str = '') -> pathlib.Path:
   for usual in NAMES:
     if (root / usual).is_file():
       return root / usual
-  files = sorted(p for p in root.iterdir() if p.is_file())
+  files = sorted(root.iterdir())  # also pipes and folders, which reading names
   of = lambda *suffixes: [p for p in files if p.suffix.lower() in suffixes]
   found = of('.tsv', '.csv') or of(rows.SHEET_SUFFIX)
   if len(found) == 1:
