@@ -67,9 +67,10 @@ setup(
   extras_require={
     'cuda': ['jax[cuda12]>=0.10,<0.13'],
     'tpu': ['jax[tpu]>=0.10,<0.13'],
+    # Up to the newest versions whose numbers the tests have compared with ours.
     'interop': [
-      'torch>=2.4,<3',
-      'monai>=1.5,<2',
+      'torch>=2.4,<2.14',
+      'monai>=1.5,<1.7',
       'einops>=0.8,<1',
       'diffusers>=0.36,<1',
     ],
