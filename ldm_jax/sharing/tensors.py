@@ -14,7 +14,7 @@ import numpy as np
 from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save
 
-from ldm_jax.training.state import flatten, unflatten
+from ldm_jax.training.state import flatten, misfits, unflatten
 from ldm_jax.types import PyTree, Shape
 
 NETWORKS = ('autoencoder', 'denoiser')
@@ -96,14 +96,8 @@ def check_shapes(network: str, params: PyTree, expected: PyTree) -> None:
   theirs: dict[str, Shape] = {k: tuple(v.shape) for k, v in flatten(params).items()}
   ours = {path: tuple(leaf.shape) for path, leaf in flatten(expected).items()}
   known = ours.keys() if network == 'denoiser' else theirs.keys() | ours.keys()
-  wrong = [
-    f'{path} {theirs.get(path, "absent")} for {ours.get(path, "nothing")}'
-    for path in sorted(known)
-    if theirs.get(path) != ours.get(path)
-  ]
-  if wrong:
+  if wrong := misfits(theirs, ours, known):
     raise ValueError(
-      f'model.safetensors does not fit config.json: {network}: {"; ".join(wrong[:4])}'
-      f'{"; ..." if len(wrong) > 4 else ""}. The files are of two models, or this '
-      'version of ldm-jax is too old or too new for them.'
+      f'model.safetensors does not fit config.json: {network}: {wrong}. The files are '
+      'of two models, or this version of ldm-jax is too old or too new for them.'
     )

@@ -25,7 +25,7 @@ import orbax.checkpoint as ocp
 from ldm_jax import damaged_files
 from ldm_jax.models import adapters
 from ldm_jax.training.mesh import on_host
-from ldm_jax.training.state import TrainState, flatten, unflatten
+from ldm_jax.training.state import TrainState, flatten, misfits, unflatten
 from ldm_jax.types import PyTree
 
 OVERHEAD = 2**16  # bytes for names and shapes, in addition to the arrays
@@ -212,16 +212,10 @@ def check_fits(folder: str | os.PathLike, params: PyTree, key: str) -> None:
     {jax.tree_util.keystr(path): tuple(leaf.shape) for path, leaf in leaves}
     for leaves in map(jax.tree_util.tree_leaves_with_path, (found, params))
   )
-  wrong = [
-    f'{path} {theirs.get(path, "absent")} for {ours.get(path, "nothing")}'
-    for path in sorted(theirs.keys() | ours.keys())
-    if theirs.get(path) != ours.get(path)
-  ]
-  if wrong:
+  if wrong := misfits(theirs, ours, theirs.keys() | ours.keys()):
     raise ValueError(
       f'The parameters in {folder} (config.{key}) do not fit the network of the '
-      f'config: {"; ".join(wrong[:4])}{"; ..." if len(wrong) > 4 else ""}. Set the '
-      'options of its model to those it was trained with.'
+      f'config: {wrong}. Set the options of its model to those it was trained with.'
     )
 
 

@@ -1,7 +1,7 @@
 """The state of a training run as one pytree, and its optimiser update."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import flax
@@ -12,7 +12,7 @@ import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ldm_jax.training import one_off
-from ldm_jax.types import Array, PyTree
+from ldm_jax.types import Array, PyTree, Shape
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -162,6 +162,18 @@ def partition(
       f'{", ".join(sorted(flat)[:8])}, ...'
     )
   return trained, frozen
+
+
+def misfits(
+  theirs: Mapping[str, Shape], ours: Mapping[str, Shape], paths: Iterable[str]
+) -> str:
+  """Where shapes of parameters differ, the first four as text; '' where none does."""
+  wrong = [
+    f'{path} {theirs.get(path, "absent")} for {ours.get(path, "nothing")}'
+    for path in sorted(paths)
+    if theirs.get(path) != ours.get(path)
+  ]
+  return '; '.join(wrong[:4]) + ('; ...' if len(wrong) > 4 else '')
 
 
 def parameter_hash(params: PyTree) -> str:

@@ -9,18 +9,8 @@ from flax.traverse_util import unflatten_dict
 
 from ldm_jax.models import convert
 from ldm_jax.models.interop import reference_monai
-from tests.models.interop.parity import close, imported, inputs, last
+from tests.models.interop.parity import UNET, close, imported, inputs, last
 
-UNET = {
-  'spatial_dims': 3,
-  'in_channels': 2,
-  'out_channels': 2,
-  'channels': (4, 8),
-  'attention_levels': (False, True),
-  'num_res_blocks': 1,
-  'num_head_channels': 4,
-  'norm_num_groups': 4,
-}
 CONDITION = {'with_conditioning': True, 'cross_attention_dim': 3}
 UNETS = {
   'plain': {},

@@ -4,6 +4,18 @@ import numpy as np
 
 from ldm_jax.models import convert
 
+# Options of a small DiffusionModelUNet of MONAI.
+UNET = {
+  'spatial_dims': 3,
+  'in_channels': 2,
+  'out_channels': 2,
+  'channels': (4, 8),
+  'attention_levels': (False, True),
+  'num_res_blocks': 1,
+  'num_head_channels': 4,
+  'norm_num_groups': 4,
+}
+
 
 def imported(reference, tensors):
   """Our parameters; checks that the way back gives every tensor bit for bit."""

@@ -5,17 +5,7 @@ import pytest
 from flax.traverse_util import unflatten_dict
 
 from ldm_jax.models.interop import correspondence, reference_monai
-
-UNET = {
-  'spatial_dims': 3,
-  'in_channels': 2,
-  'out_channels': 2,
-  'channels': (4, 8),
-  'attention_levels': (False, True),
-  'num_res_blocks': 1,
-  'num_head_channels': 4,
-  'norm_num_groups': 4,
-}
+from tests.models.interop.parity import UNET
 
 
 def zeros(reference):
