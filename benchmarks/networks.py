@@ -12,6 +12,9 @@ import numpy as np
 from ldm_jax.diffusion import schedules
 from ldm_jax.models.interop import reference_monai
 
+# Both sides multiply in the type of their arrays, and outputs must agree.
+jax.config.update('jax_default_matmul_precision', 'float32')
+
 CONTEXT_DIM, LATENT_CHANNELS = 64, 4
 # What MONAI's inferer puts in the place of a dropped condition.
 DROPPED = -1.0

@@ -173,8 +173,15 @@ def state_folder(monkeypatch):
 
 @pytest.fixture
 def users_convolutions(monkeypatch):
-  """Convolutions as users have them, although their programs are never cached."""
+  """Convolutions as users have them, although their programs are never cached.
+
+  Their products stay in float32, as in laws that are compared with other ways.
+  """
+  import jax
+
   monkeypatch.setenv('LDM_JAX_ONEDNN', '1')
+  with jax.default_matmul_precision('float32'):
+    yield
 
 
 @pytest.fixture

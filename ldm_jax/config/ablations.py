@@ -69,9 +69,9 @@ def recipe() -> dict[str, Arm]:
       'autoencoder.model.strides': ((1, 2, 2),) * 2,
       'autoencoder.model.latent_channels': 16,
       'autoencoder.steps': 0,
-      'encode.std': 'latent',
     },
     'small KL divergence': {'autoencoder.kl_weight': 1e-4},
+    'each channel its own scale': {'encode.std': 'channel'},
     'slices alone': {'diffusion.model.kernels': ((1, 3, 3),) * 2},
     'linear schedule, not to noise': {
       'diffusion.schedule.name': 'linear',

@@ -36,7 +36,6 @@ def use_recipe(config: Config, kind: str) -> None:
     section.model.kind, section.steps = 'wavelet', 0
     section.model.strides = section.model.strides[:1]
     section.model.latent_channels = math.prod(section.model.strides[0])
-    config.encode.std = 'latent'
   if kind == 'adversarial':
     planar = all(kernel[0] == 1 for kernel in section.model.kernels)
     # Features and adversary see what the autoencoder sees: slices, where these are
@@ -155,9 +154,11 @@ def latents() -> dict[str, Any]:
     # draws its latents anew at every step; the mean alone is enough where the
     # deviations are small (kl_weight near 0), and halves the store.
     'logvar': False,
-    # What latents are divided by: the deviation of each 'channel', or for the whole
-    # 'latent' the largest of them, which leaves fine bands of a wavelet small.
-    'std': 'channel',
+    # What latents are divided by: for the whole 'latent' the largest deviation of its
+    # channels, or each 'channel' by its own. Channels that the KL divergence has
+    # emptied, and fine bands of a wavelet, stay small, so that the denoiser does not
+    # learn them at the cost of the others.
+    'std': 'latent',
   }
 
 

@@ -12,8 +12,13 @@ LARGE = 1e3
 EMPTY = 1e-3
 
 
-def of_latents(mean: Array, std: Array | None = None) -> list[str]:
-  """Alarms about posterior means (n,*space,c) and, unless None, deviations."""
+def of_latents(
+  mean: Array, std: Array | None = None, may_be_constant: bool = False
+) -> list[str]:
+  """Alarms about posterior means (n,*space,c) and, unless None, deviations.
+
+  may_be_constant: whether a channel without information is no cause for alarm.
+  """
   mean = np.asarray(mean, np.float64)
   found = []
   for channel in range(mean.shape[-1]):
@@ -22,6 +27,8 @@ def of_latents(mean: Array, std: Array | None = None) -> list[str]:
       found.append(f'{name} is not finite')
     elif np.abs(values).max() > LARGE:
       found.append(f'{name} blows up: it reaches {np.abs(values).max():.3g}')
+    elif may_be_constant:
+      continue
     elif values.std() < CONSTANT:
       found.append(f'{name} collapsed: its standard deviation is {values.std():.2g}')
     elif std is not None:

@@ -138,18 +138,19 @@ def latent_statistics(
     Dict of lists of c floats, 'mean' and 'std', to be stored with the model.
 
   Raises:
-    ValueError: a channel is constant, very large or not finite, because the autoencoder
-      collapsed or diverged.
+    ValueError: a channel is very large or not finite, or one (for 'latent': every one)
+      is constant, because the autoencoder collapsed or diverged.
   """
-  found = alarms.of_latents(latents)
+  axes = tuple(range(latents.ndim - 1))
+  means, deviations = latents.mean(axes), latents.std(axes)
+  some_vary = std == 'latent' and bool((deviations >= alarms.CONSTANT).any())
+  found = alarms.of_latents(latents, may_be_constant=some_vary)
+  if std == 'latent':
+    deviations = np.full_like(deviations, deviations.max())
   if found:
     raise ValueError(
       f'Over the public cohort, {"; ".join(found)}. A denoiser cannot learn from such '
       'latents: lower autoencoder.kl_weight or autoencoder.learning_rate, or train '
       'longer (autoencoder.steps), and run again.'
     )
-  axes = tuple(range(latents.ndim - 1))
-  means, deviations = latents.mean(axes), latents.std(axes)
-  if std == 'latent':
-    deviations = np.full_like(deviations, deviations.max())
   return {'mean': means.tolist(), 'std': deviations.tolist()}

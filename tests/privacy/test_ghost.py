@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from ldm_jax.diffusion import schedules
-from ldm_jax.models.conv.conv import Conv, LinearMap
+from ldm_jax.models.conv import onednn
+from ldm_jax.models.conv.conv import Conv, LinearMap, choose_lowering
 from ldm_jax.models.denoisers.conditional import ConditionalDenoiser
 from ldm_jax.models.layers import Dense, Upsample
 from ldm_jax.privacy import ghost
@@ -184,7 +185,7 @@ def test_the_fast_paths_as_users_run_them_give_the_plain_gradients():
       *(sys.executable, '-c'),
       'import test_ghost; test_ghost.compare_fast_paths_with_plain_ones()',
     ],
-    env=kept | {'JAX_PLATFORMS': 'cpu'},
+    env=kept | {'JAX_PLATFORMS': 'cpu', 'JAX_DEFAULT_MATMUL_PRECISION': 'float32'},
     cwd=folder,
     capture_output=True,
     text=True,
@@ -192,6 +193,21 @@ def test_the_fast_paths_as_users_run_them_give_the_plain_gradients():
   )
   assert done.returncode == 0, done.stderr
   assert int(done.stdout) > 0
+
+
+@pytest.mark.skipif(
+  not (onednn.is_available() and onednn.multiplies_bfloat16()),
+  reason='this processor has no products of bfloat16',
+)
+@pytest.mark.parametrize('method', ['ghost', 'vmap'])
+def test_products_in_bfloat16_leave_a_patient_no_more_influence(method):
+  params, patients, loss = toy(FastPaths(), shape=(8, 4, 4, 32))
+  with jax.default_matmul_precision('default'):
+    assert choose_lowering('cpu', (4, 4, 32), (3, 3, 3)) == 'onednn_bfloat16'
+    many = jnp.tile(patients[:1], (NUM_PATIENTS, *[1] * (patients.ndim - 1)))
+    one = summed(params, many, loss, method, 1e-3, (True, False, False))
+  norm = np.sqrt(sum(np.square(v, dtype=np.float64).sum() for v in one.values()))
+  assert 0.99e-3 < norm <= 1e-3
 
 
 def test_switched_off_no_layer_has_ghost_norms(monkeypatch):

@@ -112,3 +112,15 @@ def test_a_collapsed_or_diverged_channel_is_refused_with_the_key_to_change(broke
   z[..., 1] = broken
   with pytest.raises(ValueError, match=r'(?s)channel 1 .*autoencoder\.kl_weight'):
     autoencoder_loss.latent_statistics(z)
+
+
+def test_a_channel_that_the_divergence_emptied_is_no_fault_under_one_deviation():
+  z = np.random.default_rng(0).normal(size=(5, 2, 4, 4, 2)).astype(np.float32)
+  z[..., 1] = 0.3
+  found = autoencoder_loss.latent_statistics(z, 'latent')
+  assert found['std'][0] == found['std'][1] > 0.9
+  for broken in (np.nan, 1e9):
+    with pytest.raises(ValueError, match='channel 1 '):
+      autoencoder_loss.latent_statistics(np.where([False, True], broken, z), 'latent')
+  with pytest.raises(ValueError, match='channel 0 collapsed'):
+    autoencoder_loss.latent_statistics(np.zeros_like(z), 'latent')

@@ -1,10 +1,12 @@
 """The convolution of every network: (b,*space,c_in), (*k,c_in,c_out) -> (b,*out,c_out).
 
 A cross-correlation in one to three dimensions, as many as the kernel has. This module
-alone decides how it is computed; other modules ask it. Four lowerings compute the same
+alone decides how it is computed; other modules ask it. Five lowerings compute the same
 function up to rounding, none mixes examples:
 
 `onednn`: oneDNN's convolution inside jaxlib (module `onednn`), the fastest on a CPU.
+`onednn_bfloat16`: the same with both factors of each product rounded to bfloat16 (8
+  significant bits); sums are float32. What a TPU does with float32 by default.
 `planar`: XLA's 2D convolution, summed over the planes of a 3D kernel.
 `shifted`: a sum over the kernel's taps of a shifted slice times a matrix, in a loop
   that keeps one slice and one product in memory. Several times faster than XLA's own
@@ -16,6 +18,8 @@ With lowering 'auto' (`choose_lowering`):
   platform, environment           grid and kernel                 lowering
   GPU, TPU                        any                             lax
   CPU, LDM_JAX_FAST_CONV=0        any                             lax
+  CPU, `onednn.is_preferred()`,
+    bfloat16 is fast and allowed  any                             onednn_bfloat16
   CPU, `onednn.is_preferred()`    any                             onednn
   CPU otherwise                   2D, 3D; grid >= kernel in       planar
                                   the last two axes
@@ -27,6 +31,11 @@ convolution (module `repeated`), and per-patient gradients by `vmap` instead of 
 norms where adapt.privacy.gradients is 'auto'. It is the way to find out whether a fast
 path is to blame for a result. LDM_JAX_ONEDNN=0 turns off oneDNN alone. Both are read
 when a function is traced: set them before the process starts.
+
+Products in bfloat16 are fast on processors with AMX or AVX512-BF16
+(`onednn.multiplies_bfloat16`). jax's own switch allows or forbids them, as on other
+platforms: jax.default_matmul_precision('float32'), or the environment variable
+JAX_DEFAULT_MATMUL_PRECISION=float32, gives `onednn`.
 
 A jaxlib that nobody has compared with XLA's convolution (its version is not in
 `onednn.VERIFIED`) never runs oneDNN's call: 'auto' takes `planar` or `shifted`, and
@@ -61,7 +70,9 @@ from ldm_jax.models.conv.weight_gradients import (
 from ldm_jax.models.init import fan_in
 from ldm_jax.types import Array, Shape
 
-LOWERINGS = ('auto', 'onednn', 'shifted', 'planar', 'lax')
+LOWERINGS = ('auto', 'onednn', 'onednn_bfloat16', 'shifted', 'planar', 'lax')
+# Values of jax_default_matmul_precision that leave products in bfloat16 allowed.
+PRECISIONS_OF_BFLOAT16 = (None, 'default', 'fastest', 'bfloat16', 'BF16_BF16_F32')
 # 0 turns off all fast paths.
 SWITCH = 'LDM_JAX_FAST_CONV'
 
@@ -121,7 +132,10 @@ def choose_lowering(platform: str, space: Shape, size: Shape) -> str:
   if platform != 'cpu' or not fast_paths_are_on():
     return 'lax'
   if onednn.is_preferred():
-    return 'onednn'
+    precision = jax.config.jax_default_matmul_precision
+    is_allowed = precision in PRECISIONS_OF_BFLOAT16
+    rounds = is_allowed and onednn.multiplies_bfloat16()
+    return 'onednn_bfloat16' if rounds else 'onednn'
   # XLA's 2D convolution is very slow on grids narrower than the kernel.
   wide = all(n >= k for n, k in zip(space[-2:], size[-2:], strict=True))
   return 'planar' if len(size) >= 2 and wide else 'shifted'
@@ -170,9 +184,9 @@ def _check(x, kernel, strides, pairs, lowering):
     )
   if lowering not in LOWERINGS:
     raise ValueError(f'lowering is {lowering!r}, expected one of {LOWERINGS}')
-  if lowering == 'onednn' and not onednn.is_available():
+  if lowering in onednn.PRODUCTS and not onednn.is_available():
     raise ValueError(
-      "lowering is 'onednn', which needs a CPU of x86-64 under Linux and jaxlib "
+      f'lowering is {lowering!r}, which needs a CPU of x86-64 under Linux and jaxlib '
       f"{' or '.join(v + 'x' for v in onednn.VERIFIED)}; use 'auto'"
     )
   for n, k, (low, high) in zip(x.shape[1:-1], kernel.shape, pairs, strict=False):
@@ -201,7 +215,9 @@ def _convolve(x, kernel, strides, pairs, lowering):
 
 
 def _forward(x, kernel, strides, pairs, lowering):
-  return _convolve(x, kernel, strides, pairs, lowering), (x, kernel)
+  y = _convolve(x, kernel, strides, pairs, lowering)
+  # Kept as the products of the gradients use it.
+  return y, (x.astype(onednn.PRODUCTS.get(lowering, x.dtype)), kernel)
 
 
 def _backward(strides, pairs, lowering, residuals, g):
@@ -244,6 +260,9 @@ class LinearMap:
   def weight_gradient(self, x: jax.Array, g: jax.Array) -> jax.Array:
     """Gradient of the kernel, in its shape and summed over the batch, float32.
 
+    Its products are never rounded to bfloat16: a norm that was computed from x and g
+    must bound it (`privacy.ghost`).
+
     Args:
       x: (b,*space,c_in), the input. g: (b,*out,c_out), the output's gradient.
     """
@@ -255,6 +274,7 @@ class LinearMap:
       values[folded:] for values in (self.size, self.strides, self.pairs)
     )
     lowering = _chosen('auto', x, size)
+    lowering = 'onednn' if lowering in onednn.PRODUCTS else lowering
     total = batch_weight_gradient(x, g, size, strides, pairs, lowering)
     return total.reshape(*self.size, *total.shape[-2:])
 

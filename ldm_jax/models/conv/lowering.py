@@ -49,8 +49,8 @@ def correlate(
   """Convolution of x with pairs of zeros around it; None: x is padded already."""
   size, dims = kernel.shape[:-2], kernel.ndim - 2
   pairs = ((0, 0),) * dims if pairs is None else pairs
-  if lowering == 'onednn':
-    return _correlate_onednn(x, kernel, strides, pairs)
+  if lowering in onednn.PRODUCTS:
+    return _correlate_onednn(x, kernel, strides, pairs, onednn.PRODUCTS[lowering])
   if lowering == 'planar' and dims == 3:
     return _correlate_planes(x, kernel, strides, pairs)
   if size == (1,) * dims:
@@ -83,8 +83,8 @@ def correlate(
   return y.astype(x.dtype)
 
 
-def _correlate_onednn(x, kernel, strides, pairs):
-  """The call in float32; margins that it does not know are laid around x before."""
+def _correlate_onednn(x, kernel, strides, pairs, dtype):
+  """The call on factors of dtype; margins unknown to it are laid around x before."""
   sides = list(zip(kernel.shape, pairs, strict=False))
   beside = [tuple(n if n < 0 or n >= k else 0 for n in pair) for k, pair in sides]
   if any(map(any, beside)):
@@ -93,8 +93,8 @@ def _correlate_onednn(x, kernel, strides, pairs):
     tuple(n - m for n, m in zip(pair, outer, strict=True))
     for pair, outer in zip(pairs, beside, strict=True)
   )
-  x_32, kernel_32 = x.astype(jnp.float32), kernel.astype(jnp.float32)
-  return onednn.correlate(x_32, kernel_32, strides, within).astype(x.dtype)
+  y = onednn.correlate(x.astype(dtype), kernel.astype(dtype), strides, within)
+  return y.astype(x.dtype)
 
 
 def _correlate_planes(x, kernel, strides, pairs):

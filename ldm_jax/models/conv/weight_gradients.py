@@ -122,7 +122,7 @@ def weight_gradients(
       for a, batched in zip((x, g), in_batched, strict=True)
     )
     of_one = (x.shape[-1], g.shape[1:], size, strides)
-    by_library = lowering == 'onednn' and onednn.suits_weight_gradient(*of_one)
+    by_library = lowering in onednn.PRODUCTS and onednn.suits_weight_gradient(*of_one)
     by_planes = lowering != 'lax' and _has_planes(g.shape[2:-1], size, strides)
     if by_library or by_planes:
       one = lambda a: batch_weight_gradient(*a, size, strides, pairs, lowering)
@@ -139,8 +139,9 @@ def batch_weight_gradient(
   """Weight gradient (*size, c_in, c_out) in float32, summed over the batch."""
   of_batch = (x.shape[-1], g.shape, size, strides)
   cropped = any(n < 0 for pair in pairs for n in pair)
-  if lowering == 'onednn' and not cropped and onednn.suits_weight_gradient(*of_batch):
-    x, g = x.astype(jnp.float32), g.astype(jnp.float32)
+  by_library = lowering in onednn.PRODUCTS and onednn.suits_weight_gradient(*of_batch)
+  if by_library and not cropped:
+    x, g = (a.astype(onednn.PRODUCTS[lowering]) for a in (x, g))
     return onednn.weight_gradient(x, g, size, pairs)
   if lowering != 'lax':
     return planes_weight_gradient(pad(x, pairs), g, size, strides)

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from ldm_jax.models.conv.conv import choose_lowering, convolve
 events = collections.Counter()
 jax.monitoring.register_event_listener(lambda name, **_: events.update([name]))
-assert choose_lowering('cpu', (8, 8, 8), (3, 3, 3)) == 'onednn'
+assert choose_lowering('cpu', (8, 8, 8), (3, 3, 3)) in ('onednn', 'onednn_bfloat16')
 x, kernel = jnp.ones((2, 8, 8, 8, 4)), jnp.ones((3, 3, 3, 4, 4))
 loss = lambda kernel, x: jnp.sum(jnp.sin(convolve(x, kernel)))
 gradient = jax.grad(loss)
