@@ -75,6 +75,7 @@ def shrink(config, steps=6):
   config.diffusion.model.norm_groups = 4
   config.diffusion.conditioner.width = 8
   config.diffusion.conditioner.num_heads = 2
+  config.diffusion.conditioner.by = ('attention', 'embedding', 'channels')
   config.diffusion.optimizer, config.diffusion.learning_rate = 'adam', 1e-3
   config.diffusion.steps = steps
   config.diffusion.batch_size = 4

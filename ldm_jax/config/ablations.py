@@ -80,8 +80,9 @@ def recipe() -> dict[str, Arm]:
       'diffusion.schedule.zero_terminal_snr': False,
       'sample.spacing': 'linspace',
     },
-    'attributes not as channels': {
-      'diffusion.conditioner.by': ('attention', 'embedding')
+    'attributes not as channels': {'diffusion.conditioner.by': ('embedding',)},
+    'attributes by attention, too': {
+      'diffusion.conditioner.by': ('attention', 'embedding', 'channels')
     },
     'three frequencies': {'diffusion.conditioner.num_frequencies': 3},
     'smooth samples': {'sample.residual_noise': False},
@@ -228,6 +229,8 @@ def drift(
   return {
     f'{name},seed={seed}': {
       'adapt.privacy': None,
+      # Of which custom_diffusion trains the keys and values.
+      'diffusion.conditioner.by': ('attention', 'embedding', 'channels'),
       **overrides,
       **ONLY_DISTANCES,
       **dict.fromkeys(SEED_KEYS, seed),

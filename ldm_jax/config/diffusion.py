@@ -84,9 +84,10 @@ def section() -> dict[str, Any]:
       'num_frequencies': 1,
       # True: one learned token for whatever is missing, one for what is dropped.
       'shared_absent': False,
-      # Tokens for attention, an embedding beside that of the time, and 'channels'
-      # beside the latent (Pinaya 2022); any of them together.
-      'by': ('attention', 'embedding', 'channels'),
+      # Tokens for 'attention', an 'embedding' beside that of the time, and 'channels'
+      # beside the latent (Pinaya 2022); any of them together. custom_diffusion and
+      # pix2pix_zero need 'attention', which costs a fifth of a short run's time.
+      'by': ('embedding', 'channels'),
     },
     'text': {
       # Token embeddings of any text encoder: 'text/{patient}.npy' or '{id}.npz',
