@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ldm_jax.training import one_off
 from ldm_jax.training.plain_step import ExampleLosses
 from ldm_jax.types import Array
 
@@ -50,6 +51,8 @@ class Packing:
 
   Attributes:
     places: name of an array of blocks -> its matrices, in the order of their blocks.
+    pack: {path: array} -> packed dict.
+    unpack: packed dict -> {path: array}.
   """
 
   def __init__(self, flat: Mapping[str, Array], apart: Collection[str] = ()):
@@ -75,16 +78,19 @@ class Packing:
       start = places[-1].stop if places else 0
       stop = start + -(-rows // width)
       places.append(Place(path, rows, columns, is_turned, start, stop))
-    # Its transpose is `pack`: what fills the blocks up is no parameter.
-    self.unpack: Callable[[Mapping[str, Array]], dict[str, Array]] = jax.custom_vjp(
-      self._unpack
-    )
-    self.unpack.defvjp(
+    # Its transpose is the packing: what fills the blocks up is no parameter.
+    unpack = jax.custom_vjp(self._unpack)
+    unpack.defvjp(
       lambda packed: (self._unpack(packed), None),
-      lambda _, gradient: (self.pack(gradient),),
+      lambda _, gradient: (self._pack(gradient),),
     )
+    # One program each: the hundred slices of a network would be compiled one by one.
+    self.pack: Callable[[Mapping[str, Array]], dict[str, Array]] = one_off.jit(
+      self._pack
+    )
+    self.unpack: Callable[[Mapping[str, Array]], dict[str, Array]] = one_off.jit(unpack)
 
-  def pack(self, flat: Mapping[str, Array]) -> dict[str, Array]:
+  def _pack(self, flat):
     """{path: array} -> packed dict."""
     packed = {path: flat[path] for path in self._apart}
     for name, places in self.places.items():
