@@ -106,7 +106,7 @@ def section() -> dict[str, Any]:
     'batch_size': 16,
     # 'muon' or 'adam', as of `autoencoder`.
     'optimizer': 'muon',
-    'learning_rate': 1e-2,
+    'learning_rate': 6e-3,
     'ema_decay': 0.995,
     # Folder of a UNet by `ldm-jax-convert`: its options replace `model`, its
     # weights are where training starts. '' for random ones.
