@@ -1,5 +1,6 @@
 """The sections `adapt.privacy`, `ledger` and `audit`: default values and rules."""
 
+import importlib.util
 import math
 from typing import Any
 
@@ -9,6 +10,7 @@ from ldm_jax.types import Config
 # Who is drawn and how noise is added in private training: privacy.mechanisms.
 GRADIENTS = ('auto', 'vmap', 'ghost')
 CLIPPING = ('constant', 'normalised', 'per_layer', 'adaptive')
+GENERATORS = ('threefry', 'chacha20')
 MECHANISMS = ('poisson', 'truncated_poisson', 'banded', 'full_batch')
 
 
@@ -64,6 +66,10 @@ def section() -> dict[str, Any]:
     # None: noise key from the operating system. A number makes the noise
     # predictable: for demonstrations only, and the statement says so.
     'seed': None,
+    # Of what this machine's processor draws: who takes part in a step, and the noise of
+    # means and histograms. 'chacha20' has a secret of 256 bits and needs the package
+    # cryptography (extra chacha20). Training noise is drawn by threefry either way.
+    'generator': 'threefry',
   }
 
 
@@ -144,6 +150,14 @@ def check_training(privacy: Config) -> None:
   require(0 < value < 1, f'{prefix}.{key}', value, 'a share between 0 and 1')
   key, value = 'gradients', privacy.gradients
   require(value in GRADIENTS, f'{prefix}.{key}', value, f'one of {GRADIENTS}')
+  key, value = 'generator', privacy.generator
+  require(value in GENERATORS, f'{prefix}.{key}', value, f'one of {GENERATORS}')
+  holds = value != 'chacha20' or importlib.util.find_spec('cryptography') is not None
+  required = (
+    "'threefry' where the package cryptography is not installed; to use chacha20, "
+    "install it: pip install 'ldm-jax[chacha20]'"
+  )
+  require(holds, f'{prefix}.{key}', value, required)
 
 
 def check_releases(privacy: Config) -> None:

@@ -87,7 +87,11 @@ def plan(run: Run) -> Plan | None:
   if has_begun and origin == key_origin.OPERATING_SYSTEM:
     origin = key_origin.UNKNOWN  # the key was found, and no record says how it was made
   # All noise of the run comes from this key, also that of the releases beside.
-  lines = [{**each, key_origin.FIELD: origin} for each in (*beside, release)]
+  about = {
+    key_origin.FIELD: origin,
+    **secret_keys.recorded(secret_keys.generator_of(key)),
+  }
+  lines = [{**each, **about} for each in (*beside, release)]
   run.ledger.record_all(lines, (total_epsilon(run.config), privacy.delta))
   write_statement(run)
   return Plan(scheme, key)
@@ -188,11 +192,11 @@ def write_statement(run: Run, destroyed: bool = False) -> dict:
     delta, not_covered = min(1e-5, 0.5 / num_patients), [UNPROTECTED]
     randomness = 'none: adapt.privacy is None, so no noise is added'
   else:
-    delta, seed = privacy.delta, privacy.seed
-    gone = secret_keys.describe_randomness(seed, destroyed=True)
+    delta, about = privacy.delta, (privacy.seed, privacy.generator)
+    gone = secret_keys.describe_randomness(*about, destroyed=True)
     key_exists = (work.checkpoints('adapt') / private_run.KEY_FILE).exists()
     is_gone = not key_exists and (destroyed or before.get('randomness') == gone)
-    randomness = gone if is_gone else secret_keys.describe_randomness(seed)
+    randomness = gone if is_gone else secret_keys.describe_randomness(*about)
     not_covered = [LOGGED] if privacy.log_internal else []
   not_covered += [BROUGHT_IN.format(path) for path in _brought_in(config)]
   # Hours may have passed since it was opened.

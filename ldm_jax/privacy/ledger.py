@@ -42,10 +42,10 @@ def release_id(run: str, release: Mapping[str, Any]) -> str:
     run: a string that a run keeps when it resumes and shares with no other run (a
       random one, written into the workdir when the run begins).
     release: the release dict. Any changed number gives another id, so a changed run is
-      added as a new release. How its key was made is no part of the id: a run keeps
-      its key when it resumes.
+      added as a new release. How its key was made, and by which generator it draws,
+      is no part of the id: a run keeps its key when it resumes.
   """
-  left_out = ('id', key_origin.FIELD)
+  left_out = ('id', key_origin.FIELD, key_origin.GENERATOR_FIELD)
   content = {key: value for key, value in release.items() if key not in left_out}
   return hashlib.sha256(f'{run}\n{_canonical(content)}'.encode()).hexdigest()[:16]
 

@@ -98,9 +98,18 @@ class Poisson:
     """This run with everything its noise needs besides the noise multiplier."""
     return self
 
-  def sampler(self, secret: bytes) -> sampling.PoissonSampler:
-    """The sampler of this run, from a secret of `secret_key.sampling_secret`."""
-    return sampling.PoissonSampler(self.num_patients, self.sampling_probability, secret)
+  def sampler(
+    self, secret: bytes, generator: str = 'threefry'
+  ) -> sampling.PoissonSampler:
+    """The sampler of this run, from a secret of `secret_key.sampling_secret`.
+
+    Args:
+      secret: of the run.
+      generator: of `secret_key.generator_of`.
+    """
+    return sampling.PoissonSampler(
+      self.num_patients, self.sampling_probability, secret, generator=generator
+    )
 
   def noise(self) -> Independent | Correlated:
     """The noise of this run."""
@@ -166,9 +175,15 @@ class TruncatedPoisson(Poisson):
     super().__post_init__()
     checks.check_count('max_batch_size', self.max_batch_size)
 
-  def sampler(self, secret: bytes) -> sampling.PoissonSampler:
+  def sampler(
+    self, secret: bytes, generator: str = 'threefry'
+  ) -> sampling.PoissonSampler:
     return sampling.TruncatedPoissonSampler(
-      self.num_patients, self.sampling_probability, secret, self.max_batch_size
+      self.num_patients,
+      self.sampling_probability,
+      secret,
+      self.max_batch_size,
+      generator=generator,
     )
 
   def _described(self):
@@ -253,9 +268,15 @@ class Banded(Poisson):
     found = banded_matrix.optimal(self.steps, self.num_bands)
     return dataclasses.replace(self, strategy=found)
 
-  def sampler(self, secret: bytes) -> sampling.PoissonSampler:
+  def sampler(
+    self, secret: bytes, generator: str = 'threefry'
+  ) -> sampling.PoissonSampler:
     return sampling.CyclicPoissonSampler(
-      self.num_patients, self.sampling_probability, secret, self.num_bands
+      self.num_patients,
+      self.sampling_probability,
+      secret,
+      self.num_bands,
+      generator=generator,
     )
 
   def noise(self) -> Independent | Correlated:

@@ -36,7 +36,8 @@ NOT_COVERED = (
   'floating point of the training noise: its values have relative errors up to 2^-21, '
   'below the public grid to which noisy sums are rounded; its grid and its end are '
   'covered, by the rounding and by delta_floating_point',
-  'the generator threefry2x32, which is not certified as cryptographic',
+  'the generator threefry2x32, which draws the training noise and is not certified as '
+  'cryptographic',
   'running time, memory and power of the machine while it trains',
   'the work folder itself (store, checkpoints, key): whoever reads it reads the data',
 )
@@ -72,6 +73,7 @@ MORE_FIELDS = (
   'strategy',
   'clipping',
   finite_precision.FIELD,
+  key_origin.GENERATOR_FIELD,
   'elsewhere',
 )
 ALONE = (

@@ -215,6 +215,21 @@ def test_no_later_run_launders_two_with_a_fixed_seed(plan, tmp_path):
   assert stated(tmp_path, 'two')['private'] is True
 
 
+def test_the_generator_is_in_the_ledger_and_in_the_statement(plan, tmp_path):
+  pytest.importorskip('cryptography')
+  scheme = plan('one', {'adapt.privacy.generator': 'chacha20'})
+  assert scheme == plan('two')  # the accounting is the same
+  for folder, named in (('one', 'chacha20'), ('two', None)):
+    (found,) = stated(tmp_path, folder)['releases']
+    assert found.get('generator') == named
+    lines = (tmp_path / folder / 'store' / 'ledger-private.jsonl').read_text()
+    assert ('chacha20' in lines) == (named is not None)
+  assert '256-bit key' in stated(tmp_path, 'one')['randomness']
+  assert '64-bit key' in stated(tmp_path, 'two')['randomness']
+  plan('one', {'adapt.privacy.generator': 'chacha20'})  # a resumed run adds nothing
+  assert len(stated(tmp_path, 'one')['releases']) == 1
+
+
 def test_a_fixed_key_that_made_nothing_is_not_used_by_a_run_without_a_seed(
   plan, tmp_path, monkeypatch
 ):
