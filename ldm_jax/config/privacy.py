@@ -49,6 +49,10 @@ def section() -> dict[str, Any]:
     # 'auto' takes what is faster. The numbers are the same.
     'gradients': 'auto',
     'log_internal': False,
+    # Of a private choice among arms, which launch/sweep.py --best_of makes and sets:
+    # the mean of the secret number of its runs, and its name, which they share.
+    'best_of': None,
+    'choice': '',
     # What else is published of the private cohort, within the same epsilon.
     'releases': {
       # Histograms of the attributes, for sample.requests='private_prior'.
@@ -119,6 +123,7 @@ def check(config: Config) -> None:
     check_training(privacy)
     check_releases(privacy)
     check_mechanism(privacy, config.adapt.steps)
+    check_choice(config)
     required = f'at least adapt.privacy.epsilon = {privacy.epsilon}'
     holds = total is None or privacy.epsilon <= total
     require(holds, 'ledger.total_epsilon', total, required)
@@ -173,6 +178,33 @@ def check_releases(privacy: Config) -> None:
   require(holds, f'{prefix}.epsilon', value, required)
   value = section.num_bins
   require(value > 0, f'{prefix}.num_bins', value, 'a positive whole number')
+
+
+def check_choice(config: Config) -> None:
+  """Raises ValueError for a private choice of runs that it does not cover."""
+  privacy = config.adapt.privacy
+  key, mean = 'adapt.privacy.best_of', privacy.best_of
+  holds = (mean is None) == (privacy.choice == '')
+  required = 'None without a name in adapt.privacy.choice, and a number with one'
+  require(holds, key, mean, f'{required}; launch/sweep.py --best_of sets both')
+  if mean is None:
+    return
+  holds = isinstance(mean, int | float) and 1 <= mean < math.inf
+  require(holds, key, mean, 'a mean number of runs of at least 1')
+  holds = privacy.choice.isalnum()
+  require(holds, 'adapt.privacy.choice', privacy.choice, 'letters and digits')
+  # The theorem is used for one Poisson-sampled Gaussian release a run.
+  holds = privacy.mechanism in ('poisson', 'full_batch')
+  value, required = privacy.mechanism, "'poisson' or 'full_batch' in a private choice"
+  require(holds, 'adapt.privacy.mechanism', value, required)
+  for part in privacy.releases:
+    value = privacy.releases[part].epsilon
+    required = 'None in a private choice, whose runs release nothing beside the model'
+    require(value is None, f'adapt.privacy.releases.{part}.epsilon', value, required)
+  value, required = config.adapt.drift.search, "'' in a private choice"
+  require(value == '', 'adapt.drift.search', value, required)
+  value, required = privacy.log_internal, 'False in a private choice'
+  require(not value, 'adapt.privacy.log_internal', value, required)
 
 
 def check_private_prior(config: Config) -> None:

@@ -18,7 +18,14 @@ from ldm_jax.config import parsing
 from ldm_jax.data import demonstration_split
 from ldm_jax.pipeline import private_ledger, private_releases
 from ldm_jax.pipeline.run import Run
-from ldm_jax.privacy import accounting, checks, key_origin, mechanisms, privacy_json
+from ldm_jax.privacy import (
+  accounting,
+  checks,
+  key_origin,
+  mechanisms,
+  privacy_json,
+  private_choice,
+)
 from ldm_jax.privacy import secret_key as secret_keys
 from ldm_jax.training import private_run
 from ldm_jax.types import Config
@@ -74,14 +81,20 @@ def plan(run: Run) -> Plan | None:
   folder, num_patients = run.work.checkpoints('adapt'), _num_patients(run)
   recorded = private_ledger.release_of(run.ledger, run.name)
   has_begun = recorded is not None or (folder / 'state').is_dir()
+  if privacy.choice:
+    _check_undecided(run)
+    # Another run of the choice may have recorded it, which says nothing of this one.
+    has_key = (folder / private_run.KEY_FILE).exists()
+    has_begun = (folder / 'state').is_dir() or (recorded is not None and has_key)
   key = private_run.noise_key(folder, privacy, has_begun)
   checks.check_delta(privacy.delta, num_patients)
   if recorded:
+    _check_origin(recorded, privacy)
     scheme = private_run.configured(privacy, num_patients, section.steps)
     return Plan(private_run.as_recorded(scheme, recorded), key)
   beside = private_releases.planned(run, run.name)
   scheme = calibrated(run, beside).prepared()
-  release = scheme.release(f'adapt: {section.method} fine-tuning')
+  release = scheme.release(_title(run.config))
   release = private_ledger.named(run.name, release)
   origin = key_origin.of_seed(privacy.seed)
   if has_begun and origin == key_origin.OPERATING_SYSTEM:
@@ -95,6 +108,36 @@ def plan(run: Run) -> Plan | None:
   run.ledger.record_all(lines, (total_epsilon(run.config), privacy.delta))
   write_statement(run)
   return Plan(scheme, key)
+
+
+def _title(config):
+  """Name of the training release in the ledger."""
+  if config.adapt.privacy.choice:
+    return 'adapt: fine-tuning, the best of a secret number of runs'
+  return f'adapt: {config.adapt.method} fine-tuning'
+
+
+def _check_undecided(run):
+  choice = run.config.adapt.privacy.choice
+  decided = private_choice.decided(run.ledger.path, choice)
+  if decided not in (None, run.own_name):
+    raise ValueError(
+      f'the private choice {choice!r} has been made, and this run is not the chosen '
+      'one; a further run would be a release that nobody counted. Leave '
+      'adapt.privacy.choice and best_of at their defaults, or start a new choice by '
+      'launch/sweep.py --best_of.'
+    )
+
+
+def _check_origin(recorded, privacy):
+  """Refuses a key that is made otherwise than the ledger says (runs of a choice)."""
+  made, said = key_origin.of_seed(privacy.seed), recorded.get(key_origin.FIELD)
+  if privacy.choice and said != made:
+    raise ValueError(
+      f'the ledger says that the noise of the private choice {privacy.choice!r} has '
+      f'keys of origin {said!r}, but adapt.privacy.seed={privacy.seed} makes one of '
+      f'origin {made!r}. Set the seed back.'
+    )
 
 
 def calibrated(run: Run, beside: list[dict]) -> mechanisms.Poisson:
@@ -142,6 +185,11 @@ def check_fits(run: Run) -> None:
     ValueError: a budget that is impossible or spent.
   """
   config = run.config
+  choice = config.adapt.privacy.choice
+  if choice and private_ledger.release_of(
+    run.ledger, private_choice.ledger_name(choice)
+  ):
+    return  # the runs of a choice are one release
   beside = private_releases.planned(run, None)
   events = [accounting.event(release) for release in beside]
   events.append(calibrated(run, beside).event())
@@ -209,8 +257,19 @@ def write_statement(run: Run, destroyed: bool = False) -> dict:
     not_covered=not_covered,
     unprotected_share=share,
     counts_all=private_ledger.counts_all(config),
+    is_decided=_is_decided(run),
   )
   return privacy_json.write(work.path('privacy.json'), content, before)
+
+
+def _is_decided(run):
+  """False for a run of a private choice that is not the chosen one (yet)."""
+  privacy = run.config.adapt.privacy
+  if privacy is None or not privacy.choice:
+    return True
+  begun = run.work.read_json('checkpoints', 'adapt', 'started.json')
+  decided = private_choice.decided(run.ledger.path, privacy.choice)
+  return begun is not None and decided == begun['run']
 
 
 def finish(run: Run) -> None:

@@ -202,9 +202,9 @@ class Ledger:
     self._check_budget(self.events(), name, events, epsilon, delta)
 
   def _check_budget(self, known, name, events, epsilon, delta):
-    total = accounting.epsilon([*known, *events], delta)['pld']
+    total = accounting.claim(accounting.epsilon([*known, *events], delta))
     if not total <= epsilon * (1 + 1e-9):
-      spent = accounting.epsilon(known, delta)['pld']
+      spent = accounting.claim(accounting.epsilon(known, delta))
       raise ValueError(
         f'{name!r} would bring these patients to epsilon {total:.4g} at delta '
         f'{delta:g}; the total allowed is {epsilon:g}, and {spent:.4g} of it is spent '
