@@ -66,6 +66,17 @@ def section() -> dict[str, Any]:
         # pairs the attributes are drawn independently.
         'pairs': (),
       },
+      # Histogram of classes, for diffusion.weights='private_histogram'.
+      'pretraining': {
+        # As of attributes: of this release alone. None with diffusion.weights=''.
+        'epsilon': None,
+        # Whose combination is a patient's class: few, such as ('SEX',).
+        'attributes': (),
+        # Bins of a continuous attribute.
+        'num_bins': 4,
+        # The most that a class is drawn more often, or less, than it is there.
+        'most': 10.0,
+      },
     },
     # None: noise key from the operating system. A number makes the noise
     # predictable: for demonstrations only, and the statement says so.
@@ -128,6 +139,7 @@ def check(config: Config) -> None:
     holds = total is None or privacy.epsilon <= total
     require(holds, 'ledger.total_epsilon', total, required)
   check_private_prior(config)
+  check_pretraining(config)
   value = config.audit.num_canaries
   require(value >= 8, 'audit.num_canaries', value, 'at least 8')
   value = config.audit.confidence
@@ -178,6 +190,22 @@ def check_releases(privacy: Config) -> None:
   require(holds, f'{prefix}.epsilon', value, required)
   value = section.num_bins
   require(value > 0, f'{prefix}.num_bins', value, 'a positive whole number')
+  prefix, section = 'adapt.privacy.releases.pretraining', privacy.releases.pretraining
+  others, value = privacy.releases.attributes.epsilon or 0, section.epsilon
+  holds = value is None or (
+    isinstance(value, int | float)
+    and not isinstance(value, bool)
+    and 0 < value < privacy.epsilon - others
+  )
+  required = (
+    f'None, or above 0 and, with releases.attributes, below adapt.privacy.epsilon = '
+    f'{privacy.epsilon:g}'
+  )
+  require(holds, f'{prefix}.epsilon', value, required)
+  value = section.num_bins
+  require(value > 0, f'{prefix}.num_bins', value, 'a positive whole number')
+  value = section.most
+  require(1 <= value < math.inf, f'{prefix}.most', value, 'a number from 1 up')
 
 
 def check_choice(config: Config) -> None:
@@ -219,6 +247,31 @@ def check_private_prior(config: Config) -> None:
     'epsilon is None, or there is no private cohort or no privacy)'
   )
   require(holds, 'sample.requests', 'private_prior', required)
+
+
+def check_pretraining(config: Config) -> None:
+  """Raises ValueError for weights of pre-training without their release, or reverse."""
+  privacy, key = config.adapt.privacy, 'diffusion.weights'
+  value = config.diffusion.weights
+  section = None if privacy is None else privacy.releases.pretraining
+  if not value:
+    holds = section is None or section.epsilon is None
+    required = (
+      "'private_histogram' with adapt.privacy.releases.pretraining.epsilon, which is "
+      'set; or None there'
+    )
+    require(holds, key, value, required)
+    return
+  holds = section is not None and section.epsilon is not None
+  holds = holds and len(section.attributes) and config.data.private.layout
+  required = (
+    "'' without a private cohort, adapt.privacy.releases.pretraining.epsilon and "
+    '.attributes'
+  )
+  require(holds, key, value, required)
+  value, required = config.sample.model, "'adapt' with diffusion.weights"
+  # Samples of the pre-trained model are said to be public.
+  require(value == 'adapt', 'sample.model', value, required)
 
 
 def check_mechanism(privacy: Config, steps: int) -> None:

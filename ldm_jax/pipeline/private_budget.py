@@ -105,6 +105,8 @@ def plan(run: Run) -> Plan | None:
     **secret_keys.recorded(secret_keys.generator_of(key)),
   }
   lines = [{**each, **about} for each in (*beside, release)]
+  # That of pre-training is there, unless the model came with its own ledger.
+  lines = [*private_releases.before(run), *lines]
   run.ledger.record_all(lines, (total_epsilon(run.config), privacy.delta))
   write_statement(run)
   return Plan(scheme, key)
@@ -161,9 +163,10 @@ def calibrated(run: Run, beside: list[dict]) -> mechanisms.Poisson:
       )
   privacy = config.adapt.privacy
   scheme = private_run.configured(privacy, _num_patients(run), config.adapt.steps)
-  spent = [accounting.event(release) for release in beside]
+  before = private_releases.before(run)
+  spent = [accounting.event(release) for release in (*before, *beside)]
   if config.ledger.total_epsilon is None:
-    mine = {release['id'] for release in beside}
+    mine = {release['id'] for release in (*before, *beside)}
     spent += [accounting.event(r) for r in book.releases() if r['id'] not in mine]
   try:
     return scheme.calibrated(privacy.epsilon, privacy.delta, spent)
@@ -191,7 +194,9 @@ def check_fits(run: Run) -> None:
   ):
     return  # the runs of a choice are one release
   beside = private_releases.planned(run, None)
-  events = [accounting.event(release) for release in beside]
+  known = private_ledger.ids(run.ledger)
+  missing = [each for each in private_releases.before(run) if each['id'] not in known]
+  events = [accounting.event(release) for release in (*missing, *beside)]
   events.append(calibrated(run, beside).event())
   run.ledger.check_budget(
     'this run', events, total_epsilon(config), config.adapt.privacy.delta
