@@ -366,7 +366,7 @@ def test_of_a_private_choice_the_best_run_alone_is_left(choice, tmp_path, capfd)
   assert json.loads(begun.read_text())['run'] == decided
   assert {path.name for path in root.iterdir() if path.is_dir()} == {'base', 'chosen'}
   printed = capfd.readouterr().out
-  assert 'secret\n' not in printed and printed.count('ldm_jax.main') == 2
+  assert 'printed by a run' not in printed and printed.count('ldm_jax.main') == 2
   assert choice('--score=score') == 2  # a further choice is a further release
 
 
