@@ -29,10 +29,10 @@ the statement of each arm says so (--config.ledger.registry=none) and claims not
 privacy/private_choice.py): a secret number of runs, MEAN on average, each of an arm
 drawn at random and with noise of its own, and of them the one with the best --score, a
 figure of metrics.json that reads no confidential scan, such as
-control.LVEDV.pearson_r (a minus before it: less is better). adapt.privacy.epsilon is
-that of the choice; it is in the ledger before the first private step. WORKDIR/chosen is
-the result. The other runs lie in WORKDIR/choice until then and are removed unseen; do
-not look at them, nor count them.
+control.LV_volume.pearson_r (a minus before it: less is better). adapt.privacy.epsilon
+is that of the choice; it is in the ledger before the first private step. WORKDIR/chosen
+is the result. The other runs lie in WORKDIR/choice until then and are removed unseen;
+do not look at them, nor count them.
 """
 
 import json

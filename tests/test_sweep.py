@@ -405,7 +405,7 @@ def test_a_choice_by_what_reads_private_scans_is_refused(choice, capsys):
 @pytest.mark.parametrize(
   ('override', 'words', 'message'),
   [
-    ("'adapt.steps': 5", '--score=score', 'sets adapt.steps'),
+    ("'adapt.steps': 5", '--score=score', 'differ in adapt.steps'),
     ("'adapt.privacy.clip_norm': 5.0", '--score=score', 'one release'),
     ("'adapt.privacy': None", '--score=score', 'has no privacy'),
     ("'adapt.seed': 5", '', 'needs both'),

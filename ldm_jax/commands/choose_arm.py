@@ -64,13 +64,14 @@ def check(
         f'arm {name} has no privacy, which no choice makes private. Leave it out by '
         '--arms.'
       )
-    for key in overrides:
-      if key in RECORDED or key.startswith(('data.', 'ledger.')):
-        raise ValueError(
-          f'arm {name} sets {key}, but all runs of a private choice are one release. '
-          'Expected arms that are alike in it: give it as a flag, or leave arms out '
-          'by --arms.'
-        )
+  for key in sorted({key for overrides in arms.values() for key in overrides}):
+    is_one = len({str(overrides.get(key)) for overrides in arms.values()}) == 1
+    if not is_one and (key in RECORDED or key.startswith(('data.', 'ledger.'))):
+      raise ValueError(
+        f'the arms differ in {key}, but all runs of a private choice are one release. '
+        'Expected arms that are alike in it: give it as a flag, or leave arms out by '
+        '--arms.'
+      )
   return number
 
 

@@ -105,7 +105,7 @@ def score(metrics: Mapping[str, Any], name: str) -> float:
 
   Args:
     metrics: of metrics.json of one run.
-    name: dotted, such as 'control.LVEDV.pearson_r'; with a minus before it, less is
+    name: dotted, such as 'control.LV_volume.pearson_r'; with a minus before it, less is
       better.
 
   Raises:
@@ -117,7 +117,7 @@ def score(metrics: Mapping[str, Any], name: str) -> float:
     if not isinstance(found, Mapping) or key not in found:
       raise ValueError(
         f'metrics.json has no figure {name.removeprefix("-")!r}; expected one of its '
-        'dotted names, such as control.LVEDV.pearson_r. Change --score.'
+        'dotted names, such as control.LV_volume.pearson_r. Change --score.'
       )
     found = found[key]
     if isinstance(found, Mapping) and found.get('internal'):
