@@ -74,6 +74,8 @@ setup(
       'einops>=0.8,<1',
       'diffusers>=0.36,<1',
     ],
+    # adapt.privacy.generator='chacha20'.
+    'chacha20': ['cryptography>=42'],
     'notebook': ['jupyterlab>=4.2,<5', 'ipywidgets>=8.1,<9'],
     'docs': [
       'mkdocs>=1.6,<2',
@@ -92,6 +94,8 @@ setup(
       'xlwt>=1.3',
       'ruff>=0.8',
       'pre-commit>=3.7',
+      # The tests of adapt.privacy.generator: as in the extra chacha20.
+      'cryptography>=42',
       # The builders' tests: as in the extra tfds.
       'tensorflow-datasets>=4.9.9',
       'array-record>=0.8',

@@ -63,6 +63,7 @@ def sweep():
     'drift': ablations.drift(ablations.FITS),
     'drift_longer': ablations.drift(ablations.LONGER),
     'private_drift': ablations.private_drift(),
+    'private_pretraining': ablations.private_pretraining(('sex', 'effusion')),
     'noise': ablations.lower_noise(
       lora_learning_rate=2e-2,
       learning_rate=4e-4,

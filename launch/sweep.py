@@ -1,7 +1,7 @@
 """Runs the arms of a config's sweep() one after another and tabulates their metrics.
 
   .venv/bin/python launch/sweep.py CONFIG[:ARGS] WORKDIR [--group=NAME] [--arms=REGEX] \
-    [--each_arm_alone] [FLAGS...]
+    [--each_arm_alone | --best_of=MEAN --score=FIGURE] [FLAGS...]
 
 Each arm is a run in WORKDIR/<its name or overrides>. What no arm repeats (prepare,
 autoencoder, encode, diffusion, the measuring network) is learned once in WORKDIR/base
@@ -24,6 +24,15 @@ which protects nobody, does each arm begin a ledger of its own, unless
 --config.ledger.path names one; or with --each_arm_alone, for open data that play the
 part of private ones. Such a table shows what one arm gives if no other had been run;
 the statement of each arm says so (--config.ledger.registry=none) and claims nothing.
+
+--best_of=MEAN publishes the best arm alone, for one epsilon (Papernot and Steinke 2022,
+privacy/private_choice.py): a secret number of runs, MEAN on average, each of an arm
+drawn at random and with noise of its own, and of them the one with the best --score, a
+figure of metrics.json that reads no confidential scan, such as
+control.LV_volume.pearson_r (a minus before it: less is better). adapt.privacy.epsilon
+is that of the choice; it is in the ledger before the first private step. WORKDIR/chosen
+is the result. The other runs lie in WORKDIR/choice until then and are removed unseen;
+do not look at them, nor count them.
 """
 
 import json
@@ -36,6 +45,7 @@ import shutil
 import subprocess
 import sys
 
+from ldm_jax.commands import choose_arm
 from ldm_jax.config import checks, parsing
 from ldm_jax.data import demonstration_split
 from ldm_jax.report import sweep_table
@@ -50,6 +60,10 @@ ADAPTED = 'checkpoints/adapt'
 PUBLISHED = ('privacy.json', f'store/{LEDGER}', 'store/release-*.json')
 # Sections of the config that it does not read.
 AFTER_ADAPT = ('sample.', 'counterfactual.', 'evaluate.')
+# All of the default ones but the report, which says whether the run was chosen.
+CHOICE_STAGES = ','.join(
+  (*SHARED_STAGES, 'adapt', 'sample', 'counterfactual', 'evaluate')
+)
 ALONE = (
   'Each arm is accounted for by itself, as if no other had been run on these patients. '
   'On patients who need protection the epsilons of all arms add up.'
@@ -63,10 +77,12 @@ def main(argv):
     print(__doc__, file=sys.stderr)
     return 2
   spec, root = argv[0], pathlib.Path(argv[1])
-  flags, group, pattern, alone = options(argv[2:])
+  flags, group, pattern, alone, mean, score = options(argv[2:])
   dry = os.environ.get('DRY_RUN') == '1'
   try:
     arms = read_arms(spec, group, pattern)
+    if mean or score:
+      return choose_best(spec, root, arms, flags, mean, score, alone, dry)
     started = with_flags(spec, flags).data
     made_up = started.private.layout.startswith('phantom_')
     fresh = alone or made_up
@@ -104,15 +120,58 @@ def main(argv):
 
 
 def options(words):
-  """(flags for every arm, group, pattern of names, whether each arm stands alone)."""
-  flags, found = [], {'--group': '', '--arms': ''}
+  """(flags for every arm, group, pattern of names, whether each arm stands alone, mean
+  number of runs of a private choice, its score)."""
+  flags, found = [], {'--group': '', '--arms': '', '--best_of': '', '--score': ''}
   for word in words:
     key, _, value = word.partition('=')
     if key in found:
       found[key] = value
     elif word != '--each_arm_alone':
       flags.append(word)
-  return flags, found['--group'], found['--arms'], '--each_arm_alone' in words
+  alone = '--each_arm_alone' in words
+  return flags, found['--group'], found['--arms'], alone, *list(found.values())[2:]
+
+
+def choose_best(spec, root, arms, flags, mean, score, alone, dry):
+  """Makes a private choice among the arms; returns the exit status.
+
+  Raises:
+    ValueError: arms that no choice covers, or flags that do not go together.
+    subprocess.CalledProcessError: a run failed.
+  """
+  config = with_flags(spec, flags)
+  mean = choose_arm.check(arms, mean, score, alone, config)
+  base, ledger = root / 'base', config.ledger.path
+  if not ledger:
+    ledger = shared_ledger(root)
+    flags = [f'--config.ledger.path={ledger}', *flags]
+  run(spec, base, {}, [*flags, f'--stages={",".join(SHARED_STAGES)}'], dry)
+  if dry:
+    print(f'sweep: then a secret number of runs, {mean:g} on average, of {list(arms)}')
+    return 0
+  state = choose_arm.begin(root, arms, mean)
+  flags = [
+    *flags,
+    f'--config.adapt.privacy.best_of={mean:g}',
+    f'--config.adapt.privacy.choice={state["name"]}',
+  ]
+  print('sweep: the runs of the private choice begin; how many they are stays secret')
+
+  def train(folder, arm):
+    share(base, folder)
+    with open(folder / 'output.txt', 'a') as output:
+      run(spec, folder, arms[arm], [*flags, f'--stages={CHOICE_STAGES}'], dry, output)
+    give(folder, base, MEASURING)
+    (folder / 'output.txt').unlink()
+
+  best = choose_arm.choose(root, state, train, score, ledger)
+  run(spec, root / choose_arm.CHOSEN, arms[best['arm']], flags, dry)
+  choose_arm.finish(root)
+  print(
+    f'sweep: {root / choose_arm.CHOSEN} is arm {best["arm"]}, {score} {best["score"]}'
+  )
+  return 0
 
 
 def with_flags(spec, flags):
@@ -163,16 +222,21 @@ def _named(arms):
   return [(text(overrides), overrides) for overrides in arms]
 
 
-def run(spec, workdir, overrides, flags, dry):
-  """Runs one arm in a process of its own, or prints its command."""
+def run(spec, workdir, overrides, flags, dry, output=None):
+  """Runs one arm in a process of its own, or prints its command.
+
+  With an open file as `output` nothing is printed: it gets what the process prints.
+  """
   command = [
     *(sys.executable, '-m', 'ldm_jax.main', f'--config={spec}', f'--workdir={workdir}'),
     *(f'--config.{key}={value}' for key, value in overrides.items()),
     *flags,
   ]
-  print(shlex.join(command), flush=True)
+  if output is None:
+    print(shlex.join(command), flush=True)
   if not dry:
-    subprocess.run(command, check=True)
+    streams = {} if output is None else {'stdout': output, 'stderr': output}
+    subprocess.run(command, check=True, **streams)
 
 
 def share(base, arm):

@@ -58,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Exit status: 0 done, 1 a stage failed, 2 bad config, data or flags; 130 after
     Ctrl-C, 143 after SIGTERM.
   """
+  config = None
   try:
     flags, rest = _parser().parse_known_args(argv)
   except SystemExit as stop:
@@ -89,9 +90,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f'{told}; the same command goes on from here.', file=sys.stderr)
     return 128 + getattr(stop, 'number', signal.SIGINT)
   except ValueError as error:
-    return _fail(_noted(error, flags.workdir), 2, flags.debug)
+    return _fail(_noted(error, flags.workdir), 2, flags, config)
   except Exception as error:
-    return _fail(error, 1, flags.debug)
+    return _fail(error, 1, flags, config)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -185,17 +186,52 @@ def _noted(error, workdir):
   )
 
 
-def _fail(error, status, debug):
-  if debug:
+def _fail(error, status, flags, config):
+  keeps, message = _has_patients(config), str(error) or type(error).__name__
+  if flags.debug and not keeps:
     traceback.print_exc()
-  message = str(error) or type(error).__name__
-  if isinstance(error, OSError):
+  # What is not raised to be read may name patients, by their paths or as keys.
+  names_nothing = isinstance(error, ValueError | RuntimeError) or ADVICE in message
+  if isinstance(error, OSError) and error.errno and error.filename is None:
+    names_nothing = True
+  if keeps and not names_nothing:
+    reason = getattr(error, 'strerror', None) or 'its message may name patients'
+    kept = (
+      f'{type(error).__name__}: {reason}. It is in {_kept_traceback(flags.workdir)}'
+    )
+    message = f'{kept}, which stays with the data.'
+  elif isinstance(error, OSError):
     if ADVICE not in message:
       message = f'{message}: {ADVICE}; what was written so far is intact.'
   elif status == 1:
     message = f'{type(error).__name__}: {message} (--debug shows where)'
+  if keeps and flags.debug and names_nothing:
+    message = f'{message} (The traceback is in {_kept_traceback(flags.workdir)}.)'
   print(f'ldm-jax: {_paragraph(message)}', file=sys.stderr)
   return status
+
+
+def _has_patients(config):
+  """Whether a config reads private or test patients who are no phantoms."""
+  if config is None:
+    return False
+  from ldm_jax.data.cohorts import roles
+
+  layouts = (config.data[name].layout for name in roles.CONFIDENTIAL)
+  return any(layout and not layout.startswith('phantom_') for layout in layouts)
+
+
+def _kept_traceback(workdir):
+  """Writes the traceback of the current error into the store; returns where it is."""
+  from ldm_jax import atomic
+  from ldm_jax.workfolder import WorkFolder
+
+  try:
+    path = WorkFolder(workdir).store / 'traceback.txt'
+    atomic.write_bytes(path, traceback.format_exc().encode(), mode=0o600)
+  except (OSError, ValueError) as failure:
+    return f'no file, which could not be written ({type(failure).__name__})'
+  return path
 
 
 def _paragraph(message):

@@ -225,6 +225,9 @@ def evaluate(run: Run) -> None:
 @stage
 def report(run: Run) -> None:
   """Writes report/index.html and the model card from what the other stages left."""
+  privacy = run.config.adapt.privacy
+  if privacy is not None and privacy.choice:
+    private_budget.write_statement(run)  # it may have been chosen since
   gathered = content.gather(run.config, run.work, run.splits, run.reconstruct)
   index_page.write(run.work.path('report', 'index.html'), gathered)
   run.work.write_text(model_card.markdown(gathered), 'report', 'model_card.md')

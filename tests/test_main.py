@@ -1,8 +1,10 @@
 """How `ldm-jax` starts: one process alone works in a folder."""
 
+import errno
+
 import pytest
 
-from ldm_jax import main
+from ldm_jax import main, stages
 
 SEVERAL = (
   {'SLURM_STEP_NUM_TASKS': '2', 'SLURM_PROCID': '0'},
@@ -39,3 +41,42 @@ def test_one_of_several_processes_writes_nothing_and_says_why(
 @pytest.mark.parametrize('environment', ALONE)
 def test_a_shell_within_an_allocation_is_one_process(environment):
   main.require_one_process(environment)
+
+
+FAILURES = (
+  FileNotFoundError(errno.ENOENT, 'No such file or directory', '/data/PATIENT7.nii'),
+  KeyError('PATIENT7'),
+  PermissionError(errno.EACCES, 'Permission denied', '/data/PATIENT7.nii'),
+)
+
+
+@pytest.mark.parametrize('debug', [False, True])
+@pytest.mark.parametrize('failure', FAILURES, ids=lambda each: type(each).__name__)
+def test_an_error_that_names_a_patient_goes_to_a_file_in_the_store(
+  tmp_path, monkeypatch, capfd, failure, debug
+):
+  def fail(*args):
+    raise failure
+
+  monkeypatch.setattr(stages, 'run', fail)
+  real = [f'--config.data.{name}.layout=folder' for name in ('public', 'private')]
+  real += [f'--config.data.{name}.root=x' for name in ('public', 'private')]
+  work = tmp_path / 'work'
+  flags = ['--config=tests/micro.py', f'--workdir={work}', *['--debug'] * debug]
+  monkeypatch.setattr('ldm_jax.config.checks.check', lambda config: config)
+  assert main.main([*flags, *real]) == 1
+  printed = ''.join(capfd.readouterr())
+  assert 'PATIENT7' not in printed and 'traceback.txt' in printed
+  path = work / 'store' / 'traceback.txt'
+  assert 'PATIENT7' in path.read_text() and path.stat().st_mode & 0o777 == 0o600
+  # Patients of a phantom are made up, and a full disk names nobody.
+  assert main.main(flags) == 1
+  assert 'PATIENT7' in ''.join(capfd.readouterr())
+  failure = OSError(errno.ENOSPC, 'No space left on device')
+  monkeypatch.setattr(stages, 'run', lambda *args: _raise(failure))
+  assert main.main([*flags, *real]) == 1
+  assert main.ADVICE in ''.join(capfd.readouterr())
+
+
+def _raise(error):
+  raise error

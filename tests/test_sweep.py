@@ -68,8 +68,9 @@ def config(tmp_path, monkeypatch):
   (tmp_path / 'config.py').write_text(CONFIG)
   real = sweep.subprocess.run
 
-  def run(command, check):
-    return real([command[0], tmp_path / 'run.py', *command[3:]], check=check)
+  def run(command, check, **streams):
+    command = [command[0], tmp_path / 'run.py', *command[3:]]
+    return real(command, check=check, **streams)
 
   monkeypatch.setattr(sweep.subprocess, 'run', run)
   return str(tmp_path / 'config.py')
@@ -311,3 +312,111 @@ def test_arms_that_stand_alone_say_so_in_their_statements(
     assert sweep.main([config, str(tmp_path / 'w'), *words]) == 0
     printed = capsys.readouterr().out
     assert ('--config.ledger.registry=none' in printed) == alone
+
+
+SCORED = """
+import json, os, pathlib, sys
+words = dict(word.lstrip('-').split('=', 1) for word in sys.argv[1:])
+work = pathlib.Path(words['workdir'])
+adapt = work / 'checkpoints' / 'adapt'
+folders = ('prepare', 'autoencoder', 'encode', 'diffusion', 'adapt')
+for folder in ('store', *(f'checkpoints/{name}' for name in folders)):
+  (work / folder).mkdir(parents=True, exist_ok=True)
+if 'config.adapt.privacy.choice' in words and work.name != 'chosen':
+  (adapt / 'started.json').write_text(json.dumps({'run': work.name}))
+  rate = float(words['config.adapt.learning_rate'])
+  score = {'value': rate, 'internal': INTERNAL}
+  (work / 'metrics.json').write_text(json.dumps({'score': score}))
+  with open(work.parents[1] / 'seen.txt', 'a') as file:
+    file.write(words['config.adapt.privacy.choice'] + chr(10))
+  print('printed by a run')
+"""
+
+
+@pytest.fixture
+def choice(config, tmp_path, monkeypatch):
+  """(words, internal=False) -> exit status of a choice among three arms, three runs."""
+  text = CONFIG.replace("'adapt.init': 'scratch'}, {'adapt.privacy': None", 'ARMS')
+  rates = (1e-3, 3e-3, 2e-3)
+  arms = ', '.join(f"{{'adapt.learning_rate': {rate}}}" for rate in rates)
+  pathlib.Path(config).write_text(text.replace('{ARMS}', arms))
+  names = [f'adapt.learning_rate={rate}' for rate in rates]
+  draw = lambda arms, mean: names
+  monkeypatch.setattr(sweep.choose_arm.private_choice, 'draw_arms', draw)
+
+  def run(*words, internal=False):
+    text = SCORED.replace('INTERNAL', str(internal))
+    (tmp_path / 'run.py').write_text(text)
+    return sweep.main([config, str(tmp_path / 'w'), '--best_of=3', *words])
+
+  return run
+
+
+def test_of_a_private_choice_the_best_run_alone_is_left(choice, tmp_path, capfd):
+  assert choice('--score=score') == 0
+  root = tmp_path / 'w'
+  assert json.loads((root / 'chosen' / 'metrics.json').read_text())['score'] == {
+    'value': 3e-3,
+    'internal': False,
+  }
+  names = (root / 'seen.txt').read_text().split()
+  assert len(names) == 3 and len(set(names)) == 1, 'the runs share one release'
+  decided = sweep.choose_arm.private_choice.decided(root / sweep.LEDGER, names[0])
+  begun = root / 'chosen' / sweep.ADAPTED / 'started.json'
+  assert json.loads(begun.read_text())['run'] == decided
+  assert {path.name for path in root.iterdir() if path.is_dir()} == {'base', 'chosen'}
+  printed = capfd.readouterr().out
+  assert 'printed by a run' not in printed and printed.count('ldm_jax.main') == 2
+  assert choice('--score=score') == 2  # a further choice is a further release
+
+
+def test_the_least_score_may_be_the_best(choice, tmp_path):
+  assert choice('--score=-score') == 0
+  assert '0.001' in (tmp_path / 'w' / 'chosen' / 'metrics.json').read_text()
+
+
+def test_a_choice_that_was_cut_goes_on_with_the_runs_that_were_drawn(
+  choice, tmp_path, monkeypatch
+):
+  whole = sweep.run
+
+  def cut(spec, workdir, *rest):
+    if len(list((tmp_path / 'w').glob('seen.txt'))) and 'choice' in str(workdir):
+      raise sweep.subprocess.CalledProcessError(7, ['arm'])
+    whole(spec, workdir, *rest)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(sweep, 'run', cut)
+    assert choice('--score=score') == 7
+  path = tmp_path / 'w' / 'choice' / sweep.choose_arm.FILE
+  assert path.stat().st_mode & 0o777 == 0o600
+  before = json.loads(path.read_text())
+  assert before['done'] == 1
+  assert choice('--score=score') == 0
+  assert len((tmp_path / 'w' / 'seen.txt').read_text().split()) == 3
+  assert (tmp_path / 'w' / 'seen.txt').read_text().split()[-1] == before['name']
+
+
+def test_a_choice_by_what_reads_private_scans_is_refused(choice, capsys):
+  assert choice('--score=score', internal=True) == 2
+  assert 'not marked internal' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  ('override', 'words', 'message'),
+  [
+    ("'adapt.steps': 5", '--score=score', 'differ in adapt.steps'),
+    ("'adapt.privacy.clip_norm': 5.0", '--score=score', 'one release'),
+    ("'adapt.privacy': None", '--score=score', 'has no privacy'),
+    ("'adapt.seed': 5", '', 'needs both'),
+  ],
+)
+def test_arms_that_would_be_different_releases_are_no_choice(
+  choice, config, tmp_path, capsys, override, words, message
+):
+  path = pathlib.Path(config)
+  text = path.read_text().replace("'adapt.learning_rate': 0.001", override)
+  path.write_text(text)
+  assert choice(*filter(None, [words])) == 2
+  assert message in capsys.readouterr().err
+  assert not (tmp_path / 'w').exists()

@@ -269,3 +269,37 @@ def private_drift(
 def _given(overrides):
   """The overrides without those that the caller leaves to the config."""
   return {key: value for key, value in overrides.items() if value is not None}
+
+
+def private_pretraining(
+  attributes: Sequence[str],
+  share: float = 0.1,
+  epsilons: Sequence[float] = (1.0, 10.0),
+  seeds: Sequence[int] = SEEDS,
+) -> dict[str, Arm]:
+  """Does it pay to weight public volumes by a private histogram? One total epsilon.
+
+  Args:
+    attributes: whose combination is a patient's class.
+    share: epsilon of the histogram over the total.
+    epsilons: totals.
+    seeds: of the repeats.
+  """
+  section = 'adapt.privacy.releases.pretraining'
+  arms: dict[str, Arm] = {}
+  for total in epsilons:
+    weighted = {
+      'diffusion.weights': 'private_histogram',
+      f'{section}.epsilon': share * total,
+      f'{section}.attributes': tuple(attributes),
+    }
+    for name, overrides in (('alike', {}), ('alike+histogram', weighted)):
+      for seed in seeds:
+        arms[f'{name},epsilon={total:g},seed={seed}'] = {
+          'adapt.privacy.epsilon': total,
+          'adapt.privacy.seed': None,
+          **overrides,
+          **ONLY_DISTANCES,
+          **dict.fromkeys(SEED_KEYS, seed),
+        }
+  return arms

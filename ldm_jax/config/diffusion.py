@@ -9,6 +9,7 @@ from ldm_jax.types import Config
 WAYS = ('attention', 'embedding', 'channels')
 CHOICES = {
   'diffusion.optimizer': ('adam', 'muon'),
+  'diffusion.weights': ('', 'private_histogram'),
   'diffusion.schedule.name': ('linear', 'scaled_linear', 'sigmoid', 'cosine', 'flow'),
   'diffusion.prediction': ('epsilon', 'v', 'sample', 'flow'),
   'diffusion.model.kind': ('unet', 'dit', 'daum24'),
@@ -102,6 +103,10 @@ def section() -> dict[str, Any]:
     },
     # Share of examples trained without condition, for classifier-free guidance.
     'drop_probability': 0.1,
+    # How often public volumes are drawn: '' all alike, 'private_histogram' as their
+    # classes are among the private patients, a release of its own
+    # (adapt.privacy.releases.pretraining; PrivImage 2024).
+    'weights': '',
     'steps': 1000,
     'batch_size': 16,
     # 'muon' or 'adam', as of `autoencoder`.

@@ -1,5 +1,6 @@
 """The sections `adapt.privacy`, `ledger` and `audit`: default values and rules."""
 
+import importlib.util
 import math
 from typing import Any
 
@@ -9,6 +10,7 @@ from ldm_jax.types import Config
 # Who is drawn and how noise is added in private training: privacy.mechanisms.
 GRADIENTS = ('auto', 'vmap', 'ghost')
 CLIPPING = ('constant', 'normalised', 'per_layer', 'adaptive')
+GENERATORS = ('threefry', 'chacha20')
 MECHANISMS = ('poisson', 'truncated_poisson', 'banded', 'full_batch')
 
 
@@ -47,6 +49,10 @@ def section() -> dict[str, Any]:
     # 'auto' takes what is faster. The numbers are the same.
     'gradients': 'auto',
     'log_internal': False,
+    # Of a private choice among arms, which launch/sweep.py --best_of makes and sets:
+    # the mean of the secret number of its runs, and its name, which they share.
+    'best_of': None,
+    'choice': '',
     # What else is published of the private cohort, within the same epsilon.
     'releases': {
       # Histograms of the attributes, for sample.requests='private_prior'.
@@ -60,10 +66,25 @@ def section() -> dict[str, Any]:
         # pairs the attributes are drawn independently.
         'pairs': (),
       },
+      # Histogram of classes, for diffusion.weights='private_histogram'.
+      'pretraining': {
+        # As of attributes: of this release alone. None with diffusion.weights=''.
+        'epsilon': None,
+        # Whose combination is a patient's class: few, such as ('SEX',).
+        'attributes': (),
+        # Bins of a continuous attribute.
+        'num_bins': 4,
+        # The most that a class is drawn more often, or less, than it is there.
+        'most': 10.0,
+      },
     },
     # None: noise key from the operating system. A number makes the noise
     # predictable: for demonstrations only, and the statement says so.
     'seed': None,
+    # Of what this machine's processor draws: who takes part in a step, and the noise of
+    # means and histograms. 'chacha20' has a secret of 256 bits and needs the package
+    # cryptography (extra chacha20). Training noise is drawn by threefry either way.
+    'generator': 'threefry',
   }
 
 
@@ -113,10 +134,12 @@ def check(config: Config) -> None:
     check_training(privacy)
     check_releases(privacy)
     check_mechanism(privacy, config.adapt.steps)
+    check_choice(config)
     required = f'at least adapt.privacy.epsilon = {privacy.epsilon}'
     holds = total is None or privacy.epsilon <= total
     require(holds, 'ledger.total_epsilon', total, required)
   check_private_prior(config)
+  check_pretraining(config)
   value = config.audit.num_canaries
   require(value >= 8, 'audit.num_canaries', value, 'at least 8')
   value = config.audit.confidence
@@ -144,6 +167,14 @@ def check_training(privacy: Config) -> None:
   require(0 < value < 1, f'{prefix}.{key}', value, 'a share between 0 and 1')
   key, value = 'gradients', privacy.gradients
   require(value in GRADIENTS, f'{prefix}.{key}', value, f'one of {GRADIENTS}')
+  key, value = 'generator', privacy.generator
+  require(value in GENERATORS, f'{prefix}.{key}', value, f'one of {GENERATORS}')
+  holds = value != 'chacha20' or importlib.util.find_spec('cryptography') is not None
+  required = (
+    "'threefry' where the package cryptography is not installed; to use chacha20, "
+    "install it: pip install 'ldm-jax[chacha20]'"
+  )
+  require(holds, f'{prefix}.{key}', value, required)
 
 
 def check_releases(privacy: Config) -> None:
@@ -159,6 +190,49 @@ def check_releases(privacy: Config) -> None:
   require(holds, f'{prefix}.epsilon', value, required)
   value = section.num_bins
   require(value > 0, f'{prefix}.num_bins', value, 'a positive whole number')
+  prefix, section = 'adapt.privacy.releases.pretraining', privacy.releases.pretraining
+  others, value = privacy.releases.attributes.epsilon or 0, section.epsilon
+  holds = value is None or (
+    isinstance(value, int | float)
+    and not isinstance(value, bool)
+    and 0 < value < privacy.epsilon - others
+  )
+  required = (
+    f'None, or above 0 and, with releases.attributes, below adapt.privacy.epsilon = '
+    f'{privacy.epsilon:g}'
+  )
+  require(holds, f'{prefix}.epsilon', value, required)
+  value = section.num_bins
+  require(value > 0, f'{prefix}.num_bins', value, 'a positive whole number')
+  value = section.most
+  require(1 <= value < math.inf, f'{prefix}.most', value, 'a number from 1 up')
+
+
+def check_choice(config: Config) -> None:
+  """Raises ValueError for a private choice of runs that it does not cover."""
+  privacy = config.adapt.privacy
+  key, mean = 'adapt.privacy.best_of', privacy.best_of
+  holds = (mean is None) == (privacy.choice == '')
+  required = 'None without a name in adapt.privacy.choice, and a number with one'
+  require(holds, key, mean, f'{required}; launch/sweep.py --best_of sets both')
+  if mean is None:
+    return
+  holds = isinstance(mean, int | float) and 1 <= mean < math.inf
+  require(holds, key, mean, 'a mean number of runs of at least 1')
+  holds = privacy.choice.isalnum()
+  require(holds, 'adapt.privacy.choice', privacy.choice, 'letters and digits')
+  # The theorem is used for one Poisson-sampled Gaussian release a run.
+  holds = privacy.mechanism in ('poisson', 'full_batch')
+  value, required = privacy.mechanism, "'poisson' or 'full_batch' in a private choice"
+  require(holds, 'adapt.privacy.mechanism', value, required)
+  for part in privacy.releases:
+    value = privacy.releases[part].epsilon
+    required = 'None in a private choice, whose runs release nothing beside the model'
+    require(value is None, f'adapt.privacy.releases.{part}.epsilon', value, required)
+  value, required = config.adapt.drift.search, "'' in a private choice"
+  require(value == '', 'adapt.drift.search', value, required)
+  value, required = privacy.log_internal, 'False in a private choice'
+  require(not value, 'adapt.privacy.log_internal', value, required)
 
 
 def check_private_prior(config: Config) -> None:
@@ -173,6 +247,31 @@ def check_private_prior(config: Config) -> None:
     'epsilon is None, or there is no private cohort or no privacy)'
   )
   require(holds, 'sample.requests', 'private_prior', required)
+
+
+def check_pretraining(config: Config) -> None:
+  """Raises ValueError for weights of pre-training without their release, or reverse."""
+  privacy, key = config.adapt.privacy, 'diffusion.weights'
+  value = config.diffusion.weights
+  section = None if privacy is None else privacy.releases.pretraining
+  if not value:
+    holds = section is None or section.epsilon is None
+    required = (
+      "'private_histogram' with adapt.privacy.releases.pretraining.epsilon, which is "
+      'set; or None there'
+    )
+    require(holds, key, value, required)
+    return
+  holds = section is not None and section.epsilon is not None
+  holds = holds and len(section.attributes) and config.data.private.layout
+  required = (
+    "'' without a private cohort, adapt.privacy.releases.pretraining.epsilon and "
+    '.attributes'
+  )
+  require(holds, key, value, required)
+  value, required = config.sample.model, "'adapt' with diffusion.weights"
+  # Samples of the pre-trained model are said to be public.
+  require(value == 'adapt', 'sample.model', value, required)
 
 
 def check_mechanism(privacy: Config, steps: int) -> None:

@@ -53,6 +53,21 @@ def epoch_batch(
   return indices
 
 
+def weighted_batch(
+  weights: np.ndarray, batch_size: int, seed: int, step: int
+) -> np.ndarray:
+  """The examples of one step (batch_size,) int, each drawn by its weight.
+
+  Args:
+    weights: (n,) >= 0, of any sum above 0.
+    batch_size: examples per step, drawn independently.
+    seed, step: which decide the draw.
+  """
+  weights = np.asarray(weights, np.float64)
+  draws = generator(f'weighted:{seed}:{step}'.encode())
+  return draws.choice(len(weights), batch_size, p=weights / weights.sum())
+
+
 def chunks(
   indices: np.ndarray, chunk_size: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -95,7 +95,7 @@ def attack(run: Run) -> dict[str, Any]:
   found = {
     'claim': {
       **scheme.release('the run under audit'),
-      'epsilon': accounting.epsilon([scheme.event()], privacy.delta)['pld'],
+      'epsilon': accounting.claim(accounting.epsilon([scheme.event()], privacy.delta)),
       'delta': privacy.delta,
     },
     'confidence': section.confidence,
@@ -147,7 +147,7 @@ def planned(run: Run) -> mechanisms.Poisson:
     scheme = private_run.configured(privacy, num_patients, section.steps)
     return scheme.calibrated(privacy.epsilon, privacy.delta).prepared()
   begun = run.work.read_json('checkpoints', 'adapt', 'started.json')
-  release = begun and private_ledger.release_of(run.ledger, begun['run'])
+  release = begun and private_ledger.release_of(run.ledger, run.name)
   if release and release['noise_multiplier']:
     scheme = private_run.configured(privacy, cohort.num_patients, section.steps)
     with contextlib.suppress(ValueError):  # another config: it would be a new run
@@ -295,7 +295,7 @@ class _Stand:
     delta = self.privacy.delta
     claimed = accounting.epsilon([accounting.gaussian_event(self.sigma, times)], delta)
     found = {
-      'epsilon_claimed': claimed['pld'],
+      'epsilon_claimed': accounting.claim(claimed),
       'epsilon_low': epsilon_lower_bounds.epsilon_from_coins(
         scores, inside, delta, confidence
       ),

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from ldm_jax.data.batching import epoch_batch
+from ldm_jax.data.batching import epoch_batch, weighted_batch
 from ldm_jax.data.prefetch import Prefetcher
 from ldm_jax.data.store.split import Split
-from ldm_jax.pipeline import encode
+from ldm_jax.pipeline import encode, private_pretraining
 from ldm_jax.pipeline.run import Run
 from ldm_jax.training import (
   checkpoint,
@@ -22,11 +22,12 @@ from ldm_jax.types import PyTree
 
 
 def check(run: Run) -> None:
-  """Refuses a diffusion.init that is not there or does not fit.
+  """Refuses a diffusion.init that is not there or does not fit, and such classes.
 
   Raises:
     ValueError: naming what is missing or where the shapes differ.
   """
+  private_pretraining.check(run)
   init = run.config.diffusion.init
   if init:
     shapes, _ = networks.denoiser_shapes(run.config, run.schema)
@@ -36,6 +37,7 @@ def check(run: Run) -> None:
 def fit(run: Run, split: Split) -> PyTree:
   """Trains the denoiser on a public split; returns its parameters, averaged."""
   section, key = run.config.diffusion, run.key('diffusion')
+  weights = private_pretraining.weights(run, split)
   latents, conditions = examples(run, split)
   params = run.initial_denoiser(latents.shape[1:])
   if section.init:
@@ -56,9 +58,12 @@ def fit(run: Run, split: Split) -> PyTree:
   redraw = encode.redraw(run, split)
 
   def batch_of(number):
-    chosen = epoch_batch(
-      len(latents), section.batch_size, run.config.seed, number, True
-    )
+    size, seed = section.batch_size, run.config.seed
+    if weights is None:
+      chosen = epoch_batch(len(latents), size, seed, number, True)
+    else:  # copies have the weight of their volume
+      every = np.tile(weights, len(latents) // len(weights))
+      chosen = weighted_batch(every, size, seed, number)
     z = redraw(latents[chosen], chosen, number)
     return put_examples(run.mesh, {'z': z, 'attributes': conditions[chosen]})
 

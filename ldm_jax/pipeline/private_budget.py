@@ -18,7 +18,14 @@ from ldm_jax.config import parsing
 from ldm_jax.data import demonstration_split
 from ldm_jax.pipeline import private_ledger, private_releases
 from ldm_jax.pipeline.run import Run
-from ldm_jax.privacy import accounting, checks, key_origin, mechanisms, privacy_json
+from ldm_jax.privacy import (
+  accounting,
+  checks,
+  key_origin,
+  mechanisms,
+  privacy_json,
+  private_choice,
+)
 from ldm_jax.privacy import secret_key as secret_keys
 from ldm_jax.training import private_run
 from ldm_jax.types import Config
@@ -74,23 +81,65 @@ def plan(run: Run) -> Plan | None:
   folder, num_patients = run.work.checkpoints('adapt'), _num_patients(run)
   recorded = private_ledger.release_of(run.ledger, run.name)
   has_begun = recorded is not None or (folder / 'state').is_dir()
+  if privacy.choice:
+    _check_undecided(run)
+    # Another run of the choice may have recorded it, which says nothing of this one.
+    has_key = (folder / private_run.KEY_FILE).exists()
+    has_begun = (folder / 'state').is_dir() or (recorded is not None and has_key)
   key = private_run.noise_key(folder, privacy, has_begun)
   checks.check_delta(privacy.delta, num_patients)
   if recorded:
+    _check_origin(recorded, privacy)
     scheme = private_run.configured(privacy, num_patients, section.steps)
     return Plan(private_run.as_recorded(scheme, recorded), key)
   beside = private_releases.planned(run, run.name)
   scheme = calibrated(run, beside).prepared()
-  release = scheme.release(f'adapt: {section.method} fine-tuning')
+  release = scheme.release(_title(run.config))
   release = private_ledger.named(run.name, release)
   origin = key_origin.of_seed(privacy.seed)
   if has_begun and origin == key_origin.OPERATING_SYSTEM:
     origin = key_origin.UNKNOWN  # the key was found, and no record says how it was made
   # All noise of the run comes from this key, also that of the releases beside.
-  lines = [{**each, key_origin.FIELD: origin} for each in (*beside, release)]
+  about = {
+    key_origin.FIELD: origin,
+    **secret_keys.recorded(secret_keys.generator_of(key)),
+  }
+  lines = [{**each, **about} for each in (*beside, release)]
+  # That of pre-training is there, unless the model came with its own ledger.
+  lines = [*private_releases.before(run), *lines]
   run.ledger.record_all(lines, (total_epsilon(run.config), privacy.delta))
   write_statement(run)
   return Plan(scheme, key)
+
+
+def _title(config):
+  """Name of the training release in the ledger."""
+  if config.adapt.privacy.choice:
+    return 'adapt: fine-tuning, the best of a secret number of runs'
+  return f'adapt: {config.adapt.method} fine-tuning'
+
+
+def _check_undecided(run):
+  choice = run.config.adapt.privacy.choice
+  decided = private_choice.decided(run.ledger.path, choice)
+  if decided not in (None, run.own_name):
+    raise ValueError(
+      f'the private choice {choice!r} has been made, and this run is not the chosen '
+      'one; a further run would be a release that nobody counted. Leave '
+      'adapt.privacy.choice and best_of at their defaults, or start a new choice by '
+      'launch/sweep.py --best_of.'
+    )
+
+
+def _check_origin(recorded, privacy):
+  """Refuses a key that is made otherwise than the ledger says (runs of a choice)."""
+  made, said = key_origin.of_seed(privacy.seed), recorded.get(key_origin.FIELD)
+  if privacy.choice and said != made:
+    raise ValueError(
+      f'the ledger says that the noise of the private choice {privacy.choice!r} has '
+      f'keys of origin {said!r}, but adapt.privacy.seed={privacy.seed} makes one of '
+      f'origin {made!r}. Set the seed back.'
+    )
 
 
 def calibrated(run: Run, beside: list[dict]) -> mechanisms.Poisson:
@@ -114,9 +163,10 @@ def calibrated(run: Run, beside: list[dict]) -> mechanisms.Poisson:
       )
   privacy = config.adapt.privacy
   scheme = private_run.configured(privacy, _num_patients(run), config.adapt.steps)
-  spent = [accounting.event(release) for release in beside]
+  before = private_releases.before(run)
+  spent = [accounting.event(release) for release in (*before, *beside)]
   if config.ledger.total_epsilon is None:
-    mine = {release['id'] for release in beside}
+    mine = {release['id'] for release in (*before, *beside)}
     spent += [accounting.event(r) for r in book.releases() if r['id'] not in mine]
   try:
     return scheme.calibrated(privacy.epsilon, privacy.delta, spent)
@@ -138,8 +188,15 @@ def check_fits(run: Run) -> None:
     ValueError: a budget that is impossible or spent.
   """
   config = run.config
+  choice = config.adapt.privacy.choice
+  if choice and private_ledger.release_of(
+    run.ledger, private_choice.ledger_name(choice)
+  ):
+    return  # the runs of a choice are one release
   beside = private_releases.planned(run, None)
-  events = [accounting.event(release) for release in beside]
+  known = private_ledger.ids(run.ledger)
+  missing = [each for each in private_releases.before(run) if each['id'] not in known]
+  events = [accounting.event(release) for release in (*missing, *beside)]
   events.append(calibrated(run, beside).event())
   run.ledger.check_budget(
     'this run', events, total_epsilon(config), config.adapt.privacy.delta
@@ -188,11 +245,11 @@ def write_statement(run: Run, destroyed: bool = False) -> dict:
     delta, not_covered = min(1e-5, 0.5 / num_patients), [UNPROTECTED]
     randomness = 'none: adapt.privacy is None, so no noise is added'
   else:
-    delta, seed = privacy.delta, privacy.seed
-    gone = secret_keys.describe_randomness(seed, destroyed=True)
+    delta, about = privacy.delta, (privacy.seed, privacy.generator)
+    gone = secret_keys.describe_randomness(*about, destroyed=True)
     key_exists = (work.checkpoints('adapt') / private_run.KEY_FILE).exists()
     is_gone = not key_exists and (destroyed or before.get('randomness') == gone)
-    randomness = gone if is_gone else secret_keys.describe_randomness(seed)
+    randomness = gone if is_gone else secret_keys.describe_randomness(*about)
     not_covered = [LOGGED] if privacy.log_internal else []
   not_covered += [BROUGHT_IN.format(path) for path in _brought_in(config)]
   # Hours may have passed since it was opened.
@@ -205,8 +262,19 @@ def write_statement(run: Run, destroyed: bool = False) -> dict:
     not_covered=not_covered,
     unprotected_share=share,
     counts_all=private_ledger.counts_all(config),
+    is_decided=_is_decided(run),
   )
   return privacy_json.write(work.path('privacy.json'), content, before)
+
+
+def _is_decided(run):
+  """False for a run of a private choice that is not the chosen one (yet)."""
+  privacy = run.config.adapt.privacy
+  if privacy is None or not privacy.choice:
+    return True
+  begun = run.work.read_json('checkpoints', 'adapt', 'started.json')
+  decided = private_choice.decided(run.ledger.path, privacy.choice)
+  return begun is not None and decided == begun['run']
 
 
 def finish(run: Run) -> None:

@@ -6,7 +6,8 @@ numbers are kept in the work folder once and used again by every later run on th
 cohort with the same question: nothing is released twice.
 
 There are two: the attributes' histograms, computed here, and what a private search for
-a drift asks of the patients, computed by `drift_search`.
+a drift asks of the patients, computed by `drift_search`. A third one is made earlier,
+by the stage `diffusion` (`private_pretraining`), and counts as spent here.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ DRIFT_NAMES = {
   'private_loss': 'denoising losses over a grid, for a drift',
 }
 DRIFT = ('store', 'release-drift.json')
+# The histogram by which `diffusion` weights public volumes.
+PRETRAINING_NAME = 'histogram of classes, for pre-training'
+PRETRAINING = ('store', 'release-pretraining.json')
 # In units of the public scale. Means of patients whose cohort lies elsewhere are longer
 # than public ones; losses less those of no drift are about as long.
 CLIP_NORMS = {'private_mean': 2.0, 'private_loss': 1.0}
@@ -122,6 +126,56 @@ def publish_once(
   kept = {**about, 'cohort': _private(run).digest(), **numbers}
   run.work.write_json(kept, *place)  # the digest stays in the store
   return kept
+
+
+def wanted_pretraining(run: Run, name: str | None) -> dict:
+  """The release dict of the histogram for `diffusion.weights`."""
+  privacy, schema = run.config.adapt.privacy, _private(run).schema
+  section = privacy.releases.pretraining
+  sigma = accounting.calibrate(section.epsilon, privacy.delta, 1.0, 1)
+  made = releases.planned(PRETRAINING_NAME, sigma, releases.histograms_norm(1))
+  names = list(section.attributes)
+  about = [PRETRAINING_NAME, schema.to_config(), section.num_bins, names, sigma]
+  made = {'query': parsing.digest(about), **made}
+  return private_ledger.named(name, made, 'pretraining')
+
+
+def kept_pretraining(run: Run, wanted: dict) -> dict | None:
+  """The stored numbers of an equal histogram of this cohort, or None."""
+  known = private_ledger.ids(run.ledger)
+  return (
+    run.work.read_json(*PRETRAINING) if _kept(wanted, PRETRAINING, run, known) else None
+  )
+
+
+def before(run: Run) -> list[dict]:
+  """What the stage `diffusion` released, or will release, for this run.
+
+  Returns:
+    [] where pre-training does not look at the private cohort, else the one release
+    dict: as the ledger has it; as the work folder keeps it, where the model came from
+    another folder; or as it is planned.
+
+  Raises:
+    ValueError: the model is there, and nobody knows its release.
+  """
+  config = run.config
+  if not config.diffusion.weights or config.adapt.init != 'diffusion':
+    return []
+  wanted = wanted_pretraining(run, None)
+  kept = run.work.read_json(*PRETRAINING) or {}
+  mine = kept.get('release')
+  for release in (*run.ledger.own_releases(), *([mine] if mine else ())):
+    if release.get('query') == wanted['query']:
+      return [release]
+  if run.work.finished('diffusion') is not None:
+    raise ValueError(
+      f'the model in {run.work.checkpoints("diffusion")} may have been trained with a '
+      f'private histogram (diffusion.weights), but neither {run.ledger.path} nor '
+      f'{run.work.path(*PRETRAINING)} has its release. Restore that file, or run '
+      '--stages=diffusion again after removing the model.'
+    )
+  return [wanted]
 
 
 def asks_drift(config: Config) -> bool:

@@ -34,6 +34,7 @@ from ldm_jax.data.store.split import Split
 from ldm_jax.diffusion.schedules import AnySchedule
 from ldm_jax.models.denoisers.conditional import ConditionalDenoiser
 from ldm_jax.pipeline import private_ledger
+from ldm_jax.privacy import private_choice
 from ldm_jax.privacy.ledger import Ledger
 from ldm_jax.synthesis import system as trained_system
 from ldm_jax.training import checkpoint, encoding, mesh, model_record, networks
@@ -336,6 +337,14 @@ class Run:
     return private_ledger.open_ledger(self.config, self.work, patients)
 
   @property
-  def name(self) -> str:
+  def own_name(self) -> str:
     """The random name that this run of `adapt` keeps when it resumes."""
     return self.work.read_json('checkpoints', 'adapt', 'started.json')['run']
+
+  @property
+  def name(self) -> str:
+    """Name of this run in the ledger, which the runs of a private choice share."""
+    privacy = self.config.adapt.privacy
+    if privacy is not None and privacy.choice:
+      return private_choice.ledger_name(privacy.choice)
+    return self.own_name

@@ -335,6 +335,8 @@ def _damaged_of(run, cohort):
 
 def _sections(name, config):
   sections = STAGES[name].reads
+  if name == 'diffusion' and config.diffusion.weights:
+    return (*sections, 'adapt.privacy.releases.pretraining', 'adapt.privacy.delta')
   return (*sections, *drift_setting.unread(config)) if name == 'adapt' else sections
 
 

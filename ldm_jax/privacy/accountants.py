@@ -50,7 +50,7 @@ from collections.abc import Iterable, Iterator
 import attr
 import dp_accounting
 import numpy as np
-from dp_accounting import pld, rdp
+from dp_accounting import dp_event, pld, rdp
 from scipy import special, stats
 
 from ldm_jax.types import Array
@@ -132,6 +132,21 @@ def rdp_epsilon(
 
   with quiet():
     return float(max(smallest(variant) for variant in _sizes(events, relation)))
+
+
+def rdp_deltas(
+  events: Iterable[dp_accounting.DpEvent], epsilons: Iterable[float], relation: str
+) -> list[float]:
+  """Upper bounds on delta at each epsilon by Rényi divergences."""
+  with quiet():
+    composed = [_renyi(tuple(each), relation) for each in _sizes(events, relation)]
+    return [float(max(one.get_delta(e) for one in composed)) for e in epsilons]
+
+
+def has_choice(events: Iterable[dp_accounting.DpEvent]) -> bool:
+  """Whether one of the events is a private choice, which has no PLD."""
+  kind = dp_event.RepeatAndSelectDpEvent
+  return any(isinstance(getattr(each, 'event', None), kind) for each in events)
 
 
 def interval(events: Iterable[dp_accounting.DpEvent], by_rdp: float) -> float:

@@ -24,11 +24,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import dp_accounting
+from dp_accounting import dp_event
 from scipy import optimize
 
 from ldm_jax.privacy import accountants
 from ldm_jax.privacy.checks import (
   LARGEST_EPSILON,
+  check_best_of,
   check_count,
   check_epsilon,
   check_noise_multiplier,
@@ -46,6 +48,7 @@ MECHANISMS: dict[str, tuple[str, ...]] = {
   'gaussian': (),
   'truncated_gaussian': ('num_patients', 'max_batch_size'),
   'banded_gaussian': ('num_bands',),
+  'best_of_gaussian': ('best_of',),
 }
 NEEDED = ('mechanism', 'noise_multiplier', 'sampling_probability', 'steps')
 
@@ -64,6 +67,8 @@ def event(release: Mapping[str, Any]) -> dp_accounting.DpEvent:
     step only, and the corresponding columns of the strategy have no row in common. This
     gives ceil(steps / b) Poisson-sampled Gaussian releases of sensitivity 1.
     [Choquette23; proof in schemes.Banded]
+  'best_of_gaussian': the best, by its own output, of a secret geometric number of such
+    runs, `best_of` on average; see `private_choice`. It has Renyi divergences only.
 
   Raises:
     ValueError: a field is missing or out of range, or the mechanism is unknown.
@@ -85,8 +90,11 @@ def event(release: Mapping[str, Any]) -> dp_accounting.DpEvent:
   check_noise_multiplier(noise, clip_only=True)
   check_sampling_probability(probability)
   check_steps(release['steps'])
-  for name in MECHANISMS[mechanism]:
-    check_count(name, release[name])
+  if mechanism == 'best_of_gaussian':
+    check_best_of(release['best_of'])
+  else:
+    for name in MECHANISMS[mechanism]:
+      check_count(name, release[name])
   count = release['steps']
   if mechanism == 'truncated_gaussian':
     one = dp_accounting.TruncatedSubsampledGaussianDpEvent(
@@ -98,7 +106,11 @@ def event(release: Mapping[str, Any]) -> dp_accounting.DpEvent:
     one = dp_accounting.PoissonSampledDpEvent(probability, one)
   if mechanism == 'banded_gaussian':
     count = -(-count // release['num_bands'])
-  return dp_accounting.SelfComposedDpEvent(one, count)
+  run = dp_accounting.SelfComposedDpEvent(one, count)
+  if mechanism == 'best_of_gaussian':
+    choice = dp_event.RepeatAndSelectDpEvent(run, release['best_of'], 1)
+    return dp_accounting.SelfComposedDpEvent(choice, 1)
+  return run
 
 
 def gaussian_event(noise_multiplier: float, count: int = 1) -> dp_accounting.DpEvent:
@@ -127,7 +139,8 @@ def epsilon(
   Returns:
     {'pld': the claimed epsilon, 'rdp': the looser bound that checks it}. Both are inf
     without noise; 'pld' is also inf above about 600, where the figure can no longer be
-    computed and would have no meaning.
+    computed and would have no meaning. With a private choice among the events there is
+    no 'pld', and 'rdp' is the claim (`claim`).
 
   Raises:
     ValueError: delta out of range, or an unknown relation.
@@ -144,12 +157,19 @@ def epsilon(
   return dict(_epsilon(tuple(events), delta, relation))
 
 
+def claim(figures: Mapping[str, float]) -> float:
+  """The claimed epsilon of the figures of `epsilon`."""
+  return figures.get('pld', figures['rdp'])
+
+
 # Reports, plans and searches ask again for what they have asked before.
 @functools.lru_cache(maxsize=1024)
 def _epsilon(events, delta, relation):
   if not events:
     return {'pld': 0.0, 'rdp': 0.0}
   by_rdp = accountants.rdp_epsilon(events, delta, relation)
+  if accountants.has_choice(events):
+    return {'rdp': by_rdp}
   if not by_rdp < 4 * LARGEST_EPSILON:
     return {'pld': math.inf, 'rdp': by_rdp}
   interval = accountants.interval(events, by_rdp)
@@ -171,6 +191,8 @@ def curve(
 ) -> tuple[tuple[float, float], ...]:
   """The privacy profile: (epsilon, delta) pairs, each an upper bound by PLD.
 
+  With a private choice among the events the bounds are by Renyi divergences.
+
   Args:
     events, relation: as in `epsilon`.
     num_points: evenly spaced epsilons, from 0 to one whose delta is at most 1e-9.
@@ -189,10 +211,13 @@ def _curve(events, relation, num_points):
   last = accountants.rdp_epsilon(events, 1e-9, relation)
   if not last < 2 * LARGEST_EPSILON:
     return ()
+  epsilons = [last * point / (num_points - 1) for point in range(num_points)]
+  if accountants.has_choice(events):
+    deltas = accountants.rdp_deltas(events, epsilons, relation)
+    return tuple(zip(epsilons, deltas, strict=True))
   # The grid on which epsilon itself is computed, so that one composition serves both.
   by_rdp = accountants.rdp_epsilon(events, CURVE_DELTA, relation)
   interval = accountants.interval(events, by_rdp)
-  epsilons = [last * point / (num_points - 1) for point in range(num_points)]
   deltas = accountants.pld_deltas(events, epsilons, relation, interval)
   return tuple(zip(epsilons, deltas, strict=True))
 
@@ -245,7 +270,7 @@ def calibrate_release(
   """
   check_epsilon(epsilon_target)
   other_events = list(other_events)
-  spent = epsilon(other_events, delta)['pld']
+  spent = claim(epsilon(other_events, delta))
   if spent > (1 - SMALLEST_REST) * epsilon_target:
     raise ValueError(
       f'earlier releases on these patients have spent epsilon {spent:.4g} at delta '
@@ -257,7 +282,7 @@ def calibrate_release(
     return [*other_events, event({**release, 'noise_multiplier': noise_multiplier})]
 
   def total(noise_multiplier):
-    return epsilon(events(noise_multiplier), delta)['pld']
+    return claim(epsilon(events(noise_multiplier), delta))
 
   high = 1.0
   while total(high) > epsilon_target:
@@ -272,10 +297,13 @@ def calibrate_release(
     high, low = low, low / 2
     if high <= SMALLEST_NOISE:
       return SMALLEST_NOISE
-  interval = accountants.interval(events(high), epsilon(events(high), delta)['rdp'])
-  tolerance = 1e-5 * high
+  tolerance, interval = 1e-5 * high, None
+  if not accountants.has_choice(events(high)):
+    interval = accountants.interval(events(high), epsilon(events(high), delta)['rdp'])
 
   def excess(noise_multiplier):
+    if interval is None:
+      return total(noise_multiplier) - epsilon_target
     return (
       _pld_epsilon(events(noise_multiplier), delta, RELATION_NAME, interval)
       - epsilon_target

@@ -209,7 +209,7 @@ def multiplier(
 def epsilon_of(run: mechanisms.Poisson, delta: float, **changes: Any) -> float:
   """Epsilon (PLD) of a run (`mechanisms.Poisson`) with some of its fields changed."""
   event = dataclasses.replace(run, **changes).event()
-  return accounting.epsilon([event], delta)['pld']
+  return accounting.claim(accounting.epsilon([event], delta))
 
 
 def curves(

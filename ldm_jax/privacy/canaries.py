@@ -299,7 +299,7 @@ def report(
   )
   bounds = {'one_run': max(one_run), 'gaussian': max(gaussian)}
   return {
-    'epsilon_claimed': claimed['pld'],
+    'epsilon_claimed': accounting.claim(claimed),
     'epsilon_low': max(bounds.values()),
     **bounds,
     'noise': epsilon_lower_bounds.deviation(whitened[:, outside], each),

@@ -97,6 +97,15 @@ def check_count(name: str, value: int) -> None:
     )
 
 
+def check_best_of(mean_runs: float) -> None:
+  """Raises ValueError unless the mean number of runs of a choice is at least 1."""
+  if not (_is_number(mean_runs) and 1 <= mean_runs < math.inf):
+    raise ValueError(
+      f'the mean number of runs is {mean_runs}; it must be finite and at least 1. '
+      'Change --best_of (adapt.privacy.best_of).'
+    )
+
+
 def check_clipping(rule: str) -> None:
   """Raises ValueError unless the rule is one of CLIPPING."""
   if rule not in CLIPPING:

@@ -27,6 +27,8 @@ from fractions import Fraction
 import jax
 import numpy as np
 
+from ldm_jax.privacy import chacha20, secret_key
+
 # The grid is between 2^-35 and 2^-34 of the noise's standard deviation.
 GRID_BITS = 34
 LARGEST_SIZE = 2**20  # coordinates of one release, for `finite_precision.discrete`
@@ -55,11 +57,24 @@ class SecretStream:
 
   def _take(self, count):
     while len(self._bytes) - self._place < count:
-      block = hashlib.shake_256(self._secret + self._block.to_bytes(8)).digest(8192)
-      self._bytes, self._place = self._bytes[self._place :] + block, 0
+      self._bytes, self._place = self._bytes[self._place :] + self._next(), 0
       self._block += 1
     self._place += count
     return self._bytes[self._place - count : self._place]
+
+  def _next(self):
+    return hashlib.shake_256(self._secret + self._block.to_bytes(8)).digest(8192)
+
+
+class ChaCha20Stream(SecretStream):
+  """The same from ChaCha20, for `adapt.privacy.generator='chacha20'`."""
+
+  def __init__(self, secret: bytes):
+    super().__init__(secret)
+    self._keystream = chacha20.Keystream(secret)
+
+  def _next(self):
+    return self._keystream.take(chacha20.CHUNK)
 
 
 def draw(deviation: int, below: Callable[[int], int]) -> int:
@@ -126,7 +141,8 @@ def noisy_sum(
       factor 1 - (m + 16) 2^-52 before they are rounded towards zero, which exceeds the
       rounding errors of a norm of m numbers in float64.
     clip_norm, noise_multiplier: finite, > 0.
-    key: a secret key of this release alone.
+    key: a secret key of this release alone, () or (4,) as of `secret_key`, which says
+      by which generator the noise is drawn.
 
   Returns:
     (m,) float64 multiples of the spacing, exact.
@@ -147,7 +163,9 @@ def noisy_sum(
   else:  # hardly any noise: beyond 64 bits
     sums = [sum(map(int, column)) for column in whole.T]
   data = np.asarray(jax.random.key_data(key), '<u4').tobytes()
-  stream = SecretStream(b'ldm_jax discrete gaussian ' + data)
+  is_chacha20 = secret_key.generator_of(key) == secret_key.CHACHA20
+  kind = ChaCha20Stream if is_chacha20 else SecretStream
+  stream = kind(b'ldm_jax discrete gaussian ' + data)
   noisy = [total + draw(deviation, stream.below) for total in sums]
   return np.array([float(number * Fraction(spacing)) for number in noisy])
 

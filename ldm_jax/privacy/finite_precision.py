@@ -23,6 +23,10 @@ but for a factor of at most 1 + 2^-k on the density.
      comes out, and the bound is taken twice.
   3. Factors 1 + 2^-k. With eta = 2^-k for each pair of each step, H grows by at most
      2 (e^eta - 1), and Z adds less than e^eta - 1.
+For a private choice (`private_choice`) this argument does not carry over, so the
+bound is plainer: the pairs of a step are within total variation 2 n 2^-k of Gaussian
+ones (what lies beyond L, and the factor), those of all runs together within mean_runs
+times steps times that, and H at epsilon grows by at most 1 + e^epsilon times it.
 n is bounded by the largest number of coordinates that a key serves, 2^32, so the term
 needs no further numbers. For banded noise the same holds for the noise times the
 strategy matrix: a patient's block lies in b steps, and there are steps / b blocks.
@@ -58,7 +62,9 @@ _NEAR = 0.2
 
 
 def delta(
-  releases: Iterable[Mapping[str, Any]], relation: str = 'add_or_remove_one'
+  releases: Iterable[Mapping[str, Any]],
+  relation: str = 'add_or_remove_one',
+  epsilon: float = 0.0,
 ) -> float:
   """`delta_floating_point` of releases on the same patients, at most 1.
 
@@ -66,8 +72,9 @@ def delta(
     releases: of a ledger. Those without noise, and those of older versions, which do
       not say how their noise was made (`unnamed`), add nothing.
     relation: of `accounting.epsilon`.
+    epsilon: at which delta is wanted; it counts for private choices alone.
   """
-  return min(1.0, sum(_one(release, relation) for release in releases))
+  return min(1.0, sum(_one(release, relation, epsilon) for release in releases))
 
 
 def unnamed(releases: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -92,7 +99,7 @@ def check(release: Mapping[str, Any]) -> None:
     )
 
 
-def _one(release, relation):
+def _one(release, relation, epsilon):
   sigma, kind = release.get('noise_multiplier'), release.get(FIELD)
   if not sigma or kind is None:
     return 0.0
@@ -101,6 +108,8 @@ def _one(release, relation):
   shift = (2 if far else 1) / sigma
   if kind == DISCRETE:
     return release['steps'] * discrete(shift)
+  if 'best_of' in release:
+    return chosen(release['steps'], release['best_of'], epsilon)
   return release['steps'] * rounded(shift)
 
 
@@ -111,6 +120,13 @@ def rounded(shift: float) -> float:
   far = shift * END * math.exp(-((END - shift) ** 2) / 2)
   near = END * math.exp(_NEAR * END - END**2 / 2) * math.sqrt(LARGEST_SIZE) * shift
   return min(1.0, 2 * (far + near) + 3 * LARGEST_SIZE * 2.0**-GEOMETRIC_BITS)
+
+
+def chosen(steps: int, mean_runs: float, epsilon: float) -> float:
+  """The term of a private choice among runs of `steps` steps; see the docstring."""
+  distance = 2 * LARGEST_SIZE * 2.0**-GEOMETRIC_BITS
+  with_both = mean_runs * steps * distance
+  return with_both * (1 + math.exp(epsilon)) if epsilon < 600 else 1.0
 
 
 def discrete(shift: float) -> float:

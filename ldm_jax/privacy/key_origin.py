@@ -17,6 +17,8 @@ FIXED_SEED = 'fixed seed'
 UNKNOWN = 'unknown'
 # No noise was added: epsilon is infinite by itself.
 NO_NOISE = 'none'
+# Field of a release: the generator of what the host draws, absent for 'threefry'.
+GENERATOR_FIELD = 'generator'
 ORIGINS = (OPERATING_SYSTEM, FIXED_SEED, UNKNOWN, NO_NOISE)
 # Begins every sentence about a key that is or may be known; readers search for it.
 FIXED_WORDS, UNKNOWN_WORDS = 'FIXED SEED', 'UNKNOWN KEY'

@@ -42,10 +42,10 @@ def release_id(run: str, release: Mapping[str, Any]) -> str:
     run: a string that a run keeps when it resumes and shares with no other run (a
       random one, written into the workdir when the run begins).
     release: the release dict. Any changed number gives another id, so a changed run is
-      added as a new release. How its key was made is no part of the id: a run keeps
-      its key when it resumes.
+      added as a new release. How its key was made, and by which generator it draws,
+      is no part of the id: a run keeps its key when it resumes.
   """
-  left_out = ('id', key_origin.FIELD)
+  left_out = ('id', key_origin.FIELD, key_origin.GENERATOR_FIELD)
   content = {key: value for key, value in release.items() if key not in left_out}
   return hashlib.sha256(f'{run}\n{_canonical(content)}'.encode()).hexdigest()[:16]
 
@@ -202,9 +202,9 @@ class Ledger:
     self._check_budget(self.events(), name, events, epsilon, delta)
 
   def _check_budget(self, known, name, events, epsilon, delta):
-    total = accounting.epsilon([*known, *events], delta)['pld']
+    total = accounting.claim(accounting.epsilon([*known, *events], delta))
     if not total <= epsilon * (1 + 1e-9):
-      spent = accounting.epsilon(known, delta)['pld']
+      spent = accounting.claim(accounting.epsilon(known, delta))
       raise ValueError(
         f'{name!r} would bring these patients to epsilon {total:.4g} at delta '
         f'{delta:g}; the total allowed is {epsilon:g}, and {spent:.4g} of it is spent '

@@ -56,6 +56,8 @@ class Poisson:
       clip_norm is that of the first step; the sum and noise of each step are in units
       of the clip norm of that step, which is a function of earlier releases.
     quantile: of the patients' gradient norms that an adaptive clip norm follows.
+    best_of: None, or the mean number of such runs of which only the best is published
+      (`private_choice`); it changes the accounting alone.
 
   Raises:
     ValueError: a number out of range.
@@ -68,8 +70,17 @@ class Poisson:
   noise_multiplier: float | None = None
   clipping: str = 'constant'
   quantile: float = 0.5
+  best_of: float | None = None
 
   def __post_init__(self):
+    if self.best_of is not None:
+      checks.check_best_of(self.best_of)
+      if self._described()['mechanism'] != 'best_of_gaussian':
+        raise ValueError(
+          f'expected best_of=None for {type(self).__name__}, got {self.best_of}; a '
+          'private choice is accounted for poisson and full_batch alone. Set '
+          'adapt.privacy.mechanism.'
+        )
     checks.check_clipping(self.clipping)
     checks.check_steps(self.steps)
     checks.check_clip_norm(self.clip_norm)
@@ -98,9 +109,18 @@ class Poisson:
     """This run with everything its noise needs besides the noise multiplier."""
     return self
 
-  def sampler(self, secret: bytes) -> sampling.PoissonSampler:
-    """The sampler of this run, from a secret of `secret_key.sampling_secret`."""
-    return sampling.PoissonSampler(self.num_patients, self.sampling_probability, secret)
+  def sampler(
+    self, secret: bytes, generator: str = 'threefry'
+  ) -> sampling.PoissonSampler:
+    """The sampler of this run, from a secret of `secret_key.sampling_secret`.
+
+    Args:
+      secret: of the run.
+      generator: of `secret_key.generator_of`.
+    """
+    return sampling.PoissonSampler(
+      self.num_patients, self.sampling_probability, secret, generator=generator
+    )
 
   def noise(self) -> Independent | Correlated:
     """The noise of this run."""
@@ -127,8 +147,10 @@ class Poisson:
     return accounting.event({**self._described(), 'noise_multiplier': self.sigma()})
 
   def _described(self) -> dict[str, Any]:
+    choice = {} if self.best_of is None else {'best_of': float(self.best_of)}
     return {
-      'mechanism': 'gaussian',
+      'mechanism': 'best_of_gaussian' if choice else 'gaussian',
+      **choice,
       'sampling_probability': float(self.sampling_probability),
       'steps': int(self.steps),
     }
@@ -166,9 +188,15 @@ class TruncatedPoisson(Poisson):
     super().__post_init__()
     checks.check_count('max_batch_size', self.max_batch_size)
 
-  def sampler(self, secret: bytes) -> sampling.PoissonSampler:
+  def sampler(
+    self, secret: bytes, generator: str = 'threefry'
+  ) -> sampling.PoissonSampler:
     return sampling.TruncatedPoissonSampler(
-      self.num_patients, self.sampling_probability, secret, self.max_batch_size
+      self.num_patients,
+      self.sampling_probability,
+      secret,
+      self.max_batch_size,
+      generator=generator,
     )
 
   def _described(self):
@@ -253,9 +281,15 @@ class Banded(Poisson):
     found = banded_matrix.optimal(self.steps, self.num_bands)
     return dataclasses.replace(self, strategy=found)
 
-  def sampler(self, secret: bytes) -> sampling.PoissonSampler:
+  def sampler(
+    self, secret: bytes, generator: str = 'threefry'
+  ) -> sampling.PoissonSampler:
     return sampling.CyclicPoissonSampler(
-      self.num_patients, self.sampling_probability, secret, self.num_bands
+      self.num_patients,
+      self.sampling_probability,
+      secret,
+      self.num_bands,
+      generator=generator,
     )
 
   def noise(self) -> Independent | Correlated:

@@ -6,6 +6,7 @@ steps, and further fields that its mechanism needs; `sampling` describes in word
 patients are drawn and what releases this amounts to.
 """
 
+import functools
 import importlib.metadata
 import math
 import os
@@ -36,7 +37,8 @@ NOT_COVERED = (
   'floating point of the training noise: its values have relative errors up to 2^-21, '
   'below the public grid to which noisy sums are rounded; its grid and its end are '
   'covered, by the rounding and by delta_floating_point',
-  'the generator threefry2x32, which is not certified as cryptographic',
+  'the generator threefry2x32, which draws the training noise and is not certified as '
+  'cryptographic',
   'running time, memory and power of the machine while it trains',
   'the work folder itself (store, checkpoints, key): whoever reads it reads the data',
 )
@@ -68,10 +70,12 @@ RELEASE_FIELDS = (
 MORE_FIELDS = (
   'num_patients',
   'max_batch_size',
+  'best_of',
   'num_bands',
   'strategy',
   'clipping',
   finite_precision.FIELD,
+  key_origin.GENERATOR_FIELD,
   'elsewhere',
 )
 ALONE = (
@@ -79,6 +83,15 @@ ALONE = (
   "registry is 'none', as in a sweep with --each_arm_alone). Its epsilon holds only if "
   'nothing else that was computed from these patients is ever shown or used; the '
   'epsilons of all runs add up'
+)
+CHOICE = (
+  'of the runs of a private choice (mechanism best_of_gaussian) nobody sees more than '
+  'the best one: neither the others nor how many there were; they are destroyed, and '
+  'the score that decided is computed from the output of a run and public data'
+)
+UNDECIDED = (
+  'THIS RUN BY ITSELF: it is one of the runs of a private choice that has not been '
+  'made, or has chosen another. Only the chosen run may be seen'
 )
 FLOAT_NOISE = (
   'floating point of releases by an earlier version ({}): their float32 noise lies on '
@@ -97,6 +110,7 @@ def build(
   not_covered: Iterable[str] = (),
   unprotected_share: float | None = None,
   counts_all: bool = True,
+  is_decided: bool = True,
 ) -> dict[str, Any]:
   """Makes the privacy statement of one private cohort.
 
@@ -112,6 +126,8 @@ def build(
       one folder was split by lot (`data.demonstration_split`); it leads `not_covered`.
     counts_all: False where releases of other work folders on these patients are not
       counted (`ledger.registry='none'`): nothing is claimed then.
+    is_decided: False for one of the runs of a private choice (`private_choice`) that
+      has not been chosen: nothing is claimed then.
 
   Returns:
     A JSON-able dict with the documented keys. 'relations' has epsilon by both
@@ -119,12 +135,12 @@ def build(
     substituted by another; 'neighbours' says in words what each relation is, and
     'curves' has of each the whole profile delta(epsilon), 'delta_floating_point'
     included, and the trade-off curve: least misses of any test at given false alarms.
-    The claim is ('epsilon', 'delta_total'). 'epsilon' is the PLD figure of the claim,
-    provided that nobody knows the noise. 'demonstration_only' is true where somebody
-    may: a release of the ledger has a fixed or unknown key; 'epsilon_guaranteed' is
-    infinite then. 'private' is true only for a guarantee that holds for all of these
-    patients. An infinite epsilon (clipping without noise) is the text 'inf', because
-    JSON has no infinity.
+    The claim is ('epsilon', 'delta_total'). 'epsilon' is the PLD figure of the claim
+    (with a private choice, which has none, the RDP figure), provided that nobody knows
+    the noise. 'demonstration_only' is true where somebody may: a release of the ledger
+    has a fixed or unknown key; 'epsilon_guaranteed' is infinite then. 'private' is true
+    only for a guarantee that holds for all of these patients. An infinite epsilon
+    (clipping without noise) is the text 'inf', because JSON has no infinity.
 
   Raises:
     ValueError: there are releases and delta is not in (0, 1 / num_patients).
@@ -139,8 +155,11 @@ def build(
   }
   old = finite_precision.unnamed(releases)
   float_noise = (FLOAT_NOISE.format(', '.join(sorted(set(old)))),) if old else ()
-  extra = {name: finite_precision.delta(releases, name) for name in relations}
-  extra_delta = extra[accounting.RELATION_NAME]
+  extra = {
+    name: functools.partial(finite_precision.delta, releases, name)
+    for name in relations
+  }
+  extra_delta = extra[accounting.RELATION_NAME](accounting.claim(total))
   curves = {name: _curves(events, name, extra[name]) for name in relations}
   entries = [
     {
@@ -148,7 +167,7 @@ def build(
       **{field: release[field] for field in MORE_FIELDS if field in release},
       key_origin.FIELD: key_origin.of_release(release),
       'sampling': sampling(release),
-      'epsilon': finite(accounting.epsilon([event], delta)['pld']),
+      'epsilon': finite(accounting.claim(accounting.epsilon([event], delta))),
     }
     for release, event in zip(releases, events, strict=True)
   ]
@@ -158,17 +177,22 @@ def build(
     lot = (demonstration_split.sentence(unprotected_share),)
     split = {'share_unprotected': float(unprotected_share)}
   alone = () if counts_all or not releases else (ALONE,)
+  if not is_decided:
+    alone = (*alone, UNDECIDED)
+  if any('best_of' in release for release in releases):
+    assumptions = (*assumptions, CHOICE)
   known_key = key_origin.is_demonstration(releases, randomness)
-  holds = bool(releases) and math.isfinite(total['pld']) and not known_key
-  holds = holds and counts_all and delta + extra_delta < 1 / num_patients
+  claimed = accounting.claim(total)
+  holds = bool(releases) and math.isfinite(claimed) and not known_key
+  holds = holds and counts_all and is_decided and delta + extra_delta < 1 / num_patients
   return {
     'unit': 'patient',
     'relation': accounting.RELATION_NAME,
     'neighbours': dict(NEIGHBOURS),
     'private': holds and split is None,
     'demonstration_only': known_key,
-    'epsilon': finite(total['pld']),
-    'epsilon_guaranteed': 'inf' if known_key else finite(total['pld']),
+    'epsilon': finite(claimed),
+    'epsilon_guaranteed': 'inf' if known_key else finite(claimed),
     'delta': delta,
     'delta_floating_point': extra_delta,
     'delta_total': delta + extra_delta,
@@ -193,7 +217,7 @@ def build(
 def _curves(events, relation, extra_delta):
   """The privacy profile and the trade-off curve of one relation as lists of numbers."""
   pairs = [
-    (e, min(1.0, d + extra_delta)) for e, d in accounting.curve(events, relation)
+    (e, min(1.0, d + extra_delta(e))) for e, d in accounting.curve(events, relation)
   ]
   alarms = trade_off.FALSE_ALARMS if pairs else ()
   return {
@@ -221,12 +245,18 @@ def sampling(release: Mapping[str, Any]) -> str:
       f'by a coin of probability {probability:.6g}; noise correlated by the banded '
       f'strategy, of column norm 1: {-(-steps // bands)} Poisson-sampled {gaussian}'
     )
-  if probability == 1:
-    return f'all patients in every step: {steps} {gaussian}'
-  return (
+  found = (
     f'each patient by a coin of probability {probability:.6g} a step: {steps} '
     f'Poisson-sampled {gaussian}'
   )
+  if probability == 1:
+    found = f'all patients in every step: {steps} {gaussian}'
+  if release['mechanism'] == 'best_of_gaussian':
+    return (
+      'the best, by its own output, of a secret geometric number of runs, '
+      f'{release["best_of"]:g} on average, each of them: {found}'
+    )
+  return found
 
 
 def write(

@@ -12,17 +12,29 @@ many runs there are on average, where k published runs cost about sqrt(k) times 
 holds only if nobody learns K or any other run. The theorem is about Renyi divergences;
 there is no figure by PLD.
 
+The output of a run holds its arm, drawn uniformly among public ones, so its divergence
+is at most the largest of any arm; `launch/sweep.py --best_of` therefore gives all arms
+one noise multiplier, sampling probability and number of steps. It draws the runs here,
+trains them under one release of the ledger, and keeps the best by a score that reads no
+confidential scan (`score`).
+
 [Papernot22] Papernot, Steinke, Hyperparameter Tuning with Renyi Differential Privacy,
   ICLR 2022, arXiv:2110.03620."""
 
+import json
 import math
-from collections.abc import Iterable
+import os
+import pathlib
+import secrets
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fractions import Fraction
+from typing import Any
 
 import dp_accounting
 import numpy as np
 from dp_accounting import rdp
 
-from ldm_jax.privacy import accountants, accounting
+from ldm_jax.privacy import accountants, accounting, checks
 
 
 def divergences(
@@ -53,12 +65,123 @@ def epsilon(
   Raises:
     ValueError: a mean below 1.
   """
-  if not 1 <= mean_runs < math.inf:
-    raise ValueError(
-      f'the mean number of runs is {mean_runs}; it must be finite and at least 1. '
-      'Change --best_of.'
-    )
+  checks.check_best_of(mean_runs)
   orders, one_run = accountants.renyi(tuple(events), relation)
   found = divergences(orders, one_run, mean_runs)
   with accountants.quiet():
     return float(rdp.compute_epsilon(orders, found, delta)[0])
+
+
+def draw_arms(
+  names: Sequence[str],
+  mean_runs: float,
+  below: Callable[[int], int] = secrets.randbelow,
+) -> list[str]:
+  """The arms of the runs of a choice; how many there are is a secret.
+
+  The number K of runs is geometric, P(K = k) = (1 - 1/m)^(k-1) / m for the mean m, and
+  each arm is drawn uniformly; exact for the float that m is.
+
+  Args:
+    names: of the arms.
+    mean_runs: m >= 1.
+    below: limit -> a uniform integer in 0 ... limit - 1.
+
+  Raises:
+    ValueError: no arm, or a mean below 1.
+  """
+  checks.check_best_of(mean_runs)
+  if not names:
+    raise ValueError('expected at least one arm to choose from, got none; name arms.')
+  mean, found = Fraction(mean_runs), []
+  while True:
+    found.append(names[below(len(names))])
+    if below(mean.numerator) < mean.denominator:
+      return found
+
+
+def score(metrics: Mapping[str, Any], name: str) -> float:
+  """The figure by which runs are compared; minus infinity where it is no number.
+
+  Args:
+    metrics: of metrics.json of one run.
+    name: dotted, such as 'control.LV_volume.pearson_r'; with a minus before it, less is
+      better.
+
+  Raises:
+    ValueError: there is no such figure, or it read confidential scans: choosing by it
+      would be one more release, which nobody counted.
+  """
+  found: Any = metrics
+  for key in name.removeprefix('-').split('.'):
+    if not isinstance(found, Mapping) or key not in found:
+      raise ValueError(
+        f'metrics.json has no figure {name.removeprefix("-")!r}; expected one of its '
+        'dotted names, such as control.LV_volume.pearson_r. Change --score.'
+      )
+    found = found[key]
+    if isinstance(found, Mapping) and found.get('internal'):
+      raise ValueError(
+        f'--score={name} reads scans of {", ".join(found.get("reads") or ())}, and '
+        'choosing by it would tell of these patients without noise. Expected a figure '
+        'of metrics.json that is not marked internal, such as one of `control`.'
+      )
+  if isinstance(found, Mapping):
+    found = found.get('value')
+  if isinstance(found, bool) or not isinstance(found, int | float):
+    return -math.inf
+  found = -found if name.startswith('-') else found
+  return -math.inf if math.isnan(found) else float(found)
+
+
+def ledger_name(choice: str) -> str:
+  """Name in the ledger of all runs of the choice with this name."""
+  return f'choice {choice}'
+
+
+def decide(ledger: str | os.PathLike, choice: str, run: str) -> None:
+  """Writes beside a ledger, once, which run was chosen.
+
+  Args:
+    ledger: path of the ledger.
+    choice: name of the choice.
+    run: random name of the chosen run (started.json).
+
+  Raises:
+    ValueError: another run was chosen before.
+  """
+  path = _decision(ledger, choice)
+  try:
+    with open(path, 'x') as file:
+      file.write(json.dumps({'run': run}))
+      file.flush()
+      os.fsync(file.fileno())
+  except FileExistsError:
+    if decided(ledger, choice) != run:
+      raise ValueError(
+        f'{path} says that the private choice {choice!r} took another run; only one '
+        'run of a choice may be seen. Begin a new choice.'
+      ) from None
+
+
+def decided(ledger: str | os.PathLike, choice: str) -> str | None:
+  """The run that was chosen, or None before the choice is made.
+
+  Raises:
+    ValueError: the file that says it is damaged.
+  """
+  path = _decision(ledger, choice)
+  try:
+    return json.loads(path.read_text())['run']
+  except FileNotFoundError:
+    return None
+  except (ValueError, KeyError, TypeError):
+    raise ValueError(
+      f'{path} is damaged: which run of the private choice {choice!r} may be seen is '
+      'unknown. Restore the file from a backup.'
+    ) from None
+
+
+def _decision(ledger, choice):
+  ledger = pathlib.Path(ledger).expanduser().resolve()
+  return ledger.with_name(f'{ledger.name}.choice-{choice}.json')

@@ -10,6 +10,7 @@ import dataclasses
 import numpy as np
 
 from ldm_jax.data import batching
+from ldm_jax.privacy import chacha20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +22,8 @@ class PoissonSampler:
     sampling_probability: q, the probability of each patient in each step.
     secret: seed of the draws; keep it out of logs, because anyone who knows it knows
       who was drawn. Hidden from `repr`.
+    generator: 'threefry' draws by numpy's Philox, keyed by SHA-256 of the secret;
+      'chacha20' by ChaCha20 (`privacy/chacha20.py`).
 
   Raises:
     ValueError: a probability outside (0, 1], or fewer than one patient.
@@ -29,6 +32,7 @@ class PoissonSampler:
   num_patients: int
   sampling_probability: float
   secret: bytes | int = dataclasses.field(repr=False)
+  generator: str = dataclasses.field(default='threefry', kw_only=True)
 
   def __post_init__(self):
     if self.num_patients < 1:
@@ -50,13 +54,16 @@ class PoissonSampler:
       generator.random(self.num_patients) < self.sampling_probability
     )
 
-  def _generator(self, purpose: str, step: int | str) -> np.random.Generator:
+  def _generator(
+    self, purpose: str, step: int | str
+  ) -> np.random.Generator | chacha20.Draws:
     secret = self.secret
     if isinstance(secret, int):
       secret = str(secret).encode()
-    return batching.generator(
-      purpose.encode() + b':' + secret + b':' + str(step).encode()
-    )
+    material = purpose.encode() + b':' + secret + b':' + str(step).encode()
+    if self.generator == chacha20.NAME:
+      return chacha20.Draws(material)
+    return batching.generator(material)
 
 
 @dataclasses.dataclass(frozen=True)

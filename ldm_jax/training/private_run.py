@@ -42,7 +42,12 @@ def noise_key(folder: pathlib.Path, privacy: Config, resuming: bool) -> jax.Arra
   if jax.process_count() == 1:
     return _own_noise_key(folder, privacy, resuming)
   is_first = jax.process_index() == 0
-  key = _own_noise_key(folder, privacy, resuming) if is_first else prng.key(0)
+  # The others need an array of the same shape to receive it.
+  key = (
+    _own_noise_key(folder, privacy, resuming)
+    if is_first
+    else secret_keys.new_noise_key(0, privacy.generator)
+  )
   data = multihost_utils.broadcast_one_to_all(jax.random.key_data(key))
   return prng.wrap(data)
 
@@ -60,7 +65,7 @@ def _own_noise_key(folder, privacy, resuming):
   # A key of a run that was killed before anything was recorded has made no noise. It
   # may come from a seed that the config no longer has, so it is not used.
   secret_keys.destroy_key(path)
-  key = secret_keys.new_noise_key(privacy.seed)
+  key = secret_keys.new_noise_key(privacy.seed, privacy.generator)
   folder.mkdir(parents=True, exist_ok=True)
   secret_keys.save_key(path, key)
   return key
@@ -135,7 +140,7 @@ def take_steps(
     frozen: flat dict of the parameters that are not trained.
     mesh: devices.
     key: PRNG key of times, training noise and drops (not secret).
-    secret_key: PRNG key of the privacy noise and of the sampling.
+    secret_key: of `noise_key`: of the privacy noise and of the sampling.
     observe: None, or (state, frozen, key) -> figures of the private data to log, which
       the caller marks as internal.
     **run: arguments of `loop.train`, except the number of steps.
@@ -154,12 +159,15 @@ def take_steps(
       f'{found} patients with {len(names)} names; prepare the cohort again and start '
       'in a new --workdir.'
     )
-  sampler = scheme.sampler(secret_keys.sampling_secret(secret_key))
+  sampler = scheme.sampler(
+    secret_keys.sampling_secret(secret_key), secret_keys.generator_of(secret_key)
+  )
+  of_noise = secret_keys.device_key(secret_key)
   own = numbers(names)
 
   def take_step(current, step):
     chunks = _chunks(examples, own, sampler.draw(step), chunk_size, mesh)
-    current = private_step(current, frozen, chunks, key, secret_key)
+    current = private_step(current, frozen, chunks, key, of_noise)
     is_observed = observe is not None and (step + 1) % run['log_every'] == 0
     return current, observe(current, frozen, key) if is_observed else {}
 

@@ -19,6 +19,7 @@ from ldm_jax.config.parsing import override
 from ldm_jax.pipeline import fine_tune, preflight, private_budget
 from ldm_jax.pipeline.run import Run
 from ldm_jax.pipeline.starting_point import Start
+from ldm_jax.privacy import private_choice
 from ldm_jax.privacy.ledger import Ledger
 from ldm_jax.report.privacy_statement import statement
 from ldm_jax.workfolder import WorkFolder
@@ -213,6 +214,92 @@ def test_no_later_run_launders_two_with_a_fixed_seed(plan, tmp_path):
   assert origins == ['fixed seed', 'fixed seed', 'operating system']
   plan('two', {**flags, 'adapt.privacy.seed': 'None'})
   assert stated(tmp_path, 'two')['private'] is True
+
+
+def test_the_generator_is_in_the_ledger_and_in_the_statement(plan, tmp_path):
+  pytest.importorskip('cryptography')
+  scheme = plan('one', {'adapt.privacy.generator': 'chacha20'})
+  assert scheme == plan('two')  # the accounting is the same
+  for folder, named in (('one', 'chacha20'), ('two', None)):
+    (found,) = stated(tmp_path, folder)['releases']
+    assert found.get('generator') == named
+    lines = (tmp_path / folder / 'store' / 'ledger-private.jsonl').read_text()
+    assert ('chacha20' in lines) == (named is not None)
+  assert '256-bit key' in stated(tmp_path, 'one')['randomness']
+  assert '64-bit key' in stated(tmp_path, 'two')['randomness']
+  plan('one', {'adapt.privacy.generator': 'chacha20'})  # a resumed run adds nothing
+  assert len(stated(tmp_path, 'one')['releases']) == 1
+
+
+CHOICE = {'adapt.privacy.best_of': '5', 'adapt.privacy.choice': 'c0'}
+
+
+def test_the_runs_of_a_private_choice_are_one_release_and_one_may_be_seen(
+  plan, tmp_path
+):
+  """The attack: several runs are shown under the name of one choice."""
+  flags = {**CHOICE, 'ledger.path': str(tmp_path / 'cohort.jsonl')}
+  schemes = [
+    plan(name, {**flags, 'adapt.learning_rate': rate})
+    for name, rate in (('one', '1e-3'), ('two', '2e-3'), ('three', '1e-3'))
+  ]
+  assert len(set(map(str, schemes))) == 1
+  ledger = Ledger(tmp_path / 'cohort.jsonl')
+  (made,) = ledger.releases()
+  assert made['mechanism'] == 'best_of_gaussian' and made['best_of'] == 5
+  assert 9.9 < ledger.epsilon(1e-5)['rdp'] <= 10
+  assert not stated(tmp_path, 'one')['private']
+  config = checks.check(
+    override(defaults(), {**flags, 'adapt.privacy.mechanism': 'full_batch'})
+  )
+  one, two = (opened(tmp_path / name, config) for name in ('one', 'two'))
+  for run in (one, two):
+    run.work.restart('adapt', 'a')
+  private_choice.decide(ledger.path, 'c0', two.own_name)
+  for run, is_private in ((one, False), (two, True)):
+    private_budget.write_statement(run)
+    made = stated(tmp_path, run.work.root.name)
+    assert made['private'] is is_private
+    assert made['epsilon'] == pytest.approx(10, rel=1e-3)
+  for folder in ('one', 'four'):
+    with pytest.raises(ValueError, match='has been made'):
+      plan(folder, flags)
+  with pytest.raises(ValueError, match='nothing is left'):
+    plan('five', {'ledger.path': flags['ledger.path']})
+
+
+def test_the_keys_of_a_choice_are_made_as_the_ledger_says(plan, tmp_path):
+  flags = {**CHOICE, 'ledger.path': str(tmp_path / 'cohort.jsonl')}
+  plan('one', flags)
+  with pytest.raises(ValueError, match='Set the seed back'):
+    plan('two', {**flags, 'adapt.privacy.seed': '0'})
+  with pytest.raises(ValueError, match='config now asks for'):
+    plan('two', {**flags, 'adapt.steps': '7'})
+
+
+@pytest.mark.parametrize(
+  ('flags', 'key'),
+  [
+    ({'adapt.privacy.best_of': '5'}, 'best_of'),
+    ({'adapt.privacy.choice': 'a'}, 'best_of'),
+    ({**CHOICE, 'adapt.privacy.best_of': '0.5'}, 'best_of'),
+    ({**CHOICE, 'adapt.privacy.choice': '../a'}, 'choice'),
+    ({**CHOICE, 'adapt.privacy.log_internal': 'True'}, 'log_internal'),
+    ({**CHOICE, 'adapt.privacy.releases.attributes.epsilon': '1'}, 'attributes'),
+    ({**CHOICE, 'adapt.drift.search': 'private_mean'}, 'drift'),
+    (
+      {
+        **CHOICE,
+        'adapt.privacy.mechanism': 'banded',
+        'adapt.privacy.num_bands': '2',
+      },
+      'mechanism',
+    ),
+  ],
+)
+def test_what_a_private_choice_does_not_cover_is_refused(flags, key):
+  with pytest.raises(ValueError, match=key):
+    checks.check(override(defaults(), flags))
 
 
 def test_a_fixed_key_that_made_nothing_is_not_used_by_a_run_without_a_seed(

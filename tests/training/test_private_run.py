@@ -39,7 +39,7 @@ class Given(mechanisms.Poisson):
 
   draws: Draws
 
-  def sampler(self, secret):
+  def sampler(self, secret, generator):
     return self.draws
 
 

@@ -279,6 +279,11 @@ def check_disjoint(cohorts: Mapping[str, Cohort]) -> None:
         'because training on the public one has no privacy guarantee. Remove them from '
         'one of the tables; where one id means two people, rename those of one table.'
       )
+      if any(one[key] != other[key] for key in one.keys() & other.keys()):
+        rule += (
+          ' Ids that differ by leading zeros alone count as one person: where they are '
+          f'two, put a prefix before the ids of one table, such as {second}-007.'
+        )
       inside = [name for name in (first, second) if name in roles.CONFIDENTIAL]
       if inside:
         lines = [f'patient {patient} is in {first} and {second}' for patient in shared]

@@ -127,9 +127,11 @@ def test_ids_that_differ_by_leading_zeros_alone_are_one_patient_s_in_two_cohorts
   for one, other in (('7', '007'), ('7.0', '07'), ('P-7', 'P-07')):
     with pytest.raises(ValueError, match=f'{re.escape(f"{one} ({other})")}.*both'):
       check_disjoint({'public': of(one, '12'), 'measuring': of(other, '13')})
-    with pytest.raises(ValueError, match='both') as raised:
+    with pytest.raises(ValueError, match=r'put a prefix.*private-007') as raised:
       check_disjoint({'public': of(one), 'private': of(other)})
     assert raised.value.details['private']
+  prefixed = of('private-007', 'private-P-07')  # what the message tells to do
+  check_disjoint({'public': of('7', 'P-7'), 'private': prefixed})
   check_disjoint({'public': of('7', 'P70', '1'), 'private': of('70', 'P-7', '10')})
 
 
