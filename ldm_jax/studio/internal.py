@@ -1,4 +1,4 @@
-"""A work folder as a model of the studio: for the owner of the data, marked internal."""
+"""A work folder as a model of the studio: marked internal, for the data's owner."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ldm_jax.sharing.shared_model import SharedModel
 from ldm_jax.synthesis import requests, system
 
 WARNING = (
-  'INTERNAL: this page draws from a work folder beside private scans. Nothing of it may '
-  'leave; export the model (--stages=export) to show it to others.'
+  'INTERNAL: this page draws from a work folder beside private scans. Nothing of it '
+  'may leave; export the model (--stages=export) to show it to others.'
 )
 
 

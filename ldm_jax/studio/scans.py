@@ -50,7 +50,7 @@ def read(content: bytes, model: SharedModel) -> Scan:
   if not hasattr(os, 'memfd_create'):
     raise ValueError(
       'Scans are read here from memory alone, which this system does not offer '
-      '(expected Linux). Use model.edit of ldm_jax.load instead; docs/share.md shows it.'
+      '(expected Linux). Use model.edit of ldm_jax.load instead, see docs/share.md.'
     )
   if len(content) > MAX_BYTES:
     raise ValueError(

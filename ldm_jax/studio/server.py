@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import importlib.resources
 import json
 import math
@@ -72,14 +73,14 @@ class Session:
     model: is drawn from and edits.
     samplers: of the model.
     scan: that the user loaded last, or None.
-    busy: held while the model computes.
+    busy, reading: held while the model computes, and while a scan is read.
   """
 
   def __init__(self, model: SharedModel):
     self.model = model
     self.samplers = drawing.Samplers(model)
     self.scan: scans.Scan | None = None
-    self.busy = asyncio.Lock()
+    self.busy, self.reading = asyncio.Lock(), asyncio.Lock()
 
   async def about(self, request: Request) -> Response:
     """What the page shows before anything is drawn."""
@@ -106,12 +107,11 @@ class Session:
   async def load(self, request: Request) -> Response:
     """Takes a scan into memory, in place of the one before; answers its volume."""
     content = await _body(request, scans.MAX_BYTES)
-    self.scan = None
-    scan = await self._computed(request, scans.read, content, self.model)
-    if scan is None:
-      return Response(status_code=499)
-    self.scan = scan
-    found = scan.volume
+    async with self.reading:  # one of them fits into memory
+      self.scan = None
+      read = functools.partial(scans.read, content, self.model)
+      self.scan = await anyio.to_thread.run_sync(read)
+    found = self.scan.volume
     return _nifti(found.array, found.affine, found.source, '')
 
   async def forget(self, request: Request) -> Response:
@@ -256,6 +256,7 @@ def serve(model: SharedModel, port: int = 0) -> None:
       access_log=False,
       log_level='warning',
       server_header=False,
+      proxy_headers=False,
       timeout_graceful_shutdown=2,
     )
     print(f'Studio: http://{ADDRESS}:{number}/{token}/ (Ctrl-C ends it)', flush=True)

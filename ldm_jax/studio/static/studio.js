@@ -47,6 +47,7 @@ function row(attribute) {
   let control, ownInput, node;
   if (attribute.kind === 'categorical') {
     control = choice(attribute, 'unknown');
+    control.show = () => { control.options[0].text = isEdit() ? 'as it is' : 'unknown'; };
     ownInput = choice(attribute, 'unknown');
     node = make('div', {className: 'row'}, name, control, own);
   } else {
@@ -57,11 +58,11 @@ function row(attribute) {
     known.setAttribute('aria-label', `${attribute.name} is known`);
     const shown = make('output');
     const show = () => {
-      control.disabled = !known.checked;
+      node.classList.toggle('off', !known.checked);
       shown.textContent = known.checked
-        ? `${round(control.value, span)} ${attribute.unit}` : 'unknown';
+        ? `${round(control.value, span)} ${attribute.unit}` : isEdit() ? 'as it is' : 'unknown';
     };
-    control.addEventListener('input', show);
+    control.addEventListener('input', () => { known.checked = true; show(); });
     known.addEventListener('change', show);
     control.show = show;
     control.known = known;
@@ -177,14 +178,16 @@ function range(buffer) {
   return [some[Math.floor(0.005 * some.length)], some[Math.floor(0.998 * (some.length - 1))]];
 }
 
-function subtract(one, other) {
+function subtract(one, other, least) {
   const a = voxels(one), b = voxels(other);
   if (a.shape !== b.shape) return null;
   const buffer = one.slice(0), out = new Float32Array(a.data.length);
   for (let i = 0; i < out.length; i++) out[i] = a.data[i] - b.data[i];
   new Uint8Array(buffer).set(new Uint8Array(out.buffer), a.start);
   const size = out.map(Math.abs).sort();
-  return {buffer, largest: size[Math.floor(0.999 * (size.length - 1))]};
+  const largest = size[Math.floor(0.999 * (size.length - 1))];
+  // A change that nobody could see gets no full colour.
+  return {buffer, isSeen: largest > 0, full: Math.max(largest, least)};
 }
 
 const viewers = {};
@@ -197,8 +200,8 @@ async function viewer(id) {
     return (viewers[id] = {missing: true});
   }
   const nv = new niivue.Niivue({dragAndDropEnabled: false, show3Dcrosshair: true,
-    backColor: [0, 0, 0, 1], crosshairColor: [0.42, 0.72, 0.82, 0.8], loadingText: '',
-    multiplanarShowRender: 1, isColorbar: false, isOrientCube: false});
+    backColor: [0, 0, 0, 1], crosshairColor: [0.42, 0.72, 0.82, 0.6], crosshairWidth: 0.3,
+    loadingText: '', multiplanarLayout: 2, multiplanarShowRender: 1, isColorbar: false, isOrientCube: false});
   await nv.attachToCanvas(canvas);
   nv.setSliceType(+$('view').value);
   return (viewers[id] = {nv});
@@ -219,14 +222,14 @@ async function paint() {
   const window = shown.path === 'edit' ? range((kept || shown).buffer) : [0, 1];
   const look = {colormap: 'gray', cal_min: window[0], cal_max: window[1]};
   const images = [{buffer: shown.buffer, ...look}];
-  const change = kept && $('difference').checked ? subtract(shown.buffer, kept.buffer) : null;
-  const isSeen = change && change.largest > 0;
+  const change = kept && $('difference').checked ? subtract(shown.buffer, kept.buffer, 0.05 * (window[1] - window[0])) : null;
+  const isSeen = change && change.isSeen;
   if (isSeen) {
     images.push({buffer: change.buffer, colormap: 'warm', colormapNegative: 'winter',
-      cal_min: 0.15 * change.largest, cal_max: change.largest, opacity: +$('opacity').value});
+      cal_min: 0.1 * change.full, cal_max: change.full, opacity: +$('opacity').value});
   }
   $('shown').querySelector('figcaption').textContent = shown.text
-    + (isSeen ? ` · difference to the left: blue darker, red brighter, full colour ±${change.largest.toPrecision(2)}` : '');
+    + (isSeen ? ` · difference: blue darker, orange brighter, full colour ±${change.full.toPrecision(2)}` : '');
   await load('shown', images);
   $('kept').hidden = !kept;
   $('drop').hidden = !kept || isEdit();
@@ -258,11 +261,14 @@ async function loadScan() {
     return;
   }
   tell('Reading the scan …');
+  $('status').dataset.done = 'false';
   try {
     const answer = await ask('scan', {method: 'POST', body: file});
     state.scan = {buffer: await answer.arrayBuffer(), text: `the scan: ${file.name}`, path: 'edit'};
-    state.kept = state.scan;
+    state.kept = state.shown = state.scan;
     $('forget').hidden = false;
+    for (const found of state.rows) put(found, null);
+    await paint();
     refresh();
   } catch (error) {
     forget(false);
@@ -278,13 +284,17 @@ async function forget(isTold = true) {
   if (isTold) refresh();
 }
 
-function changeMode() {
+async function changeMode() {
   const edit = isEdit();
   $('scan').hidden = !edit;
   $('sampling').hidden = edit;
   $('random').hidden = edit;
   $('keep').hidden = edit;
-  for (const {own} of state.rows) own.hidden = !edit;
+  for (const found of state.rows) {
+    found.own.hidden = !edit;
+    put(found, null);
+  }
+  if (!edit) await drawValues(0);
   state.kept = edit ? state.scan : null;
   refresh();
 }
@@ -338,7 +348,7 @@ async function start() {
   for (const figure of document.querySelectorAll('figure')) {
     const frame = make('div', {className: 'frame'});
     frame.append(figure.querySelector('canvas'));
-    figure.append(frame);
+    figure.prepend(frame);
   }
   refresh();
 }
