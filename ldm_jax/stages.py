@@ -225,7 +225,9 @@ def evaluate(run: Run) -> None:
 @stage
 def report(run: Run) -> None:
   """Writes report/index.html and the model card from what the other stages left."""
-  gathered = content.gather(run.config, run.work, run.splits, run.reconstruct)
+  gathered = content.gather(
+    run.config, run.work, run.splits, run.reconstruct, run.sample_spacing
+  )
   index_page.write(run.work.path('report', 'index.html'), gathered)
   run.work.write_text(model_card.markdown(gathered), 'report', 'model_card.md')
 

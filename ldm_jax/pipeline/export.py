@@ -219,7 +219,8 @@ def _write_samples(run, folder, about, origin):
 
 
 def _write_pages(run, folder, about):
-  gathered = content.gather(run.config, run.work, {}, lambda x: x)
+  spacing = run.sample_spacing
+  gathered = content.gather(run.config, run.work, {}, lambda x: x, spacing)
   plain = package.parsed(package.CONFIG, (folder / package.CONFIG).read_bytes())
   shown = public_page.public(
     gathered,

@@ -7,10 +7,11 @@ of high order with few steps, which shows within a second what the full one refi
 
 from __future__ import annotations
 
+import collections
 import dataclasses
-import functools
 import math
-from collections.abc import Callable, Iterator, Mapping
+import threading
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -74,16 +75,17 @@ def steps_of(model: SharedModel) -> list[int]:
   return sorted({model.config.sample.steps, *(n for n in STEPS if n <= most)})
 
 
-@dataclasses.dataclass(frozen=True)
 class Samplers:
-  """The compiled samplers of a model.
+  """The compiled samplers of a model; threads may use them at the same time.
 
   Attributes:
     model: what is drawn from.
   """
 
-  model: SharedModel
-  _kept: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False)
+  def __init__(self, model: SharedModel):
+    self.model = model
+    self._kept: dict[Any, Any] = {}
+    self._locks: dict[Any, threading.Lock] = collections.defaultdict(threading.Lock)
 
   def draw(self, values: Mapping[str, Any], chosen: Settings) -> np.ndarray:
     """One volume (d,h,w) float32 in [0,1].
@@ -97,14 +99,7 @@ class Samplers:
     """
     model = self.model
     vector = asking.encode(model.schema, 1, values, rest='unknown')
-    _, decode, finish = self._once(
-      'decode', lambda: write_samples.compiled(model.config, model.system)
-    )
-    # A guidance of 1 needs half of the calls.
-    guided = chosen.guidance != 1
-    sample = self._once(
-      (chosen.steps, guided), lambda: _sampler(model, chosen.steps, guided)
-    )
+    sample, (decode, finish) = self.compiled(chosen), self._decoder()
     guidance, drift = np.float32(chosen.guidance), np.float32(chosen.drift)
     return generate.generate(
       lambda params, attributes, keys: sample(
@@ -118,22 +113,38 @@ class Samplers:
       finish=finish,
     )[0, ..., 0]
 
-  def programs(self) -> Iterator[Callable[[], Any]]:
-    """What compiles each program that the page needs, the first ones first."""
+  def compiled(self, chosen: Settings) -> Callable:
+    """The sampler of some settings; who asks first waits until it is compiled."""
+    # Without guidance a step is one call of the network instead of two.
+    is_guided = self.model.config.sample.guidance != 1 or chosen.guidance != 1
+    key = (chosen.steps, is_guided)
+    return self._once(key, lambda: _sampler(self.model, *key))
+
+  def to_compile(self) -> list[Settings]:
+    """Settings whose samplers the page needs, the first ones first."""
     own = self.model.config.sample.guidance
-    for guidance in (own, 2.0 if own == 1 else 1.0):
-      for quick in (True, False):
-        chosen = settings(self.model, {'quick': quick, 'guidance': guidance})
-        yield functools.partial(self.draw, {}, chosen)
+    scales = (own,) if own != 1 else (1.0, 2.0)
+    return [
+      settings(self.model, {'quick': quick, 'guidance': float(scale)})
+      for scale in scales
+      for quick in (True, False)
+    ]
+
+  def _decoder(self):
+    model = self.model
+    return self._once(
+      'decode', lambda: write_samples.compiled(model.config, model.system)[1:]
+    )
 
   def _once(self, key: Any, make: Callable[[], Any]) -> Any:
-    if key not in self._kept:
-      self._kept[key] = make()
-    return self._kept[key]
+    with self._locks[key]:
+      if key not in self._kept:
+        self._kept[key] = make()
+      return self._kept[key]
 
 
-def _sampler(model: SharedModel, steps: int | None, guided: bool) -> Callable:
-  """Compiled (params, attributes (b,k), keys (b,), guidance, drift) -> latents."""
+def _sampler(model: SharedModel, steps: int | None, is_guided: bool) -> Callable:
+  """Compiled (params, attributes (1,k), keys (1,), guidance, drift) -> latents."""
   system, own = model.system, model.config.sample
   if steps is None:
     most = model.config.diffusion.schedule.num_timesteps
@@ -141,7 +152,6 @@ def _sampler(model: SharedModel, steps: int | None, guided: bool) -> Callable:
   else:
     options = {'num_steps': steps, 'solver': own.solver, 'eta': own.eta}
 
-  @jax.jit
   def sample(params, attributes, keys, guidance, factor):
     drift = system.drift
     if drift is not None:
@@ -152,13 +162,15 @@ def _sampler(model: SharedModel, steps: int | None, guided: bool) -> Callable:
       system.latent_shape,
       prediction=system.prediction,
       spacing=own.spacing,
-      guidance=guidance if guided else 1.0,
+      guidance=guidance if is_guided else 1.0,
       drift=drift,
       **options,
       **system.statistics,
     )(params, attributes, keys)
 
-  return sample
+  attributes, one = np.zeros((1, len(model.schema)), np.float32), np.float32(1)
+  keys = generate.request_keys(model.key('sample', 0), np.zeros(1, int))
+  return jax.jit(sample).lower(system.params, attributes, keys, one, one).compile()
 
 
 def _quick_solver(system):

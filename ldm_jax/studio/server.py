@@ -99,6 +99,8 @@ class Session:
     asked = await _question(request)
     chosen = drawing.settings(self.model, asked)
     values = _values(asked, 'values')
+    # Waits for its own program alone, not for others that are still compiled.
+    await anyio.to_thread.run_sync(self.samplers.compiled, chosen)
     array = await self._computed(request, self.samplers.draw, values, chosen)
     if array is None:
       return Response(status_code=499)
@@ -143,10 +145,9 @@ class Session:
     )
 
   async def prepare(self) -> None:
-    """Compiles what will be drawn; requests come in between."""
-    for compile_one in self.samplers.programs():
-      async with self.busy:
-        await anyio.to_thread.run_sync(compile_one)
+    """Compiles what will be drawn, while what is ready can be drawn already."""
+    for chosen in self.samplers.to_compile():
+      await anyio.to_thread.run_sync(self.samplers.compiled, chosen)
 
   async def _computed(self, request, function, *arguments):
     """Result of a function in a thread, or None when nobody waits for it any more."""
