@@ -11,6 +11,7 @@ paragraph on stderr says why.
 """
 
 import argparse
+import functools
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -48,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
       from ldm_jax.studio import server
     except ModuleNotFoundError as error:
       raise ValueError(INSTALL.format(error=error)) from error
-    server.serve(_model(flags), flags.port)
+    announce = functools.partial(print, flush=True)
+    server.serve(_model(flags), flags.port, announce)
     return 0
   except ValueError as error:
     print(f'ldm-jax-studio: {error}', file=sys.stderr)

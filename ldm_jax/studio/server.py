@@ -15,7 +15,7 @@ import json
 import math
 import secrets
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -235,12 +235,15 @@ def _is_user(scope: Scope, token: str) -> bool:
   return bool(slash) and secrets.compare_digest(first.encode(), token.encode())
 
 
-def serve(model: SharedModel, port: int = 0) -> None:
-  """Serves until it is interrupted; prints the URL with its token.
+def serve(
+  model: SharedModel, port: int = 0, announce: Callable[[str], Any] = print
+) -> None:
+  """Serves until it is interrupted.
 
   Args:
     model: of `open_model.load` or `internal.open_workdir`.
     port: 0 for any that is free.
+    announce: gets a line with the URL and its token.
 
   Raises:
     OSError: the port is taken.
@@ -260,7 +263,7 @@ def serve(model: SharedModel, port: int = 0) -> None:
       proxy_headers=False,
       timeout_graceful_shutdown=2,
     )
-    print(f'Studio: http://{ADDRESS}:{number}/{token}/ (Ctrl-C ends it)', flush=True)
+    announce(f'Studio: http://{ADDRESS}:{number}/{token}/ (Ctrl-C ends it)')
     uvicorn.Server(config).run(sockets=[listening])
 
 
