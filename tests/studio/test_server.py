@@ -12,10 +12,10 @@ import pytest
 pytest.importorskip('starlette', reason='needs the extra studio')
 pytest.importorskip('uvicorn', reason='needs the extra studio')
 
-import ldm_jax  # noqa: E402
-from ldm_jax.data.readers import volume  # noqa: E402
-from ldm_jax.data.readers.grid import centred_affine  # noqa: E402
-from ldm_jax.studio import drawing, scans, server  # noqa: E402
+import ldm_jax
+from ldm_jax.data.readers import volume
+from ldm_jax.data.readers.grid import centred_affine
+from ldm_jax.studio import drawing, scans, server
 
 TOKEN = 'the-token'
 HOST = '127.0.0.1:8000'
