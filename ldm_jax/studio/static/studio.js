@@ -207,18 +207,35 @@ async function viewer(id) {
   return (viewers[id] = {nv});
 }
 
+function clear({nv}) {
+  while (nv && nv.volumes.length) nv.removeVolume(nv.volumes[nv.volumes.length - 1]);
+}
+
 async function load(id, images) {
   const {nv, missing} = await viewer(id);
   if (missing) return;
-  while (nv.volumes.length) nv.removeVolume(nv.volumes[nv.volumes.length - 1]);
+  clear({nv});
   for (const {buffer, ...look} of images) {
     nv.addVolume(await niivue.NVImage.loadFromUrl({url: 'volume.nii', name: 'volume.nii', buffer, ...look}));
   }
   nv.drawScene();
 }
 
-async function paint() {
+// One at a time: a viewer must not get the volumes of two paintings.
+let painting = Promise.resolve();
+function paint() {
+  painting = painting.then(paintNow, paintNow);
+  return painting;
+}
+
+async function paintNow() {
   const {shown, kept} = state;
+  if (!shown) {
+    Object.values(viewers).forEach(clear);
+    for (const caption of document.querySelectorAll('figcaption')) caption.textContent = '';
+    $('kept').hidden = $('drop').hidden = $('download').disabled = true;
+    return;
+  }
   const window = shown.path === 'edit' ? range((kept || shown).buffer) : [0, 1];
   const look = {colormap: 'gray', cal_min: window[0], cal_max: window[1]};
   const images = [{buffer: shown.buffer, ...look}];
@@ -277,7 +294,8 @@ async function loadScan() {
 }
 
 async function forget(isTold = true) {
-  state.scan = state.kept = null;
+  state.scan = state.kept = state.shown = null;
+  paint();
   $('file').value = '';
   $('forget').hidden = true;
   if (isTold) await ask('scan', {method: 'DELETE'});
@@ -296,6 +314,8 @@ async function changeMode() {
   }
   if (!edit) await drawValues(0);
   state.kept = edit ? state.scan : null;
+  state.shown = state.kept;
+  paint();
   refresh();
 }
 
