@@ -35,7 +35,11 @@ setup(
   license='Apache-2.0',
   python_requires='>=3.11',
   packages=find_packages(include=['ldm_jax', 'ldm_jax.*']),
-  package_data={'ldm_jax': ['py.typed'], 'ldm_jax.report': ['templates/*']},
+  package_data={
+    'ldm_jax': ['py.typed'],
+    'ldm_jax.report': ['templates/*'],
+    'ldm_jax.studio': ['static/*'],
+  },
   cmdclass={'build_py': BuildWithConfigs},
   install_requires=[
     'jax>=0.10,<0.13',
@@ -76,6 +80,7 @@ setup(
     ],
     # adapt.privacy.generator='chacha20'.
     'chacha20': ['cryptography>=42'],
+    'studio': ['starlette>=0.40', 'uvicorn>=0.30'],
     'notebook': ['jupyterlab>=4.2,<5', 'ipywidgets>=8.1,<9'],
     'docs': [
       'mkdocs>=1.6,<2',
@@ -96,6 +101,10 @@ setup(
       'pre-commit>=3.7',
       # The tests of adapt.privacy.generator: as in the extra chacha20.
       'cryptography>=42',
+      # The studio and its page, in a Chromium of the system.
+      'starlette>=0.40',
+      'uvicorn>=0.30',
+      'playwright>=1.44',
       # The builders' tests: as in the extra tfds.
       'tensorflow-datasets>=4.9.9',
       'array-record>=0.8',
@@ -107,6 +116,7 @@ setup(
       'ldm-jax-convert=ldm_jax.commands.convert_weights:run',
       'ldm-jax-privacy=ldm_jax.commands.plan_privacy:main',
       'ldm-jax-sample=ldm_jax.commands.sample_shared:run',
+      'ldm-jax-studio=ldm_jax.studio.command:run',
     ],
   },
 )

@@ -228,7 +228,9 @@ def report(run: Run) -> None:
   privacy = run.config.adapt.privacy
   if privacy is not None and privacy.choice:
     private_budget.write_statement(run)  # it may have been chosen since
-  gathered = content.gather(run.config, run.work, run.splits, run.reconstruct)
+  gathered = content.gather(
+    run.config, run.work, run.splits, run.reconstruct, run.sample_spacing
+  )
   index_page.write(run.work.path('report', 'index.html'), gathered)
   run.work.write_text(model_card.markdown(gathered), 'report', 'model_card.md')
 

@@ -43,6 +43,7 @@ SLOW = (
   'privacy/test_ghost.py',
   'privacy/test_gradients.py',
   'privacy/test_mechanisms.py',
+  'report/test_viewer.py',
   'diffusion/test_drift.py',
   'diffusion/test_order.py',
   'diffusion/test_solvers.py',

@@ -38,7 +38,7 @@ FLOORS = (
   ('synthesis', 'evaluation'),
   ('report', 'sharing'),
   ('pipeline', 'commands'),
-  ('stages',),
+  ('stages', 'studio'),
   ('main',),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
@@ -56,8 +56,12 @@ NOT_DRAWN = {
 }
 # Optional: nothing at run time needs them, so no module imports them at its top.
 OPTIONAL = {'torch', 'monai', 'diffusers', 'tensorflow', 'tensorflow_datasets'}
-# Classes of an optional package, imported by that package's own command alone.
-OF_OPTIONAL = {'ldm_jax/data/tfds_builders.py': {'tensorflow_datasets'}}
+OPTIONAL |= {'anyio', 'starlette', 'uvicorn'}
+# Modules that are made of an optional package, imported by its own command alone.
+OF_OPTIONAL = {
+  'ldm_jax/data/tfds_builders.py': {'tensorflow_datasets'},
+  'ldm_jax/studio/server.py': {'anyio', 'starlette', 'uvicorn'},
+}
 
 FILES = sorted(PACKAGE.rglob('*.py'))
 FRONT = PACKAGE / '__init__.py'
@@ -246,6 +250,7 @@ def test_a_circle_is_found_behind_modules_that_lead_to_it_and_away_from_it():
     ('report/page.py', 'from .. import stages', True),
     ('stages.py', 'from ldm_jax.pipeline import runner', False),
     ('pipeline/runner.py', 'from ldm_jax import stages', True),
+    ('sharing/package.py', 'from ldm_jax.studio import scans', True),
   ],
 )
 def test_the_check_itself_finds_what_it_looks_for(

@@ -22,6 +22,7 @@ from ldm_jax.pipeline.run import Run
 from ldm_jax.report import content, index_page, model_card, public_page
 from ldm_jax.sharing import dataset, package, read_back, settings, tensors
 from ldm_jax.synthesis import requests, system, write_samples
+from ldm_jax.types import Config
 
 # Layouts whose scans are read as stacks of thick slices.
 STACKS = ('acdc', 'mnms', 'mnms2', 'scd', 'scd_dicom', 'ukbb')
@@ -147,7 +148,8 @@ def _suffix(config):
   return SUFFIXES.get(section.layout, '')
 
 
-def _is_stack(data):
+def is_stack(data: Config) -> bool:
+  """Whether the scans of `config.data` are read as stacks of thick slices."""
   section = next((data[n] for n in ('private', 'public') if data[n].layout), None)
   if section is None:
     return False
@@ -189,7 +191,7 @@ def _write_model(run, folder, about, privacy):
   grid = {
     'spec': run.spec.to_config(),
     'sample_spacing_mm': [float(mm) for mm in run.sample_spacing],
-    'stack': _is_stack(config.data),
+    'stack': is_stack(config.data),
   }
   atomic.write_text(folder / package.PREPROCESS, package.dumped(grid))
   schema = package.dumped(shared_schema(run.schema))
@@ -217,7 +219,8 @@ def _write_samples(run, folder, about, origin):
 
 
 def _write_pages(run, folder, about):
-  gathered = content.gather(run.config, run.work, {}, lambda x: x)
+  spacing = run.sample_spacing
+  gathered = content.gather(run.config, run.work, {}, lambda x: x, spacing)
   plain = package.parsed(package.CONFIG, (folder / package.CONFIG).read_bytes())
   shown = public_page.public(
     gathered,

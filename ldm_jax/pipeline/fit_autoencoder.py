@@ -144,7 +144,7 @@ def report(
     )
     figures['codebook'] = codebook.usage_statistics(indices, module.num_codes)
   work.write_json(figures, 'checkpoints', 'encode', 'reconstruction.json')
-  autoencoder_page.write(
+  path = autoencoder_page.write(
     work.path('report', 'autoencoder.html'),
     config.name,
     to_plain(config.autoencoder),
@@ -152,7 +152,9 @@ def report(
     (x[..., 0], x_hat[..., 0]),
     work.events(),
     demonstration_split.warning(config.data),
+    split.spacing_mm,
   )
+  print(f'encode: what the autoencoder loses is shown in {path}')
 
 
 def _inspector(module, packing, x):

@@ -2,7 +2,7 @@
 
 import os
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -27,6 +27,7 @@ def write(
   volumes: tuple[np.ndarray, np.ndarray],
   events: Iterable[Mapping],
   banner: str = '',
+  spacing: Sequence[float] | None = None,
 ) -> pathlib.Path:
   """Writes the page and returns its path.
 
@@ -39,6 +40,7 @@ def write(
     volumes: real and reconstructed (n,d,h,w), of public patients.
     events: of the log.
     banner: sentence in red above everything, '' for none.
+    spacing: (3,) mm of a voxel (d,h,w); None for cubes.
   """
   real, reconstructed = (v[:NUM_PICTURES] for v in volumes)
   latent = figures['latent']
@@ -49,7 +51,7 @@ def write(
     title=f'{name}: autoencoder',
     banner=banner,
     sections=SECTIONS,
-    samples=galleries.samples({'real': real, 'reconstructed': reconstructed}),
+    samples=galleries.samples({'real': real, 'reconstructed': reconstructed}, spacing),
     reconstruction=evidence.reconstruction(figures['reconstruction']),
     channels=[tables.row(i, map(number, statistics)) for i, statistics in channels],
     codebook=figures.get('codebook'),

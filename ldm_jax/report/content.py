@@ -17,6 +17,10 @@ if TYPE_CHECKING:
   from ldm_jax.workfolder import WorkFolder
 
 NUM_PICTURES = 8
+PAGES = {
+  'autoencoder.html': 'What the autoencoder loses',
+  'doctor.html': 'What the doctor found in data and config',
+}
 
 
 def gather(
@@ -24,6 +28,7 @@ def gather(
   work: 'WorkFolder',
   splits: 'Mapping[str, Split]',
   reconstruct: Callable[[Array], Array],
+  spacing: Array | None = None,
 ) -> dict[str, Any]:
   """The content dict of `index_page.write`.
 
@@ -31,6 +36,7 @@ def gather(
     config, work: of the run.
     splits: name -> data.store.Split of the prepared cohorts.
     reconstruct: x (n,d,h,w,1) -> decode(encode(x)).
+    spacing: (3,) mm of a voxel (d,h,w) of synthetic volumes.
   """
   metrics = work.read_json('metrics.json') or {}
   privacy = work.read_json('privacy.json')
@@ -46,6 +52,12 @@ def gather(
     'privacy': privacy,
     'log': work.events(),
     'images': _images(work, splits, reconstruct),
+    'spacing': spacing,
+    'pages': {
+      name: title
+      for name, title in PAGES.items()
+      if work.path('report', name).is_file()
+    },
     'control': {
       name: tuple(map(np.asarray, pair))
       for name, pair in (work.read_json('store', 'control.json') or {}).items()

@@ -148,6 +148,7 @@ def _memorised(space: str, found: Mapping) -> dict:
   space = {'features': 'feature', 'voxels': 'voxel'}.get(space, space)
   return {
     'name': space.replace('_', ' '),
+    'internal': internal,
     'rows': [tables.row(name, values, internal) for name, values in cells.items()],
     'flagged': flagged,
   }

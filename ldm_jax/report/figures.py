@@ -1,10 +1,12 @@
 """Scans as pictures: volumes (n,d,h,w) in, PNG bytes out.
 
-Slices are tiled pixel for pixel and never resampled. Curves are drawn in `plots`.
+Slices are tiled pixel for pixel; large ones are thinned, never smoothed. Curves are
+drawn in `plots`.
 """
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -33,6 +35,28 @@ def as_volumes(images: Array | Sequence[Array]) -> np.ndarray:
   return np.nan_to_num(images)
 
 
+def columns(
+  volumes: Array | Sequence[Array],
+  num_slices: int = 3,
+  limits: tuple[float, float] | None = None,
+  max_pixels: int = 1_000_000,
+) -> list[bytes]:
+  """A picture of each volume, evenly spaced slices below each other: -> PNG bytes.
+
+  Args:
+    volumes: (n,d,h,w).
+    num_slices: most slices of each.
+    limits: (black, white) intensities; None takes them from the volumes.
+    max_pixels: of all pictures; larger slices are thinned.
+  """
+  volumes = as_volumes(volumes)
+  limits = limits or window(volumes)
+  chosen = volumes[:, slice_numbers(volumes.shape[1], num_slices)]
+  while chosen.size > max_pixels and min(chosen.shape[2:]) > 16:
+    chosen = chosen[:, :, ::2, ::2]
+  return [encode_png(_grid(tiles[:, None])) for tiles in _grey(chosen, limits)]
+
+
 def montage(
   volumes: Array | Sequence[Array],
   num_columns: int = 8,
@@ -58,28 +82,41 @@ def sprite(
   limits: tuple[float, float] | None = None,
   max_volumes: int = 12,
   max_pixels: int = 4_000_000,
-) -> tuple[bytes, dict[str, int]]:
+  signed: bool = False,
+) -> tuple[bytes, dict[str, Any]]:
   """All slices for the viewer: a row a volume, a column a slice.
 
   Large volumes are thinned until the sheet fits `max_pixels`.
 
+  Args:
+    volumes: (n,d,h,w).
+    limits: (black, white) intensities; None takes them from the volumes.
+    max_volumes, max_pixels: most shown.
+    signed: as colours, blue below zero, white at zero, red at limits[1].
+
   Returns:
-    PNG bytes, and dict num, depth, height, width (of one tile).
+    PNG bytes, and dict num, depth, height, width (of one tile) and thinned (3,), how
+    many voxels of the axes (d,h,w) became one.
   """
-  volumes = as_volumes(volumes)[:max_volumes]
+  volumes, thinned = as_volumes(volumes)[:max_volumes], np.ones(3, int)
   while volumes.size > max_pixels:
     if volumes.shape[1] > 24:
-      volumes = volumes[:, ::2]
+      volumes, thinned = volumes[:, ::2], thinned * (2, 1, 1)
     elif max(volumes.shape[2:]) > 128:
-      volumes = volumes[:, :, ::2, ::2]
+      volumes, thinned = volumes[:, :, ::2, ::2], thinned * (1, 2, 2)
     elif len(volumes) > 2:
       volumes = volumes[: len(volumes) // 2]
+    elif min(volumes.shape[2:]) > 32:
+      volumes, thinned = volumes[:, :, ::2, ::2], thinned * (1, 2, 2)
     else:
       break
   num, depth, height, width = volumes.shape
-  pixels = _grey(volumes, limits or window(volumes)).transpose(0, 2, 1, 3)
-  sheet = encode_png(pixels.reshape(num * height, depth * width))
-  return sheet, {'num': num, 'depth': depth, 'height': height, 'width': width}
+  limits = limits or window(volumes)
+  drawn = _diverging(volumes / limits[1]) if signed else _grey(volumes, limits)
+  pixels = np.moveaxis(drawn, 1, 2)
+  sheet = encode_png(pixels.reshape(num * height, depth * width, *drawn.shape[4:]))
+  shape = {'num': num, 'depth': depth, 'height': height, 'width': width}
+  return sheet, {**shape, 'thinned': thinned.tolist()}
 
 
 def counterfactual(
@@ -88,10 +125,12 @@ def counterfactual(
   difference: Array,
   num_slices: int = 6,
   truth: Array | None = None,
+  max_pixels: int = 4_000_000,
 ) -> tuple[bytes, float]:
   """Rows source, counterfactual, difference; a column a slice: (d,h,w) -> PNG bytes.
 
   Where the true counterfactual is known, it and its difference are two more rows.
+  Slices are thinned until the picture fits `max_pixels`.
 
   Returns:
     PNG bytes and the difference that full colour stands for (blue less, red more).
@@ -112,6 +151,8 @@ def counterfactual(
     rows.append(_diverging((truth - source) / scale))
   chosen = slice_numbers(len(source), num_slices)
   tiles = np.stack([row[chosen] for row in rows])
+  while tiles.size > max_pixels and min(tiles.shape[2:4]) > 16:
+    tiles = tiles[:, :, ::2, ::2]
   return encode_png(_grid(tiles)), scale
 
 

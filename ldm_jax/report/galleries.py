@@ -10,6 +10,9 @@ from ldm_jax.report import figures
 from ldm_jax.report.wording import number
 from ldm_jax.types import Array
 
+# Pixels of all pictures of a page: as text at most 6 MB.
+PIXELS = 4_500_000
+MOST = 8  # volumes in a montage
 ROWS = (
   ('real', 'Real', 'scans as the model sees them, after preprocessing'),
   (
@@ -26,6 +29,40 @@ def image(png: bytes, alt: str) -> dict:
   width, height = figures.png_size(png)
   src = 'data:image/png;base64,' + base64.b64encode(png).decode('ascii')
   return {'src': src, 'width': width, 'height': height, 'alt': alt}
+
+
+def strip(
+  volumes: np.ndarray,
+  title: str,
+  note: str,
+  alt: str,
+  *,
+  limits: tuple[float, float] | None = None,
+  internal: bool = False,
+  labels: Sequence[str] = (),
+  max_pixels: int = PIXELS,
+) -> dict:
+  """Volumes (n,d,h,w) beside each other, as many in a row as the page has room for."""
+  pictures = figures.columns(volumes, limits=limits, max_pixels=max_pixels)
+  labels = labels or [''] * len(pictures)
+  return {
+    'title': title,
+    'note': note,
+    'internal': internal,
+    'columns': [
+      {'image': image(png, f'{alt}, {label or i + 1}'), 'label': label}
+      for i, (png, label) in enumerate(zip(pictures, labels, strict=True))
+    ],
+  }
+
+
+def upright(volumes: Array | Sequence[Array]) -> np.ndarray:
+  """(n,d,h,w) with anterior at the top of each slice; flat pictures stay as they are.
+
+  Rows of a volume increase towards anterior, those of a flat picture downwards.
+  """
+  volumes = figures.as_volumes(volumes)
+  return volumes[:, :, ::-1] if volumes.shape[1] > 1 else volumes
 
 
 def tiles(
@@ -49,19 +86,37 @@ def tiles(
   }
 
 
-def panels(pictures: Mapping[str, bytes], what: str) -> list[dict]:
-  """Drawn panels {title: PNG bytes} that stand side by side, and what they show."""
+def panels(
+  pictures: Mapping[str, bytes], what: str, internal: Iterable[str] = ()
+) -> list[dict]:
+  """Drawn panels {title: PNG bytes} that stand side by side, and what they show.
+
+  Args:
+    pictures: of `plots`.
+    what: they show.
+    internal: titles of those that were computed from private scans.
+  """
   return [
-    {'title': title, 'image': image(png, f'{what}: {title}')}
+    {
+      'title': title,
+      'image': image(png, f'{what}: {title}'),
+      'internal': title in internal or title.endswith('(internal)'),
+    }
     for title, png in pictures.items()
   ]
 
 
-def samples(images: Mapping[str, Any]) -> dict | None:
+def samples(
+  images: Mapping[str, Any],
+  spacing: Sequence[float] | None = None,
+  pixels: int = PIXELS,
+) -> dict | None:
   """Montages of real, reconstructed and synthetic volumes, and the viewer's sheets.
 
   Args:
     images: as of `index_page.write`.
+    spacing: (3,) mm of a voxel (d,h,w); None for cubes.
+    pixels: of all pictures together.
   """
   present = [row for row in ROWS if _num(images.get(row[0]))]
   if not present:
@@ -70,50 +125,69 @@ def samples(images: Mapping[str, Any]) -> dict | None:
   limits = figures.window(figures.as_volumes(images[present[0][0]]))
   montages, sheets = [], []
   for key, name, note in present:
-    volumes = figures.as_volumes(images[key])
+    volumes = upright(images[key])
     depth = volumes.shape[1]
     slices = ', '.join(map(str, figures.slice_numbers(depth, 3) + 1))
     where = f'slices {slices} of {depth}' if depth > 1 else '2D'
     montages.append(
-      tiles(
-        figures.montage(volumes, limits=limits),
-        min(8, len(volumes)),
+      strip(
+        volumes[:MOST],
         name,
         f'{note} ({where}; one volume per column)',
-        f'{name} volumes',
-        _is_internal(images, key),
+        f'{name} volume',
+        limits=limits,
+        internal=_is_internal(images, key),
+        max_pixels=pixels // (4 * len(present)),
       )
     )
-    picture, shape = figures.sprite(volumes, limits)
-    sheets.append({'id': f'sheet-{key}', 'name': name, **image(picture, ''), **shape})
+    most = pixels // (2 * len(present))
+    sheet = _sheet(key, name, volumes, spacing, limits, max_pixels=most)
+    sheets.append({**sheet, 'internal': _is_internal(images, key)})
   # Samples first: they are what a reader wants to leaf through.
   return {'montages': montages, 'sheets': sorted(sheets, key=_is_real)}
 
 
-def sweeps(found: Mapping[str, tuple[Sequence, Array]]) -> list[dict]:
+def sweeps(
+  found: Mapping[str, tuple[Sequence, Array]], pixels: int = PIXELS
+) -> list[dict]:
   """One attribute varied, seed and all other attributes fixed: a strip for each."""
   strips = []
   for name, (values, volumes) in found.items():
-    volumes = figures.as_volumes(volumes)
+    volumes = upright(volumes)
     count = min(9, len(volumes))
     chosen = np.unique(np.linspace(0, len(volumes) - 1, count).round().astype(int))
     labels = [_value(values[i]) for i in chosen]
-    picture = figures.montage(volumes[chosen], num_columns=len(chosen))
     ends = f'from {labels[0]} to {labels[-1]}'
-    alt = f'samples with {name} {ends}'
-    strips.append(tiles(picture, len(chosen), name, ends, alt, labels=labels))
+    most = pixels // (8 * len(found))
+    strips.append(
+      strip(
+        volumes[chosen],
+        name,
+        ends,
+        f'sample with {name}',
+        labels=labels,
+        max_pixels=most,
+      )
+    )
   return strips
 
 
-def counterfactuals(images: Mapping[str, Any]) -> dict:
-  """Source, counterfactual and their difference, one picture a case."""
+def counterfactuals(
+  images: Mapping[str, Any],
+  spacing: Sequence[float] | None = None,
+  pixels: int = PIXELS,
+) -> dict:
+  """Source, counterfactual and their difference: a picture a case, and the viewer."""
   internal, truths = _is_internal(images, 'counterfactuals'), images.get('truths')
+  found = list(images.get('counterfactuals') or ())
   cases = []
-  for i, (source, changed, difference, text) in enumerate(
-    images.get('counterfactuals') or ()
-  ):
-    truth = None if truths is None else truths[i]
-    picture, scale = figures.counterfactual(source, changed, difference, truth=truth)
+  for i, (*volumes, text) in enumerate(found):
+    source, changed, difference = upright(volumes)
+    truth = None if truths is None else upright(truths[i][None])[0]
+    most = pixels // (2 * len(found))
+    picture, scale = figures.counterfactual(
+      source, changed, difference, truth=truth, max_pixels=most
+    )
     case = {
       'title': text,
       'internal': internal,
@@ -121,7 +195,42 @@ def counterfactuals(images: Mapping[str, Any]) -> dict:
       'image': image(picture, f'source, counterfactual and difference: {text}'),
     }
     cases.append(case)
-  return {'internal': internal, 'truths': truths is not None, 'cases': cases}
+  return {
+    'internal': internal,
+    'truths': truths is not None,
+    'cases': cases,
+    'sheets': _edited(found, spacing, internal, pixels // 4) if found else [],
+  }
+
+
+def _edited(found, spacing, internal, pixels):
+  """Sheets of the viewer: what was edited, the result, and their difference."""
+  source, changed, difference = (
+    upright([np.asarray(case[i]) for case in found]) for i in range(3)
+  )
+  limits = figures.window(source, changed)
+  scale = float(np.quantile(np.abs(difference), 0.999)) or 1.0
+  sheets = [
+    _sheet('source', 'Source', source, spacing, limits, max_pixels=pixels // 3),
+    _sheet('changed', 'Counterfactual', changed, spacing, limits, pixels // 3),
+    _sheet('difference', 'Difference', difference, spacing, (0.0, scale), pixels // 3),
+  ]
+  return [{**sheet, 'internal': internal} for sheet in sheets]
+
+
+def _sheet(key, name, volumes, spacing, limits, max_pixels):
+  picture, shape = figures.sprite(
+    volumes, limits, max_pixels=max_pixels, signed=key == 'difference'
+  )
+  spacing = np.asarray((1, 1, 1) if spacing is None else spacing, float)
+  size = ' '.join(f'{mm:g}' for mm in spacing * shape.pop('thinned'))
+  return {
+    'id': f'sheet-{key}',
+    'name': name,
+    'spacing': size,
+    **image(picture, ''),
+    **shape,
+  }
 
 
 def _is_internal(images: Mapping[str, Any], key: str) -> bool:

@@ -25,6 +25,8 @@ SECTIONS = {
   'privacy': 'Privacy statement',
   'config': 'Settings',
 }
+MAX_BYTES = 8_000_000  # fits into a mail
+FEWEST_PIXELS = 50_000
 RELEASES = {
   'name': 'Release',
   'mechanism': 'Mechanism',
@@ -48,6 +50,9 @@ def write(path: str | os.PathLike, content: Mapping[str, Any]) -> pathlib.Path:
       models: dict 'samples' | 'counterfactuals' -> the model that made them.
       config: dict of settings. metrics: metrics.json. privacy: privacy.json or None.
       requests: whose attribute values the samples' requests are, 'origin: sentence'.
+      spacing: (3,) mm of a voxel (d,h,w), for true proportions; cubes without.
+      pages: file name -> title of other pages in the folder, to be linked.
+      leaves: True for the page that `public_page` made: it has nothing to hide.
       log: list of events {'stage', 'step', 'loss', ...}.
       images: dict real, reconstructed, synthetic (n,d,h,w); sweeps {attribute:
         (values (n,), volumes (n,d,h,w))}; counterfactuals [(source, counterfactual,
@@ -63,9 +68,22 @@ def write(path: str | os.PathLike, content: Mapping[str, Any]) -> pathlib.Path:
 
 
 def html(content: Mapping[str, Any]) -> str:
-  """The report as text: content as in `write` -> HTML document."""
+  """The report as text: content as in `write` -> HTML document.
+
+  Pictures of large volumes are thinned until the page has at most MAX_BYTES.
+  """
+  pixels = galleries.PIXELS
+  document = _html(content, pixels)
+  while len(document.encode()) > MAX_BYTES and pixels > FEWEST_PIXELS:
+    pixels //= 2
+    document = _html(content, pixels)
+  return document
+
+
+def _html(content, pixels):
   metrics, images = content.get('metrics') or {}, content.get('images') or {}
-  privacy = content.get('privacy') or {}
+  privacy, spacing = content.get('privacy') or {}, content.get('spacing')
+  measured_on = metrics.get('control') or {}
   said = statement(content.get('privacy'))
   stamps = {'Code': 'code_version', 'Config sha256': 'config_sha256'}
   return page.render(
@@ -75,26 +93,30 @@ def html(content: Mapping[str, Any]) -> str:
     sections=SECTIONS,
     said=said,
     any_internal=tables.any_internal(metrics) or bool(images.get('internal')),
+    leaves=bool(content.get('leaves')),
+    pages=content.get('pages') or {},
     models=[
       (f'Model of the {name}', model)
       for name, model in (content.get('models') or {}).items()
     ],
     cards=list(_cards(metrics, privacy, said)),
     requests=_requests(content.get('requests')),
-    samples=galleries.samples(images),
+    samples=galleries.samples(images, spacing, pixels),
     control={
       'synthetic': evidence.agreements(metrics.get('control') or {}),
       'real': evidence.agreements(metrics.get('control_real') or {}),
       'plots': galleries.panels(
-        plots.scatter(content.get('control') or {}), 'measured against requested'
+        plots.scatter(content.get('control') or {}),
+        'measured against requested',
+        [name for name, entry in measured_on.items() if tables.any_internal(entry)],
       ),
     },
-    sweeps=galleries.sweeps(images.get('sweeps') or {}),
+    sweeps=galleries.sweeps(images.get('sweeps') or {}, pixels),
     quality=evidence.quality(metrics),
     features=metrics.get('features') or {},
     memorisation=evidence.memorisation(metrics.get('memorisation') or {}),
     reconstruction=evidence.reconstruction(metrics.get('reconstruction') or {}),
-    counterfactuals=galleries.counterfactuals(images),
+    counterfactuals=galleries.counterfactuals(images, spacing, pixels),
     training=evidence.training(content.get('log') or ()),
     has_privacy=bool(privacy),
     trade_off=galleries.panels(

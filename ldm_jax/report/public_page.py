@@ -41,6 +41,8 @@ def public(
     'banner': warning or content.get('banner') or '',
     'config': dict(config),
     'requests': content.get('requests'),
+    'spacing': content.get('spacing'),
+    'leaves': True,
     'models': {
       name: model
       for name, model in (content.get('models') or {}).items()

@@ -71,6 +71,15 @@ class SharedModel:
     """Whether the privacy statement guarantees something."""
     return bool(self.about['protected'])
 
+  def key(self, purpose: str, seed: int) -> jax.Array:
+    """Key of a purpose, 'sample' or 'counterfactual', as `pipeline.run.Run.key`.
+
+    The seed of the run draws the volumes of the run.
+    """
+    key = jax.random.fold_in(prng.key(seed), zlib.crc32(purpose.encode()))
+    own = self.config.sample.seed if purpose == 'sample' else 0
+    return jax.random.fold_in(key, own) if own else key
+
   def requests(
     self, num: int, *, seed: int = 0, rest: str = '', **attributes: Any
   ) -> np.ndarray:
@@ -151,7 +160,7 @@ class SharedModel:
         decode,
         self.system.params,
         part,
-        self._key('sample', seed),
+        self.key('sample', seed),
         batch_size=size,
         request_ids=np.arange(start, start + len(part)),
         finish=finish,
@@ -276,7 +285,7 @@ class SharedModel:
       lambda: registry.make(
         name,
         write_counterfactuals.setting_of(
-          config, self.system, self._key('counterfactual', seed)
+          config, self.system, self.key('counterfactual', seed)
         ),
         **section[name],
       ),
@@ -329,12 +338,6 @@ class SharedModel:
     if key not in self._compiled:
       self._compiled[key] = make()
     return self._compiled[key]
-
-  def _key(self, purpose, seed):
-    """As `pipeline.run.Run.key`: the seed of the run draws the volumes of the run."""
-    key = jax.random.fold_in(prng.key(seed), zlib.crc32(purpose.encode()))
-    own = self.config.sample.seed if purpose == 'sample' else 0
-    return jax.random.fold_in(key, own) if own else key
 
 
 def _advice(text):

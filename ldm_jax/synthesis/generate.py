@@ -41,7 +41,7 @@ def make_sampler(
   eta: float = 0.0,
   prediction: str = 'epsilon',
   spacing: str = 'linspace',
-  guidance: float = 1.0,
+  guidance: Array | float = 1.0,
   drift: Any = None,
   latent_mean: Array = 0.0,
   latent_std: Array = 1.0,
@@ -61,7 +61,8 @@ def make_sampler(
     latent_shape: (..., c) of one latent.
     num_steps: denoiser calls per sample.
     solver, eta, prediction, spacing, clip_z_0: see `diffusion.solvers.sample`.
-    guidance: 0 is unconditional, 1 conditional, above 1 strengthens the condition.
+    guidance: 0 is unconditional, 1 conditional, above 1 strengthens the condition; it
+      and the drift's value may be traced, to compile once for many of them.
     drift: `diffusion.drift.Drift` of the noise, or its value: a scalar or (c,).
     latent_mean, latent_std: statistics of the latents, by which z_0 is denormalised.
     mesh: of `training.mesh`; the rows are split over its devices, see `by_rows`.
@@ -177,14 +178,14 @@ def conditional(
   apply_denoiser: Callable,
   params: PyTree,
   attributes: jax.Array,
-  guidance: float = 1.0,
+  guidance: Array | float = 1.0,
   against: jax.Array | None = None,
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
   """Binds params and attributes (b, k): returns denoise(z_t, t) -> float32 output.
 
   Guidance extrapolates away from the output under `against` (b, k), or from the
   unconditional output when it is None; both halves run as one batch. With a guidance of
-  1 only the conditional output is computed.
+  1, unless it is traced, only the conditional output is computed.
   """
   num_examples = attributes.shape[0]
   keep = jnp.zeros(num_examples, bool)
@@ -192,7 +193,7 @@ def conditional(
   def plain(z_t, t):
     return apply_denoiser(params, z_t, t, attributes, keep).astype(z_t.dtype)
 
-  if guidance == 1:
+  if not isinstance(guidance, jax.core.Tracer) and guidance == 1:
     return plain
   second = attributes if against is None else against
   drop = jnp.concatenate([keep, keep if against is not None else ~keep])

@@ -1,5 +1,6 @@
 """Laws of what the report gathers: public scans only, and marks for the rest."""
 
+import pathlib
 import types
 
 import numpy as np
@@ -23,7 +24,7 @@ class Split:
     return X[chosen]
 
 
-def gather(cohort='public', splits=None):
+def gather(cohort='public', splits=None, folder=pathlib.Path('none')):
   files = {
     ('metrics.json',): {'kid': 1.0, 'frechet': None},
     ('store', 'control.json'): {'LV': [[1.0, 2.0], [3.0, 4.0]]},
@@ -44,6 +45,7 @@ def gather(cohort='public', splits=None):
     read_json=lambda *path: files.get(path),
     read_arrays=arrays.get,
     events=lambda: [{'stage': 'adapt'}],
+    path=folder.joinpath,
   )
   return content.gather(defaults(), work, splits or {}, lambda x: 1 - x)
 
@@ -72,3 +74,10 @@ def test_what_the_stages_left_is_gathered():
   values, _ = found['images']['sweeps']['LV']
   assert values == [1, 2]
   np.testing.assert_array_equal(found['control']['LV'][1], [3.0, 4.0])
+
+
+def test_other_pages_are_named_only_where_they_are(tmp_path):
+  (tmp_path / 'report').mkdir()
+  (tmp_path / 'report' / 'autoencoder.html').touch()
+  assert list(gather(folder=tmp_path)['pages']) == ['autoencoder.html']
+  assert gather()['pages'] == {}

@@ -38,6 +38,7 @@ def test_montage_puts_volumes_in_columns_and_slices_in_rows():
 def test_sprite_holds_every_slice_where_the_viewer_looks_for_it():
   volumes = np.random.default_rng(1).random((3, 4, 6, 5)).astype(np.float32)
   data, shape = figures.sprite(volumes, limits=(0, 1))
+  assert shape.pop('thinned') == [1, 1, 1]
   assert shape == {'num': 3, 'depth': 4, 'height': 6, 'width': 5}
   tile = decode(data)[2 * 6 : 3 * 6, 1 * 5 : 2 * 5]
   np.testing.assert_array_equal(tile, np.round(255 * volumes[2, 1]))
@@ -45,7 +46,26 @@ def test_sprite_holds_every_slice_where_the_viewer_looks_for_it():
 
 def test_sprite_of_large_volumes_stays_within_its_budget():
   _, shape = figures.sprite(np.zeros((4, 40, 64, 64), np.float32), max_pixels=200_000)
+  assert shape.pop('thinned') == [2, 1, 1]
   assert np.prod(list(shape.values())) <= 200_000
+
+
+def test_a_signed_sheet_has_the_colours_of_a_difference():
+  volumes = np.array([-0.5, 0, 0.5], np.float32).reshape(1, 3, 1, 1)
+  data, _ = figures.sprite(volumes, (0, 0.5), signed=True)
+  np.testing.assert_array_equal(
+    decode(data)[0], [figures.BLUE, figures.WHITE, figures.RED]
+  )
+
+
+def test_columns_are_one_picture_a_volume_and_large_ones_are_thinned():
+  volumes = np.random.default_rng(0).random((3, 4, 64, 48)).astype(np.float32)
+  found = figures.columns(volumes, num_slices=2, limits=(0, 1))
+  assert [figures.png_size(png) for png in found] == [(48, 128 + figures.GAP)] * 3
+  first = decode(found[1])[:64]
+  np.testing.assert_array_equal(first, np.round(255 * volumes[1, 1]))
+  (small, *_) = figures.columns(volumes, max_pixels=2000)
+  assert figures.png_size(small) == (12, 3 * 16 + 2 * figures.GAP)
 
 
 def test_two_dimensional_and_channelled_images_are_taken_too():

@@ -39,7 +39,7 @@ def test_samples_come_first_in_the_viewer_and_last_among_the_montages():
 def test_rows_share_one_window_of_contrast():
   dark = galleries.samples({'real': X, 'synthetic': 0.5 * X})
   alone = galleries.samples({'synthetic': 0.5 * X})
-  assert dark['montages'][1]['image'] != alone['montages'][0]['image']
+  assert dark['montages'][1]['columns'] != alone['montages'][0]['columns']
 
 
 def test_slices_are_named_and_flat_images_are_2d():
@@ -51,13 +51,24 @@ def test_slices_are_named_and_flat_images_are_2d():
 
 def test_a_sweep_is_labelled_with_the_values_of_its_columns():
   (strip,) = galleries.sweeps({'LV': ([60.0, 'large', 1e-5], X)})
-  assert strip['labels'] == ['60', 'large', '10⁻⁵']
-  assert (strip['count'], strip['note']) == (3, 'from 60 to 10⁻⁵')
+  labels = [column['label'] for column in strip['columns']]
+  assert labels == ['60', 'large', '10⁻⁵'] and strip['note'] == 'from 60 to 10⁻⁵'
+  assert strip['columns'][1]['image']['alt'] == 'sample with LV, large'
 
 
-def test_few_columns_keep_the_size_of_their_pictures():
-  shares = [galleries.sweeps({'a': (range(3), X[:n])})[0]['share'] for n in (1, 2)]
-  assert shares == [12, 25]
+def test_anterior_is_at_the_top_of_volumes_and_flat_pictures_stay():
+  assert (galleries.upright(X) == X[:, :, ::-1]).all()
+  assert (galleries.upright(X[:, :1]) == X[:, :1]).all()
+
+
+def test_a_sheet_says_the_size_of_its_voxels_in_mm():
+  (sheet,) = galleries.samples({'real': X}, (12.0, 5.5, 5.5))['sheets']
+  assert sheet['spacing'] == '12 5.5 5.5'
+  large = np.zeros((2, 60, 200, 200), np.float32)
+  (thinned,) = galleries.samples({'real': large}, (1, 1, 2), 1_000_000)['sheets']
+  assert thinned['spacing'] == '4 2 4'
+  (cubes,) = galleries.samples({'real': X})['sheets']
+  assert cubes['spacing'] == '1 1 1'
 
 
 def test_counterfactuals_carry_mark_scale_and_truth():
@@ -72,3 +83,6 @@ def test_counterfactuals_carry_mark_scale_and_truth():
   assert case['title'] == 'sex = M' and '±' in case['note']
   assert with_truth['image']['height'] > 1.5 * case['image']['height']
   assert galleries.counterfactuals({})['cases'] == []
+  sheets = known['sheets']
+  assert [s['name'] for s in sheets] == ['Source', 'Counterfactual', 'Difference']
+  assert all(sheet['internal'] for sheet in sheets)

@@ -1,5 +1,6 @@
 """Laws of the report: self-contained, escaped, complete, degrading gracefully."""
 
+import html.parser
 import re
 
 import numpy as np
@@ -117,3 +118,65 @@ def test_the_model_of_the_samples_and_the_code_are_named(content):
   document = index_page.html({'privacy': privacy, 'models': models})
   assert '<dt>Model of the samples</dt><dd>adapt &lt;lora&gt;</dd>' in document
   assert '<dt>Code</dt><dd>v&lt;1&gt;</dd>' in document
+
+
+def test_what_the_switch_hides_is_all_that_is_marked_internal(read, content):
+  """A copy without the marked elements says nothing that was marked."""
+  images = {**content['images'], 'internal': ['real', 'counterfactuals']}
+  document = index_page.html({**content, 'images': images})
+  opened = re.findall(r'<(\w+)[^>]*class="[^"]*internal[^"]*"', document)
+  assert {'tr', 'figure', 'p', 'div', 'optgroup', 'img'} <= set(opened)
+  assert 'id="internal"' in document and 'id="without"' in document
+  finder = Badges()
+  finder.feed(document)
+  assert finder.found > 4 and finder.outside == []
+
+
+class Badges(html.parser.HTMLParser):
+  """Counts badges, and lists those outside of every marked element."""
+
+  def __init__(self):
+    super().__init__()
+    self.stack, self.found, self.outside = [], 0, []
+
+  def handle_starttag(self, tag, attributes):
+    if tag not in ('img', 'meta', 'input', 'br'):
+      self.stack.append((dict(attributes).get('class') or '').split())
+
+  def handle_endtag(self, tag):
+    self.stack.pop()
+
+  def handle_data(self, data):
+    if self.stack and 'badge' in self.stack[-1]:
+      self.found += 1
+      if not any('internal' in classes for classes in self.stack):
+        self.outside.append(self.getpos())
+
+
+def test_a_page_that_leaves_has_no_switch_and_nothing_marked(content):
+  public = {
+    'metrics': {'kid': content['metrics']['kid']},
+    'images': {'synthetic': content['images']['synthetic']},
+    'leaves': True,
+  }
+  document = index_page.html(public)
+  assert 'class="internal"' not in document and 'id="internal"' not in document
+
+
+def test_other_pages_of_the_folder_are_linked(read):
+  document = index_page.html({'pages': {'autoencoder.html': 'What it <loses>'}})
+  assert 'autoencoder.html' in read(document).links and 'What it &lt;loses' in document
+
+
+def test_control_that_was_not_measured_says_how_to_have_it_measured(read):
+  text = ' '.join(read(index_page.html({})).text)
+  for key in ('evaluate.measures', 'evaluate.labels', '--stages=evaluate,report'):
+    assert key in text
+
+
+def test_the_page_of_large_volumes_is_small_enough_for_a_mail(monkeypatch):
+  monkeypatch.setattr(index_page, 'MAX_BYTES', 300_000)
+  x = np.random.default_rng(0).random((2, 20, 140, 140)).astype(np.float32)
+  edited = [(x[0], x[1], x[1] - x[0], 'AGE +10')]
+  images = {'synthetic': x, 'sweeps': {'a': ([1, 2], x)}, 'counterfactuals': edited}
+  assert len(index_page.html({'images': images}).encode()) <= 300_000

@@ -1,5 +1,8 @@
 """Laws of curves and scatter plots: what is drawn, and what is left out."""
 
+import pathlib
+import re
+
 import numpy as np
 import pytest
 
@@ -75,3 +78,16 @@ def test_the_picture_of_a_plan_has_three_panels_side_by_side():
   }
   width, height = figures.png_size(plots.budget(planned, lines))
   assert width > 2.5 * height
+
+
+def test_curves_are_drawn_in_one_module_by_one_library():
+  package = pathlib.Path(plots.__file__).parent.parent
+  drawing = re.compile(
+    r'(?:import|from) (?:matplotlib\.(?:figure|pyplot)|plotly|bokeh|altair|seaborn)'
+  )
+  found = {
+    path.relative_to(package).as_posix()
+    for path in package.rglob('*.py')
+    if drawing.search(path.read_text(encoding='utf-8'))
+  }
+  assert found == {'report/plots.py'}

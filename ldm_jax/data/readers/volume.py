@@ -146,6 +146,27 @@ def write(
 
   Args:
     path: ends in .nii or .nii.gz.
+    array, affine, source, note: of `to_bytes`.
+
+  Raises:
+    ValueError: the source's grid is not that of the array.
+    OSError: the folder cannot be written.
+  """
+  try:
+    content = to_bytes(array, affine, source, note)
+  except ValueError as error:
+    raise ValueError(f'{path}: {error}') from error
+  if str(path).endswith('.gz'):
+    content = gzip.compress(content, compresslevel=6, mtime=0)
+  atomic.write_bytes(path, content)
+
+
+def to_bytes(
+  array: np.ndarray, affine: np.ndarray, source: Grid | None = None, note: str = ''
+) -> bytes:
+  """(d,h,w) and its affine as the content of a .nii file.
+
+  Args:
     array: (d,h,w) float or integer.
     affine: (4,4), (d,h,w,1) -> world RAS mm.
     source: write on this grid's axes (the file that the array came from); the world
@@ -155,13 +176,12 @@ def write(
 
   Raises:
     ValueError: the source's grid is not that of the array.
-    OSError: the folder cannot be written.
   """
   grid = own_grid(array.shape, affine) if source is None else source
   if not np.allclose(grid.oriented_affine(), affine, atol=1e-3):
     raise ValueError(
-      f'{path}: the affine of the array is not that of its source grid; expected an '
-      'array on the original grid (preprocess.invert), or source=None.'
+      'the affine of the array is not that of its source grid; expected an array on '
+      'the original grid (preprocess.invert), or source=None.'
     )
   voxels = grid.restore(np.asarray(array))
   if np.issubdtype(voxels.dtype, np.floating):
@@ -177,10 +197,7 @@ def write(
     image.header['descrip'] = note.encode('ascii', 'replace')[:DESCRIP_BYTES]
     comment = nib.nifti1.Nifti1Extension('comment', note.encode())
     image.header.extensions.append(comment)
-  content = image.to_bytes()
-  if str(path).endswith('.gz'):
-    content = gzip.compress(content, compresslevel=6, mtime=0)
-  atomic.write_bytes(path, content)
+  return image.to_bytes()
 
 
 def _in_order_of(

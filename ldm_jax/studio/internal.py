@@ -1,0 +1,53 @@
+"""A work folder as a model of the studio: marked internal, for the data's owner."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import pathlib
+
+from ldm_jax.config import loading
+from ldm_jax.data.cohorts.attributes import labelled
+from ldm_jax.pipeline import export
+from ldm_jax.pipeline.run import Run
+from ldm_jax.sharing.shared_model import SharedModel
+from ldm_jax.synthesis import requests, system
+
+WARNING = (
+  'INTERNAL: this page draws from a work folder beside private scans. Nothing of it '
+  'may leave; export the model (--stages=export) to show it to others.'
+)
+
+
+def open_workdir(workdir: str | os.PathLike) -> SharedModel:
+  """The model of a finished run, with its own samples' settings.
+
+  Raises:
+    ValueError: no work folder, or a stage has not finished.
+  """
+  config = loading.read(pathlib.Path(workdir, 'config.json'))
+  run = Run.open(config, workdir)
+  privacy = run.work.read_json('privacy.json') or {}
+  released = run.work.read_json(*requests.PRIOR) or {}
+  reason = export.unprotected_because(privacy)
+  return SharedModel(
+    about={
+      'name': config.name or 'model',
+      'model': run.system.name,
+      'made_by': f'ldm_jax {importlib.metadata.version("ldm-jax")}',
+      'adapted': system.sampled_stage(config, run.work) == 'adapt',
+      'protected': not reason,
+      'internal': True,
+      'warning': f'{WARNING} NOT PRIVATE: {reason}.' if reason else WARNING,
+      'suffix': '',
+      'skull_stripped': config.export.skull_stripped,
+    },
+    config=config,
+    schema=labelled(run.schema),
+    privacy=privacy,
+    prior=released.get('prior'),
+    spec=run.spec,
+    affine=run.sample_affine,
+    stack=export.is_stack(config.data),
+    system=run.system,
+  )
