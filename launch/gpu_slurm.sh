@@ -39,6 +39,7 @@ if [[ -n ${SLURM_JOB_ID:-} && -n ${LDM_JAX_REPO:-} ]]; then
     command=(srun --kill-on-bad-exit=1 --wait=60 "$LDM_JAX_REPO/launch/local.sh" "$@")
   fi
   if dry; then
+    ((${SLURM_NTASKS:-1} > 1)) || exec "${command[@]}"
     run "${command[@]}"
     exit
   fi

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from ldm_jax import cluster, processes
+from ldm_jax import cluster, process_watch, processes
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 FLAGS = {'coordinator': 'host:1234', 'num_processes': 4, 'process_id': 3}
@@ -145,6 +145,70 @@ def test_a_process_that_finds_no_other_ends_with_one_sentence(number):
   (line,) = filter(None, done.stderr.splitlines())
   assert 'did not find each other' in line and '--coordinator' in line
   assert time.monotonic() - began < 60
+
+
+WORK = """
+import sys, time
+from ldm_jax import cluster, process_watch, processes
+process_watch.LOST_SECONDS, process_watch.GRACE_SECONDS = 5, 1
+cluster.join(cluster.find(
+  {'coordinator': sys.argv[1], 'num_processes': 2, 'process_id': int(sys.argv[2])}, {}
+))
+print('joined', flush=True)
+if sys.argv[3] == 'fails' and processes.number() == 1:
+  cluster.leave(2, 'a key is wrong')
+if sys.argv[3] == 'ends':
+  cluster.leave(0)
+processes.barrier()
+processes.agreed(time.sleep(100))
+"""
+
+
+@pytest.fixture
+def two():
+  """start(what they do) -> two joined processes, ended after the test."""
+  begun = []
+
+  def start(what):
+    with socket.socket() as probe:
+      probe.bind(('127.0.0.1', 0))
+      address = f'127.0.0.1:{probe.getsockname()[1]}'
+    for number in '01':
+      words = [sys.executable, '-c', WORK, address, number, what]
+      pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
+      begun.append(subprocess.Popen(words, cwd=ROOT, **pipes))
+    for process in begun:
+      assert process.stdout.readline() == 'joined\n', process.stderr.read()
+    return begun
+
+  yield start
+  for process in begun:
+    process.kill()
+    process.communicate()
+
+
+@pytest.mark.parametrize('victim', [0, 1])
+def test_where_one_process_is_killed_the_other_ends_with_one_sentence(two, victim):
+  both = two('waits')
+  both[victim].kill()
+  _, told = both[1 - victim].communicate(timeout=60)
+  assert both[1 - victim].returncode == process_watch.LOST, told
+  (line,) = filter(None, told.splitlines())
+  assert f'process {victim} on' in line and 'the same command goes on' in line
+
+
+def test_where_one_process_fails_the_other_hears_why(two):
+  first, second = two('fails')
+  _, told = first.communicate(timeout=60)
+  assert first.returncode == second.wait(timeout=60) == 2
+  (line,) = filter(None, told.splitlines())
+  assert 'process 1 on' in line and line.endswith('a key is wrong.')
+
+
+def test_processes_that_have_done_their_work_end_without_a_word(two):
+  for process in two('ends'):
+    assert process.communicate(timeout=60) == ('', '')
+    assert process.returncode == 0
 
 
 def test_a_port_that_is_taken_is_named():
