@@ -7,7 +7,8 @@
 #
 # IMAGE: docker build --build-arg EXTRAS=cuda (or tpu) with the repository's Dockerfile.
 # CLAIM is a PersistentVolumeClaim, mounted at /data: give root= and WORKDIR below it;
-# for several pods it must allow ReadWriteMany (Filestore, NFS, gcsfuse).
+# for several pods it must allow ReadWriteMany (Filestore, NFS). The registry of private
+# releases is kept there as well, in /data/.state, since a pod's own disk is lost.
 # PODS=1 pods of GPUS=1 GPUs, or of TPU chips of the slice TOPOLOGY (CHIPS=4 a pod).
 # CPU=8 and MEMORY=32Gi are asked for each pod. KIND=jobset (of the JobSet operator,
 # https://jobset.sigs.k8s.io, the default for several pods) or KIND=job (an indexed Job
@@ -90,6 +91,7 @@ spec:
     image: $(json "$IMAGE")
     command: [\"ldm-jax\"]
     args: [$arguments]
+    env: [{name: XDG_STATE_HOME, value: /data/.state}, {name: XDG_CACHE_HOME, value: /tmp}]
     ports: [{containerPort: 8476}]
     resources: {$resources}
     volumeMounts:

@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 from ldm_jax import locks, processes
 
-LOST_SECONDS = 25
+LOST_SECONDS = 50
 GRACE_SECONDS = 4  # in which a process may tell by itself why it ends
 # Exit status where another process was lost: the same command goes on from here.
 LOST = 75
