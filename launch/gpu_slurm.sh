@@ -1,40 +1,85 @@
 #!/usr/bin/env bash
-# Runs an experiment as a Slurm job on the GPUs of one node.
+# Runs an experiment as a Slurm job on the GPUs of one or several nodes.
 #
 #   PARTITION=gpu launch/gpu_slurm.sh [CONFIG[:ARGS] [WORKDIR [FLAGS...]]]
+#   PARTITION=gpu NODES=4 GPUS=8 launch/gpu_slurm.sh configs/cardiac.py:full /shared/w
 #
-# Submits itself; edit the #SBATCH lines for your site, or set sbatch's own variables
-# (SBATCH_TIMELIMIT, SBATCH_ACCOUNT, ...). A requeued or repeated job resumes. CONFIG and
-# WORKDIR as for launch/local.sh. DRY_RUN=1 prints the command.
+# NODES=1 nodes with GPUS=1 GPUs each; one task runs on each GPU (TASKS=gpu) or on each
+# node with all its GPUs (TASKS=node). GPUS=0 runs one task a node on its CPUs. WORKDIR,
+# the scans and this repository must be seen by all nodes. CPUS=8 a task, MEM=64G a node.
+#
+# Submits itself; further options of sbatch by its own variables (SBATCH_TIMELIMIT,
+# SBATCH_ACCOUNT, ...) or in the #SBATCH lines. Two minutes before the time limit, and
+# when the job is preempted, training saves its state; the job is then requeued and goes
+# on. So does a job that is submitted again. DRY_RUN=1 prints the command.
 #
 #SBATCH --job-name=ldm-jax
-#SBATCH --nodes=1
-#SBATCH --ntasks=1
-#SBATCH --gpus-per-node=1
-#SBATCH --cpus-per-task=8
-#SBATCH --mem=64G
 #SBATCH --time=24:00:00
 #SBATCH --requeue
+#SBATCH --signal=B:TERM@120
 #SBATCH --open-mode=append
 set -euo pipefail
-
-one_task='One process on one node only so far: keep --nodes=1 and --ntasks=1,'
-one_task+=' and ask for more GPUs with --gpus-per-node.'
 
 if [[ -n ${SLURM_JOB_ID:-} && -n ${LDM_JAX_REPO:-} ]]; then
   # Inside the job this file is a copy in Slurm's spool: the repository is named.
   # shellcheck source=common.sh
   . "$LDM_JAX_REPO/launch/common.sh"
-  if ((${SLURM_JOB_NUM_NODES:-1} > 1 || ${SLURM_NTASKS:-1} > 1)); then
-    fail "$one_task This job has ${SLURM_JOB_NUM_NODES:-1} node(s)" \
-      "and ${SLURM_NTASKS:-1} task(s)."
+  export EXTRAS=${EXTRAS-cuda}
+  if ((${SLURM_NTASKS:-1} == 1)); then
+    command=("$LDM_JAX_REPO/launch/local.sh" "$@")
+  else
+    # Once, on this node: every task would install at the same time.
+    dry || INSTALL_ONLY=1 "$LDM_JAX_REPO/launch/local.sh" "$@" > /dev/null
+    # A task sees all GPUs of its node; jax takes the one of the task's number there,
+    # unless it is told that all are its own.
+    if [[ ${LDM_JAX_TASKS:-gpu} == node && -n ${LDM_JAX_GPUS:-} ]]; then
+      JAX_LOCAL_DEVICE_IDS=$(seq -s, 0 $((LDM_JAX_GPUS - 1)))
+      export JAX_LOCAL_DEVICE_IDS
+    fi
+    command=(srun --kill-on-bad-exit=1 --wait=60 "$LDM_JAX_REPO/launch/local.sh" "$@")
   fi
-  EXTRAS=cuda exec "$LDM_JAX_REPO/launch/local.sh" "$@"
+  if dry; then
+    ((${SLURM_NTASKS:-1} > 1)) || exec "${command[@]}"
+    run "${command[@]}"
+    exit
+  fi
+  # The signal comes to this shell, which hands it on and waits for the checkpoint.
+  "${command[@]}" &
+  child=$!
+  trap 'kill -TERM "$child" 2> /dev/null || true' TERM
+  status=0
+  wait "$child" || status=$?
+  # `wait` returns when the trap has run: the child may still be saving.
+  while kill -0 "$child" 2> /dev/null; do
+    status=0
+    wait "$child" || status=$?
+  done
+  # 143: stopped by a signal, 75: a task was lost, 137: killed. The same goes on.
+  if [[ $status == 143 || $status == 75 || $status == 137 ]]; then
+    say "status $status: the job is requeued and goes on from its last checkpoint."
+    scontrol requeue "$SLURM_JOB_ID" || true
+  fi
+  exit "$status"
 fi
 
 . "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 : "${PARTITION:?set PARTITION to a Slurm partition with GPUs, such as PARTITION=gpu}"
-several='^#SBATCH +(-N|-n|--nodes|--ntasks|--ntasks-per-node)[ =]*([2-9]|1[0-9]|1-)'
-line=$(grep -E -m 1 -- "$several" "${BASH_SOURCE[0]}") && fail "$one_task Change: $line"
-export LDM_JAX_REPO=$repo
-run sbatch "--partition=$PARTITION" --export=ALL "$repo/launch/gpu_slurm.sh" "$@"
+nodes=${NODES:-1} gpus=${GPUS:-1} tasks=${TASKS:-gpu}
+for name in nodes gpus; do
+  [[ ${!name} =~ ^[0-9]+$ ]] || fail "${name^^}=${!name}; expected a number."
+done
+[[ $tasks == gpu || $tasks == node ]] || fail "TASKS=$tasks; expected gpu or node."
+((nodes > 0)) || fail "NODES=$nodes; expected at least 1."
+per_node=1
+options=("--nodes=$nodes" "--cpus-per-task=${CPUS:-8}" "--mem=${MEM:-64G}")
+if ((gpus > 0)); then
+  options+=("--gpus-per-node=$gpus")
+  [[ $tasks == gpu ]] && per_node=$gpus
+  # One task alone uses all GPUs of its node.
+  ((nodes == 1 && gpus == 1)) && per_node=1
+fi
+options+=("--ntasks-per-node=$per_node")
+export LDM_JAX_REPO=$repo LDM_JAX_TASKS=$tasks LDM_JAX_GPUS=$gpus
+((gpus > 0)) || export LDM_JAX_GPUS='' EXTRAS="${EXTRAS-}"
+run sbatch "--partition=$PARTITION" --export=ALL "${options[@]}" \
+  "$repo/launch/gpu_slurm.sh" "$@"

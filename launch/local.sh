@@ -35,4 +35,5 @@ dry || install "run${EXTRAS:+-$EXTRAS}" "${EXTRAS:-}"
 if [[ -z ${EXTRAS:-} ]] && command -v nvidia-smi > /dev/null; then
   say 'an NVIDIA driver is here; EXTRAS=cuda installs jax for it.'
 fi
+[[ ${INSTALL_ONLY:-0} == 1 ]] && exit 0 # installed, for several processes
 run exec "$venv/bin/ldm-jax" "--config=$config" "--workdir=$workdir" "$@"

@@ -19,6 +19,8 @@ from typing import IO, Any
 
 import numpy as np
 
+from ldm_jax import processes
+
 TEMPORARY_PREFIX = '.incomplete-'
 
 
@@ -26,7 +28,8 @@ TEMPORARY_PREFIX = '.incomplete-'
 def writing(path: str | os.PathLike, mode: int = 0o666) -> Iterator[IO[bytes]]:
   """Yields a binary file that becomes `path` when the block ends without an error.
 
-  It is written under a temporary name in the same folder, which is created.
+  It is written under a temporary name in the same folder, which is created. Of several
+  processes only those that `processes.writes` names write; in others it is forgotten.
 
   Args:
     path: of the file, which may exist.
@@ -36,6 +39,9 @@ def writing(path: str | os.PathLike, mode: int = 0o666) -> Iterator[IO[bytes]]:
     OSError: the folder cannot be made or written; the message names the path.
   """
   path = pathlib.Path(path)
+  if not processes.writes():
+    yield io.BytesIO()
+    return
   temporary = path.parent / f'{TEMPORARY_PREFIX}{uuid.uuid4().hex}'
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,6 +71,8 @@ def destroy(path: str | os.PathLike) -> None:
   storage may keep a copy.
   """
   path = pathlib.Path(path)
+  if not processes.writes():
+    return
   try:
     with open(path, 'r+b') as file:
       file.write(b'0' * path.stat().st_size)

@@ -6,6 +6,7 @@ last state lies beside the parameters, from which they are written again.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pathlib
@@ -137,20 +138,33 @@ def check_files(folder: pathlib.Path, note: pathlib.Path) -> None:
   Raises:
     DamagedError: a file is missing, cut off or changed; it is named.
   """
+  if damaged := damaged_in(folder, note):
+    raise error(*damaged)
+
+
+def damaged_in(folder: pathlib.Path, note: pathlib.Path) -> tuple[str, str] | None:
+  """(file, what is wrong with it) as `check_files` finds it, or None."""
   try:
     noted = json.loads(note.read_bytes())
     noted = [(name, size, crc) for name, (size, crc) in noted.items()]
   except (OSError, ValueError, TypeError, AttributeError):
-    return
+    return None
   for name, size, crc in noted:
     path = folder / name
     found = path.stat().st_size if path.is_file() else None
     if found is None:
-      raise error(path, 'it is missing')
+      return str(path), 'it is missing'
     if found != size:
-      raise error(path, f'{found} bytes instead of {size}')
+      return str(path), f'{found} bytes instead of {size}'
     if crc is not False and _crc(path) != crc:
-      raise error(path, f'its {size} bytes are not those that were written')
+      return str(path), f'its {size} bytes are not those that were written'
+  return None
+
+
+def file_hash(path: str | os.PathLike) -> str:
+  """sha256 of a file."""
+  with open(path, 'rb') as file:
+    return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def _crc(path):

@@ -21,6 +21,8 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ldm_jax import processes
+
 
 def _module(name: str) -> Any:
   """A module that not every system has, or None."""
@@ -34,7 +36,7 @@ fcntl, msvcrt = _module('fcntl'), _module('msvcrt')  # the second one is of Wind
 FILE = 'running.json'
 # A file that was not renewed for so long belongs to nobody, if its process is on
 # another machine.
-RENEWED_SECONDS, LAPSED_SECONDS = 20.0, 180.0
+RENEWED_SECONDS, LAPSED_SECONDS, WAIT_SECONDS = 20.0, 180.0, 5.0
 # What tells the processes that one launcher started as one run from others.
 LAUNCHES = (
   ('SLURM_STEP_NUM_TASKS', ('SLURM_JOB_ID', 'SLURM_STEP_ID')),
@@ -43,6 +45,7 @@ LAUNCHES = (
   ('JAX_NUM_PROCESSES', ('JAX_COORDINATOR_ADDRESS',)),
 )
 _held: dict[tuple[int, pathlib.Path], int] = {}
+_mine: dict[pathlib.Path, dict[str, Any]] = {}  # what this process wrote there
 
 
 @contextlib.contextmanager
@@ -93,7 +96,7 @@ def work_folder(root: str | os.PathLike) -> Iterator[None]:
   """Keeps the folder to this process; other processes are refused meanwhile.
 
   A process that has the folder may enter again, and so may the processes that a
-  launcher (srun, mpirun) started as one run.
+  launcher (srun, mpirun) started as one run: the first of them has it for all.
 
   Args:
     root: of the work folder, which exists.
@@ -101,10 +104,15 @@ def work_folder(root: str | os.PathLike) -> Iterator[None]:
   Raises:
     ValueError: another process has it; the message names its host and number.
   """
+  if not processes.is_first():
+    yield
+    return
   root = pathlib.Path(root).resolve()
   key, path = (os.getpid(), root), root / FILE
   mine = None if _held.get(key) else _take(path)
   _held[key] = _held.get(key, 0) + 1
+  if mine:
+    _mine[path] = mine
   end = threading.Event()
   if mine:
     renewing = threading.Thread(target=_renew, args=(path, mine, end), daemon=True)
@@ -115,6 +123,15 @@ def work_folder(root: str | os.PathLike) -> Iterator[None]:
     end.set()
     _held[key] -= 1
     if mine and (_read(path) or {}).get('token') == mine['token']:
+      path.unlink(missing_ok=True)
+    if mine:
+      _mine.pop(path, None)
+
+
+def abandon() -> None:
+  """Removes the files of this process, which ends at once."""
+  for path, mine in list(_mine.items()):
+    if (_read(path) or {}).get('token') == mine['token']:
       path.unlink(missing_ok=True)
 
 
@@ -130,7 +147,7 @@ def holder(root: str | os.PathLike) -> dict[str, Any] | None:
 
 def _take(path):
   """Writes the file; returns what it says, None where this run has it already."""
-  mine = _myself()
+  mine, waited = _myself(), 0.0
   text = json.dumps(mine, indent=1) + '\n'
   while True:
     try:
@@ -148,7 +165,15 @@ def _take(path):
     if other.get('launch') and other['launch'] == mine['launch']:
       return None
     if _is_running(other, path) and not _is_requeued(other, mine):
-      raise ValueError(_told(path, other))
+      # Several processes may be started again on other hosts before the file lapses.
+      may_lapse = processes.total() > 1 and not _same_machine(other)
+      if not may_lapse or waited > 1.5 * LAPSED_SECONDS:
+        raise ValueError(_told(path, other))
+      if not waited:
+        print(f'waiting for {path}, of a process on {other.get("host")}', flush=True)
+      time.sleep(WAIT_SECONDS)
+      waited += WAIT_SECONDS
+      continue
     _remove(path, other)
     print(
       f'{path.parent} was left locked by process {other.get("pid", "?")} on '

@@ -23,32 +23,24 @@ Stages, in this order; all but the last three run when --stages is not given:
 
 A stage whose inputs and config have not changed is not run again; one that was stopped
 goes on. Exit status: 0 done, 1 a stage failed, 2 bad config, data or flags, 130 Ctrl-C,
-143 SIGTERM. Launch scripts and configs are in {folder}.
+143 SIGTERM, 75 another process of the run was lost; after the last two, the same
+command goes on. A command may run as many processes (docs/clusters.md). Launch scripts
+and configs are in {folder}.
 """
 
 import argparse
 import os
-import signal
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NoReturn
 
 import ldm_jax
+from ldm_jax import cluster, processes
 from ldm_jax.jax_environment import set_up_jax
 
 LONGEST = 1900  # characters of an error
 ADVICE = 'Free some space or choose another --workdir'
-# (number of processes, rank of this one) as launchers set them. Both are needed: a
-# shell in an allocation has the first alone.
-LAUNCHERS = (
-  ('SLURM_STEP_NUM_TASKS', 'SLURM_PROCID'),
-  ('OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_RANK'),
-  ('MV2_COMM_WORLD_SIZE', 'MV2_COMM_WORLD_RANK'),
-  ('PMI_SIZE', 'PMI_RANK'),
-  ('WORLD_SIZE', 'RANK'),
-  ('JAX_NUM_PROCESSES', 'JAX_PROCESS_ID'),
-)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
   Returns:
     Exit status: 0 done, 1 a stage failed, 2 bad config, data or flags; 130 after
-    Ctrl-C, 143 after SIGTERM.
+    Ctrl-C, 143 after SIGTERM. One of several processes ends instead of returning.
   """
   config = None
   try:
@@ -66,11 +58,10 @@ def main(argv: Sequence[str] | None = None) -> int:
   if hasattr(sys.stdout, 'reconfigure'):  # a file's name need not be text
     sys.stdout.reconfigure(errors='backslashreplace')
   try:
-    require_one_process(os.environ)
+    joining = cluster.find(vars(flags), os.environ)
     set_up_jax()
     # Imported late: jax reads the environment when it is first imported.
-    from ldm_jax import interruption, stages
-    from ldm_jax.config import checks, comments, loading, parsing
+    from ldm_jax.config import comments, loading, parsing
 
     overrides = _overrides(rest)
     config = parsing.override(loading.load(flags.config, overrides), overrides)
@@ -82,17 +73,61 @@ def main(argv: Sequence[str] | None = None) -> int:
     if 'doctor' in flags.stages.split(','):
       words = (f'--config={flags.config}', f'--workdir={flags.workdir}', *rest)
       config.doctor.command = words
-    with interruption.terminable():
-      stages.run(checks.check(config), flags.workdir, flags.stages)
+    if joining is None:
+      _run_stages(config, flags)
+      return 0
+    cluster.join(joining, flags.debug)
+    with cluster.silent_unless_first():
+      _check_processes(config, flags)
+      _run_stages(config, flags)
+    cluster.leave(0)
     return 0
   except KeyboardInterrupt as stop:
     told = str(stop) or 'Interrupted'
     print(f'{told}; the same command goes on from here.', file=sys.stderr)
-    return 128 + getattr(stop, 'number', signal.SIGINT)
+    return _left(processes.status_of(stop), told)
+  except processes.ToldError as error:
+    cluster.leave_as_told(str(error), error.status)
+    return error.status
   except ValueError as error:
+    cluster.explain(error)
     return _fail(_noted(error, flags.workdir), 2, flags, config)
   except Exception as error:
+    cluster.explain(error)
     return _fail(error, 1, flags, config)
+
+
+def _run_stages(config, flags):
+  from ldm_jax import interruption, stages
+  from ldm_jax.config import checks
+
+  with interruption.terminable():
+    stages.run(checks.check(config), flags.workdir, flags.stages)
+
+
+def _check_processes(config, flags):
+  """Refuses processes that were not started alike, or do not see one work folder."""
+  import jax
+  import jaxlib
+
+  from ldm_jax.config import parsing
+
+  cluster.check_alike(
+    **{
+      'the version of ldm_jax': ldm_jax.__version__,
+      'the code of ldm_jax': cluster.code_digest(),
+      'the version of jax': f'{jax.__version__}, jaxlib {jaxlib.__version__}',
+      '--stages': flags.stages,
+      'the config (its sha256)': parsing.digest(parsing.to_plain(config)),
+    }
+  )
+  cluster.check_shared(flags.workdir)
+
+
+def _left(status, told):
+  """Tells the other processes of a run, if there are any, and ends; else the status."""
+  cluster.leave(status, told)
+  return status
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -114,6 +149,12 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument(
     '--print_config', action='store_true', help='every key, value and comment; no run'
   )
+  several = parser.add_argument_group(
+    'several processes of one run', 'Slurm, Open MPI and Cloud TPU need no flags'
+  )
+  several.add_argument('--coordinator', help='HOST:PORT of process 0, for all the same')
+  several.add_argument('--num_processes', type=int, help='how many there are')
+  several.add_argument('--process_id', type=int, help='of this one, from 0')
   version = f'ldm-jax {ldm_jax.__version__}'
   parser.add_argument('--version', action='version', version=version)
   return parser
@@ -122,36 +163,6 @@ def _parser() -> argparse.ArgumentParser:
 def run() -> NoReturn:
   """Entry point of the console script."""
   sys.exit(main())
-
-
-def require_one_process(environment: Mapping[str, str]) -> None:
-  """Refuses to run as one of several processes, which would write the same folder.
-
-  Args:
-    environment: mapping, such as os.environ.
-
-  Raises:
-    ValueError: naming the variables that count the other processes.
-  """
-  told = [
-    f'{size}={environment[size]}'
-    for size, rank in LAUNCHERS
-    if environment.get(rank) and _number(environment.get(size)) > 1
-  ]
-  hosts = environment.get('TPU_WORKER_HOSTNAMES', '')
-  if len(hosts.split(',')) > 1:
-    told.append(f'TPU_WORKER_HOSTNAMES={hosts}')
-  if told:
-    raise ValueError(
-      f'ldm-jax was started as one of several processes ({", ".join(told)}), but runs '
-      'as one process on one host so far: several would write the same work folder. '
-      'Start it once (srun --ntasks=1, no mpirun, one TPU host); it uses all the '
-      'devices of its host.'
-    )
-
-
-def _number(text):
-  return int(text) if text and text.isdecimal() else 0
 
 
 def _overrides(words):
@@ -207,8 +218,9 @@ def _fail(error, status, flags, config):
     message = f'{type(error).__name__}: {message} (--debug shows where)'
   if keeps and flags.debug and names_nothing:
     message = f'{message} (The traceback is in {_kept_traceback(flags.workdir)}.)'
-  print(f'ldm-jax: {_paragraph(message)}', file=sys.stderr)
-  return status
+  message = _paragraph(message)
+  print(f'ldm-jax: {message}', file=sys.stderr)
+  return _left(status, message)
 
 
 def _has_patients(config):

@@ -9,7 +9,7 @@ builds on, refuses and leaves.
 import contextlib
 import os
 
-from ldm_jax import locks
+from ldm_jax import locks, processes
 from ldm_jax.config.parsing import to_plain
 from ldm_jax.evaluation import assess
 from ldm_jax.pipeline import audit as pipeline_audit
@@ -74,30 +74,38 @@ def run(config: Config, workdir: str | os.PathLike, stages: str = '') -> None:
 
 def _run(config, workdir, names):
   opened = Run.open(config, workdir)
-  if {'prepare', 'adapt'} <= set(names):
-    preflight.check_keeps_model(opened)
   work, plain = opened.work, to_plain(config)
-  kept = work.read_json('config.json')
-  if kept is None:
-    work.write_json(plain, 'config.json')
+
+  def begin():
+    if {'prepare', 'adapt'} <= set(names):
+      preflight.check_keeps_model(opened)
+    kept = work.read_json('config.json')
+    if kept is None:
+      work.write_json(plain, 'config.json')
+    return kept is not None and kept != plain
+
+  def check_later():
+    prepared = Run.open(config, workdir)
+    for later in names:
+      if later in runner.STAGES:
+        runner.STAGES[later].check(prepared)
+
+  is_other = processes.first(begin)
   for name in names:
-    before = runner.finished(name, work)
+    before = processes.first(lambda name=name: runner.finished(name, work))
     STAGES[name](config, workdir)
     if name == 'prepare':
-      prepared = Run.open(config, workdir)
-      for later in names:
-        if later in runner.STAGES:
-          runner.STAGES[later].check(prepared)
+      processes.first(check_later)
     # A command that is refused leaves the config of what is there.
-    is_last, is_new = name == names[-1], runner.finished(name, work) != before
-    if (is_last or is_new) and kept not in (None, plain):
+    after = processes.first(lambda name=name: runner.finished(name, work))
+    if (name == names[-1] or after != before) and is_other:
       work.write_json(plain, 'config.json')
-      kept = None
+      is_other = False
 
 
 def doctor(config: Config, workdir: str | os.PathLike) -> None:
   """Inspects the data and the config; trains nothing."""
-  pipeline_doctor.examine(Run.open(config, workdir))
+  processes.first(lambda: pipeline_doctor.examine(Run.open(config, workdir)) and None)
 
 
 @stage
@@ -157,7 +165,8 @@ def adapt(run: Run) -> dict:
   if split is None:
     print('adapt: data.private is empty, nothing to adapt to')
     return {'adapted': False}
-  if not (run.work.checkpoints('adapt') / 'params').is_dir():
+  path = run.work.checkpoints('adapt') / 'params'
+  if not processes.first(path.is_dir):
     latents = fine_tune.private_latents(run, split)
     drift = drift_search.find(run)
     start = starting_point.find(run, latents.shape[1:], drift)
@@ -167,7 +176,7 @@ def adapt(run: Run) -> dict:
       final = fine_tune.fit(run, split, latents, start, plan)
     fine_tune.save(run, final, start)
   model_record.write(run.config, run.work, 'adapt', run.schema)
-  private_budget.finish(run)
+  processes.first(lambda: private_budget.finish(run))
   return {'adapted': True, 'base': run.work.finished('diffusion')}
 
 
@@ -225,27 +234,35 @@ def evaluate(run: Run) -> None:
 @stage
 def report(run: Run) -> None:
   """Writes report/index.html and the model card from what the other stages left."""
-  privacy = run.config.adapt.privacy
-  if privacy is not None and privacy.choice:
-    private_budget.write_statement(run)  # it may have been chosen since
-  gathered = content.gather(
-    run.config, run.work, run.splits, run.reconstruct, run.sample_spacing
-  )
-  index_page.write(run.work.path('report', 'index.html'), gathered)
-  run.work.write_text(model_card.markdown(gathered), 'report', 'model_card.md')
+
+  def write():
+    privacy = run.config.adapt.privacy
+    if privacy is not None and privacy.choice:
+      private_budget.write_statement(run)  # it may have been chosen since
+    gathered = content.gather(
+      run.config, run.work, run.splits, run.reconstruct, run.sample_spacing
+    )
+    index_page.write(run.work.path('report', 'index.html'), gathered)
+    run.work.write_text(model_card.markdown(gathered), 'report', 'model_card.md')
+
+  processes.first(write)
 
 
 @stage
 def export(run: Run) -> dict:
   """Writes shareable/ and shareable.zip: the model and samples that may leave."""
-  return pipeline_export.write(run)
+  return processes.first(lambda: pipeline_export.write(run))
 
 
 def audit(config: Config, workdir: str | os.PathLike) -> None:
   """Attacks the private step with canaries among public patients; spends nothing."""
-  run = Run.open(config, workdir)
-  runner.check_models('audit', run)
-  pipeline_audit.attack(run)
+
+  def attack():
+    run = Run.open(config, workdir)
+    runner.check_models('audit', run)
+    pipeline_audit.attack(run)
+
+  processes.first(attack)
 
 
 STAGES = {

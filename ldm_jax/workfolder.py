@@ -21,7 +21,7 @@ import numpy as np
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-from ldm_jax import atomic, damaged_files, locks, replace_results
+from ldm_jax import atomic, damaged_files, locks, processes, replace_results
 from ldm_jax.config.parsing import digest, require_local, to_plain
 from ldm_jax.types import Config, Progress
 
@@ -44,6 +44,8 @@ class WorkFolder:
     self.root = pathlib.Path(root)
     self._boards: dict[str, SummaryWriter] = {}
     self._running: set[str] = set()
+    if not processes.is_first():
+      return  # `cluster.check_shared` has looked at the folder
     try:
       self.root.mkdir(parents=True, exist_ok=True)
       probe = self.root / f'.write-test-{os.getpid()}'
@@ -113,8 +115,10 @@ class WorkFolder:
   def log(self, stage: str, **event: Any) -> None:
     """Appends one line to log.jsonl, and its numbers to TensorBoard.
 
-    Private losses must never come here.
+    Private losses must never come here. The first process writes for all.
     """
+    if not processes.is_first():
+      return
     line = json.dumps({'time': round(time.time(), 3), 'stage': stage, **event})
     with open(self.path('log.jsonl'), 'a', encoding='utf-8') as file:
       file.write(line + '\n')
@@ -165,7 +169,7 @@ class WorkFolder:
     Returns:
       The stage's folder of checkpoints.
     """
-    self._running.add(stage)
+    self.enter(stage)
     folder = self.checkpoints(stage)
     # No stage resumes from outputs; a half table is not to be taken for a whole one.
     shutil.rmtree(folder / 'outputs', ignore_errors=True)
@@ -185,6 +189,14 @@ class WorkFolder:
     self.write_json(started, 'checkpoints', stage, 'started.json')
     return folder
 
+  def enter(self, stage: str) -> None:
+    """Reads and writes beside what a stage left before, in a run that has begun."""
+    self._running.add(stage)
+
+  def leave(self, stage: str) -> None:
+    """Reads again what the stage left, which has been replaced or not."""
+    self._running.discard(stage)
+
   def finish(self, stage: str, fingerprint: str, **summary: Any) -> None:
     """Marks the stage as done with these inputs and this config, and replaces the old.
 
@@ -198,7 +210,7 @@ class WorkFolder:
     self.write_json(
       {'fingerprint': fingerprint, **summary}, 'checkpoints', stage, 'done.json'
     )
-    self._running.discard(stage)
+    self.leave(stage)
     replace_results.replace(self.root, stage)
 
   def settle(self) -> None:
@@ -227,7 +239,8 @@ class WorkFolder:
 @contextlib.contextmanager
 def progress_bar(title: str, total: int, unit: str) -> Iterator[Progress]:
   """Shows a bar; yields advance(done, total=None), to be called as work goes on."""
-  with tqdm(total=total, desc=title, unit=unit, mininterval=0.5) as bar:
+  quiet = not processes.is_first()
+  with tqdm(total=total, desc=title, unit=unit, mininterval=0.5, disable=quiet) as bar:
     yield lambda done, total=None: bar.update(done - bar.n)
 
 

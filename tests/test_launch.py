@@ -207,90 +207,205 @@ def test_slurm_submits_itself_and_then_runs_local(tmp_path):
   assert words[0][-1] == '--workdir=a b'
 
 
-def test_the_tpu_command_survives_the_shell_of_the_machine():
+def test_the_tpu_command_survives_the_shell_of_every_machine():
   words = dry(
-    LAUNCH / 'tpu_pod.sh', 'c', 'a b', **SETTINGS['tpu_pod.sh'], TPU_TYPE='v4'
+    LAUNCH / 'tpu_pod.sh', 'c', 'a b', **SETTINGS['tpu_pod.sh'], TPU_TYPE='v5p-128'
   )
-  assert [line[4] for line in words] == ['create', 'describe', 'ssh', 'scp', 'ssh']
+  assert [line[4] for line in words] == ['create', 'ssh', 'scp', 'ssh']
   assert all({'--project=p', '--zone=z'} < set(line) for line in words)
+  assert all('--worker=all' in line for line in words[1:])
   remote = next(w for w in words[-1] if w.startswith('--command=')).partition('=')[2]
   assert shlex.split(remote) == ['EXTRAS=tpu', 'ldm_jax/launch/local.sh', 'c', 'a b']
 
 
-# Stands for gcloud: notes its verb, and tells how many hosts a machine has.
+def test_a_spot_slice_is_a_queued_resource():
+  given = {**SETTINGS['tpu_pod.sh'], 'TPU_TYPE': 'v5litepod-16', 'SPOT': '1'}
+  create, *_ = dry(LAUNCH / 'tpu_pod.sh', 'c', 'w', **given)
+  assert create[3:5] == ['queued-resources', 'create'] and '--spot' in create
+  assert '--accelerator-type=v5litepod-16' in create
+  del given['TPU_TYPE']
+  done = call(LAUNCH / 'tpu_pod.sh', 'c', 'w', DRY_RUN='1', **given)
+  assert done.returncode != 0 and 'TPU_TYPE: set TPU_TYPE' in done.stderr
+
+
+# Stands for gcloud: notes its verb. The slice is in the state of the file STATE; the
+# runs on it end one after another with the statuses in the file RUNS.
 FAKE_GCLOUD = """#!/usr/bin/env bash
+case "$4 $*" in
+  describe*) cat "$STATE"; exit ;;
+  create*) echo READY > "$STATE" ;;
+  delete*) echo > "$STATE" ;;
+esac
 echo "$4" >> "$NOTES"
-[[ $4 != describe ]] || echo "$HOSTS"
+[[ $* == *local.sh* ]] || exit 0
+read -r status state < "$RUNS"; sed -i 1d "$RUNS"; echo "$state" > "$STATE"
+exit "$status"
 """
 
 
 @pytest.fixture
 def gcloud(tmp_path):
-  """Calls tpu_pod.sh where `gcloud` says HOSTS: (process, verbs it was called with)."""
+  """Calls tpu_pod.sh with runs of these (status, state): (process, verbs)."""
   program, notes = tmp_path / 'bin' / 'gcloud', tmp_path / 'notes'
   program.parent.mkdir()
   program.write_text(FAKE_GCLOUD)
   program.chmod(0o755)
+  runs, state = tmp_path / 'runs', tmp_path / 'state'
 
-  def launch(**settings):
+  def launch(*ends, **settings):
     notes.write_text('')
+    state.write_text('\n')
+    runs.write_text(''.join(f'{status} {then}\n' for status, then in ends))
     path = f'{program.parent}:{os.environ["PATH"]}'
-    given = {**SETTINGS['tpu_pod.sh'], 'NOTES': str(notes), **settings}
+    given = {**SETTINGS['tpu_pod.sh'], 'TPU_TYPE': 'v4-32', 'WAIT_SECONDS': '0'}
+    given |= {'NOTES': str(notes), 'RUNS': str(runs), 'STATE': str(state), **settings}
     done = call(LAUNCH / 'tpu_pod.sh', 'c', 'w', path=path, **given)
     return done, notes.read_text().split()
 
   return launch
 
 
-@pytest.mark.parametrize('kind', ['v4-16', 'v5litepod-256', 'v6e-016'])
-def test_a_tpu_slice_of_several_hosts_is_refused_before_it_is_made(gcloud, kind):
-  done, verbs = gcloud(TPU_TYPE=kind, HOSTS='1')
-  assert done.returncode == 2 and not verbs
-  assert kind in done.stderr and 'one host' in done.stderr
+ONCE = ['ssh', 'scp', 'ssh']
 
 
-@pytest.mark.parametrize('hosts', ['4', ''])
-def test_a_tpu_machine_of_several_hosts_is_refused_before_anything_runs(gcloud, hosts):
-  done, verbs = gcloud(HOSTS=hosts)
-  assert done.returncode == 2 and verbs == ['describe']
-  assert 'the same work folder' in done.stderr.replace('\n', ' ')
-
-
-def test_a_tpu_machine_of_one_host_is_used(gcloud):
-  done, verbs = gcloud(TPU_TYPE='v4-8', HOSTS='1')
+def test_a_slice_that_is_preempted_is_asked_for_again_and_the_run_goes_on(gcloud):
+  done, verbs = gcloud((255, 'PREEMPTED'), (0, 'READY'), SPOT='1')
   assert done.returncode == 0, done.stderr
-  assert verbs == ['create', 'describe', 'ssh', 'scp', 'ssh']
+  assert verbs == ['create', *ONCE, 'delete', 'create', *ONCE]
 
 
-@pytest.mark.parametrize('told', [{'SLURM_NTASKS': '2'}, {'SLURM_JOB_NUM_NODES': '2'}])
-def test_a_slurm_job_of_several_tasks_or_nodes_is_refused(tmp_path, told):
+def test_a_run_that_lost_a_host_goes_on_on_the_same_slice(gcloud):
+  done, verbs = gcloud((75, 'READY'), (143, 'READY'), (0, 'READY'))
+  assert done.returncode == 0 and verbs == ['create', *ONCE, *ONCE, *ONCE]
+
+
+def test_what_a_restart_cannot_repair_ends_the_launch(gcloud):
+  done, verbs = gcloud((2, 'READY'))
+  assert done.returncode == 2 and verbs == ['create', *ONCE]
+  done, verbs = gcloud((75, 'READY'), (75, 'READY'), RESTARTS='1')
+  assert done.returncode == 75 and verbs == ['create', *ONCE, *ONCE]
+
+
+def test_slurm_asks_for_nodes_gpus_and_tasks():
+  launch = lambda **given: dry(
+    LAUNCH / 'gpu_slurm.sh', 'c', 'w', **SETTINGS['gpu_slurm.sh'], **given
+  )[0]
+  one = set(launch())
+  assert {'--nodes=1', '--gpus-per-node=1', '--ntasks-per-node=1'} < one
+  several = set(launch(NODES='4', GPUS='8'))
+  assert {'--nodes=4', '--gpus-per-node=8', '--ntasks-per-node=8'} < several
+  by_node = set(launch(NODES='4', GPUS='8', TASKS='node'))
+  assert '--ntasks-per-node=1' in by_node and '--gpus-per-node=8' in by_node
+  on_cpus = launch(NODES='2', GPUS='0')
+  assert not any('gpus' in word for word in on_cpus)
+
+
+@pytest.mark.parametrize('wrong', [{'NODES': 'x'}, {'NODES': '0'}, {'TASKS': 'core'}])
+def test_slurm_names_a_setting_that_is_wrong(wrong):
+  given = {**SETTINGS['gpu_slurm.sh'], 'DRY_RUN': '1', **wrong}
+  done = call(LAUNCH / 'gpu_slurm.sh', 'c', 'w', **given)
+  assert done.returncode == 2 and next(iter(wrong)) in done.stderr
+
+
+def test_a_slurm_job_of_several_tasks_starts_them_all(tmp_path):
   spool = shutil.copy(LAUNCH / 'gpu_slurm.sh', tmp_path / 'slurm_script')
-  job = {'SLURM_JOB_ID': '1', 'LDM_JAX_REPO': str(ROOT), 'DRY_RUN': '1'}
-  done = call(spool, 'configs/cardiac.py:tiny', 'w', **job, **told)
+  job = {'SLURM_JOB_ID': '1', 'LDM_JAX_REPO': str(ROOT), 'SLURM_NTASKS': '4'}
+  (words,) = dry(spool, 'configs/cardiac.py:tiny', 'a b', **job)
+  assert words[0] == 'srun' and '--kill-on-bad-exit=1' in words
+  assert words[-3:] == [str(LAUNCH / 'local.sh'), 'configs/cardiac.py:tiny', 'a b']
+
+
+@pytest.mark.parametrize(
+  ('status', 'is_requeued'), [(0, False), (2, False), (143, True), (75, True)]
+)
+def test_a_slurm_job_that_may_go_on_is_requeued(
+  checkout, tmp_path, status, is_requeued
+):
+  root, notes = checkout.root, tmp_path / 'notes'
+  (root / 'launch' / 'local.sh').write_text(f'#!/bin/sh\nexit {status}\n')
+  scontrol = tmp_path / 'bin' / 'scontrol'
+  scontrol.parent.mkdir()
+  scontrol.write_text(f'#!/bin/sh\necho "$*" > "{notes}"\n')
+  scontrol.chmod(0o755)
+  job = {'SLURM_JOB_ID': '7', 'LDM_JAX_REPO': str(root), 'SLURM_NTASKS': '1'}
+  path = f'{scontrol.parent}:{os.environ["PATH"]}'
+  done = call(root / 'launch' / 'gpu_slurm.sh', 'c', 'w', path=path, **job)
+  assert done.returncode == status
+  assert notes.exists() == is_requeued
+  assert not is_requeued or notes.read_text() == 'requeue 7\n'
+
+
+def manifests(*args, **settings):
+  """Documents of a dry run of k8s.sh."""
+  yaml = pytest.importorskip('yaml')
+  given = {**SETTINGS['k8s.sh'], 'DRY_RUN': '1', **settings}
+  done = call(LAUNCH / 'k8s.sh', *(args or ('c', '/data/w')), **given)
+  assert done.returncode == 0, done.stderr
+  text, _, command = done.stdout.rstrip().rpartition('\n')
+  assert command.startswith('kubectl --namespace=default apply')
+  return list(yaml.safe_load_all(text))
+
+
+def test_several_pods_are_a_jobset_whose_pods_know_their_numbers():
+  (jobset,) = manifests(PODS='4', GPUS='8')
+  assert jobset['kind'] == 'JobSet'
+  (group,) = jobset['spec']['replicatedJobs']
+  job = group['template']['spec']
+  assert job['completionMode'] == 'Indexed' and job['parallelism'] == 4
+  (container,) = job['template']['spec']['containers']
+  assert container['args'][-3:] == [
+    '--coordinator=ldm-jax-workers-0-0.ldm-jax:8476',
+    '--num_processes=4',
+    '--process_id=$(JOB_COMPLETION_INDEX)',
+  ]
+  assert container['resources']['limits']['nvidia.com/gpu'] == 8
+
+
+def test_without_jobset_pods_find_each_other_by_a_service():
+  service, job = manifests(PODS='2', KIND='job')
+  assert service['kind'] == 'Service' and service['spec']['clusterIP'] == 'None'
+  pod = job['spec']['template']
+  assert service['spec']['selector'] == pod['metadata']['labels']
+  assert pod['spec']['subdomain'] == service['metadata']['name'] == 'ldm-jax'
+  (container,) = pod['spec']['containers']
+  assert '--coordinator=ldm-jax-0.ldm-jax:8476' in container['args']
+
+
+def test_a_pod_of_a_tpu_slice_goes_to_the_nodes_of_its_topology():
+  (jobset,) = manifests(PODS='4', TPU='tpu-v5p-slice', TOPOLOGY='2x2x4')
+  (group,) = jobset['spec']['replicatedJobs']
+  pod = group['template']['spec']['template']['spec']
+  assert set(pod['nodeSelector'].values()) == {'tpu-v5p-slice', '2x2x4'}
+  assert pod['containers'][0]['resources']['limits']['google.com/tpu'] == 4
+
+
+@pytest.mark.parametrize(
+  'settings',
+  [
+    {},
+    {'PODS': '4', 'KIND': 'job'},
+    {'PODS': '4'},
+    {'PODS': '4', 'TPU': 'tpu-v6e-slice', 'TOPOLOGY': '4x4'},
+  ],
+)
+def test_kubernetes_takes_the_manifests(settings):
+  validate = pytest.importorskip('kubernetes_validate')
+  for found in manifests(**settings):
+    if found['kind'] == 'JobSet':  # its job, by the schema of Kubernetes itself
+      (group,) = found['spec']['replicatedJobs']
+      job = group['template']
+      found = {'apiVersion': 'batch/v1', 'kind': 'Job', 'metadata': {}, **job}
+    validate.validate(found, '1.30', strict=True)
+
+
+@pytest.mark.parametrize(
+  'wrong', [{'PODS': '0'}, {'PODS': 'many'}, {'KIND': 'pod'}, {'NAME': 'Big Name'}]
+)
+def test_kubernetes_settings_that_are_wrong_are_named(wrong):
+  given = {**SETTINGS['k8s.sh'], 'DRY_RUN': '1', **wrong}
+  done = call(LAUNCH / 'k8s.sh', 'c', 'w', **given)
   assert done.returncode == 2 and not done.stdout
-  assert '--ntasks=1' in done.stderr and '2' in done.stderr
-  one = dict.fromkeys(told, '1')
-  assert call(spool, 'configs/cardiac.py:tiny', 'w', **job, **one).returncode == 0
-
-
-@pytest.mark.parametrize('line', ['--nodes=2', '--ntasks=16', '-N 4', '--nodes=1-2'])
-def test_slurm_does_not_submit_a_job_of_several_tasks(checkout, line):
-  script = checkout.root / 'launch' / 'gpu_slurm.sh'
-  text = script.read_text()
-  script.write_text(text.replace('#SBATCH --nodes=1', f'#SBATCH {line}'))
-  done = call(script, 'c', 'w', PARTITION='gpu', DRY_RUN='1')
-  assert done.returncode == 2 and not done.stdout
-  assert line in done.stderr
-
-
-@pytest.mark.parametrize('name', ['PARALLELISM', 'COMPLETIONS'])
-def test_several_pods_are_refused(name):
-  settings = {**SETTINGS['k8s.sh'], 'DRY_RUN': '1'}
-  done = call(LAUNCH / 'k8s.sh', 'c', 'w', **settings, **{name: '2'})
-  assert done.returncode == 2 and not done.stdout
-  assert f'{name}=2' in done.stderr
-  done = call(LAUNCH / 'k8s.sh', 'c', 'w', **settings)
-  assert 'parallelism: 1' in done.stdout and 'completions: 1' in done.stdout
+  assert '='.join(next(iter(wrong.items()))) in done.stderr
 
 
 def test_the_kubernetes_manifest_quotes_its_arguments():

@@ -13,7 +13,11 @@ MAX_LINES = 400
 # of one floor do not know each other. The folders in `data` and `models` are rooms of
 # their own, and so are the single modules beside them.
 FLOORS = (
-  ('types', 'prng', 'atomic', 'interruption', 'locks', 'jax_environment'),
+  ('types', 'prng', 'interruption', 'jax_environment'),
+  ('processes',),
+  ('atomic', 'locks'),
+  ('process_watch',),
+  ('cluster',),
   ('config', 'replace_results'),
   ('damaged_files',),
   ('workfolder',),
@@ -42,6 +46,7 @@ FLOORS = (
   ('main',),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+KNOWS_CONFIG = {'config', 'replace_results', 'damaged_files'}
 # Packages that one room alone imports, and modules that a room does not import.
 ONLY = {'jax_privacy': 'privacy', 'dp_accounting': 'privacy'}
 NEVER = {
@@ -53,6 +58,7 @@ NEVER = {
 NOT_DRAWN = {
   *('__init__', 'types', 'prng', 'atomic', 'replace_results'),
   *('damaged_files', 'interruption', 'locks', 'jax_environment'),
+  *('processes', 'cluster', 'process_watch'),
 }
 # Optional: nothing at run time needs them, so no module imports them at its top.
 OPTIONAL = {'torch', 'monai', 'diffusers', 'tensorflow', 'tensorflow_datasets'}
@@ -125,7 +131,7 @@ def offences(path):
         found.append(f'line {line}: {room} imports {other}, which stands above it')
       elif other != room and FLOOR[other] == FLOOR[room]:
         found.append(f'line {line}: {room} and {other} do not know each other')
-      elif room == 'diffusion' and other in (*FLOORS[1], *FLOORS[2]):
+      elif room == 'diffusion' and other in KNOWS_CONFIG:
         found.append(f'line {line}: diffusion knows no config')
     if ONLY.get(top, whole) != whole:
       found.append(f'line {line}: only {ONLY[top]} imports {top}')

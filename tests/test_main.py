@@ -1,4 +1,4 @@
-"""How `ldm-jax` starts: one process alone works in a folder."""
+"""How `ldm-jax` starts: as one process, or as one of several that find each other."""
 
 import errno
 
@@ -6,27 +6,15 @@ import pytest
 
 from ldm_jax import main, stages
 
-SEVERAL = (
-  {'SLURM_STEP_NUM_TASKS': '2', 'SLURM_PROCID': '0'},
-  {'OMPI_COMM_WORLD_SIZE': '4', 'OMPI_COMM_WORLD_RANK': '3'},
+LOST = (
   {'PMI_SIZE': '2', 'PMI_RANK': '1'},
   {'WORLD_SIZE': '2', 'RANK': '0'},
   {'JAX_NUM_PROCESSES': '2', 'JAX_PROCESS_ID': '0'},
-  {'TPU_WORKER_HOSTNAMES': 't1k-w-0,t1k-w-1'},
-)
-ALONE = (
-  {},
-  # A shell within an allocation of four tasks; a step of one; one rank of one.
-  {'SLURM_NTASKS': '4', 'SLURM_PROCID': '0', 'SLURM_JOB_NUM_NODES': '2'},
-  {'SLURM_NTASKS': '4', 'SLURM_STEP_NUM_TASKS': '1', 'SLURM_PROCID': '0'},
-  {'OMPI_COMM_WORLD_SIZE': '1', 'OMPI_COMM_WORLD_RANK': '0'},
-  {'WORLD_SIZE': '2'},
-  {'TPU_WORKER_HOSTNAMES': 'localhost'},
 )
 
 
-@pytest.mark.parametrize('environment', SEVERAL, ids=lambda told: next(iter(told)))
-def test_one_of_several_processes_writes_nothing_and_says_why(
+@pytest.mark.parametrize('environment', LOST, ids=lambda told: next(iter(told)))
+def test_one_of_several_that_cannot_find_the_others_writes_nothing_and_says_why(
   tmp_path, monkeypatch, capsys, environment
 ):
   for name, value in environment.items():
@@ -35,12 +23,7 @@ def test_one_of_several_processes_writes_nothing_and_says_why(
   assert main.main(['--config=tests/micro.py', f'--workdir={work}']) == 2
   assert not work.exists()
   (line,) = capsys.readouterr().err.splitlines()
-  assert next(iter(environment)) in line and 'one process on one host' in line
-
-
-@pytest.mark.parametrize('environment', ALONE)
-def test_a_shell_within_an_allocation_is_one_process(environment):
-  main.require_one_process(environment)
+  assert next(iter(environment)) in line and '--coordinator=HOST:PORT' in line
 
 
 FAILURES = (
@@ -80,3 +63,9 @@ def test_an_error_that_names_a_patient_goes_to_a_file_in_the_store(
 
 def _raise(error):
   raise error
+
+
+def test_flags_of_several_processes_that_do_not_fit_are_refused(tmp_path, capsys):
+  flags = ['--config=tests/micro.py', f'--workdir={tmp_path}', '--num_processes=2']
+  assert main.main(flags) == 2
+  assert '--coordinator, --process_id' in capsys.readouterr().err

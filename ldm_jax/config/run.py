@@ -19,7 +19,8 @@ def section() -> dict[str, Any]:
 def mesh() -> dict[str, Any]:
   """The keys of `mesh`: how devices share the work."""
   return {
-    # -1: all devices. fsdp > 1 shards parameters and optimiser state at rest.
+    # -1: all devices of all processes; a number counts those of each process. fsdp > 1
+    # shards parameters and optimiser state at rest.
     'data': -1,
     'fsdp': 1,
   }

@@ -23,6 +23,7 @@ from ldm_jax.evaluation import control
 from ldm_jax.models.critics import perceptual
 from ldm_jax.models.critics.segmenter import Segmenter
 from ldm_jax.training import encoding, loop, optimizers, state
+from ldm_jax.training.mesh import put_examples
 from ldm_jax.training.packing import Packing
 from ldm_jax.training.plain_step import plain_step
 from ldm_jax.types import Array, Config, PyTree
@@ -77,7 +78,8 @@ def fit(
     chosen = epoch_batch(len(split), section.batch_size, seed, number, wrap=True)
     x, classes = split.volumes(chosen), classes_of(split.labels(chosen), label_values)
     x, classes = augment(x, classes, np.random.default_rng((seed, number)))
-    return step(current, {}, {'x': x, 'classes': classes}, key)
+    batch = put_examples(mesh, {'x': x, 'classes': classes})
+    return step(current, {}, batch, key)
 
   initial = state.create(packing.pack(flat), optimizer)
   final = loop.train(take_step, initial, section.steps, mesh=mesh, **run)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ldm_jax import atomic
+from ldm_jax import atomic, processes
 from ldm_jax.data import folder_scans
 from ldm_jax.pipeline.run import Run
 from ldm_jax.report import figures
@@ -23,7 +23,7 @@ def change(run: Run) -> dict[str, Any]:
   summary = write_counterfactuals.write_counterfactuals(
     config, work, system, split, key
   )
-  _draw(work)
+  processes.first(lambda: _draw(work))
   forecasts = write_forecasts.write_forecasts(
     config, work, system, run.splits.get('test'), key
   )

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ldm_jax import atomic
+from ldm_jax import atomic, processes
 from ldm_jax.data.cohorts import roles
 from ldm_jax.data.store.split import Split
 from ldm_jax.diffusion import shift
@@ -54,9 +54,13 @@ def find(run: Run) -> Drift | None:
   Raises:
     ValueError: a search that adapt.privacy does not allow.
   """
-  is_asked = bool(run.config.adapt.drift.search)
-  if is_asked and run.work.read_json(*drift_setting.FOUND) is None:
-    _search(run)
+
+  def search_once():
+    if run.work.read_json(*drift_setting.FOUND) is None:
+      _search(run)
+
+  if run.config.adapt.drift.search:
+    processes.first(search_once)
   return drift_setting.in_training(run.config, run.work)
 
 

@@ -89,13 +89,16 @@ def with_copies(
   if not num_copies:
     return found[0]
   title, total = f'transform {split.name}', num_copies * len(split)
+  size = run.config.autoencoder.batch_size
   with progress_bar(title, total, 'volume') as advance:
     for copy in range(num_copies):
-      rows = chunks(np.arange(len(split)), run.config.autoencoder.batch_size)
-      for indices, real in rows:
-        z = run.normalise(run.autoencoder.encode(volumes_of(indices, copy)))
-        found.append(z[real])
-        advance(copy * len(split) + int(indices[real][-1]) + 1)
+
+      def transformed(rows, copy=copy):
+        ((indices, real),) = chunks(rows, size)
+        return run.normalise(run.autoencoder.encode(volumes_of(indices, copy)))[real]
+
+      done = lambda rows, copy=copy: advance(copy * len(split) + rows)
+      found.append(encoding.in_shared_batches(transformed, len(split), size, done))
   return np.concatenate(found)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ldm_jax import processes
 from ldm_jax.data.batching import epoch_batch
 from ldm_jax.data.preprocessing.augment import augment
 from ldm_jax.data.store import visit_pairs
@@ -100,7 +101,7 @@ def fit(
   examples = patient_examples(run, split, latents)
   if plan is None:
     return _fit_plainly(run, examples, start)
-  private_releases.publish(run, run.name, plan.secret_key)
+  processes.first(lambda: private_releases.publish(run, run.name, plan.secret_key))
   return _fit_privately(run, split.patient_names, examples, start, plan)
 
 
@@ -116,9 +117,13 @@ def taken(run: Run, start: Start) -> state.TrainState | None:
     ValueError: the state is damaged.
   """
   section, folder = run.config.adapt, run.work.checkpoints('adapt')
-  if section.privacy is None or (folder / private_run.KEY_FILE).exists():
-    return None
-  recorded = private_ledger.release_of(run.ledger, run.name)
+
+  def over():
+    if section.privacy is None or (folder / private_run.KEY_FILE).exists():
+      return None
+    return private_ledger.release_of(run.ledger, run.name)
+
+  recorded = processes.first(over)
   if recorded is None:
     return None
   num_patients = run.prepared['private'].num_patients

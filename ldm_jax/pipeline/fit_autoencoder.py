@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ldm_jax import prng
+from ldm_jax import damaged_files, prng, processes
 from ldm_jax.config.parsing import digest, to_plain
 from ldm_jax.data import demonstration_split
 from ldm_jax.data.batching import epoch_batch
@@ -28,7 +28,7 @@ from ldm_jax.training import (
   model_record,
   networks,
 )
-from ldm_jax.training.mesh import put_examples
+from ldm_jax.training.mesh import on_host, own_rows, put_rows
 from ldm_jax.training.packing import Packing
 from ldm_jax.training.plain_step import plain_step
 from ldm_jax.training.state import create, flatten, parameter_hash, unflatten
@@ -83,12 +83,12 @@ def fit(run: Run, split: Split) -> PyTree:
 
   def batch_of(number):
     chosen = epoch_batch(len(split.ids), section.batch_size, config.seed, number, True)
-    batch = {'x': run.public_volumes(split, chosen, 'step', number)}
+    own = own_rows(mesh, len(chosen))
+    batch = {'x': run.public_volumes(split, chosen, 'step', number, rows=own)}
     if module.num_codes:
-      batch['picked'] = codebook.picks(
-        len(chosen), module.num_codes, config.seed, number
-      )
-    return put_examples(mesh, batch)
+      picked = codebook.picks(len(chosen), module.num_codes, config.seed, number)
+      batch['picked'] = picked[own]
+    return put_rows(mesh, batch, len(chosen))
 
   with Prefetcher(batch_of, section.steps) as batch:
 
@@ -172,7 +172,9 @@ def _inspector(module, packing, x):
     return mean, std, x_hat, codes_of(params) if module.num_codes else None
 
   def inspect(state, metrics):
-    trained = packing.unpack(state.trained)
+    # Every process looks at its own copy, on its own device.
+    own = state.trained if processes.count() == 1 else on_host(state.trained)
+    trained = packing.unpack(own)
     mean, std, x_hat, codes = look(trained)
     found = alarms.of_parameters(trained)
     found += alarms.of_latents(mean, None if module.num_codes else std)
@@ -196,7 +198,7 @@ def _perceptual(run, split):
     features, mark = _public_features(run, split)
   else:
     features = pretrained.load(section.network, section.weights)
-    mark = checkpoint.file_hash(section.weights)
+    mark = damaged_files.file_hash(section.weights)
   run.work.log('autoencoder', perceptual=section.network, sha256=mark)
   planes = tuple(section.planes)
 

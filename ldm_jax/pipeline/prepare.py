@@ -5,8 +5,10 @@ cohort, privacy.json. Messages that name patients who are not public are counted
 terminal and written to store/notes-<cohort>.txt alone.
 """
 
+import contextlib
 from typing import Any
 
+from ldm_jax import processes
 from ldm_jax.data import cohorts_of_config
 from ldm_jax.data.cohorts import roles
 from ldm_jax.data.cohorts.cohort import Cohort
@@ -29,6 +31,20 @@ def prepare(run: Run) -> dict[str, dict[str, int]]:
   Raises:
     ValueError: cohorts that cannot be read, or that share a scan.
   """
+  if processes.count() > 1:
+    _make_share(run)
+  return processes.first(lambda: _prepare(run))
+
+
+def _make_share(run):
+  """Preprocesses this process's scans; the first process then says what is wrong."""
+  found: list[Cohort] = []
+  with contextlib.suppress(ValueError):
+    found = [*cohorts_of_config.cohorts(run.config.data).values()]
+  store.make_share(run.work.store, found, run.spec, run.config.run.workers)
+
+
+def _prepare(run):
   run.work.write_json(prepared_with(run.config), *PREPARED_WITH)
   summary: dict[str, dict[str, int]] = {}
   warnings: dict[str, None] = {}  # each once, in order

@@ -14,6 +14,7 @@ import dataclasses
 
 import jax
 
+from ldm_jax import processes
 from ldm_jax.config import parsing
 from ldm_jax.data import demonstration_split
 from ldm_jax.pipeline import private_ledger, private_releases
@@ -76,8 +77,26 @@ def plan(run: Run) -> Plan | None:
   """
   section, privacy = run.config.adapt, run.config.adapt.privacy
   if privacy is None:
-    record_unprotected(run)
+    processes.first(lambda: record_unprotected(run))
     return None
+  made: list[Plan] = []
+
+  def record():
+    made.append(_planned(run))
+    return private_ledger.release_of(run.ledger, run.name)
+
+  recorded = processes.first(record)
+  own = made[0].secret_key if made else None
+  key = private_run.told_key(own, privacy.generator)
+  if made:
+    return Plan(made[0].scheme, key)
+  # The others hear key and noise from the first, and ask no file.
+  scheme = private_run.configured(privacy, _num_patients(run), section.steps)
+  return Plan(private_run.as_recorded(scheme, recorded), key)
+
+
+def _planned(run):
+  section, privacy = run.config.adapt, run.config.adapt.privacy
   folder, num_patients = run.work.checkpoints('adapt'), _num_patients(run)
   recorded = private_ledger.release_of(run.ledger, run.name)
   has_begun = recorded is not None or (folder / 'state').is_dir()

@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ldm_jax import prng
+from ldm_jax import prng, processes
 from ldm_jax.config import parsing
 from ldm_jax.data import cohorts_of_config
 from ldm_jax.data.cohorts import roles
@@ -74,7 +74,7 @@ class Run:
       ValueError: the folder cannot be written.
     """
     work = WorkFolder(workdir)
-    work.settle()
+    processes.first(work.settle)
     return cls(config, work)
 
   # Settings
@@ -84,7 +84,13 @@ class Run:
     """The preprocessing that the config asks for."""
     return preprocess.Spec.from_config(parsing.to_plain(self.config.data.preprocess))
 
-  @functools.cached_property
+  @property
+  def process(self) -> int:
+    """The number of this process, 0 where there is one."""
+    return processes.number()
+
+  # Not kept: what one process does alone, it does on its own devices.
+  @property
   def mesh(self) -> jax.sharding.Mesh:
     """The devices, as config.mesh arranges them."""
     return mesh.make_mesh(**self.config.mesh)
@@ -191,7 +197,11 @@ class Run:
     return np.concatenate([split.attributes, embedded], 1)
 
   def public_volumes(
-    self, split: Split, indices: np.ndarray, *draw: str | int
+    self,
+    split: Split,
+    indices: np.ndarray,
+    *draw: str | int,
+    rows: np.ndarray | None = None,
   ) -> np.ndarray:
     """Volumes (n,d,h,w,1) of a public split, transformed if `augment` makes copies.
 
@@ -199,15 +209,19 @@ class Run:
       split: a public cohort.
       indices: (n,) of its entries.
       draw: names this draw, so that an interrupted run draws the same again.
+      rows: positions in `indices` that are wanted; None for all.
     """
-    config, volumes = self.config, split.volumes(indices)
+    config = self.config
     if not config.augment.copies:
-      return volumes
+      return split.volumes(indices if rows is None else indices[rows])
+    # One stream of draws for all, whoever wants which of them.
+    volumes = split.volumes(indices)
     options = {
       name: value for name, value in config.augment.items() if name != 'copies'
     }
     words = [zlib.crc32(str(word).encode()) for word in draw]
-    return augment(volumes, np.random.default_rng((config.seed, *words)), **options)
+    moved = augment(volumes, np.random.default_rng((config.seed, *words)), **options)
+    return moved if rows is None else moved[rows]
 
   @property
   def sample_spacing(self) -> np.ndarray:
@@ -318,10 +332,18 @@ class Run:
       learn: () -> nested parameters; it resumes from the folder of `name`.
     """
     work = self.work
-    if work.finished(name) != mark:
+
+    def begun():
+      if work.finished(name) == mark:
+        return False
       work.restart(name, mark)
+      return True
+
+    if processes.first(begun):
+      work.enter(name)
       checkpoint.save_params(work.checkpoints(name), learn())
-      work.finish(name, mark)
+      processes.first(lambda: work.finish(name, mark))
+      work.leave(name)
     return checkpoint.load_params(work.checkpoints(name))
 
   # Privacy

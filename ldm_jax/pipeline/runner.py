@@ -12,7 +12,7 @@ import os
 import pathlib
 from collections.abc import Callable
 
-from ldm_jax import damaged_files, locks, replace_results
+from ldm_jax import damaged_files, locks, processes, replace_results
 from ldm_jax.data import cohorts_of_config, folder_scans
 from ldm_jax.data.store import store
 from ldm_jax.pipeline import (
@@ -25,7 +25,7 @@ from ldm_jax.pipeline import (
 )
 from ldm_jax.pipeline.run import Run
 from ldm_jax.synthesis import system
-from ldm_jax.training import checkpoint, drift_setting, model_record
+from ldm_jax.training import drift_setting, model_record
 from ldm_jax.types import Config
 from ldm_jax.workfolder import WorkFolder, fingerprint
 
@@ -163,25 +163,41 @@ def stage(
   def wrapped(config: Config, workdir: str | os.PathLike) -> None:
     with locks.work_folder(WorkFolder(workdir).root):
       run = Run.open(config, workdir)
-      work = run.work
-      check_models(name, run)
-      mark, built_on = _fingerprint(name, run)
-      if finished(name, work) == mark:
-        damaged = _damaged(name, run)
-        if damaged is None:
-          print(f'{name}: up to date')
-          return
-        print(f'{name}: {damaged} is missing or damaged and is made again')
-      STAGES[name].check(run)
-      work.restart(name, mark, _apart_from_memory(name, run))
-      work.log(name, event='start')
+      begun = processes.first(lambda: _begun(name, run))
+      if begun is None:
+        return
+      run.work.enter(name)
       with out_of_memory.advised(name, config):
         summary = function(run) or {}
-      work.finish(name, mark, built_on=built_on, **summary)
-      work.log(name, event='end', **summary)
+      processes.barrier()
+      mark, built_on = begun
+
+      def finish():
+        run.work.finish(name, mark, built_on=built_on, **summary)
+        run.work.log(name, event='end', **summary)
+
+      processes.first(finish)
+      run.work.leave(name)
 
   del wrapped.__wrapped__  # help() would show its signature
   return wrapped
+
+
+def _begun(name, run):
+  """(mark, built on) of a run of the stage, which begins; None where it is done."""
+  work = run.work
+  check_models(name, run)
+  mark, built_on = _fingerprint(name, run)
+  if finished(name, work) == mark:
+    damaged = _damaged(name, run)
+    if damaged is None:
+      print(f'{name}: up to date')
+      return None
+    print(f'{name}: {damaged} is missing or damaged and is made again')
+  STAGES[name].check(run)
+  work.restart(name, mark, _apart_from_memory(name, run))
+  work.log(name, event='start')
+  return mark, built_on
 
 
 def will_start_anew(name: str, run: Run) -> bool:
@@ -364,5 +380,5 @@ def _fingerprint(name, run):
     path = pathlib.Path(config.sample[key]).expanduser()
     if config.sample[key] and path.is_file():
       # Its content, since the path stays when a table of requests is edited.
-      inputs[f'sample.{key}'] = checkpoint.file_hash(path)
+      inputs[f'sample.{key}'] = damaged_files.file_hash(path)
   return fingerprint(config, _sections(name, config), inputs), built_on

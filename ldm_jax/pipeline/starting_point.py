@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ldm_jax import atomic
+from ldm_jax import atomic, processes
 from ldm_jax.data.batching import epoch_batch
 from ldm_jax.data.store.split import Split
 from ldm_jax.diffusion.drift import Drift
@@ -140,23 +140,30 @@ def class_samples(
   Returns:
     {'prior/z' (n,...,c) normalised, 'prior/conditions' (n,k)}, or {}.
   """
-  config, section = run.config, run.config.adapt.prior
-  if not methods.prior_weight(config.adapt):
+  if not methods.prior_weight(run.config.adapt):
     return {}
   path = folder and folder / CLASS_SAMPLES
-  if path and path.is_file():
+  if path:
+    processes.first(lambda: path.is_file() or _write_class_samples(run, params, path))
     with np.load(path) as kept:
       return {f'{prior_preservation.GROUP}/{name}': kept[name] for name in kept.files}
+  found = _class_samples(run, params)
+  return {f'{prior_preservation.GROUP}/{name}': leaf for name, leaf in found.items()}
+
+
+def _write_class_samples(run, params, path):
+  atomic.write_arrays(path, **_class_samples(run, params))
+
+
+def _class_samples(run, params):
+  config, section = run.config, run.config.adapt.prior
   public = run.splits['public']
   everyone, latents = run.conditions(public), run.latents(public)
   rows = epoch_batch(len(everyone), section.num, config.seed, 0, wrap=True)
   z, conditions = latents[rows], everyone[rows]
   if section.source == 'generated':
     z = _generated(run, params, z.shape[1:], conditions)
-  found = {'z': z, 'conditions': conditions}
-  if path:
-    atomic.write_arrays(path, **found)
-  return {f'{prior_preservation.GROUP}/{name}': leaf for name, leaf in found.items()}
+  return {'z': z, 'conditions': conditions}
 
 
 def _generated(run, params, latent_shape, conditions):
@@ -166,8 +173,7 @@ def _generated(run, params, latent_shape, conditions):
     section,
     networks.applied(run.denoiser),
     latent_shape,
-    # With several processes each draws all: the same numbers, and none waits.
-    mesh=run.mesh if jax.process_count() == 1 else None,
+    mesh=run.mesh,
   )
   with progress_bar('class samples', len(conditions), 'latent') as advance:
     return generate.generate(
@@ -190,14 +196,19 @@ def leave_out_idle(
   beside the checkpoint, so that a resumed run trains the same parameters.
   """
   place, work = ('checkpoints', 'adapt', 'idle.json'), run.work
-  names = work.read_json(*place)
-  if names is None:
-    names = idle(run, run.splits['private'], latent_shape, trained, frozen)
-    work.write_json(names, *place)
-    if names:
-      work.log('adapt', not_trained=names, reason='no gradient reaches them')
-      print(f'adapt: not trained, since no gradient reaches them: {", ".join(names)}')
-  return without(names, trained, frozen)
+
+  def find_once():
+    names = work.read_json(*place)
+    if names is None:
+      names = idle(run, run.splits['private'], latent_shape, trained, frozen)
+      work.write_json(names, *place)
+      if names:
+        work.log('adapt', not_trained=names, reason='no gradient reaches them')
+        told = ', '.join(names)
+        print(f'adapt: not trained, since no gradient reaches them: {told}')
+    return names
+
+  return without(processes.first(find_once), trained, frozen)
 
 
 def without(names: list[str], trained: dict, frozen: dict) -> tuple[dict, dict]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from ldm_jax.data.batching import chunks
 from ldm_jax.synthesis.system import System
+from ldm_jax.training.encoding import in_shared_batches
 from ldm_jax.types import Array, Shape
 
 
@@ -75,8 +76,10 @@ def in_batches(
   keep_detail: bool = True,
 ) -> Counterfactual:
   """As `counterfactual`, at most `batch_size` volumes at once; one compilation."""
-  batch_size, found = min(batch_size, len(x)), []
-  for indices, real in chunks(np.arange(len(x)), batch_size):
+  batch_size = min(batch_size, len(x))
+
+  def edited(rows):
+    ((indices, real),) = chunks(rows, batch_size)
     result = counterfactual(
       edit,
       system,
@@ -86,8 +89,10 @@ def in_batches(
       keep=None if keep is None else keep[indices],
       keep_detail=keep_detail,
     )
-    found.append([part[real] for part in result])
-  return Counterfactual(*map(np.concatenate, zip(*found, strict=True)))
+    return np.stack(result, 1)[real]
+
+  parts = in_shared_batches(edited, len(x), batch_size)
+  return Counterfactual(*(parts[:, kind] for kind in range(parts.shape[1])))
 
 
 def shrink_keep(keep: Array, latent_shape: Shape) -> jax.Array:

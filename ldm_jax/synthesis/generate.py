@@ -244,6 +244,8 @@ def generate(
 ) -> np.ndarray:
   """Returns one volume per request, (n, d, h, w, 1) float32, generated in batches.
 
+  Several processes share the batches out; each needs a `sample` on its own devices.
+
   Every batch has `batch_size` rows, the last one padded with copies of the first
   request, so that sampler and decoder compile once. The noise of a request depends only
   on base_key and request id, not on the batch: two requests with the same id share
@@ -279,13 +281,14 @@ def generate(
     raise ValueError(
       'Expected at least one request, got none; set sample.num to at least 1.'
     )
-  volumes = []
-  for indices, real in chunks(np.arange(len(attributes)), batch_size):
+
+  def drawn(rows):
+    ((indices, real),) = chunks(rows, batch_size)
     keys = request_keys(base_key, ids[indices])
     batch = decode(sample(params, attributes[indices], keys))
     if finish is not None:
       batch = finish(batch, keys)
-    volumes.append(np.asarray(batch, np.float32)[real])
-    if progress is not None:
-      progress(int(indices[real][-1]) + 1, len(attributes))
-  return np.concatenate(volumes)
+    return np.asarray(batch, np.float32)[real]
+
+  done = progress and (lambda rows: progress(rows, len(attributes)))
+  return encoding.in_shared_batches(drawn, len(attributes), batch_size, done)

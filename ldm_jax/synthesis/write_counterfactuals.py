@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from ldm_jax import atomic
+from ldm_jax import atomic, processes
 from ldm_jax.config.parsing import to_plain
 from ldm_jax.data.cohorts.attributes import Schema
 from ldm_jax.data.preprocessing import edit_masks, preprocess
@@ -84,7 +84,9 @@ def write_counterfactuals(
     images = {'source': x[number], 'counterfactual': edits['counterfactual'][number]}
     if true:
       images['truth'] = true['truth'][number]
-    _write(work, name, images, split.record(index), kept)
+    if processes.has(number):
+      with processes.all_writing():
+        _write(work, name, images, split.record(index), kept)
     rows.append(
       {
         'id': name,

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from ldm_jax import atomic
+from ldm_jax import atomic, processes
 from ldm_jax.data.readers import volume
 from ldm_jax.synthesis import generate, requests, residual_noise, tiling
 from ldm_jax.synthesis.requests import row
 from ldm_jax.synthesis.system import System
-from ldm_jax.training.mesh import make_mesh
+from ldm_jax.training.mesh import on_own_devices
 from ldm_jax.types import Array, Config, Progress
 from ldm_jax.workfolder import progress_bar
 
@@ -57,7 +57,10 @@ def write_samples(
   note = f'SYNTHETIC volume by ldm_jax, of no person. Model: {system.name}.'
   for i, (x, vector) in enumerate(zip(volumes, vectors, strict=True)):
     name = f'synthetic_{i:05d}'
-    volume.write(work.path('samples', f'{name}.nii.gz'), x[..., 0], affine, note=note)
+    if processes.has(i):
+      path = work.path('samples', f'{name}.nii.gz')
+      with processes.all_writing():
+        volume.write(path, x[..., 0], affine, note=note)
     asked = row(system.schema, vector)
     made_by = {'seed': config.seed, 'model': system.name, requests.COLUMN: origin}
     rows.append({'id': name, **asked, **made_by})
@@ -113,7 +116,7 @@ def compiled(
   config: Config, system: System
 ) -> tuple[Callable, Callable, Callable | None]:
   """`sample`, `decode` and `finish` of `generate.generate`, by `config.sample`."""
-  section, mesh = config.sample, make_mesh(**config.mesh)
+  section, mesh = config.sample, on_own_devices(config.mesh)
   # What one device decodes is compiled already, if an earlier stage needed it.
   decode = system.decode if mesh.size == 1 else generate.by_rows(system.decode, mesh)
   if section.decode_tile:

@@ -8,7 +8,6 @@ second copy of the network. Loading merges it with the network that it started f
 
 import contextlib
 import errno
-import hashlib
 import io
 import logging
 import os
@@ -22,7 +21,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from ldm_jax import damaged_files
+from ldm_jax import damaged_files, processes
 from ldm_jax.models import adapters
 from ldm_jax.training.mesh import on_host
 from ldm_jax.training.state import TrainState, flatten, misfits, unflatten
@@ -53,7 +52,8 @@ class Checkpoints:
     """
     with _writing(self._folder, state):
       self._manager.save(step, args=ocp.args.StandardSave(state), force=True)
-      damaged_files.note_files(self._folder / f'{step}', self._note(step))
+      if processes.is_first():
+        damaged_files.note_files(self._folder / f'{step}', self._note(step))
     self._forget()
 
   def restore(self, state: TrainState, shardings: PyTree) -> TrainState:
@@ -63,12 +63,17 @@ class Checkpoints:
     taken; without one, `state`.
     """
     while (step := self.latest()) is not None:
+      failure = None
       try:
-        return self.read(step, state, shardings)
+        found = self.read(step, state, shardings)
       except (ValueError, KeyError, OSError, RuntimeError, TypeError) as error:
         if not _is_damage(error):
           raise
-        self._set_aside(step, error)
+        failure = error
+      failed = [*filter(None, processes.gathered(failure and _words(failure)))]
+      if not failed:
+        return found
+      self._set_aside(step, failed[0])
     return state
 
   def keep_latest(self) -> None:
@@ -82,6 +87,8 @@ class Checkpoints:
 
   def _forget(self):
     """Removes the notes of states that are gone."""
+    if not processes.is_first():
+      return
     kept = {self._note(step) for step in self._manager.all_steps()}
     for note in self._folder.parent.glob('state-*.files.json'):
       if note not in kept:
@@ -89,7 +96,7 @@ class Checkpoints:
 
   def latest(self) -> int | None:
     """The step of the latest state, or None without any."""
-    return self._manager.latest_step()
+    return processes.agreed(self._manager.latest_step())
 
   def read(self, step: int, state: TrainState, shardings: PyTree) -> TrainState:
     """The state of one step, as `restore`.
@@ -104,7 +111,10 @@ class Checkpoints:
       state,
       shardings,
     )
-    damaged_files.check_files(self._folder / f'{step}', self._note(step))
+    folder, note = self._folder / f'{step}', self._note(step)
+    damaged = processes.first(lambda: damaged_files.damaged_in(folder, note))
+    if damaged:
+      raise damaged_files.error(*damaged)
     with _quiet():
       return self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
 
@@ -112,13 +122,17 @@ class Checkpoints:
     """Moves a damaged state out of the way, so that the one before is the latest."""
     self._manager.close()
     damaged, aside = self._folder / f'{step}', self._folder.parent / f'damaged-{step}'
-    shutil.rmtree(aside, ignore_errors=True)
-    os.rename(damaged, aside)
+
+    def move():
+      shutil.rmtree(aside, ignore_errors=True)
+      os.rename(damaged, aside)
+
+    processes.first(move)
     self._open()
     left = self.latest()
     then = 'begins anew' if left is None else f'goes on from step {left}'
     print(
-      f'The state after step {step} in {self._folder} is damaged: {_words(error)}. It '
+      f'The state after step {step} in {self._folder} is damaged: {error}. It '
       f'was moved to {aside}; training {then}.'
     )
 
@@ -135,11 +149,27 @@ def save_params(folder: pathlib.Path, params: PyTree) -> None:
   """
   path = (folder / 'params').absolute()
   host, note = on_host(params), _note_of(path)
-  note.unlink(missing_ok=True)
-  with _writing(path, host):
-    with ocp.StandardCheckpointer() as checkpointer:
-      checkpointer.save(path, host, force=True)
-    damaged_files.note_files(path, note, hashed=True)
+
+  def write():
+    note.unlink(missing_ok=True)
+    with _writing(path, host):
+      with _checkpointer() as checkpointer:
+        checkpointer.save(path, host, force=True)
+      damaged_files.note_files(path, note, hashed=True)
+
+  processes.first(write)
+
+
+def _checkpointer():
+  """Orbax for what one process writes or reads by itself, though others be there."""
+  if processes.total() == 1:
+    return ocp.StandardCheckpointer()
+  own = jax.process_index()
+  return ocp.StandardCheckpointer(
+    multiprocessing_options=ocp.options.MultiprocessingOptions(
+      primary_host=own, active_processes={own}, barrier_sync_key_prefix=f'own{own}'
+    )
+  )
 
 
 def load_params(folder: pathlib.Path) -> PyTree:
@@ -155,9 +185,9 @@ def load_params(folder: pathlib.Path) -> PyTree:
       f'There are no parameters at {path}: the stage {stage!r} has not '
       f'finished in this work folder. Run it first (--stages={stage},...).'
     )
-  with _reading(path), ocp.StandardCheckpointer() as checkpointer:
+  with _reading(path), _checkpointer() as checkpointer:
     tree = _shapes(checkpointer, path)
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = jax.tree.map(
       lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), tree
     )
@@ -204,7 +234,7 @@ def check_fits(folder: str | os.PathLike, params: PyTree, key: str) -> None:
       'checkpoint of ldm-jax-convert or checkpoints/<stage> of a work folder.'
     )
   place = (folder / 'params').absolute()
-  with _reading(place), ocp.StandardCheckpointer() as checkpointer:
+  with _reading(place), _checkpointer() as checkpointer:
     found = _shapes(checkpointer, place)
   if not jax.tree.leaves(found):
     raise damaged_files.error(place, 'it lists no parameters')
@@ -320,12 +350,6 @@ def _writing(path, tree=()):
       'another --workdir; what was written so far is intact and the same command '
       'continues from it',
     ) from error
-
-
-def file_hash(path: str | os.PathLike) -> str:
-  """sha256 of a file."""
-  with open(path, 'rb') as file:
-    return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def save_adapted(

@@ -11,7 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ldm_jax import processes
 from ldm_jax.training import checkpoint, networks
+from ldm_jax.training.mesh import gather_parts
 from ldm_jax.types import Array, Config, Progress, PyTree
 
 if TYPE_CHECKING:
@@ -79,13 +81,56 @@ def trained_autoencoder(config: Config, work: WorkFolder) -> TrainedAutoencoder:
 def apply_in_batches(
   function: Callable[[np.ndarray], Array], array: Array, batch_size: int
 ) -> np.ndarray:
-  """function over (n,...) in batches of one shape (the last one padded)."""
+  """function over (n,...) in batches of one shape (the last one padded).
+
+  Several processes share the batches out, and all return all results.
+  """
+
+  def apply(indices):
+    part = np.asarray(array[indices[0] : indices[-1] + 1])
+    return np.asarray(function(padded(part, batch_size)))[: len(part)]
+
+  return in_shared_batches(apply, len(array), batch_size)
+
+
+def in_shared_batches(
+  function: Callable[[np.ndarray], np.ndarray],
+  num_rows: int,
+  batch_size: int,
+  advance: Callable[[int], None] | None = None,
+) -> np.ndarray:
+  """function over the numbers of rows, batch by batch; all results in all processes.
+
+  Each process computes every count-th batch, on its own devices. Results come as
+  float32 or smaller.
+
+  Args:
+    function: row numbers (b,), at most `batch_size` -> results (b,...).
+    num_rows: n, at least 1.
+    batch_size: rows of a batch.
+    advance: called with the number of rows that are done, of all processes.
+  """
+  starts = list(range(0, num_rows, batch_size))
+  count = processes.count()
+  own = processes.share(starts)
+  # Equal shares: who has a batch less computes the first one once more.
+  own += starts[:1] * (-(-len(starts) // count) - len(own))
   results = []
-  for start in range(0, len(array), batch_size):
-    part = np.asarray(array[start : start + batch_size])
-    padding = [(0, batch_size - len(part))] + [(0, 0)] * (part.ndim - 1)
-    results.append(np.asarray(function(np.pad(part, padding)))[: len(part)])
-  return np.concatenate(results)
+  for number, start in enumerate(own, start=1):
+    made = function(np.arange(start, min(start + batch_size, num_rows)))
+    results.append(made if count == 1 else padded(np.asarray(made), batch_size))
+    if advance is not None:
+      advance(min(number * count * batch_size, num_rows))
+  if count == 1:
+    return np.concatenate(results)
+  # (count, share, b, ...): batch i of all is in the share of process i % count.
+  parts = np.swapaxes(gather_parts(np.stack(results)), 0, 1)
+  return parts.reshape(-1, *parts.shape[3:])[:num_rows]
+
+
+def padded(rows: np.ndarray, length: int) -> np.ndarray:
+  """(m,...) -> (length,...), filled with zeros."""
+  return np.pad(rows, [(0, length - len(rows))] + [(0, 0)] * (rows.ndim - 1))
 
 
 def encode_split(
@@ -95,12 +140,12 @@ def encode_split(
   advance: Progress,
 ) -> np.ndarray:
   """Latents (n,...,c) of all entries of a split, read batch by batch."""
-  latents = []
-  for start in range(0, len(split), batch_size):
-    chosen = np.arange(start, min(start + batch_size, len(split)))
-    latents.append(apply_in_batches(encode, split.volumes(chosen), batch_size))
-    advance(int(chosen[-1]) + 1)
-  return np.concatenate(latents)
+
+  def encoded_rows(indices):
+    volumes = padded(split.volumes(indices), batch_size)
+    return np.asarray(encode(volumes))[: len(indices)]
+
+  return in_shared_batches(encoded_rows, len(split), batch_size, advance)
 
 
 def normalise(z: Array, mean: Array, std: Array) -> jax.Array:

@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 from ldm_jax.data.batching import epoch_batch
 from ldm_jax.models.critics.planes import per_example, views
 from ldm_jax.training import loop, state
+from ldm_jax.training.mesh import own_rows, put_rows
 from ldm_jax.training.plain_step import plain_step
 from ldm_jax.types import Array, Config, PyTree
 
@@ -73,7 +74,8 @@ def fit(
 
   def take_step(current, number):
     chosen = epoch_batch(num, section.batch_size, seed, number, wrap=True)
-    return step(current, {}, {'x': volumes(chosen)}, key)
+    batch = {'x': volumes(chosen[own_rows(mesh, len(chosen))])}
+    return step(current, {}, put_rows(mesh, batch, len(chosen)), key)
 
   initial = state.create(state.flatten(params), optimizer)
   final = loop.train(take_step, initial, section.steps, mesh=mesh, **run)

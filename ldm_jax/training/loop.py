@@ -4,14 +4,13 @@ import pathlib
 import time
 from collections.abc import Callable, Iterable
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from ldm_jax import interruption
+from ldm_jax import interruption, processes
 from ldm_jax.training import checkpoint
-from ldm_jax.training.mesh import on_host, state_shardings
+from ldm_jax.training.mesh import on_host, put_by, state_shardings, stops
 from ldm_jax.training.state import TrainState
 
 
@@ -55,9 +54,17 @@ def train(
   shardings = state_shardings(mesh, state)
   checkpoints = checkpoint.Checkpoints(folder)
   try:
-    state = checkpoints.restore(jax.device_put(state, shardings), shardings)
+    state = checkpoints.restore(put_by(state, shardings), shardings)
     start = int(state.step)
-    bar = tqdm(total=num_steps, initial=start, desc=title, unit='step', mininterval=0.5)
+    bar = tqdm(
+      total=num_steps,
+      initial=start,
+      desc=title,
+      unit='step',
+      mininterval=0.5,
+      disable=not processes.is_first(),
+    )
+    agree = stops(mesh)
     began = time.monotonic()
     with bar, interruption.after_step(title) as signal_came:
       for step in range(start, num_steps):
@@ -70,7 +77,7 @@ def train(
           bar.set_postfix({name: f'{value:.4g}' for name, value in metrics.items()})
           rate = (step + 1 - start) / (time.monotonic() - began)
           log(step=step + 1, steps_per_second=round(rate, 4), **metrics)
-        number = signal_came()
+        number = agree(signal_came())
         if (step + 1) % checkpoint_every == 0 or is_last or number:
           _guard_parameters(title, step, state)
           checkpoints.save(step + 1, state)
@@ -108,7 +115,7 @@ def last_state(
   try:
     if checkpoints.latest() != num_steps:
       return None
-    return checkpoints.read(num_steps, jax.device_put(state, shardings), shardings)
+    return checkpoints.read(num_steps, put_by(state, shardings), shardings)
   finally:
     checkpoints.close()
 

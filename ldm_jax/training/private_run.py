@@ -15,7 +15,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from ldm_jax import prng, replace_results
+from ldm_jax import prng, processes, replace_results
 from ldm_jax.data import batching
 from ldm_jax.privacy import mechanisms
 from ldm_jax.privacy import secret_key as secret_keys
@@ -32,27 +32,11 @@ from ldm_jax.types import Config, PyTree
 def noise_key(folder: pathlib.Path, privacy: Config, resuming: bool) -> jax.Array:
   """The secret key of the run: read from its file if it resumes, else made and saved.
 
-  With several processes, the first one has the key and sends it to the others. With
-  different keys they would draw different patients and add different noise to the sum
-  that they compute together.
+  Of several processes the first one calls it, and `told_key` sends it to the others.
 
   Raises:
     ValueError: the run has begun, but its key is missing.
   """
-  if jax.process_count() == 1:
-    return _own_noise_key(folder, privacy, resuming)
-  is_first = jax.process_index() == 0
-  # The others need an array of the same shape to receive it.
-  key = (
-    _own_noise_key(folder, privacy, resuming)
-    if is_first
-    else secret_keys.new_noise_key(0, privacy.generator)
-  )
-  data = multihost_utils.broadcast_one_to_all(jax.random.key_data(key))
-  return prng.wrap(data)
-
-
-def _own_noise_key(folder, privacy, resuming):
   path = folder / KEY_FILE
   if resuming and path.exists():
     return secret_keys.load_key(path)
@@ -69,6 +53,24 @@ def _own_noise_key(folder, privacy, resuming):
   folder.mkdir(parents=True, exist_ok=True)
   secret_keys.save_key(path, key)
   return key
+
+
+def told_key(key: jax.Array | None, generator: str) -> jax.Array:
+  """The first process's secret key, in all of them.
+
+  With different keys they would draw different patients and add different noise to the
+  sum that they compute together.
+
+  Args:
+    key: None in the other processes.
+    generator: of the key.
+  """
+  if processes.count() == 1:
+    return key
+  # The others need an array of the same shape to receive it.
+  key = secret_keys.new_noise_key(0, generator) if key is None else key
+  words = jax.random.key_data(key)
+  return prng.wrap(multihost_utils.broadcast_one_to_all(words))
 
 
 def configured(privacy: Config, num_patients: int, steps: int) -> mechanisms.Poisson:

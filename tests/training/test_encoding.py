@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ldm_jax import processes
 from ldm_jax.training import encoding
 
 X = np.random.default_rng(0).normal(size=(5, 4, 4, 1)).astype(np.float32)
@@ -73,3 +74,36 @@ def test_log_variances_of_an_autoencoder_without_them_are_refused():
   trained = encoding.TrainedAutoencoder(module, {'factor': jnp.float32(4.0)})
   with pytest.raises(ValueError, match=r'config\.encode\.logvar=False'):
     _ = trained.posterior
+
+
+@pytest.mark.parametrize('count', [2, 3, 4])
+@pytest.mark.parametrize(('num_rows', 'batch_size'), [(1, 2), (7, 2), (12, 3)])
+def test_processes_share_batches_out_and_all_get_them_in_order(
+  monkeypatch, count, num_rows, batch_size
+):
+  class Gathered(Exception):
+    pass
+
+  parts, computed = [], []
+
+  def send(part):
+    parts.append(part)
+    raise Gathered
+
+  def square(rows):
+    computed.append(set(rows))
+    return np.stack([rows**2, rows], 1)
+
+  run = lambda: encoding.in_shared_batches(square, num_rows, batch_size)
+  whole = run()
+  computed.clear()
+  monkeypatch.setattr(processes, 'count', lambda: count)
+  monkeypatch.setattr(encoding, 'gather_parts', send)
+  for number in range(count):
+    monkeypatch.setattr(processes, 'number', lambda number=number: number)
+    with pytest.raises(Gathered):
+      run()
+  assert set().union(*computed) == set(range(num_rows))
+  assert len(computed) == count * -(-num_rows // (batch_size * count))
+  monkeypatch.setattr(encoding, 'gather_parts', lambda part: np.stack(parts))
+  np.testing.assert_array_equal(run(), whole)

@@ -1,17 +1,23 @@
 """Laws of the mesh: what is split, what is whole, what is refused."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
+from ldm_jax import processes
 from ldm_jax.training.mesh import (
   check_divides,
   make_mesh,
+  on_own_devices,
+  own_rows,
   put_examples,
   put_state,
   state_shardings,
+  stops,
 )
 
 
@@ -66,3 +72,28 @@ def test_state_comes_to_rest_without_changing_a_bit():
   placed = put_state(make_mesh(2, 2), tree)
   np.testing.assert_array_equal(placed['w'], tree['w'])
   assert {shard.data.shape for shard in placed['w'].addressable_shards} == {(4, 3)}
+
+
+@pytest.mark.parametrize('num_rows', [4, 12])
+def test_the_rows_of_all_processes_are_the_batch_each_once(monkeypatch, num_rows):
+  devices = np.array([types.SimpleNamespace(process_index=i // 2) for i in range(4)])
+  mesh = types.SimpleNamespace(devices=devices.reshape(2, 2), size=4)
+  monkeypatch.setattr(processes, 'count', lambda: 2)
+  found = []
+  for number in (0, 1):
+    monkeypatch.setattr(processes, 'number', lambda number=number: number)
+    found.append(own_rows(mesh, num_rows))
+  assert [len(rows) for rows in found] == [num_rows // 2] * 2
+  np.testing.assert_array_equal(np.concatenate(found), np.arange(num_rows))
+
+
+def test_what_a_process_does_alone_it_does_on_its_own_devices(monkeypatch):
+  monkeypatch.setattr(processes, 'total', lambda: 2)
+  monkeypatch.setattr(jax, 'local_devices', lambda: jax.devices()[:2])
+  assert on_own_devices({'data': -1, 'fsdp': 4}).shape == {'data': 1, 'fsdp': 2}
+  with pytest.raises(ValueError, match='multiple of 4'):  # of both processes
+    check_divides(on_own_devices({'data': -1, 'fsdp': 1}), {'diffusion.batch_size': 6})
+
+
+def test_one_process_stops_for_its_own_signal_at_once():
+  assert [stops(make_mesh())(number) for number in (0, 15)] == [0, 15]

@@ -16,16 +16,18 @@ RUN = """
 import pathlib, sys
 num, rank, port, folder = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
 import jax
+from ldm_jax import cluster, processes
 if num > 1:
-  jax.config.update('jax_cpu_collectives_implementation', 'gloo')
-  jax.distributed.initialize(f'127.0.0.1:{port}', num, rank)
+  names = ('coordinator', 'num_processes', 'process_id')
+  flags = dict(zip(names, (f'127.0.0.1:{port}', num, rank)))
+  cluster.join(cluster.find(flags, {}), debug=True)
 import jax.numpy as jnp, numpy as np, optax
 from ldm_jax.config.defaults import defaults
 from ldm_jax.privacy import mechanisms, secret_key
 from ldm_jax.training import checkpoint, private_run, private_step, state
 from ldm_jax.training.mesh import make_mesh, put_state
 
-mesh, optimizer, folder = make_mesh(1, 2), optax.adam(1e-2), pathlib.Path(folder)
+mesh, optimizer, folder = make_mesh(-1, 2), optax.adam(1e-2), pathlib.Path(folder)
 assert jax.process_count() == num and mesh.size == 2
 rng = np.random.default_rng(0)
 draw = lambda *shape: rng.normal(size=shape).astype(np.float32)
@@ -42,7 +44,10 @@ scheme = mechanisms.Poisson(
 step = private_step.private_step(loss, optimizer, mesh, 0.9, scheme)
 first = put_state(mesh, state.create(params, optimizer))
 privacy = defaults().adapt.privacy
-key = private_run.noise_key(folder / f'key{rank}', privacy, resuming=False)
+own = None
+if processes.is_first():
+  own = private_run.noise_key(folder / f'key{rank}', privacy, resuming=False)
+key = private_run.told_key(own, privacy.generator)
 np.save(folder / f'key{rank}.npy', jax.random.key_data(key))
 final = private_run.take_steps(
   step, patients, range(12), 4, first, {}, mesh=mesh, key=jax.random.key(0),
@@ -50,6 +55,7 @@ final = private_run.take_steps(
   log=lambda **event: None, title='adapt', checkpoint_every=2,
 )
 checkpoint.save_params(folder / 'final', state.unflatten({**final.trained}))
+cluster.leave(0)
 """
 
 

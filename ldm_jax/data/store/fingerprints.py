@@ -40,10 +40,15 @@ class Fingerprints:
       self._known[repr(source)] = [state, fingerprint]
       self._changed = True
 
-  def save(self) -> None:
-    """Writes the file, if something was added. Raises OSError."""
+  def learn(self, other: Fingerprints) -> None:
+    """Takes over what another one knows."""
+    self._known |= other._known
+    self._changed = True
+
+  def save(self, path: str | os.PathLike | None = None) -> None:
+    """Writes the file, or another one, if something was added. Raises OSError."""
     if self._changed:
-      atomic.write_bytes(self._path, json.dumps(self._known).encode())
+      atomic.write_bytes(path or self._path, json.dumps(self._known).encode())
 
 
 def _state(source: Source) -> list | None:

@@ -12,6 +12,7 @@ entry and an interrupted run continues. Every file appears whole or not at all.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import pathlib
@@ -20,7 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ldm_jax import atomic
+from ldm_jax import atomic, processes
 from ldm_jax.data.cohorts import roles
 from ldm_jax.data.cohorts.attributes import Schema
 from ldm_jax.data.cohorts.cohort import Cohort
@@ -110,6 +111,37 @@ def prepare(
   content['remarks'] = remarks.lines(scans_of(content, cohort), limit)
   _write_index(pathlib.Path(index or root / f'{cohort.name}.json'), content)
   return content
+
+
+def make_share(
+  store_dir: str | os.PathLike, cohorts: Sequence[Cohort], spec: Spec, workers: int = 0
+) -> None:
+  """Preprocesses this process's share of the scans that are not stored yet.
+
+  Several processes call it before the first one calls `prepare`, which then finds all
+  of them stored and says what is wrong with those that are not.
+
+  Args:
+    store_dir: folder of the store, which the processes share.
+    cohorts: all that are prepared.
+    spec: how volumes become arrays.
+    workers: threads, as in `prepare`.
+  """
+  root, workers = pathlib.Path(store_dir), workers or 2 * (os.cpu_count() or 1)
+  known = Fingerprints(root / 'fingerprints.json')
+  with processes.all_writing():
+    for cohort in cohorts:
+      own = dataclasses.replace(cohort, records=processes.share(cohort.records))
+      for _ in entries.make(root, own, spec, known, {}, workers):
+        pass
+    place = root / f'fingerprints-{processes.number()}.json'
+    known.save(place)
+  processes.barrier()
+  if processes.is_first():
+    for path in sorted(root.glob('fingerprints-*.json')):
+      known.learn(Fingerprints(path))
+      path.unlink(missing_ok=True)
+    known.save()
 
 
 def scans_of(index: Mapping[str, Any], cohort: Cohort) -> list[remarks.Scan]:
