@@ -80,6 +80,7 @@ def recipe() -> dict[str, Arm]:
       'diffusion.schedule.zero_terminal_snr': False,
       'sample.spacing': 'linspace',
     },
+    'embedding added before the norm': {'diffusion.model.modulates': False},
     'attributes not as channels': {'diffusion.conditioner.by': ('embedding',)},
     'attributes by attention, too': {
       'diffusion.conditioner.by': ('attention', 'embedding', 'channels')

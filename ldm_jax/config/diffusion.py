@@ -60,6 +60,9 @@ def section() -> dict[str, Any]:
       'norm_groups': 8,
       # Resample inside residual blocks instead of by convolutions.
       'resblock_updown': False,
+      # The embedding of time and attributes scales and shifts what leaves a block's
+      # second norm (Dhariwal 2021); False adds it before that norm, as MONAI does.
+      'modulates': True,
       'dit': {
         # Voxels of a token; a patch of one slice leaves thick slices apart.
         'patch': (1, 2, 2),

@@ -121,7 +121,9 @@ class ResidualBlock(nn.Module):
 
   norm1, silu, conv1, + time_emb_proj(silu(embedding)), norm2, silu, conv2; a 1x1
   skip_connection if the number of channels changes. `resample` 'down' averages blocks
-  of `strides` voxels, 'up' repeats voxels, before conv1 and on the skip.
+  of `strides` voxels, 'up' repeats voxels, before conv1 and on the skip. With
+  `modulates`, time_emb_proj gives a scale and a shift of what leaves norm2, which no
+  norm takes away again ([Dhariwal21] arXiv 2105.05233, AdaGN).
   """
 
   features: int
@@ -132,6 +134,7 @@ class ResidualBlock(nn.Module):
   strides: tuple = ()
   zero_init: bool = False
   pointwise: bool = False
+  modulates: bool = False
   dtype: jnp.dtype | None = None
 
   @nn.compact
@@ -150,11 +153,19 @@ class ResidualBlock(nn.Module):
     elif self.resample == 'up':
       x, h = nearest(x, self.strides, size), nearest(h, self.strides, size)
     h = conv(name='conv1')(h)
+    given = None
     if embedding is not None:
-      time_emb_proj = Dense(self.features, dtype=self.dtype, name='time_emb_proj')
-      shift = time_emb_proj(nn.silu(embedding))
-      h = h + jnp.expand_dims(shift, range(1, x.ndim - 1))
-    h = nn.silu(norm(name='norm2')(h))
+      num = (1 + self.modulates) * self.features
+      time_emb_proj = Dense(num, dtype=self.dtype, name='time_emb_proj')
+      given = time_emb_proj(nn.silu(embedding))
+      given = jnp.expand_dims(given, range(1, x.ndim - 1))
+    if given is not None and not self.modulates:
+      h = h + given
+    h = norm(name='norm2')(h)
+    if given is not None and self.modulates:
+      scale, shift = jnp.split(given, 2, -1)
+      h = h * (1 + scale) + shift
+    h = nn.silu(h)
     last: dict[str, Any] = {'kernel_init': ZEROS} if self.zero_init else {}
     one = (1,) * len(self.kernel_size)
     last |= {'kernel_size': one} if self.pointwise else {}

@@ -93,8 +93,9 @@ def _denoiser_options(section):
     transformer = {name: _tuples(value) for name, value in transformer.items()}
     return {**transformer, 'remat': options['remat'], 'dtype': dtype}
   if kind == 'daum24':
-    # These options do not apply to it: attention and resampling are fixed.
-    del options['attention'], options['resblock_updown']
+    # These options do not apply to it: its blocks are fixed.
+    for name in ('attention', 'resblock_updown', 'modulates'):
+      del options[name]
     options['num_heads'] = options['num_heads'] or SliceUNet.num_heads
   return {**options, 'dtype': dtype}
 

@@ -56,6 +56,8 @@ class UNet(Network):
     num_transformer_layers: per attention over a context.
     num_class_embeds: number of class labels, None for none.
     resblock_updown: resample inside residual blocks instead of by convolutions.
+    modulates: the embedding scales and shifts what leaves a block's second norm,
+      instead of being added before it.
     remat: store only the inputs of each block for the backward pass, see `levels`.
     dtype: type of the products; parameters and norms stay float32.
   """
@@ -74,6 +76,7 @@ class UNet(Network):
   middle_attention: bool = True
   num_transformer_layers: int = 1
   resblock_updown: bool = False
+  modulates: bool = False
   norm_eps: float = 1e-6
   attention: str = 'volume'
   num_heads: int | None = None
@@ -202,6 +205,7 @@ class UNet(Network):
       norm_groups=self.norm_groups,
       norm_eps=self.norm_eps,
       zero_init=True,
+      modulates=self.modulates,
       dtype=self.dtype,
     )
 
