@@ -57,8 +57,11 @@ def test_no_byte_of_a_scan_is_written_to_disk(model, written, tmp_path, monkeypa
 
 
 # Those of the corpus that are made in memory, without the bombs of other tests.
+# Of several frames the studio shows the first.
 REFUSED = {
-  name: entry for name, entry in hostile.NIFTI.items() if entry[1] != hostile.READ
+  name: entry
+  for name, entry in hostile.NIFTI.items()
+  if entry[1] != hostile.READ and name != 'frames'
 }
 
 
