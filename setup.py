@@ -92,6 +92,7 @@ setup(
       'xlwt>=1.3',
       'ruff>=0.8',
       'pre-commit>=3.7',
+      'kubernetes-validate>=1.30',  # manifests of launch/k8s.sh
       # The builders' tests: as in the extra tfds.
       'tensorflow-datasets>=4.9.9',
       'array-record>=0.8',
