@@ -105,6 +105,7 @@ setup(
       'starlette>=0.40',
       'uvicorn>=0.30',
       'playwright>=1.44',
+      'kubernetes-validate>=1.30',  # manifests of launch/k8s.sh
       # The builders' tests: as in the extra tfds.
       'tensorflow-datasets>=4.9.9',
       'array-record>=0.8',

@@ -123,7 +123,11 @@ class _CoordinatorStore:
 
   def put(self, name: str, text: str) -> None:
     """As `processes.Store.put`."""
-    self._client.key_value_set(name, text)
+    try:
+      self._client.key_value_set(name, text)
+    except Exception as error:
+      explain(error)
+      raise
 
   def take(self, name: str) -> str:
     """As `processes.Store.take`; a process that is lost ends it (`process_watch`)."""
@@ -132,6 +136,7 @@ class _CoordinatorStore:
         return self._client.blocking_key_value_get(name, 5000)
       except Exception as error:
         if 'DEADLINE_EXCEEDED' not in str(error):
+          explain(error)
           raise
 
 

@@ -150,7 +150,7 @@ def test_a_process_that_finds_no_other_ends_with_one_sentence(number):
 WORK = """
 import sys, time
 from ldm_jax import cluster, process_watch, processes
-process_watch.LOST_SECONDS, process_watch.GRACE_SECONDS = 5, 1
+process_watch.LOST_SECONDS, process_watch.GRACE_SECONDS = 15, 1
 cluster.join(cluster.find(
   {'coordinator': sys.argv[1], 'num_processes': 2, 'process_id': int(sys.argv[2])}, {}
 ))
