@@ -105,7 +105,11 @@ def _run(config, workdir, names):
 
 def doctor(config: Config, workdir: str | os.PathLike) -> None:
   """Inspects the data and the config; trains nothing."""
-  processes.first(lambda: pipeline_doctor.examine(Run.open(config, workdir)) and None)
+
+  def examine():
+    pipeline_doctor.examine(Run.open(config, workdir))
+
+  processes.first(examine)
 
 
 @stage

@@ -291,7 +291,10 @@ def test_every_page_and_the_card_of_a_demonstration_carry_the_banner(scans, tmp_
   config = load(scans, 'split=demo')
   warning = demonstration_split.warning(config.data)
   empty = types.SimpleNamespace(
-    read_json=lambda *_: None, read_arrays=lambda *_: None, events=lambda: []
+    read_json=lambda *_: None,
+    read_arrays=lambda *_: None,
+    events=lambda: [],
+    path=tmp_path.joinpath,
   )
   gathered = content.gather(config, empty, {}, None)
   banner = f'<div class="banner" role="alert">{warning}</div>'

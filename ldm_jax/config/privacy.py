@@ -262,8 +262,12 @@ def check_pretraining(config: Config) -> None:
     )
     require(holds, key, value, required)
     return
-  holds = section is not None and section.epsilon is not None
-  holds = holds and len(section.attributes) and config.data.private.layout
+  holds = (
+    section is not None
+    and section.epsilon is not None
+    and bool(section.attributes)
+    and bool(config.data.private.layout)
+  )
   required = (
     "'' without a private cohort, adapt.privacy.releases.pretraining.epsilon and "
     '.attributes'

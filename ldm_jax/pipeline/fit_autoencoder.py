@@ -152,7 +152,7 @@ def report(
     (x[..., 0], x_hat[..., 0]),
     work.events(),
     demonstration_split.warning(config.data),
-    split.spacing_mm,
+    tuple(split.spacing_mm),
   )
   print(f'encode: what the autoencoder loses is shown in {path}')
 

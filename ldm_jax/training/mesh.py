@@ -65,7 +65,7 @@ def _devices(data, fsdp):
 def on_own_devices(mesh_section: Mapping[str, int]) -> Mesh:
   """The mesh of the section `mesh` over the devices of this process alone."""
   with processes.alone():
-    return make_mesh(**mesh_section)
+    return make_mesh(mesh_section['data'], mesh_section['fsdp'])
 
 
 def state_shardings(mesh: Mesh, tree: PyTree) -> PyTree:

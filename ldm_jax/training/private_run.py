@@ -65,10 +65,10 @@ def told_key(key: jax.Array | None, generator: str) -> jax.Array:
     key: None in the other processes.
     generator: of the key.
   """
-  if processes.count() == 1:
-    return key
   # The others need an array of the same shape to receive it.
   key = secret_keys.new_noise_key(0, generator) if key is None else key
+  if processes.count() == 1:
+    return key
   words = jax.random.key_data(key)
   return prng.wrap(multihost_utils.broadcast_one_to_all(words))
 

@@ -131,7 +131,7 @@ def make_share(
   known = Fingerprints(root / 'fingerprints.json')
   with processes.all_writing():
     for cohort in cohorts:
-      own = dataclasses.replace(cohort, records=processes.share(cohort.records))
+      own = dataclasses.replace(cohort, records=tuple(processes.share(cohort.records)))
       for _ in entries.make(root, own, spec, known, {}, workers):
         pass
     place = root / f'fingerprints-{processes.number()}.json'

@@ -132,7 +132,7 @@ def choose_lowering(platform: str, space: Shape, size: Shape) -> str:
   if platform != 'cpu' or not fast_paths_are_on():
     return 'lax'
   if onednn.is_preferred():
-    precision = jax.config.jax_default_matmul_precision
+    precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
     is_allowed = precision in PRECISIONS_OF_BFLOAT16
     rounds = is_allowed and onednn.multiplies_bfloat16()
     return 'onednn_bfloat16' if rounds else 'onednn'
