@@ -125,6 +125,7 @@ async function fetchVolume(quick) {
 
 async function refresh() {
   state.again = true;
+  $('status').dataset.done = 'false';
   if (abort) abort.abort();
   if (running) return;
   running = true;
@@ -160,7 +161,8 @@ async function show(found) {
   tell(`${how} in ${found.seconds.toFixed(2)} s`);
   $('download').disabled = false;
   await paint();
-  $('status').dataset.done = String(!found.quick);
+  // Not if something was changed while this was painted.
+  if (!state.again) $('status').dataset.done = String(!found.quick);
 }
 
 function voxels(buffer) {
