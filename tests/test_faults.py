@@ -32,7 +32,7 @@ FAULTS = {
 CHANGES = {
   'prepare': {'data.max_bad_fraction': 0.5},
   'autoencoder': {'autoencoder.steps': 7},
-  'encode': {'encode.std': 'latent'},
+  'encode': {'encode.std': 'channel'},
   'diffusion': {'diffusion.steps': 7},
   'adapt': {'adapt.learning_rate': 1e-5, 'ledger.total_epsilon': 99.0},
   'sample': {'sample.num': 3},

@@ -20,7 +20,7 @@ TRAINS = ('autoencoder', 'diffusion', 'adapt')
 # What makes them differ from the finished run, beside the version of the format.
 FLAGS = {
   'prepare': ('--config.data.preprocess.percentiles=(2.0,98.0)',),
-  'encode': ('--config.encode.std=latent',),
+  'encode': ('--config.encode.std=channel',),
   'adapt': ('--config.ledger.total_epsilon=99',),
   'sample': ('--config.sample.num=2', '--config.sample.sweep=()'),
   'counterfactual': ('--config.counterfactual.num=1',),

@@ -58,7 +58,7 @@ def test_a_change_reruns_the_stage_that_reads_it_and_all_that_build_on_it(tmp_pa
     ({}, []),
     ({'evaluate.num_bootstrap': 3}, ['evaluate', 'report']),
     ({'sample.num': 3}, ['sample', 'evaluate', 'report', 'export']),
-    ({'encode.std': 'latent'}, list(runner.STAGES)[2:]),
+    ({'encode.std': 'channel'}, list(runner.STAGES)[2:]),
     ({'run.log_every': 7}, []),
   ):
     later = opened(tmp_path, **changes)
