@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import shutil
 
 import matplotlib
@@ -128,6 +129,17 @@ def test_the_notebook_of_devices_splits_the_work_and_compiles_it_ahead(
 
 def test_every_notebook_is_run():
   assert {path.name for path in NOTEBOOKS} == set(SMALLER)
+
+
+@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda path: path.name)
+def test_a_notebook_begins_with_a_link_to_colab_its_time_and_the_installation(path):
+  first, second = json.loads(path.read_text())['cells'][:2]
+  about = ''.join(first['source'])
+  assert 'https://colab.research.google.com' in about
+  assert re.search(
+    r'(minutes?|hour)\b.*two .*CPU cores.*not measured', about, re.DOTALL
+  )
+  assert second['cell_type'] == 'code' and "'ldm-jax'" in ''.join(second['source'])
 
 
 @pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda path: path.name)
