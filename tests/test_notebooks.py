@@ -2,9 +2,11 @@
 
 import json
 import pathlib
+import re
 import shutil
 
 import matplotlib
+import numpy as np
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -16,6 +18,12 @@ SMALLER = {
     "'cardiac:tiny'": 'MICRO',
     "'runs/quickstart'": 'WORK',
   },
+  '02_privacy_budget.ipynb': {
+    'STEPS = 200': 'STEPS = 20',
+    '(0.5, 1, 2, 4, 8)': '(1, 8)',
+    'NUM_POINTS = 9': 'NUM_POINTS = 2',
+    'np.arange(1, 7)': 'np.arange(1, 3)',
+  },
   '03_counterfactuals.ipynb': {
     "'brain:tiny'": 'MICRO',
     "'runs/counterfactuals'": 'WORK',
@@ -23,15 +31,21 @@ SMALLER = {
     "('ddim', 'ddpm', 'pix2pix_zero')": "('ddim', 'sdedit')",
     '(4,)': '(1,)',
   },
+  '04_own_data.ipynb': {'NUM_PATIENTS = 12': 'NUM_PATIENTS = 10'},
   '05_share_and_sample.ipynb': {"'cardiac:tiny'": 'MICRO', "'runs/quickstart'": 'WORK'},
+  '06_tpu.ipynb': {"'cardiac:tiny'": 'MICRO', "'runs/quickstart'": 'WORK'},
 }
 
 
 def run(name, finished, tmp_path, monkeypatch):
-  """The names after the last cell; every stage is up to date in the work folder."""
+  """The names after the last cell; every stage is up to date in the work folder.
+
+  Notebooks that train nothing pass None for the finished work folder.
+  """
   matplotlib.use('Agg')
   work = tmp_path / 'work'
-  shutil.copytree(finished, work)
+  if finished is not None:
+    shutil.copytree(finished, work)
   # As Colab has it: no checkout around the notebook.
   monkeypatch.chdir(tmp_path)
   cells = json.loads((ROOT / 'notebooks' / name).read_text())['cells']
@@ -54,6 +68,32 @@ def test_the_quickstart_runs_on_the_work_folder_of_the_command_line(
   assert names['volumes'].shape[0] == names['config'].sample.num
 
 
+def test_the_notebook_of_privacy_counts_runs_and_refuses_what_exceeds_the_budget(
+  tmp_path, monkeypatch
+):
+  names = run('02_privacy_budget.ipynb', None, tmp_path, monkeypatch)
+  assert 'would bring these patients to epsilon' in names['refusal']
+  assert len(names['book'].own_releases()) == 3
+  assert names['totals'][0] < names['totals'][1] < 2 * names['totals'][0]
+  assert 0.99 * names['EPSILON'] < names['total'] <= names['EPSILON'] * (1 + 1e-9)
+  weak, strong = names['bounds'][1, 'zero-out'], names['bounds'][8, 'zero-out']
+  assert 0.5 < weak['accuracy'] < strong['accuracy'] < 1
+
+
+def test_the_notebook_of_own_data_prepares_it_and_mends_what_it_broke(
+  tmp_path, monkeypatch
+):
+  names = run('04_own_data.ipynb', None, tmp_path, monkeypatch)
+  expected = ('public patients', 'max_bad_fraction', "'age'", 'preprocess.shape', 'mm')
+  for text, message in zip(expected, names['messages'], strict=True):
+    assert text in message
+  assert len(names['public']) == len(names['named']['public']) == 4
+  assert len(names['cohort']) == 1
+  np.testing.assert_allclose(
+    names['by_dicom'].array, names['by_nifti'].array, atol=0.51
+  )
+
+
 def test_the_notebook_of_counterfactuals_runs_and_keeps_what_its_mask_keeps(
   finished, tmp_path, monkeypatch
 ):
@@ -74,8 +114,31 @@ def test_the_notebook_of_sharing_draws_and_edits_from_the_exported_model(
   assert 'NOT PRIVATE' in names['model'].about['warning']
 
 
+def test_the_notebook_of_devices_splits_the_work_and_compiles_it_ahead(
+  finished, tmp_path, monkeypatch
+):
+  names = run('06_tpu.ipynb', finished, tmp_path, monkeypatch)
+  assert names['mesh'].size == 4 and len(names['refusals']) == 2
+  batch, parameter = (len(np.unique(names['owners'](x))) for x in names['placed'])
+  assert (batch, parameter) == (4, 2)
+  assert 'all-reduce' in names['text']
+  assert 0 < names['error'] < 0.1
+  assert 0 < names['wide']['bfloat16'] < names['wide']['float32']
+
+
 def test_every_notebook_is_run():
   assert {path.name for path in NOTEBOOKS} == set(SMALLER)
+
+
+@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda path: path.name)
+def test_a_notebook_begins_with_a_link_to_colab_its_time_and_the_installation(path):
+  first, second = json.loads(path.read_text())['cells'][:2]
+  about = ''.join(first['source'])
+  assert 'https://colab.research.google.com' in about
+  assert re.search(
+    r'(minutes?|hour)\b.*two .*CPU cores.*not measured', about, re.DOTALL
+  )
+  assert second['cell_type'] == 'code' and "'ldm-jax'" in ''.join(second['source'])
 
 
 @pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda path: path.name)
