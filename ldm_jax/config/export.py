@@ -5,7 +5,10 @@ from typing import Any
 from ldm_jax.config.parsing import require, require_choices
 from ldm_jax.types import Config
 
-CHOICES = {'export.dtype': ('float32', 'bfloat16')}
+CHOICES = {
+  'export.dtype': ('float32', 'bfloat16'),
+  'export.modality': ('', 'MR', 'CT', 'OT'),
+}
 
 
 def section() -> dict[str, Any]:
@@ -21,6 +24,11 @@ def section() -> dict[str, Any]:
     'bids_suffix': '',
     # Whether the scans show the brain alone, which BIDS wants to know of such images.
     'skull_stripped': False,
+    # Also writes the samples as DICOM, a series for each, marked SYNTHETIC.
+    'dicom': False,
+    # Of the scans, for DICOM: 'MR', 'CT' or 'OT' (other). '' is that of the layout or
+    # the BIDS suffix, where it is known, otherwise 'OT'.
+    'modality': '',
   }
 
 

@@ -28,6 +28,9 @@ from ldm_jax.types import Config
 STACKS = ('acdc', 'mnms', 'mnms2', 'scd', 'scd_dicom', 'ukbb')
 # BIDS suffix of a layout's scans, where the field has one.
 SUFFIXES = dict.fromkeys(('phantom_brain', 'adni', 'ixi', 'oasis'), 'T1w')
+# Layouts whose scans are MR; BIDS suffixes of other modalities.
+MR = (*STACKS, *SUFFIXES, 'phantom_cardiac')
+OF_SUFFIX = {'ct': 'CT', 'pet': 'OT', 'XPCT': 'OT', '': 'OT'}
 FLAG = '--config.export.unprotected=true'
 START = 'NOT PRIVATE, exported with export.unprotected'
 
@@ -130,6 +133,7 @@ def _about(run: Run, reason: str) -> dict[str, Any]:
     'protected': not reason,
     'warning': warning,
     'suffix': _suffix(config),
+    'modality': _modality(config),
     'skull_stripped': config.export.skull_stripped,
   }
 
@@ -146,6 +150,16 @@ def _suffix(config):
   if section.layout == 'bids':
     return section.options.get('suffix', 'T1w')
   return SUFFIXES.get(section.layout, '')
+
+
+def _modality(config):
+  """DICOM's modality of the samples."""
+  if config.export.modality:
+    return config.export.modality
+  layouts = [config.data[n].layout for n in ('private', 'public')]
+  if next(filter(None, layouts), '') in MR:
+    return 'MR'
+  return OF_SUFFIX.get(_suffix(config), 'MR')
 
 
 def is_stack(data: Config) -> bool:
@@ -215,6 +229,7 @@ def _write_samples(run, folder, about, origin):
     about,
     seed=run.config.seed,
     origin=origin,
+    as_dicom=run.config.export.dicom,
   )
 
 

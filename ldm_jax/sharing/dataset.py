@@ -6,6 +6,7 @@
   participants.json          what the columns mean, units, levels
   sub-synthetic00000/anat/sub-synthetic00000_T1w.nii.gz, .json        (with a suffix)
   synthetic_00000.nii.gz                                              (without)
+  dicom/sub-synthetic00000/00000.dcm, ... one file a slice            (if asked for)
 
 Both are read back by `data.layouts.bids` and `data.layouts.folder`. The header of every
 volume says that it is synthetic.
@@ -22,10 +23,11 @@ import numpy as np
 from ldm_jax import atomic
 from ldm_jax.data.cohorts.attributes import Attribute, Schema
 from ldm_jax.data.readers import volume
-from ldm_jax.sharing import package
+from ldm_jax.sharing import dicom, package
 from ldm_jax.synthesis.requests import row
 
 BIDS_VERSION = '1.9.0'
+DICOM = 'dicom'  # folder of the volumes in that form
 # Folder of BIDS in which images of a suffix lie.
 DATATYPES = {'bold': 'func', 'dwi': 'dwi', 'pet': 'pet'}
 
@@ -40,6 +42,7 @@ def write(
   *,
   seed: int,
   origin: str,
+  as_dicom: bool = False,
 ) -> int:
   """Writes volumes and tables; returns how many volumes.
 
@@ -52,6 +55,7 @@ def write(
     about: of the model, see `SharedModel`.
     seed: of the noise, the same for all; each volume has its own.
     origin: one sentence on whose attribute values the requests are.
+    as_dicom: also write each volume as a DICOM series; `about` has its 'modality'.
   """
   suffix, names = about['suffix'], list[str]()
   note = header_note(about)
@@ -69,6 +73,10 @@ def write(
           sidecar['SkullStripped'] = about['skull_stripped']
         atomic.write_text(_beside(path), package.dumped(sidecar))
       volume.write(path, x, affine, note=note)
+      if as_dicom:
+        options = {'name': name, 'note': note, 'about': about}
+        for index, content in enumerate(dicom.slices(x, affine, **options)):
+          atomic.write_bytes(folder / DICOM / name / f'{index:05d}.dcm', content)
       names.append(name)
   rows = [
     {
@@ -86,6 +94,8 @@ def write(
   if suffix:
     description = package.dumped(dataset_description(about))
     atomic.write_text(folder / 'dataset_description.json', description)
+    if as_dicom:
+      atomic.write_text(folder / '.bidsignore', f'{DICOM}/\n')
   return len(names)
 
 
