@@ -29,11 +29,22 @@ def section() -> dict[str, Any]:
     # Of the scans, for DICOM: 'MR', 'CT' or 'OT' (other). '' is that of the layout or
     # the BIDS suffix, where it is known, otherwise 'OT'.
     'modality': '',
+    # Also exports the edits of public scans, whose owners must allow that edits of them
+    # are passed on. Edits of other scans are never exported.
+    'counterfactuals': False,
   }
 
 
 def check(config: Config) -> None:
   """Raises ValueError for invalid values of `config.export`."""
   require_choices(config, CHOICES)
+  source = config.counterfactual.source
+  require(
+    not config.export.counterfactuals or source == 'public',
+    'counterfactual.source',
+    source,
+    "'public' where export.counterfactuals is set: an edit of a scan is a scan of that "
+    'patient',
+  )
   key, value = 'export.bids_suffix', config.export.bids_suffix
   require(not value or value.isalnum(), key, value, "letters and digits, or ''")

@@ -21,7 +21,7 @@ from ldm_jax.data.cohorts.attributes import Schema, labelled
 from ldm_jax.pipeline.run import Run
 from ldm_jax.report import content, index_page, model_card, public_page
 from ldm_jax.sharing import dataset, package, read_back, settings, tensors
-from ldm_jax.synthesis import requests, system, write_samples
+from ldm_jax.synthesis import requests, system, write_counterfactuals, write_samples
 from ldm_jax.types import Config
 
 # Layouts whose scans are read as stacks of thick slices.
@@ -80,6 +80,8 @@ def write(run: Run) -> dict[str, Any]:
   shutil.rmtree(folder, ignore_errors=True)
   _write_model(run, folder, about, privacy)
   _write_samples(run, folder, about, drawn['requests'])
+  if config.export.counterfactuals:
+    _write_counterfactuals(run, folder, about)
   _write_pages(run, folder, about)
   package.seal(folder)
   num_patients = privacy.get('num_patients')
@@ -233,6 +235,41 @@ def _write_samples(run, folder, about, origin):
   )
 
 
+def _write_counterfactuals(run, folder, about):
+  """Edits of public scans, on the grid of the samples; no source and no id.
+
+  Raises:
+    ValueError: there are none, of this model and of public scans.
+  """
+  done = run.work.read_json('checkpoints', 'counterfactual', 'done.json') or {}
+  again = (
+    'Make them again: --stages=counterfactual,export --config.counterfactual.set...'
+  )
+  if not done.get('volumes') or done.get('model') != run.system.name:
+    raise ValueError(
+      f'export.counterfactuals is set, but the counterfactuals are of '
+      f'{done.get("model")}, expected some of {run.system.name}. {again}'
+    )
+  arrays = run.work.read_arrays(write_counterfactuals.COUNTERFACTUALS)
+  if str(arrays['cohort']) != 'public':
+    raise ValueError(
+      'The counterfactuals are of scans that are not public, and an edit of a scan is '
+      f'a scan of that patient. {again}'
+    )
+  dataset.write(
+    folder / package.COUNTERFACTUALS,
+    [np.clip(arrays['counterfactual'][..., 0], 0, 1)],
+    arrays['new'],
+    labelled(run.schema),
+    run.sample_affine,
+    about,
+    seed=run.config.seed,
+    origin='what edits of public scans were asked for',
+    as_dicom=run.config.export.dicom,
+    are_edits=True,
+  )
+
+
 def _write_pages(run, folder, about):
   spacing = run.sample_spacing
   gathered = content.gather(run.config, run.work, {}, lambda x: x, spacing)
@@ -263,6 +300,7 @@ def _ids(run):
 
 def inputs(run: Run) -> dict[str, Any]:
   """What the folder is made of besides the samples, for the stage's fingerprint."""
-  return {
-    name: run.work.read_json(name) for name in ('privacy.json', 'metrics.json')
-  } | {'name': flatten(run.config)['name']}
+  found = {name: run.work.read_json(name) for name in ('privacy.json', 'metrics.json')}
+  if run.config.export.counterfactuals:
+    found['counterfactuals'] = run.work.finished('counterfactual')
+  return {**found, 'name': flatten(run.config)['name']}

@@ -43,6 +43,7 @@ def write(
   seed: int,
   origin: str,
   as_dicom: bool = False,
+  are_edits: bool = False,
 ) -> int:
   """Writes volumes and tables; returns how many volumes.
 
@@ -56,9 +57,10 @@ def write(
     seed: of the noise, the same for all; each volume has its own.
     origin: one sentence on whose attribute values the requests are.
     as_dicom: also write each volume as a DICOM series; `about` has its 'modality'.
+    are_edits: the volumes are edits of public scans.
   """
   suffix, names = about['suffix'], list[str]()
-  note = header_note(about)
+  note = header_note(about, are_edits)
   for batch in volumes:
     for x in batch:
       name = (
@@ -74,7 +76,9 @@ def write(
         atomic.write_text(_beside(path), package.dumped(sidecar))
       volume.write(path, x, affine, note=note)
       if as_dicom:
-        options = {'name': name, 'note': note, 'about': about}
+        # Of an edit it is not claimed that nobody was scanned.
+        told = {**about, 'protected': about['protected'] and not are_edits}
+        options = {'name': name, 'note': note, 'about': told}
         for index, content in enumerate(dicom.slices(x, affine, **options)):
           atomic.write_bytes(folder / DICOM / name / f'{index:05d}.dcm', content)
       names.append(name)
@@ -88,9 +92,9 @@ def write(
   ]
   lines = ['\t'.join(rows[0]), *('\t'.join(map(str, each.values())) for each in rows)]
   atomic.write_text(folder / 'participants.tsv', '\n'.join(lines) + '\n')
-  columns = package.dumped(described(schema, origin))
+  columns = package.dumped(described(schema, origin, are_edits))
   atomic.write_text(folder / 'participants.json', columns)
-  atomic.write_text(folder / 'README', _readme(about, origin))
+  atomic.write_text(folder / 'README', _readme(about, origin, are_edits))
   if suffix:
     description = package.dumped(dataset_description(about))
     atomic.write_text(folder / 'dataset_description.json', description)
@@ -99,9 +103,12 @@ def write(
   return len(names)
 
 
-def header_note(about: Mapping[str, Any]) -> str:
+def header_note(about: Mapping[str, Any], are_edits: bool = False) -> str:
   """What the header of a volume says; the first words fit `descrip`."""
-  note = f'SYNTHETIC volume by {about["made_by"]}, of no person.'
+  made_by = about['made_by']
+  note = f'SYNTHETIC volume by {made_by}, of no person.'
+  if are_edits:
+    note = f'SYNTHETIC edit of a public scan by {made_by}.'
   warning = '' if about['protected'] else ' NOT PRIVATE.'
   return f'{note}{warning} Model: {about["name"]}, {about["model"]}.'
 
@@ -124,11 +131,10 @@ def dataset_description(about: Mapping[str, Any]) -> dict[str, Any]:
   }
 
 
-def described(schema: Schema, origin: str) -> dict[str, Any]:
+def described(schema: Schema, origin: str, are_edits: bool = False) -> dict[str, Any]:
   """participants.json: what each column of participants.tsv means."""
-  columns: dict[str, Any] = {
-    'participant_id': {'Description': 'a synthetic volume; no person'}
-  }
+  what = 'an edit of a public scan' if are_edits else 'a synthetic volume; no person'
+  columns: dict[str, Any] = {'participant_id': {'Description': what}}
   for attribute in schema:
     columns[attribute.name] = _column(attribute, origin)
   columns['seed'] = {'Description': 'of the noise; each volume has noise of its own'}
@@ -150,12 +156,15 @@ def _beside(path: pathlib.Path) -> pathlib.Path:
   return path.with_name(path.name.removesuffix('.nii.gz') + '.json')
 
 
-def _readme(about: Mapping[str, Any], origin: str) -> str:
+def _readme(about: Mapping[str, Any], origin: str, are_edits: bool) -> str:
+  whose = 'Drawn by {} from the model {}. Nobody was scanned: '
+  if are_edits:
+    whose = 'Edits of public scans by {} with the model {}. '
+  whose = whose.format(about['made_by'], about['model'])
   warning = f'{about["warning"]}\n\n' if about['warning'] else ''
   return (
     f'{about["name"]}: synthetic volumes\n\n{warning}'
-    f'Drawn by {about["made_by"]} from the model {about["model"]}. Nobody was scanned: '
-    'participants.tsv has the values that each volume was asked for, and the header '
+    f'{whose}participants.tsv has the values that each volume was asked for, and the header '
     'of every volume says SYNTHETIC. Intensities are in [0,1]. Research use; not for '
     f'diagnosis.\n\nRequests: {origin}.\n'
   )

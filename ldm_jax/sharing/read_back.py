@@ -32,7 +32,7 @@ ONLY = (
   *(package.PRIVACY, package.PRIOR, package.CARD, package.REPORT, package.SUMS),
 )
 IN_SAMPLES = re.compile(
-  r'samples/(?:\.bidsignore|dataset_description\.json|participants\.(?:tsv|json)|README'
+  r'(?:samples|counterfactuals)/(?:\.bidsignore|dataset_description\.json|participants\.(?:tsv|json)|README'
   r'|synthetic_\d+\.nii\.gz|dicom/(?:sub-synthetic|synthetic_)\d+/\d+\.dcm'
   r'|sub-synthetic\d+/[a-z]+/sub-synthetic\d+_[A-Za-z0-9]+\.(?:nii\.gz|json))'
 )
