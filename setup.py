@@ -1,12 +1,15 @@
 """Package metadata, dependencies and command-line entry points of ldm_jax."""
 
 import pathlib
+import re
 import shutil
 
 from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 HERE = pathlib.Path(__file__).parent
+FRONT = (HERE / 'ldm_jax' / '__init__.py').read_text(encoding='utf-8')
+VERSION = re.search(r"__version__ = '(.+)'", FRONT)[1]
 # Folders of the checkout that an installed package has in ldm_jax/packaged.
 PACKAGED = ('configs', 'launch')
 
@@ -28,7 +31,7 @@ class BuildWithConfigs(build_py):
 
 setup(
   name='ldm-jax',
-  version='0.2.0',
+  version=VERSION,
   description='Private, controllable 3D latent diffusion for medical imaging in JAX',
   long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
   long_description_content_type='text/markdown',

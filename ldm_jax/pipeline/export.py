@@ -6,7 +6,6 @@ What they hold is in `sharing.package`. A model that protects nobody is refused 
 
 from __future__ import annotations
 
-import importlib.metadata
 import re
 import shutil
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+import ldm_jax
 from ldm_jax import atomic
 from ldm_jax.config.parsing import flatten
 from ldm_jax.data import cohorts_of_config
@@ -130,7 +130,7 @@ def _about(run: Run, reason: str) -> dict[str, Any]:
   return {
     'name': config.name or 'model',
     'model': run.system.name,
-    'made_by': f'ldm_jax {importlib.metadata.version("ldm-jax")}',
+    'made_by': f'ldm_jax {ldm_jax.__version__}',
     'adapted': system.sampled_stage(config, run.work) == 'adapt',
     'protected': not reason,
     'warning': warning,

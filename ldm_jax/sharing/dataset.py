@@ -164,7 +164,7 @@ def _readme(about: Mapping[str, Any], origin: str, are_edits: bool) -> str:
   warning = f'{about["warning"]}\n\n' if about['warning'] else ''
   return (
     f'{about["name"]}: synthetic volumes\n\n{warning}'
-    f'{whose}participants.tsv has the values that each volume was asked for, and the header '
-    'of every volume says SYNTHETIC. Intensities are in [0,1]. Research use; not for '
-    f'diagnosis.\n\nRequests: {origin}.\n'
+    f'{whose}participants.tsv has the values that each volume was asked for, and the '
+    'header of every volume says SYNTHETIC. Intensities are in [0,1]. Research use; '
+    f'not for diagnosis.\n\nRequests: {origin}.\n'
   )
