@@ -99,7 +99,8 @@ def write(
     description = package.dumped(dataset_description(about))
     atomic.write_text(folder / 'dataset_description.json', description)
     if as_dicom:
-      atomic.write_text(folder / '.bidsignore', f'{DICOM}/\n')
+      # With a slash at the end, the validator refuses the folder itself.
+      atomic.write_text(folder / '.bidsignore', f'/{DICOM}\n')
   return len(names)
 
 

@@ -110,4 +110,5 @@ def test_a_data_set_has_a_series_for_each_volume_beside_its_own_files(tmp_path, 
   assert len(folders) == 3
   for folder, x in zip(folders, VOLUMES, strict=True):
     assert np.allclose(volume.read(folder).array, x, atol=1e-5)
-  assert (tmp_path / '.bidsignore').is_file() == bool(suffix)
+  ignored = tmp_path / '.bidsignore'
+  assert ignored.read_text() == '/dicom\n' if suffix else not ignored.exists()
