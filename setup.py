@@ -1,12 +1,15 @@
 """Package metadata, dependencies and command-line entry points of ldm_jax."""
 
 import pathlib
+import re
 import shutil
 
 from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 HERE = pathlib.Path(__file__).parent
+FRONT = (HERE / 'ldm_jax' / '__init__.py').read_text(encoding='utf-8')
+VERSION = re.search(r"__version__ = '(.+)'", FRONT)[1]
 # Folders of the checkout that an installed package has in ldm_jax/packaged.
 PACKAGED = ('configs', 'launch')
 
@@ -28,7 +31,7 @@ class BuildWithConfigs(build_py):
 
 setup(
   name='ldm-jax',
-  version='0.1.0',
+  version=VERSION,
   description='Private, controllable 3D latent diffusion for medical imaging in JAX',
   long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
   long_description_content_type='text/markdown',
@@ -80,6 +83,10 @@ setup(
     ],
     # adapt.privacy.generator='chacha20'.
     'chacha20': ['cryptography>=42'],
+    # run.wandb; the settings that keep it from looking at the machine are new.
+    'wandb': ['wandb>=0.31,<1'],
+    # For the name: reading and writing DICOM needs no more than a plain install.
+    'dicom': ['pydicom>=3.0'],
     'studio': ['starlette>=0.40', 'uvicorn>=0.30'],
     'notebook': ['jupyterlab>=4.2,<5', 'ipywidgets>=8.1,<9'],
     'docs': [

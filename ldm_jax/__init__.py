@@ -8,7 +8,7 @@ import typing
 if typing.TYPE_CHECKING:
   from ldm_jax.sharing.shared_model import SharedModel
 
-__version__ = '0.1.0'
+__version__ = '0.2.0'
 
 
 def load(path: str | os.PathLike) -> SharedModel:

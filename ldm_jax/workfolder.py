@@ -21,7 +21,14 @@ import numpy as np
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-from ldm_jax import atomic, damaged_files, locks, processes, replace_results
+from ldm_jax import (
+  atomic,
+  damaged_files,
+  locks,
+  processes,
+  replace_results,
+  wandb_board,
+)
 from ldm_jax.config.parsing import digest, require_local, to_plain
 from ldm_jax.types import Config, Progress
 
@@ -34,6 +41,7 @@ class WorkFolder:
 
   Attributes:
     root: pathlib.Path of the folder.
+    wandb_project: of Weights & Biases, where curves are also sent; '' for none.
 
   Raises:
     ValueError: if the folder is an address, or cannot be created or written.
@@ -42,6 +50,7 @@ class WorkFolder:
   def __init__(self, root: str | os.PathLike):
     require_local('--workdir', str(root))
     self.root = pathlib.Path(root)
+    self.wandb_project = ''
     self._boards: dict[str, SummaryWriter] = {}
     self._running: set[str] = set()
     if not processes.is_first():
@@ -115,13 +124,16 @@ class WorkFolder:
   def log(self, stage: str, **event: Any) -> None:
     """Appends one line to log.jsonl, and its numbers to TensorBoard.
 
-    Private losses must never come here. The first process writes for all.
+    Numbers also go to W&B where a project is named, but for internal lines. Private
+    losses must never come here. The first process writes for all.
     """
     if not processes.is_first():
       return
     line = json.dumps({'time': round(time.time(), 3), 'stage': stage, **event})
     with open(self.path('log.jsonl'), 'a', encoding='utf-8') as file:
       file.write(line + '\n')
+    if self.wandb_project:
+      wandb_board.board(self.wandb_project, self.root).add(stage, event)
     if 'step' in event:
       if stage not in self._boards:
         self._boards[stage] = SummaryWriter(self.path('tensorboard', stage))

@@ -7,6 +7,8 @@ import re
 
 import pytest
 
+import ldm_jax
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PAGES = [*sorted(ROOT.glob('*.md')), *sorted((ROOT / 'docs').glob('*.md'))]
 LINK = re.compile(r'\[[^\]]*\]\(([^)\s]+)\)')
@@ -114,3 +116,13 @@ def test_every_test_that_contributing_names_exists():
   names = re.findall(r'`(test_\w+)`', (ROOT / 'CONTRIBUTING.md').read_text())
   tests = ''.join(path.read_text() for path in (ROOT / 'tests').rglob('test_*.py'))
   assert names and all(f'def {name}(' in tests for name in names)
+
+
+def test_citation_and_the_newest_section_of_the_changelog_name_the_version():
+  version = ldm_jax.__version__
+  assert f'\nversion: {version}\n' in (ROOT / 'CITATION.cff').read_text()
+  sections = re.findall(
+    r'^## \[(.+?)\]', (ROOT / 'CHANGELOG.md').read_text(), re.MULTILINE
+  )
+  assert sections[:2] == ['Unreleased', version]
+  assert 'version=VERSION' in (ROOT / 'setup.py').read_text()

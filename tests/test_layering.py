@@ -16,7 +16,7 @@ FLOORS = (
   ('types', 'prng', 'interruption', 'jax_environment'),
   ('processes',),
   ('atomic', 'locks'),
-  ('process_watch',),
+  ('process_watch', 'wandb_board'),
   ('cluster',),
   ('config', 'replace_results'),
   ('damaged_files',),
@@ -57,7 +57,7 @@ NEVER = {
 # may import.
 NOT_DRAWN = {
   *('__init__', 'types', 'prng', 'atomic', 'replace_results'),
-  *('damaged_files', 'interruption', 'locks', 'jax_environment'),
+  *('damaged_files', 'interruption', 'locks', 'jax_environment', 'wandb_board'),
   *('processes', 'cluster', 'process_watch'),
 }
 # Optional: nothing at run time needs them, so no module imports them at its top.

@@ -9,7 +9,7 @@ ldm-jax-sample --model=shareable.zip --about
 that are not named are drawn as --rest says: from the prior that came with the model
 (prior, if there is one), within their ranges (uniform), or they stay unknown (unknown).
 DIR gets NIfTI volumes with their place, participants.tsv and what its columns mean; of
-brains as a BIDS derivative.
+brains as a BIDS derivative. --dicom also writes a DICOM series for each.
 
 Exit status 0, 1 when drawing failed, 2 for flags or a model that cannot be used; one
 paragraph on stderr says why.
@@ -46,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument('--guidance', type=float, help='above 1 obeys requests more')
   parser.add_argument('--solver', help='ddim, heun, dpmpp_2m, ...')
   parser.add_argument('--batch_size', type=int, help='volumes at once')
+  parser.add_argument('--dicom', action='store_true', help='writes DICOM, too')
   parser.add_argument('--about', action='store_true', help='says what the model is')
   try:
     flags, rest = parser.parse_known_args(argv)
@@ -114,9 +115,10 @@ def draw(model: Any, flags: argparse.Namespace, attributes: dict[str, str]) -> i
       vectors,
       model.schema,
       model.affine,
-      model.about,
+      {'modality': 'OT', **model.about},
       seed=flags.seed,
       origin=origin,
+      as_dicom=flags.dicom,
     )
   print(f'Wrote {written} volumes and participants.tsv into {folder}')
   return 0

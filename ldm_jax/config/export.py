@@ -5,7 +5,10 @@ from typing import Any
 from ldm_jax.config.parsing import require, require_choices
 from ldm_jax.types import Config
 
-CHOICES = {'export.dtype': ('float32', 'bfloat16')}
+CHOICES = {
+  'export.dtype': ('float32', 'bfloat16'),
+  'export.modality': ('', 'MR', 'CT', 'OT'),
+}
 
 
 def section() -> dict[str, Any]:
@@ -21,11 +24,27 @@ def section() -> dict[str, Any]:
     'bids_suffix': '',
     # Whether the scans show the brain alone, which BIDS wants to know of such images.
     'skull_stripped': False,
+    # Also writes the samples as DICOM, a series for each, marked SYNTHETIC.
+    'dicom': False,
+    # Of the scans, for DICOM: 'MR', 'CT' or 'OT' (other). '' is that of the layout or
+    # the BIDS suffix, where it is known, otherwise 'OT'.
+    'modality': '',
+    # Also exports the edits of public scans, whose owners must allow that edits of them
+    # are passed on. Edits of other scans are never exported.
+    'counterfactuals': False,
   }
 
 
 def check(config: Config) -> None:
   """Raises ValueError for invalid values of `config.export`."""
   require_choices(config, CHOICES)
+  source = config.counterfactual.source
+  require(
+    not config.export.counterfactuals or source == 'public',
+    'counterfactual.source',
+    source,
+    "'public' where export.counterfactuals is set: an edit of a scan is a scan of that "
+    'patient',
+  )
   key, value = 'export.bids_suffix', config.export.bids_suffix
   require(not value or value.isalnum(), key, value, "letters and digits, or ''")

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from ldm_jax import wandb_board
 from ldm_jax.config.parsing import require
 from ldm_jax.types import Config
 
@@ -13,6 +14,9 @@ def section() -> dict[str, Any]:
     'checkpoint_every': 200,
     # Threads of prepare; 0 is two per core.
     'workers': 0,
+    # Project of Weights & Biases that also gets the curves of TensorBoard, but for
+    # internal ones (extra 'wandb'). '' sends nothing.
+    'wandb': '',
   }
 
 
@@ -41,6 +45,7 @@ def doctor() -> dict[str, Any]:
 
 def check(config: Config) -> None:
   """Raises ValueError for invalid values of `config.run` and `config.doctor`."""
+  wandb_board.check(config.run.wandb)
   value = config.run.workers
   require(value >= 0, 'run.workers', value, 'a whole number from 0 up')
   value = config.doctor.max_records

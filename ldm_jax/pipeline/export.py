@@ -6,7 +6,6 @@ What they hold is in `sharing.package`. A model that protects nobody is refused 
 
 from __future__ import annotations
 
-import importlib.metadata
 import re
 import shutil
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+import ldm_jax
 from ldm_jax import atomic
 from ldm_jax.config.parsing import flatten
 from ldm_jax.data import cohorts_of_config
@@ -21,13 +21,16 @@ from ldm_jax.data.cohorts.attributes import Schema, labelled
 from ldm_jax.pipeline.run import Run
 from ldm_jax.report import content, index_page, model_card, public_page
 from ldm_jax.sharing import dataset, package, read_back, settings, tensors
-from ldm_jax.synthesis import requests, system, write_samples
+from ldm_jax.synthesis import requests, system, write_counterfactuals, write_samples
 from ldm_jax.types import Config
 
 # Layouts whose scans are read as stacks of thick slices.
 STACKS = ('acdc', 'mnms', 'mnms2', 'scd', 'scd_dicom', 'ukbb')
 # BIDS suffix of a layout's scans, where the field has one.
 SUFFIXES = dict.fromkeys(('phantom_brain', 'adni', 'ixi', 'oasis'), 'T1w')
+# Layouts whose scans are MR; BIDS suffixes of other modalities.
+MR = (*STACKS, *SUFFIXES, 'phantom_cardiac')
+OF_SUFFIX = {'ct': 'CT', 'pet': 'OT', 'XPCT': 'OT', '': 'OT'}
 FLAG = '--config.export.unprotected=true'
 START = 'NOT PRIVATE, exported with export.unprotected'
 
@@ -77,6 +80,8 @@ def write(run: Run) -> dict[str, Any]:
   shutil.rmtree(folder, ignore_errors=True)
   _write_model(run, folder, about, privacy)
   _write_samples(run, folder, about, drawn['requests'])
+  if config.export.counterfactuals:
+    _write_counterfactuals(run, folder, about)
   _write_pages(run, folder, about)
   package.seal(folder)
   num_patients = privacy.get('num_patients')
@@ -125,11 +130,12 @@ def _about(run: Run, reason: str) -> dict[str, Any]:
   return {
     'name': config.name or 'model',
     'model': run.system.name,
-    'made_by': f'ldm_jax {importlib.metadata.version("ldm-jax")}',
+    'made_by': f'ldm_jax {ldm_jax.__version__}',
     'adapted': system.sampled_stage(config, run.work) == 'adapt',
     'protected': not reason,
     'warning': warning,
     'suffix': _suffix(config),
+    'modality': _modality(config),
     'skull_stripped': config.export.skull_stripped,
   }
 
@@ -146,6 +152,16 @@ def _suffix(config):
   if section.layout == 'bids':
     return section.options.get('suffix', 'T1w')
   return SUFFIXES.get(section.layout, '')
+
+
+def _modality(config):
+  """DICOM's modality of the samples."""
+  if config.export.modality:
+    return config.export.modality
+  layouts = [config.data[n].layout for n in ('private', 'public')]
+  if next(filter(None, layouts), '') in MR:
+    return 'MR'
+  return OF_SUFFIX.get(_suffix(config), 'MR')
 
 
 def is_stack(data: Config) -> bool:
@@ -215,6 +231,42 @@ def _write_samples(run, folder, about, origin):
     about,
     seed=run.config.seed,
     origin=origin,
+    as_dicom=run.config.export.dicom,
+  )
+
+
+def _write_counterfactuals(run, folder, about):
+  """Edits of public scans, on the grid of the samples; no source and no id.
+
+  Raises:
+    ValueError: there are none, of this model and of public scans.
+  """
+  done = run.work.read_json('checkpoints', 'counterfactual', 'done.json') or {}
+  again = (
+    'Make them again: --stages=counterfactual,export --config.counterfactual.set...'
+  )
+  if not done.get('volumes') or done.get('model') != run.system.name:
+    raise ValueError(
+      f'export.counterfactuals is set, but the counterfactuals are of '
+      f'{done.get("model")}, expected some of {run.system.name}. {again}'
+    )
+  arrays = run.work.read_arrays(write_counterfactuals.COUNTERFACTUALS)
+  if str(arrays['cohort']) != 'public':
+    raise ValueError(
+      'The counterfactuals are of scans that are not public, and an edit of a scan is '
+      f'a scan of that patient. {again}'
+    )
+  dataset.write(
+    folder / package.COUNTERFACTUALS,
+    [np.clip(arrays['counterfactual'][..., 0], 0, 1)],
+    arrays['new'],
+    labelled(run.schema),
+    run.sample_affine,
+    about,
+    seed=run.config.seed,
+    origin='what edits of public scans were asked for',
+    as_dicom=run.config.export.dicom,
+    are_edits=True,
   )
 
 
@@ -248,6 +300,7 @@ def _ids(run):
 
 def inputs(run: Run) -> dict[str, Any]:
   """What the folder is made of besides the samples, for the stage's fingerprint."""
-  return {
-    name: run.work.read_json(name) for name in ('privacy.json', 'metrics.json')
-  } | {'name': flatten(run.config)['name']}
+  found = {name: run.work.read_json(name) for name in ('privacy.json', 'metrics.json')}
+  if run.config.export.counterfactuals:
+    found['counterfactuals'] = run.work.finished('counterfactual')
+  return {**found, 'name': flatten(run.config)['name']}

@@ -74,6 +74,7 @@ class Run:
       ValueError: the folder cannot be written.
     """
     work = WorkFolder(workdir)
+    work.wandb_project = config.run.wandb
     processes.first(work.settle)
     return cls(config, work)
 

@@ -7,7 +7,6 @@ patients are drawn and what releases this amounts to.
 """
 
 import functools
-import importlib.metadata
 import math
 import os
 import pathlib
@@ -15,6 +14,7 @@ import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import ldm_jax
 from ldm_jax import atomic
 from ldm_jax.data import demonstration_split
 from ldm_jax.privacy import accounting, checks, finite_precision, key_origin, trade_off
@@ -325,10 +325,7 @@ def finite(value: float) -> float | str:
 
 def code_version() -> str:
   """The package version, with the commit if it runs from a git checkout."""
-  try:
-    version = importlib.metadata.version('ldm-jax')
-  except importlib.metadata.PackageNotFoundError:
-    version = 'unknown'
+  version = ldm_jax.__version__
   root = pathlib.Path(__file__).resolve().parent.parent.parent
   if not (root / '.git').exists():
     return version

@@ -6,6 +6,7 @@
   participants.json          what the columns mean, units, levels
   sub-synthetic00000/anat/sub-synthetic00000_T1w.nii.gz, .json        (with a suffix)
   synthetic_00000.nii.gz                                              (without)
+  dicom/sub-synthetic00000/00000.dcm, ... one file a slice            (if asked for)
 
 Both are read back by `data.layouts.bids` and `data.layouts.folder`. The header of every
 volume says that it is synthetic.
@@ -22,10 +23,11 @@ import numpy as np
 from ldm_jax import atomic
 from ldm_jax.data.cohorts.attributes import Attribute, Schema
 from ldm_jax.data.readers import volume
-from ldm_jax.sharing import package
+from ldm_jax.sharing import dicom, package
 from ldm_jax.synthesis.requests import row
 
 BIDS_VERSION = '1.9.0'
+DICOM = 'dicom'  # folder of the volumes in that form
 # Folder of BIDS in which images of a suffix lie.
 DATATYPES = {'bold': 'func', 'dwi': 'dwi', 'pet': 'pet'}
 
@@ -40,6 +42,8 @@ def write(
   *,
   seed: int,
   origin: str,
+  as_dicom: bool = False,
+  are_edits: bool = False,
 ) -> int:
   """Writes volumes and tables; returns how many volumes.
 
@@ -52,9 +56,11 @@ def write(
     about: of the model, see `SharedModel`.
     seed: of the noise, the same for all; each volume has its own.
     origin: one sentence on whose attribute values the requests are.
+    as_dicom: also write each volume as a DICOM series; `about` has its 'modality'.
+    are_edits: the volumes are edits of public scans.
   """
   suffix, names = about['suffix'], list[str]()
-  note = header_note(about)
+  note = header_note(about, are_edits)
   for batch in volumes:
     for x in batch:
       name = (
@@ -69,6 +75,12 @@ def write(
           sidecar['SkullStripped'] = about['skull_stripped']
         atomic.write_text(_beside(path), package.dumped(sidecar))
       volume.write(path, x, affine, note=note)
+      if as_dicom:
+        # Of an edit it is not claimed that nobody was scanned.
+        told = {**about, 'protected': about['protected'] and not are_edits}
+        options = {'name': name, 'note': note, 'about': told}
+        for index, content in enumerate(dicom.slices(x, affine, **options)):
+          atomic.write_bytes(folder / DICOM / name / f'{index:05d}.dcm', content)
       names.append(name)
   rows = [
     {
@@ -80,18 +92,24 @@ def write(
   ]
   lines = ['\t'.join(rows[0]), *('\t'.join(map(str, each.values())) for each in rows)]
   atomic.write_text(folder / 'participants.tsv', '\n'.join(lines) + '\n')
-  columns = package.dumped(described(schema, origin))
+  columns = package.dumped(described(schema, origin, are_edits))
   atomic.write_text(folder / 'participants.json', columns)
-  atomic.write_text(folder / 'README', _readme(about, origin))
+  atomic.write_text(folder / 'README', _readme(about, origin, are_edits))
   if suffix:
     description = package.dumped(dataset_description(about))
     atomic.write_text(folder / 'dataset_description.json', description)
+    if as_dicom:
+      # With a slash at the end, the validator refuses the folder itself.
+      atomic.write_text(folder / '.bidsignore', f'/{DICOM}\n')
   return len(names)
 
 
-def header_note(about: Mapping[str, Any]) -> str:
+def header_note(about: Mapping[str, Any], are_edits: bool = False) -> str:
   """What the header of a volume says; the first words fit `descrip`."""
-  note = f'SYNTHETIC volume by {about["made_by"]}, of no person.'
+  made_by = about['made_by']
+  note = f'SYNTHETIC volume by {made_by}, of no person.'
+  if are_edits:
+    note = f'SYNTHETIC edit of a public scan by {made_by}.'
   warning = '' if about['protected'] else ' NOT PRIVATE.'
   return f'{note}{warning} Model: {about["name"]}, {about["model"]}.'
 
@@ -114,11 +132,10 @@ def dataset_description(about: Mapping[str, Any]) -> dict[str, Any]:
   }
 
 
-def described(schema: Schema, origin: str) -> dict[str, Any]:
+def described(schema: Schema, origin: str, are_edits: bool = False) -> dict[str, Any]:
   """participants.json: what each column of participants.tsv means."""
-  columns: dict[str, Any] = {
-    'participant_id': {'Description': 'a synthetic volume; no person'}
-  }
+  what = 'an edit of a public scan' if are_edits else 'a synthetic volume; no person'
+  columns: dict[str, Any] = {'participant_id': {'Description': what}}
   for attribute in schema:
     columns[attribute.name] = _column(attribute, origin)
   columns['seed'] = {'Description': 'of the noise; each volume has noise of its own'}
@@ -140,12 +157,15 @@ def _beside(path: pathlib.Path) -> pathlib.Path:
   return path.with_name(path.name.removesuffix('.nii.gz') + '.json')
 
 
-def _readme(about: Mapping[str, Any], origin: str) -> str:
+def _readme(about: Mapping[str, Any], origin: str, are_edits: bool) -> str:
+  whose = 'Drawn by {} from the model {}. Nobody was scanned: '
+  if are_edits:
+    whose = 'Edits of public scans by {} with the model {}. '
+  whose = whose.format(about['made_by'], about['model'])
   warning = f'{about["warning"]}\n\n' if about['warning'] else ''
   return (
     f'{about["name"]}: synthetic volumes\n\n{warning}'
-    f'Drawn by {about["made_by"]} from the model {about["model"]}. Nobody was scanned: '
-    'participants.tsv has the values that each volume was asked for, and the header '
-    'of every volume says SYNTHETIC. Intensities are in [0,1]. Research use; not for '
-    f'diagnosis.\n\nRequests: {origin}.\n'
+    f'{whose}participants.tsv has the values that each volume was asked for, and the '
+    'header of every volume says SYNTHETIC. Intensities are in [0,1]. Research use; '
+    f'not for diagnosis.\n\nRequests: {origin}.\n'
   )

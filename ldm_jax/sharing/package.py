@@ -8,6 +8,7 @@
   prior.json         attributes of the private cohort, released with noise (optional)
   model_card.md, report/public.html
   samples/           synthetic volumes as a data set
+  counterfactuals/   edits of public scans as a data set (optional)
   SHA256SUMS         of all other files, as sha256sum -c reads it
 
 A zip holds the same files below shareable/, uncompressed and with one fixed time, so
@@ -29,7 +30,7 @@ from ldm_jax import atomic
 CONFIG, WEIGHTS, PREPROCESS = 'config.json', 'model.safetensors', 'preprocess.json'
 SCHEMA, PRIVACY, PRIOR = 'schema.json', 'privacy.json', 'prior.json'
 CARD, REPORT, SUMS = 'model_card.md', 'report/public.html', 'SHA256SUMS'
-SAMPLES, NAME = 'samples', 'shareable'
+SAMPLES, COUNTERFACTUALS, NAME = 'samples', 'counterfactuals', 'shareable'
 NEEDED = (CONFIG, WEIGHTS, PREPROCESS, SCHEMA, PRIVACY)
 # What `read` takes into memory at most, of a file that a stranger may have made.
 MAX_JSON = 2**24

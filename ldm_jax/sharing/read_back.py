@@ -22,6 +22,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import nibabel as nib
+import pydicom
 from safetensors import safe_open
 
 from ldm_jax.sharing import package, tensors
@@ -31,8 +32,8 @@ ONLY = (
   *(package.PRIVACY, package.PRIOR, package.CARD, package.REPORT, package.SUMS),
 )
 IN_SAMPLES = re.compile(
-  r'samples/(?:dataset_description\.json|participants\.(?:tsv|json)|README'
-  r'|synthetic_\d+\.nii\.gz'
+  r'(?:samples|counterfactuals)/(?:\.bidsignore|dataset_description\.json|participants\.(?:tsv|json)|README'
+  r'|synthetic_\d+\.nii\.gz|dicom/(?:sub-synthetic|synthetic_)\d+/\d+\.dcm'
   r'|sub-synthetic\d+/[a-z]+/sub-synthetic\d+_[A-Za-z0-9]+\.(?:nii\.gz|json))'
 )
 PATH = re.compile(
@@ -162,6 +163,8 @@ def _in_file(name: str, path: pathlib.Path, words: _Words) -> Iterator[str]:
     yield from _in_html(path.read_text('utf-8'), words)
   elif name.endswith('.nii.gz'):
     yield from _in_nifti(path.read_bytes(), words)
+  elif name.endswith('.dcm'):
+    yield from _in_dicom(path, words)
   elif name.endswith('.safetensors'):
     yield from _in_tensors(path, words)
   else:
@@ -265,6 +268,22 @@ def _in_nifti(content: bytes, words: _Words) -> Iterator[str]:
   # gzip notes a name and a time, if it is told any.
   if content[3] or content[4:8] != b'\0\0\0\0':
     yield 'a file name or time in its compression'
+
+
+def _in_dicom(path: pathlib.Path, words: _Words) -> Iterator[str]:
+  dataset = pydicom.dcmread(path)
+  if 'SYNTHETIC' not in dataset.get('ImageType', ()):
+    yield 'no word in its header that it is synthetic'
+  for element in dataset:
+    if element.keyword == 'PixelData':
+      continue
+    if element.VR in ('DA', 'TM', 'DT') and element.value:
+      yield 'a time or date'
+    elif element.tag.is_private or element.VR in ('SQ', 'OB', 'OW', 'UN'):
+      yield 'elements of its header that we do not write'
+    elif element.VR not in ('DS', 'IS', 'US', 'UI'):
+      for text in str(element.value).split('^'):
+        yield from words.in_value(text)
 
 
 def _in_tensors(path: pathlib.Path, words: _Words) -> Iterator[str]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import pathlib
 
+import ldm_jax
 from ldm_jax.config import loading
 from ldm_jax.data.cohorts.attributes import labelled
 from ldm_jax.pipeline import export
@@ -34,7 +34,7 @@ def open_workdir(workdir: str | os.PathLike) -> SharedModel:
     about={
       'name': config.name or 'model',
       'model': run.system.name,
-      'made_by': f'ldm_jax {importlib.metadata.version("ldm-jax")}',
+      'made_by': f'ldm_jax {ldm_jax.__version__}',
       'adapted': system.sampled_stage(config, run.work) == 'adapt',
       'protected': not reason,
       'internal': True,

@@ -10,6 +10,7 @@ import pytest
 
 from ldm_jax import main
 from ldm_jax.config.parsing import override
+from ldm_jax.data.readers import volume
 from ldm_jax.pipeline import export
 from ldm_jax.pipeline.run import Run
 from ldm_jax.sharing import package
@@ -74,6 +75,25 @@ def test_the_folder_has_every_file_of_the_contract_and_its_hash(exported):
   assert set(sums) == names - {package.SUMS}
   for name, digest in sums.items():
     assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
+
+
+def test_edits_of_scans_that_are_not_public_are_refused_and_public_ones_leave(
+  exported, tmp_path, capsys
+):
+  flags = (UNPROTECTED, '--config.export.counterfactuals=true')
+  work = shutil.copytree(exported, tmp_path / 'work')
+  assert run(work, *flags, '--config.counterfactual.source=test') == 2
+  assert 'an edit of a scan is a scan of that patient' in capsys.readouterr().err
+  assert run(work, *flags, '--config.export.dicom=true') == 0
+  arrays = WorkFolder(work).read_arrays('counterfactuals.npz')
+  folder = work / 'shareable' / 'counterfactuals'
+  written = sorted(folder.glob('*.nii.gz'))
+  assert len(written) == len(arrays['new']) > 0
+  for place in (folder, work / 'shareable' / 'samples'):
+    for path in place.glob('*.nii.gz'):
+      series = place / 'dicom' / path.name.removesuffix('.nii.gz')
+      apart = volume.read(series).array - volume.read(path).array
+      assert np.abs(apart).max() < 1e-5
 
 
 def test_no_id_volume_or_figure_of_private_patients_is_in_a_file_that_leaves(exported):

@@ -4,6 +4,7 @@ import json
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 
 from ldm_jax.data.cohorts.attributes import Attribute, Schema
@@ -85,3 +86,18 @@ def test_a_bids_data_set_has_the_files_and_columns_that_bids_asks_for(tmp_path):
   assert columns['SEX']['Levels'] == {'F': 'female', 'M': 'male'}
   names = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob('*.nii.gz')}
   assert 'sub-synthetic00000/anat/sub-synthetic00000_T1w.nii.gz' in names
+
+
+def test_edits_are_not_said_to_be_of_nobody(tmp_path):
+  about = {**ABOUT, 'suffix': '', 'modality': 'MR', 'protected': True}
+  options = {'seed': 0, 'origin': 'o', 'as_dicom': True, 'are_edits': True}
+  dataset.write(tmp_path, [VOLUMES], VECTORS, SCHEMA, np.eye(4), about, **options)
+  note = nib.load(tmp_path / 'synthetic_00000.nii.gz').header['descrip'].item()
+  assert note.startswith(b'SYNTHETIC edit of a public scan')
+  slices = list((tmp_path / 'dicom').rglob('*.dcm'))
+  assert len(slices) == 12
+  assert 'PatientIdentityRemoved' not in pydicom.dcmread(slices[0])
+  for name in ('README', 'participants.json'):
+    text = (tmp_path / name).read_text()
+    assert 'public scan' in text and 'no person' not in text
+    assert 'Nobody was scanned' not in text

@@ -6,6 +6,7 @@ import shutil
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 from safetensors.numpy import save_file
 
@@ -39,11 +40,10 @@ def clean(tmp_path_factory):
     'and/or<script>/etc/x 12:30:00</script><p>12:30</p></body>'
   )
   (place / package.CARD).write_text('# Card\n\nof 12 patients, see https://a.org/b/c\n')
-  about = {**ABOUT, 'suffix': ''}
-  affine = np.eye(4)
-  dataset.write(
-    place / 'samples', [VOLUMES], VECTORS, SCHEMA, affine, about, seed=0, origin='o'
-  )
+  about = {**ABOUT, 'suffix': '', 'modality': 'MR'}
+  options = {'seed': 0, 'origin': 'o', 'as_dicom': True}
+  data = [VOLUMES], VECTORS, SCHEMA, np.eye(4), about
+  dataset.write(place / 'samples', *data, **options)
   package.seal(place)
   return place
 
@@ -138,6 +138,26 @@ def test_headers_of_volumes_and_tensors_are_read_too(folder):
   save_file({'private/a': np.ones(2)}, folder / package.WEIGHTS, {'from': 'x'})
   told = ' '.join(found(folder))
   assert 'notes beside its tensors' in told and 'no network that is shared' in told
+
+
+@pytest.mark.parametrize(
+  ('keyword', 'value', 'says'),
+  [
+    ('PatientName', 'CANARY7391^A', 'an id of a patient'),
+    ('PatientID', '4711', 'an id of a patient'),
+    ('StudyDate', '20200131', 'a time or date'),
+    ('ImageComments', 'from /data/hospital/scans', 'a path or address'),
+    ('ImageType', ['ORIGINAL', 'PRIMARY'], 'no word in its header'),
+    ('PatientBirthName', [], None),
+  ],
+)
+def test_headers_of_dicom_are_read_too(folder, keyword, value, says):
+  path = next((folder / 'samples' / 'dicom').rglob('*.dcm'))
+  file = pydicom.dcmread(path)
+  setattr(file, keyword, value)
+  file.save_as(path)
+  told = found(folder)
+  assert (says in told[0] and len(told) == 1) if says else told == []
 
 
 def test_a_link_and_a_list_that_misses_a_file_are_found(folder, tmp_path):
