@@ -56,7 +56,8 @@ def made_by_two(finished, tmp_path_factory):
   for stage in AGAIN:
     (work / 'checkpoints' / stage / 'done.json').unlink()
   first, second = ends(start(work))
-  assert not second.replace('\n', ''), 'the first process speaks for all'
+  lines = [line for line in second.splitlines() if line and '[Gloo]' not in line]
+  assert not lines, 'the first process speaks for all'
   return work, first
 
 
@@ -127,7 +128,7 @@ def test_the_figures_and_the_statement_are_those_of_one_process(made_by_two, fin
 def test_an_error_is_told_once_by_each_with_the_status_of_one_process(tmp_path):
   first, second = ends(start(tmp_path / 'w', '--stages=sample'), 2)
   assert first.count('ldm-jax:') == second.count('ldm-jax:') == 1
-  assert 'prepare' in first and 'prepare' in second
+  assert '--stages=adapt' in first and '--stages=adapt' in second
 
 
 def test_processes_with_other_configs_are_refused(tmp_path):
@@ -149,6 +150,7 @@ def test_sigterm_to_one_of_two_stops_both_and_the_same_command_goes_on(tmp_path)
   processes[1].send_signal(signal.SIGTERM)
   told = [process.communicate(timeout=300)[0] for process in processes]
   statuses = {process.returncode for process in processes}
-  assert statuses in ({143}, {0}), told  # {0}: the stage was faster
+  # 75: it met the other's end before the word of it; 0: the stage was faster.
+  assert statuses in ({143}, {75, 143}, {0}), told
   ends(start(tmp_path / 'w', '--stages=prepare'))
   assert (tmp_path / 'w' / 'checkpoints' / 'prepare' / 'done.json').is_file()

@@ -78,8 +78,8 @@ def write(
       if as_dicom:
         # Of an edit it is not claimed that nobody was scanned.
         told = {**about, 'protected': about['protected'] and not are_edits}
-        options = {'name': name, 'note': note, 'about': told}
-        for index, content in enumerate(dicom.slices(x, affine, **options)):
+        slices = dicom.slices(x, affine, name=name, note=note, about=told)
+        for index, content in enumerate(slices):
           atomic.write_bytes(folder / DICOM / name / f'{index:05d}.dcm', content)
       names.append(name)
   rows = [
