@@ -56,7 +56,7 @@ def test_processes_that_show_themselves_are_left_alone(watch):
 def test_a_process_that_is_silent_is_named_and_ends_the_others_within_a_minute(watch):
   alive = lambda now: {'0': str(now), '1': str(now), '2': str(min(now, 10))}
   with pytest.raises(Ended) as ended:
-    seconds(watch, 60, alive)
+    seconds(watch, 70, alive)
   told, status = ended.value.args
   assert told.startswith('process 2 on c') and status == process_watch.LOST
 
