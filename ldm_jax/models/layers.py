@@ -163,8 +163,7 @@ class ResidualBlock(nn.Module):
       h = h + given
     h = norm(name='norm2')(h)
     if given is not None and self.modulates:
-      scale, shift = jnp.split(given, 2, -1)
-      h = h * (1 + scale) + shift
+      h = _modulated(h, given)
     h = nn.silu(h)
     last: dict[str, Any] = {'kernel_init': ZEROS} if self.zero_init else {}
     one = (1,) * len(self.kernel_size)
@@ -173,6 +172,16 @@ class ResidualBlock(nn.Module):
     if x.shape[-1] != self.features:
       x = Conv(self.features, one, dtype=self.dtype, name='skip_connection')(x)
     return x + h
+
+
+def _modulated(x, given):
+  """x (b,*space,c) times 1 + scale plus shift, both (b,*1,c) of given (b,*1,2c).
+
+  Over one axis of all voxels: the gradient's sums over several are slow on a CPU.
+  """
+  scale, shift = jnp.split(given.reshape(len(x), 1, -1), 2, -1)
+  voxels = x.reshape(len(x), -1, x.shape[-1])
+  return (voxels * (1 + scale) + shift).reshape(x.shape)
 
 
 class Downsample(nn.Module):
