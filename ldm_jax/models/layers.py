@@ -158,9 +158,8 @@ class ResidualBlock(nn.Module):
       num = (1 + self.modulates) * self.features
       time_emb_proj = Dense(num, dtype=self.dtype, name='time_emb_proj')
       given = time_emb_proj(nn.silu(embedding))
-      given = jnp.expand_dims(given, range(1, x.ndim - 1))
     if given is not None and not self.modulates:
-      h = h + given
+      h = h + jnp.expand_dims(given, range(1, x.ndim - 1))
     h = norm(name='norm2')(h)
     if given is not None and self.modulates:
       h = _modulated(h, given)
@@ -175,11 +174,11 @@ class ResidualBlock(nn.Module):
 
 
 def _modulated(x, given):
-  """x (b,*space,c) times 1 + scale plus shift, both (b,*1,c) of given (b,*1,2c).
+  """x (b,*space,c) times 1 + scale plus shift, both (b,c) of given (b,2c).
 
   Over one axis of all voxels: the gradient's sums over several are slow on a CPU.
   """
-  scale, shift = jnp.split(given.reshape(len(x), 1, -1), 2, -1)
+  scale, shift = jnp.split(given[:, None], 2, -1)
   voxels = x.reshape(len(x), -1, x.shape[-1])
   return (voxels * (1 + scale) + shift).reshape(x.shape)
 

@@ -128,14 +128,22 @@ def _about(run: Run, reason: str) -> dict[str, Any]:
     else ''
   )
   return {
+    **described(run, reason),
+    'warning': warning,
+    'suffix': _suffix(config),
+    'modality': _modality(config),
+  }
+
+
+def described(run: Run, reason: str) -> dict[str, Any]:
+  """What every package says of a run's model; reason: of `unprotected_because`."""
+  config = run.config
+  return {
     'name': config.name or 'model',
     'model': run.system.name,
     'made_by': f'ldm_jax {ldm_jax.__version__}',
     'adapted': system.sampled_stage(config, run.work) == 'adapt',
     'protected': not reason,
-    'warning': warning,
-    'suffix': _suffix(config),
-    'modality': _modality(config),
     'skull_stripped': config.export.skull_stripped,
   }
 

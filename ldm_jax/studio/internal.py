@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import pathlib
 
-import ldm_jax
 from ldm_jax.config import loading
 from ldm_jax.data.cohorts.attributes import labelled
 from ldm_jax.pipeline import export
 from ldm_jax.pipeline.run import Run
 from ldm_jax.sharing.shared_model import SharedModel
-from ldm_jax.synthesis import requests, system
+from ldm_jax.synthesis import requests
 
 WARNING = (
   'INTERNAL: this page draws from a work folder beside private scans. Nothing of it '
@@ -32,15 +31,10 @@ def open_workdir(workdir: str | os.PathLike) -> SharedModel:
   reason = export.unprotected_because(privacy)
   return SharedModel(
     about={
-      'name': config.name or 'model',
-      'model': run.system.name,
-      'made_by': f'ldm_jax {ldm_jax.__version__}',
-      'adapted': system.sampled_stage(config, run.work) == 'adapt',
-      'protected': not reason,
+      **export.described(run, reason),
       'internal': True,
       'warning': f'{WARNING} NOT PRIVATE: {reason}.' if reason else WARNING,
       'suffix': '',
-      'skull_stripped': config.export.skull_stripped,
     },
     config=config,
     schema=labelled(run.schema),
