@@ -11,7 +11,13 @@ def section() -> dict[str, Any]:
   return {
     # Patients whose scans may be used freely; trains the autoencoder, the
     # latent statistics, the pre-trained denoiser and the measuring network.
-    'public': _cohort('public'),
+    'public': {
+      **_cohort('public'),
+      # Further public cohorts, under the first one's attributes: a tuple of mappings
+      # with layout, root, part and options, such as a phantom beside few scans
+      # (docs/real-scans.md).
+      'also': (),
+    },
     # Patients whom the privacy statement protects.
     'private': _cohort('private'),
     # Held-out patients for internal evaluation; train nothing.

@@ -1,16 +1,13 @@
 """The cohorts of a config: `data.public` and the others of NAMES.
 
 Sections with the same layout, root and options are parts of one patient-wise split, so
-that no patient can be in two of them.
+that no patient can be in two of them. `data.public.also` adds further public cohorts.
 """
 
 from __future__ import annotations
 
-import ast
 import dataclasses
-import difflib
 import hashlib
-import inspect
 import json
 import os
 import pathlib
@@ -18,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ldm_jax.config.parsing import name_flags, to_plain, with_flags
-from ldm_jax.data import layouts
+from ldm_jax.data import layout_options, layouts
 from ldm_jax.data.cohorts import roles
 from ldm_jax.data.cohorts.attributes import Schema, is_missing
 from ldm_jax.data.cohorts.cohort import Cohort, Source, check_disjoint, oriented
@@ -61,11 +58,11 @@ def cohorts(data: Config, disjoint: bool = True) -> dict[str, Cohort]:
       continue
     if source not in wholes:
       try:
-        wholes[source] = _read(name, data)
+        wholes[source] = _read(name, section, data, data.schema)
       except ValueError as error:  # the others are read too: all is told at once
         failed[source] = error
         continue
-    whole = _part(name, wholes[source], data)
+    whole = _part(name, section, wholes[source], data)
     if not len(whole):
       raise ValueError(_empty(name, len(wholes[source]), data))
     found[name] = dataclasses.replace(whole, name=name)
@@ -74,6 +71,8 @@ def cohorts(data: Config, disjoint: bool = True) -> dict[str, Cohort]:
   for source, whole in wholes.items():
     parts = {name: found[name] for name in found if sources[name] == source}
     found |= _with_own_notes(whole, parts)
+  if data.public.also:
+    found['public'] = _with_others(found, data, disjoint)
   found = {
     name: dataclasses.replace(
       cohort, notes=(*cohort.notes, *spelt_alike(cohort.patients))
@@ -134,7 +133,7 @@ def explained(text: str, name: str, data: Config) -> str:
     for other in NAMES
     if (data[other].layout, data[other].root) == (data[name].layout, data[name].root)
   ]
-  return name_flags(text, same, _known_options(data[name].layout))
+  return name_flags(text, same, layout_options.known(data[name].layout))
 
 
 def listing_digest(found: Mapping[str, Cohort]) -> str:
@@ -176,7 +175,10 @@ def population(data: Config, num: int, seed: int) -> list[dict[str, Any]]:
       "none. Use sample.requests='uniform', 'private_prior' or the path of a table of "
       'requests.'
     )
-  options = {key: _literal(value) for key, value in _options(section).items()}
+  options = {
+    key: layout_options.literal(value)
+    for key, value in layout_options.of_section(section).items()
+  }
   return layout.population(num, seed, **options)
 
 
@@ -187,16 +189,74 @@ def _origin(section: Config) -> str:
   )
 
 
-def _read(name: str, data: Config) -> Cohort:
-  section, schema = data[name], data.schema
+def _with_others(found: Mapping[str, Cohort], data: Config, disjoint: bool) -> Cohort:
+  """The public cohort with the patients of `data.public.also`, in its schema.
+
+  An id that two public cohorts use gets the number of its section before it.
+
+  Raises:
+    ValueError: there is no first public cohort, an entry is no section of a cohort or
+      cannot be read, or one of its patients is in a cohort that is not public.
+  """
+  if 'public' not in found:
+    raise ValueError(
+      'data.public.also adds cohorts to data.public, whose layout is empty. Set '
+      'data.public.layout to the first of them.'
+    )
+  public = found['public']
+  records, notes = list(public.records), list(public.notes)
+  seen = {text for r in records for text in (r.id, r.patient)}
+  for number, entry in enumerate(data.public.also, 1):
+    section, name = _section(number, entry), f'public.also[{number - 1}]'
+    whole = _read(name, section, data, public.schema.to_config())
+    other = dataclasses.replace(_part(name, section, whole, data), name=name)
+    if not len(other):
+      raise ValueError(f'data.{name} holds no patient; correct layout, root or part.')
+    # Before ids are changed: the same person under one id is one person.
+    if disjoint:
+      check_disjoint({**{n: c for n, c in found.items() if n != 'public'}, name: other})
+    taken = {r.patient for r in other.records if {r.id, r.patient} & seen}
+    for record in other.records:
+      if record.patient in taken:
+        record = dataclasses.replace(
+          record, id=f'{number}-{record.id}', patient=f'{number}-{record.patient}'
+        )
+      records.append(record)
+      seen |= {record.id, record.patient}
+    notes += other.notes
+  return dataclasses.replace(public, records=tuple(records), notes=tuple(notes))
+
+
+def _section(number: int, entry: Mapping[str, Any]) -> Config:
+  """An entry of `data.public.also` as a section: `part` is all of it by default."""
+  keys = {'layout': '', 'root': '', 'part': '', 'options': {}}
+  if not isinstance(entry, Mapping | Config) or not entry.get('layout'):
+    raise ValueError(
+      f'Entry {number} of data.public.also is {entry!r}; expected a mapping such as '
+      "{'layout': 'folder', 'root': FOLDER, 'options': {}}."
+    )
+  unknown = sorted(set(entry) - set(keys))
+  if unknown:
+    raise ValueError(
+      f'Entry {number} of data.public.also has the keys {", ".join(unknown)}; its keys '
+      f'are {", ".join(keys)}.'
+    )
+  section = Config({**keys, **entry})
+  if section.layout.startswith('phantom_'):
+    # What the phantom does not know of another data set's attributes is missing.
+    section.options = Config({'unknown': 'missing', **section.options})
+  return section
+
+
+def _read(name: str, section: Config, data: Config, schema: Any) -> Cohort:
   if section.layout not in layouts.LAYOUTS:
     raise ValueError(
       f'config.data.{name}.layout is {section.layout!r}; expected one of '
       f'{", ".join(sorted(layouts.LAYOUTS))}.'
     )
   options = {
-    key: _typed(name, section.layout, key, value)
-    for key, value in _options(section).items()
+    key: layout_options.typed(name, section.layout, key, value)
+    for key, value in layout_options.of_section(section).items()
   }
   if schema:
     options['schema'] = Schema.from_config([dict(entry) for entry in schema])
@@ -204,10 +264,10 @@ def _read(name: str, data: Config) -> Cohort:
   try:
     return layout.read(section.root, **options)
   except ValueError as error:
-    told = explained(str(error), name, data)
+    told = explained(str(error), name, data) if name in NAMES else str(error)
     # That a folder is not there tells nothing of patients.
     is_there = section.root and pathlib.Path(section.root).expanduser().exists()
-    if not (is_there and _names_confidential(name, data)):
+    if not (is_there and _names_confidential(name, section, data)):
       raise ValueError(told) from error
     raise roles.ConfidentialError(
       f'The cohort data.{name} cannot be read by the layout {section.layout!r}; '
@@ -215,66 +275,6 @@ def _read(name: str, data: Config) -> Cohort:
       'or the section of the config.',
       {name if name in roles.CONFIDENTIAL else 'private': [told]},
     ) from None
-
-
-def _known_options(layout: str) -> list[str] | None:
-  """Options of a layout; None where any may be one (phantoms check their own)."""
-  parameters = inspect.signature(layouts.LAYOUTS[layout].read).parameters
-  if any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
-    return None
-  return [key for key in parameters if key not in ('root', 'schema')]
-
-
-def _typed(name: str, layout: str, key: str, value: Any) -> Any:
-  """An option as its layout takes it; flags give text.
-
-  Raises:
-    ValueError: the layout has no such option, or the text is of another type.
-  """
-  known, flag = _known_options(layout), f'--config.data.{name}.options.{key}'
-  if known is None:  # a phantom, whose options are numbers
-    return _literal(value)
-  if key not in known:
-    close = difflib.get_close_matches(key, known, 1)
-    raise ValueError(
-      f'The layout {layout!r} has no option {key!r}.'
-      + (f' Did you mean {close[0]}?' if close else '')
-      + f' Its options are {", ".join(known)}. Correct the flag {flag}.'
-    )
-  parameter = inspect.signature(layouts.LAYOUTS[layout].read).parameters[key]
-  kind, required = str(parameter.annotation), ''
-  if kind in ('str', "<class 'str'>"):
-    return '' if value is None else str(value)
-  value = _literal(value)
-  if kind.startswith('bool') and not isinstance(value, bool):
-    required = 'True or False'
-  elif kind.startswith(('int', 'float')):
-    wanted = int if kind.startswith('int') else (int, float)
-    fits = isinstance(value, wanted) and not isinstance(value, bool)
-    if not fits and not (value is None and 'None' in kind):
-      required = 'a whole number' if wanted is int else 'a number'
-      required += ', or None' if 'None' in kind else ''
-  elif kind.startswith('tuple'):
-    value = tuple(value.split('|')) if isinstance(value, str) else value
-    if not isinstance(value, tuple):
-      required = 'a tuple, or words with | between them'
-  if required:
-    raise ValueError(
-      f'config.data.{name}.options.{key} is {value!r}; expected {required}. Set '
-      f'{flag}=...'
-    )
-  return value
-
-
-def _literal(value: Any) -> Any:
-  if not isinstance(value, str):
-    return value
-  if value.lower() in ('true', 'false'):
-    return value.lower() == 'true'
-  try:
-    return ast.literal_eval(value)
-  except (ValueError, SyntaxError):
-    return value
 
 
 def _with_own_notes(whole: Cohort, parts: Mapping[str, Cohort]) -> dict[str, Cohort]:
@@ -304,22 +304,22 @@ def _with_own_notes(whole: Cohort, parts: Mapping[str, Cohort]) -> dict[str, Coh
   }
 
 
-def _names_confidential(name: str, data: Config) -> bool:
+def _names_confidential(name: str, section: Config, data: Config) -> bool:
   """Whether what a cohort is read from lists patients who are not public.
 
   A column of one table may say who is public. A folder that is split by lot is a
   demonstration, which protects nobody.
   """
   private = data.private
-  is_shared = private.layout and private.root == data[name].root
+  is_shared = private.layout and private.root == section.root
   return name in roles.CONFIDENTIAL or (
     bool(is_shared) and private.part.startswith(PUBLISHED)
   )
 
 
-def _part(name: str, whole: Cohort, data: Config) -> Cohort:
+def _part(name: str, section: Config, whole: Cohort, data: Config) -> Cohort:
   """The patients of a cohort that `data.<name>.part` chooses."""
-  part = data[name].part
+  part = section.part
   if part.startswith(PUBLISHED):
     published, _, part = part.removeprefix(PUBLISHED).partition('/')
     whole = whole.published(published)
@@ -348,13 +348,6 @@ def _empty(name: str, num_patients: int, data: Config) -> str:
     'another. Set another data.split_seed (with configs/folder.py also in its '
     'argument: split_seed=1), a larger share in data.split, or add patients.'
   )
-
-
-def _options(section: Config) -> dict[str, Any]:
-  return {
-    key: tuple(value) if isinstance(value, list) else value
-    for key, value in to_plain(section.options).items()
-  }
 
 
 def _stamp(source: Source) -> list | str:

@@ -103,6 +103,62 @@ def test_the_listing_changes_when_a_fault_is_repaired(tmp_path):
   assert len(digests) == 2
 
 
+class People:
+  """A layout whose root names its patients, with one attribute."""
+
+  @staticmethod
+  def read(root, schema=None):
+    schema = SCHEMA if schema is None else schema
+    records = [Record(p, p, FileSource('x'), {'age': 50}) for p in root.split()]
+    return Cohort('people', schema, tuple(records))
+
+
+SCHEMA = Schema.from_config([{'name': 'age', 'low': 0, 'high': 99}])
+
+
+@pytest.fixture
+def several(monkeypatch):
+  monkeypatch.setitem(LAYOUTS, 'people', People)
+  data = defaults().data
+  for name, root in (('public', 'a b'), ('private', 'x y')):
+    data[name].layout, data[name].root, data[name].part = 'people', root, ''
+  return data
+
+
+def test_public_cohorts_together_hold_all_their_patients_under_one_schema(several):
+  hearts = {'num_patients': 2, 'name': 'h', 'seed': 1}
+  several.public.also = (
+    {'layout': 'people', 'root': 'b c'},
+    {'layout': 'phantom_cardiac', 'options': hearts},
+  )
+  public = cohorts_of_config.cohorts(several)['public']
+  first, second = list(public.patients)[:2], list(public.patients)[2:4]
+  assert (first, second) == (['a', 'b'], ['1-b', 'c'])
+  assert len(public) == 6
+  assert public.schema == SCHEMA
+  assert {r.attributes['age'] for r in public.records[:4]} == {50}
+
+
+def test_a_private_patient_in_a_further_public_cohort_is_refused(several):
+  several.public.also = ({'layout': 'people', 'root': 'c x'},)
+  with pytest.raises(ValueError, match=r"both 'private' and 'public.also\[0\]'"):
+    cohorts_of_config.cohorts(several)
+
+
+@pytest.mark.parametrize(
+  ('entry', 'message'),
+  [
+    ('people', 'expected a mapping'),
+    ({'layout': 'people', 'rot': 'c'}, 'the keys rot'),
+    ({'layout': 'peple'}, r"public.also\[0\].layout is 'peple'"),
+  ],
+)
+def test_a_further_public_cohort_that_cannot_be_read_is_named(several, entry, message):
+  several.public.also = (entry,)
+  with pytest.raises(ValueError, match=message):
+    cohorts_of_config.cohorts(several)
+
+
 def tree(root, save_nifti, rows, name='{}.nii', voxels=None):
   for row in rows[1:]:
     save_nifti(root / name.format(row.split('\t')[0]), voxels)
