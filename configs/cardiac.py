@@ -6,6 +6,7 @@
   ldm-jax --config=configs/cardiac.py:small,data=acdc,root=ACDC_FOLDER --workdir=W
 
 `data` is phantom, scd, acdc, mnms, mnms2 or ukbb; all but the first need `root`.
+`also=phantom` adds phantom hearts to their public patients (docs/real-scans.md).
 Every slice is 8-10 mm thick, so kernels and strides leave depth alone except in the
 denoiser's lower level, which makes neighbouring slices agree.
 """
@@ -34,7 +35,7 @@ PATIENTS = {
 def get_config(arg=''):
   """Config for `preset[,data=phantom|scd|...,root=...][,autoencoder=kl|vq|...]`."""
   args = parse_arg(
-    arg, ('tiny', 'small', 'full'), data='phantom', root='', autoencoder='kl'
+    arg, ('tiny', 'small', 'full'), data='phantom', root='', also='', autoencoder='kl'
   )
   config = defaults()
   config.name = f'cardiac-{args.data}-{args.preset}'
@@ -125,6 +126,8 @@ def _real(config, args):
   # Bright fat in a corner must not leave the heart dark.
   config.data.preprocess.percentiles = (1, 95)
   config.data.preprocess.foreground = False
+  if args.also:
+    _also(config, args)
   if args.preset != 'full':
     _few_patients(config)
   config.sample.num = 24
@@ -132,6 +135,25 @@ def _real(config, args):
   config.sample.requests = 'population'
   # By eye, the rings of muscle are clearer than with 1.
   config.sample.guidance = 2.0
+
+
+def _also(config, args):
+  """Phantom hearts beside the public scans, on their grid."""
+  if args.also != 'phantom':
+    raise ValueError(
+      f'also={args.also} is not known; expected also=phantom. For further public '
+      'folders see data.public.also in docs/data.md.'
+    )
+  prepared = config.data.preprocess
+  options = {
+    'name': 'phantom',
+    'site': 'public',
+    'seed': 1,
+    'num_patients': PATIENTS[args.preset]['public'],
+    'shape': tuple(prepared.shape),
+    'spacing_mm': (8.0, *prepared.spacing_mm[1:]),
+  }
+  config.data.public.also = ({'layout': 'phantom_cardiac', 'options': options},)
 
 
 def _scd(config):
