@@ -11,7 +11,10 @@ follows the layout (docs/data.md). The counterfactual is the brain ten years old
 `--config.counterfactual.set.age='+5|+10|+20'` the patients take one each, in turn. With
 `visits` above 1 the patients come back every five years, and the model learns from the
 pairs (docs/counterfactuals-pairs.md); real cohorts have the visits that they have. So
-trained, `:tiny` makes counterfactuals alone: its synthetic scans are noise.
+trained, `:tiny` makes counterfactuals alone: its synthetic scans are noise. With
+`effect=ventricles_ml` (hippocampi_ml, cortex_mm) a size of the phantom, which else
+follows from age, sex and disease, is an attribute, too, and what the counterfactual
+changes.
 
 Phantom, tiny, some 11 core-minutes with the measuring network: reconstruction of public
 heads 23.1 dB, SSIM 0.85; squared Frechet distance to held-out private ones 572 before
@@ -24,10 +27,14 @@ from ldm_jax.config import ablations, presets
 from ldm_jax.config.autoencoder import use_recipe
 from ldm_jax.config.defaults import defaults
 from ldm_jax.config.parsing import parse_arg
+from ldm_jax.data.cohorts.attributes import Schema
+from ldm_jax.data.phantom.brain.population import EFFECTS, SCHEMA
 
 LAYOUTS = ('ixi', 'oasis', 'adni', 'bids')
 # Background, CSF, grey, white, lateral ventricles, hippocampi, cerebellum and stem.
 PHANTOM_LABELS = (0, 1, 2, 3, 4, 5, 6)
+# Effects that may be requested beside their causes, and the counterfactual's change.
+CHANGES = {'ventricles_ml': '+15', 'hippocampi_ml': '-1', 'cortex_mm': '-0.5'}
 SIZES = {
   # (slices, rows, columns), mm: 192 x 224 x 180 mm hold a head.
   'tiny': ((24, 28, 24), (8.0, 8.0, 8.0)),
@@ -44,7 +51,13 @@ PATIENTS = {
 def get_config(arg=''):
   """Config for `preset[,data=phantom|ixi|...,root=...][,autoencoder=kl|vq|...]`."""
   args = parse_arg(
-    arg, ('tiny', 'small', 'full'), data='phantom', root='', autoencoder='kl', visits=1
+    arg,
+    ('tiny', 'small', 'full'),
+    data='phantom',
+    root='',
+    autoencoder='kl',
+    visits=1,
+    effect='',
   )
   config = defaults()
   config.name = f'brain-{args.data}-{args.preset}'
@@ -62,7 +75,10 @@ def get_config(arg=''):
   {'tiny': _tiny, 'small': _small, 'full': _full}[args.preset](config)
   use_recipe(config, args.autoencoder)
   with config.counterfactual.set.unlocked():
-    config.counterfactual.set.age = '+10'
+    if args.effect:
+      config.counterfactual.set[args.effect] = CHANGES[args.effect]
+    else:
+      config.counterfactual.set.age = '+10'
   if args.visits > 1:
     _longitudinal(config, args)
   # ADNI writes its names in capitals.
@@ -95,6 +111,13 @@ def _phantom(config, args, shape, spacing_mm):
     num_visits=1,
     interval_years=4.0,
   )
+  if args.effect:
+    if args.effect not in CHANGES:
+      raise ValueError(
+        f'effect={args.effect} is not known; choose one of {", ".join(CHANGES)}.'
+      )
+    schema = Schema((*SCHEMA, EFFECTS[args.effect]))
+    config.data.schema = tuple(schema.to_config())
   config.evaluate.labels = PHANTOM_LABELS
   # Where the schema does not name them, what was asked for is the true change.
   config.evaluate.measures = tuple(
