@@ -13,7 +13,13 @@ import numpy as np
 import optax
 
 from ldm_jax.models.critics.planes import per_example
-from ldm_jax.training import adversarial_loss, alarms, codebook, optimizers
+from ldm_jax.training import (
+  adversarial_loss,
+  alarms,
+  codebook,
+  equivariance,
+  optimizers,
+)
 from ldm_jax.training.packing import Packing
 from ldm_jax.training.plain_step import ExampleLosses
 from ldm_jax.training.state import by_prefix, clipped_adam, learning_rates, unflatten
@@ -44,6 +50,8 @@ def example_losses(
   def losses(trained, frozen, batch, keys, step):
     x, params = batch['x'], unflatten({**frozen, **trained})
     z, rate, metrics = latent(module, params, section, batch, keys, step)
+    if section.equivariance.share and not section.model.num_codes:
+      x, z = equivariance.transform(x, z, keys, section.equivariance)
     x_hat = module.apply({'params': params}, z, method='decode')
 
     def reconstruction(x_hat):
