@@ -99,10 +99,16 @@ def section() -> dict[str, Any]:
     # 2016).
     'free_bits': 0.0,
     # Share of the examples whose latent is turned and scaled in its planes before it is
-    # decoded, and the volume alike (Kouzelis 2025): latents that are easier to learn,
-    # for a decibel of reconstruction. At most so many degrees, exp(+-log_scale). Not
-    # with codes: between two of them there is nothing to decode.
-    'equivariance': {'share': 0.25, 'rotation_deg': 30.0, 'log_scale': 0.25},
+    # decoded, and the volume alike (Kouzelis 2025), at most so many degrees and by
+    # exp(+-log_scale): latents that are easier to learn. After the share `until` of the
+    # steps the decoder is trained alone, which brings sharpness back. Not with codes:
+    # between two of them there is nothing to decode.
+    'equivariance': {
+      'share': 0.5,
+      'until': 0.6,
+      'rotation_deg': 30.0,
+      'log_scale': 0.25,
+    },
     'codebook': {
       # 'averages' of the voxels that chose a code, or the 'gradient' of a loss.
       'learned_by': 'averages',
@@ -182,8 +188,9 @@ def check(config: Config) -> None:
   for key in (*weights, 'free_bits', 'perceptual.weight', 'adversarial.weight'):
     value = flatten(section)[key]
     require(value >= 0, f'autoencoder.{key}', value, 'a number from 0 up')
-  key, value = 'autoencoder.equivariance.share', section.equivariance.share
-  require(0 <= value <= 1, key, value, 'a share from 0 to 1')
+  for key in ('share', 'until'):
+    value = section.equivariance[key]
+    require(0 <= value <= 1, f'autoencoder.equivariance.{key}', value, 'from 0 to 1')
   value = section.codebook.decay
   require(0 < value < 1, 'autoencoder.codebook.decay', value, 'between 0 and 1')
   perceptual = section.perceptual

@@ -47,11 +47,15 @@ def example_losses(
   """
   latent = _discrete if module.num_codes else _gaussian
 
+  turns = equivariance.is_used(section)
+
   def losses(trained, frozen, batch, keys, step):
     x, params = batch['x'], unflatten({**frozen, **trained})
     z, rate, metrics = latent(module, params, section, batch, keys, step)
-    if section.equivariance.share and not section.model.num_codes:
-      x, z = equivariance.transform(x, z, keys, section.equivariance)
+    if turns:
+      early = step < equivariance.num_steps(section)
+      z, rate = jnp.where(early, z, jax.lax.stop_gradient(z)), early * rate
+      x, z = equivariance.transform(x, z, keys, section.equivariance, early)
     x_hat = module.apply({'params': params}, z, method='decode')
 
     def reconstruction(x_hat):
@@ -118,6 +122,9 @@ def optimizer(section: Config, packing: Packing) -> optax.GradientTransformation
   network = optimizers.public(
     section.optimizer, packing, section.learning_rate, section.steps, warm_up=50
   )
+  if equivariance.is_used(section):
+    first = equivariance.num_steps(section)
+    network = optax.chain(network, equivariance.decoder_alone(packing, first))
   special: dict[str, optax.GradientTransformation] = {}
   if section.adversarial.weight:
     # Low momentum, because the other network changes too. [Esser21]

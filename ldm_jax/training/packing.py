@@ -119,6 +119,23 @@ class Packing:
       start = stop
     return flat
 
+  def mask(self, is_chosen: Callable[[str], bool]) -> dict[str, np.ndarray]:
+    """1 where a packed value belongs to a path that is chosen, else 0.
+
+    Returns:
+      As `pack`, of shapes that broadcast against the packed arrays.
+    """
+    found = {path: np.float32(is_chosen(path)) for path in self._apart}
+    for name, places in self.places.items():
+      chosen = [is_chosen(place.path) for place in places]
+      blocks = np.repeat(chosen, [place.stop - place.start for place in places])
+      found[name] = blocks.astype(np.float32)[:, None, None]
+    if self._vector:
+      sizes = [math.prod(self._shapes[path]) for path in self._vector]
+      chosen = [is_chosen(path) for path in self._vector]
+      found[VECTOR] = np.repeat(chosen, sizes).astype(np.float32)
+    return found
+
   def losses(self, example_losses: ExampleLosses) -> ExampleLosses:
     """Losses of packed parameters, for `training.plain_step`."""
 

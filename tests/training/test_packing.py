@@ -27,6 +27,16 @@ def flat():
   }
 
 
+def test_a_mask_chooses_the_values_of_paths(flat):
+  packing = Packing(flat, apart=('critic/',))
+  chosen = ('a/kernel', 'narrow/kernel', 'critic/kernel')
+  mask = packing.mask(lambda path: path in chosen)
+  ones = packing.pack({path: jnp.ones_like(value) for path, value in flat.items()})
+  kept = packing.unpack({name: ones[name] * mask[name] for name in ones})
+  for path, value in kept.items():
+    np.testing.assert_array_equal(value, float(path in chosen), err_msg=path)
+
+
 def test_unpack_returns_every_parameter(flat):
   packing = Packing(flat)
   returned = packing.unpack(packing.pack(flat))
