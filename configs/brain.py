@@ -188,6 +188,7 @@ def _isotropic(config, channels):
 
 def _tiny(config):
   _isotropic(config, channels=(48, 64))
+  config.autoencoder.steps = 800
   config.diffusion.steps = 1000
   config.adapt.steps = 15
   config.adapt.privacy.batch_size = 12

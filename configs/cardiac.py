@@ -213,7 +213,7 @@ def _few_patients(config):
 
 
 def _tiny(config):
-  config.autoencoder.steps = 600
+  config.autoencoder.steps = 800
   config.diffusion.steps = 800
   config.adapt.steps = 15
   config.adapt.privacy.batch_size = 24
