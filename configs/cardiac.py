@@ -213,8 +213,8 @@ def _few_patients(config):
 
 
 def _tiny(config):
-  config.autoencoder.steps = 800
-  config.diffusion.steps = 800
+  config.autoencoder.steps = 600
+  config.diffusion.steps = 1200
   config.adapt.steps = 15
   config.adapt.privacy.batch_size = 24
   # Noise that anyone can repeat: a demonstration, and the statement says so.

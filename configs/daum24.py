@@ -99,7 +99,6 @@ def _autoencoder(section):
   section.l1_weight, section.mse_weight = 0.0, 1000.0
   section.kl_weight, section.kl_warmup = 0.1, 100000
   section.ema_decay = 0.0
-  section.equivariance.share = 0.0  # the paper turns no latents
   section.steps = EPOCHS * 2 * PATIENTS['full']['public'] // 32 // 3  # 50 epochs
 
 

@@ -100,11 +100,12 @@ def section() -> dict[str, Any]:
     'free_bits': 0.0,
     # Share of the examples whose latent is turned and scaled in its planes before it is
     # decoded, and the volume alike (Kouzelis 2025), at most so many degrees and by
-    # exp(+-log_scale): latents that are easier to learn. After the share `until` of the
-    # steps the decoder is trained alone, which brings sharpness back. Not with codes:
-    # between two of them there is nothing to decode.
+    # exp(+-log_scale). With 0.5 samples follow their attributes more closely and are
+    # less sharp (docs/recipe.md). After the share `until` of the steps the decoder is
+    # trained alone, which brings some sharpness back. Not with codes: between two of
+    # them there is nothing to decode.
     'equivariance': {
-      'share': 0.5,
+      'share': 0.0,
       'until': 0.6,
       'rotation_deg': 30.0,
       'log_scale': 0.25,

@@ -37,7 +37,7 @@ def largest_error(x, x_hat, keys):
 def losses(module, step=100, l1=0.0, mse=0.0, kl=0.0, warmup=100, **options):
   section = defaults().autoencoder
   weights = {'l1_weight': l1, 'mse_weight': mse, 'kl_weight': kl, 'kl_warmup': warmup}
-  override(section, {'equivariance.share': 0.0, **weights, **options})
+  override(section, {**weights, **options})
   build = autoencoder_loss.example_losses(
     module, section, largest_error if section.perceptual.weight else None
   )

@@ -68,7 +68,8 @@ def test_the_last_steps_change_the_decoder_alone():
   options = defaults().autoencoder
   model = {'patch': (), 'channels': (8, 8), 'norm_groups': 4, 'latent_channels': 2}
   options.model.update(model)
-  options.steps, options.equivariance.until = 4, 0.5
+  options.steps, options.equivariance.share = 4, 0.5
+  options.equivariance.until = 0.5
   module = networks.autoencoder(options)
   x = blobs(8)
   params = flatten(module.init(jax.random.key(0), x, jax.random.key(1))['params'])
