@@ -45,9 +45,10 @@ ONLY_DISTANCES = {
 def recipe() -> dict[str, Arm]:
   """What a short public training gains by each choice of the defaults (docs/recipe.md).
 
-  Each arm takes one choice back, or one more, at the same number of steps and examples. Samples of
-  the public model are compared with held-out patients of the public site, so that the
-  figure speaks of learning, not of the difference between sites.
+  Each arm takes one choice back, or one more, at the same number of steps and
+  examples. Samples of the public model are compared with held-out patients of the
+  public site, so that the figure speaks of learning, not of the difference between
+  sites.
   """
   changes: dict[str, Arm] = {
     'defaults': {},
