@@ -28,6 +28,10 @@ from ldm_jax.config.parsing import parse_arg
 LAYOUTS = ('ixi', 'oasis', 'adni', 'bids')
 # Background, CSF, grey, white, lateral ventricles, hippocampi, cerebellum and stem.
 PHANTOM_LABELS = (0, 1, 2, 3, 4, 5, 6)
+LABEL_NAMES = (
+  *('background', 'CSF', 'grey matter', 'white matter', 'lateral ventricles'),
+  *('hippocampi', 'cerebellum and stem'),
+)
 SIZES = {
   # (slices, rows, columns), mm: 192 x 224 x 180 mm hold a head.
   'tiny': ((24, 28, 24), (8.0, 8.0, 8.0)),
@@ -77,6 +81,7 @@ def sweep():
     'drift': ablations.drift(ablations.FITS),
     'drift_longer': ablations.drift(ablations.LONGER),
     'private_drift': ablations.private_drift(),
+    'utility': ablations.utility(attributes=('age',)),
   }
 
 
@@ -96,6 +101,7 @@ def _phantom(config, args, shape, spacing_mm):
     interval_years=4.0,
   )
   config.evaluate.labels = PHANTOM_LABELS
+  config.evaluate.label_names = LABEL_NAMES
   # Where the schema does not name them, what was asked for is the true change.
   config.evaluate.measures = tuple(
     {'name': name, 'kind': 'volume', 'classes': (index,), 'attributes': attributes}

@@ -28,8 +28,8 @@ from ldm_jax.data.cohorts.attributes import Schema
 from ldm_jax.data.preprocessing import preprocess
 from ldm_jax.data.preprocessing.augment import augment
 from ldm_jax.data.readers.grid import centred_affine
+from ldm_jax.data.store import labelled, store, text_embeddings
 from ldm_jax.data.store import latents as stored_latents
-from ldm_jax.data.store import store, text_embeddings
 from ldm_jax.data.store.split import Split
 from ldm_jax.diffusion.schedules import AnySchedule
 from ldm_jax.models.denoisers.conditional import ConditionalDenoiser
@@ -197,6 +197,15 @@ class Run:
     )
     return np.concatenate([split.attributes, embedded], 1)
 
+  @property
+  def label_values(self) -> tuple[int, ...]:
+    """Values of the label maps that are drawn with the scans; () for none."""
+    return networks.label_values(self.config)
+
+  def inputs(self, split: Split, indices: np.ndarray) -> np.ndarray:
+    """What the autoencoder encodes: volumes, with one-hot labels if data.labels."""
+    return labelled.inputs(split, indices, self.label_values)
+
   def public_volumes(
     self,
     split: Split,
@@ -204,7 +213,7 @@ class Run:
     *draw: str | int,
     rows: np.ndarray | None = None,
   ) -> np.ndarray:
-    """Volumes (n,d,h,w,1) of a public split, transformed if `augment` makes copies.
+    """`inputs` of a public split, transformed if `augment` makes copies.
 
     Args:
       split: a public cohort.
@@ -214,9 +223,9 @@ class Run:
     """
     config = self.config
     if not config.augment.copies:
-      return split.volumes(indices if rows is None else indices[rows])
+      return self.inputs(split, indices if rows is None else indices[rows])
     # One stream of draws for all, whoever wants which of them.
-    volumes = split.volumes(indices)
+    volumes = self.inputs(split, indices)
     options = {
       name: value for name, value in config.augment.items() if name != 'copies'
     }
