@@ -20,6 +20,10 @@ from ldm_jax.workfolder import WorkFolder
 from tests import micro
 
 FLAGS = ('--config=tests/micro.py', '--config.data.labels=joint')
+MASK = (
+  "--config.diffusion.conditioner.by=('embedding','channels','mask')",
+  '--config.sample.requests=public',
+)
 UTILITY = (
   '--config.evaluate.utility.use=true',
   '--config.evaluate.utility.steps=2',
@@ -35,7 +39,13 @@ def labelled(tmp_path_factory):
   """Work folder of a whole run with label maps, exported; read-only."""
   work = tmp_path_factory.mktemp('labelled') / 'work'
   stages = 'prepare,autoencoder,encode,diffusion,adapt,sample,counterfactual,evaluate'
-  flags = [*FLAGS, *UTILITY, f'--workdir={work}', f'--stages={stages},report,export']
+  flags = [
+    *FLAGS,
+    *MASK,
+    *UTILITY,
+    f'--workdir={work}',
+    f'--stages={stages},report,export',
+  ]
   flags += ['--config.export.unprotected=true', '--config.counterfactual.num=1']
   assert main.main([*flags, '--config.sample.sweep=()', '--debug']) == 0
   return work
@@ -89,7 +99,10 @@ def test_figures_of_label_maps_and_of_utility_say_what_they_read(labelled):
   for group in found['groups']['AGE'].values():
     assert set(group) == arms and group['synthetic']['reads'] == ['test']
   assert set(metrics['groups']['AGE']) == set(found['groups']['AGE'])
+  asked = metrics['mask_control']['label 1']
+  assert asked['reads'] == [] and 0 <= asked['value'] <= 1
   page = (labelled / 'report' / 'index.html').read_text()
+  assert 'Dice of the requested map' in page
   assert 'By group of patients' in page
   assert 'With their label maps' in page and 'Dice / real' in page
 
@@ -103,11 +116,17 @@ def test_a_stranger_gets_pairs_from_the_shared_model(labelled, tmp_path):
   }
   with np.load(labelled / 'store' / 'samples.npz') as kept:
     drawn, maps, vectors = kept['volumes'], kept['labels'], kept['requests']
-  volumes, labels = model.sample(requests=vectors, seed=0, labels=True)
+    masks = kept['masks']
+  drawing = {'requests': vectors, 'seed': 0, 'masks': masks}
+  volumes, labels = model.sample(**drawing, labels=True)
   assert labels.dtype == np.uint8 and labels.shape == volumes.shape
   assert np.allclose(volumes, drawn[..., 0], atol=1e-5)
   assert (labels == maps).mean() > 0.999
-  assert np.array_equal(model.sample(requests=vectors, seed=0), volumes)
+  assert np.array_equal(model.sample(**drawing), volumes)
+  without = model.sample(requests=vectors, seed=0)
+  assert np.abs(without - volumes).max() > 1e-4, 'the map steers the sample'
+  with pytest.raises(ValueError, match=r'holds the labels \[9\]'):
+    model.sample(masks=np.full(micro.SHAPE, 9))
   # What the model learned with labels also encodes scans without.
   assert model.decode(model.encode(volumes)).shape == volumes.shape
   cohort = folder.read(
@@ -146,9 +165,7 @@ def test_labels_change_the_model_and_without_them_nothing_is_made_again(
 
 
 def test_private_latents_of_labels_depend_on_one_patient_alone(labelled):
-  config = override(
-    micro.get_config(), {'data.labels': 'joint', 'adapt.augment.multiplicity': 2}
-  )
+  config = override(micro.get_config(), {'data.labels': 'joint'})
   run = Run(config, WorkFolder(labelled))
   split = run.splits['private']
   x = run.inputs(split, np.arange(len(split)))

@@ -120,7 +120,7 @@ def draw(model: Any, flags: argparse.Namespace, attributes: dict[str, str]) -> i
       seed=flags.seed,
       origin=origin,
       as_dicom=flags.dicom,
-      label_names=model.label_names,
+      label_names=model.label_names if model.system.decode_labelled else None,
     )
   print(f'Wrote {written} volumes and participants.tsv into {folder}')
   return 0
@@ -145,7 +145,7 @@ def about(model: Any) -> str:
 
 def _draws(model, vectors, seed, chosen):
   """Batches of volumes, or of pairs with their label maps."""
-  labels = bool(model.label_names)
+  labels = model.system.decode_labelled is not None
   return model.draws(vectors, seed=seed, labels=labels, **chosen)
 
 

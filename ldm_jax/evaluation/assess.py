@@ -59,8 +59,8 @@ def assess(
 
   Args:
     splits: name -> Split; the reference is chosen among them.
-    samples: {'volumes' (n,d,h,w,1), 'requests' (n,k)}, and 'labels' (n,d,h,w), class
-      indices, of a model that draws label maps.
+    samples: {'volumes' (n,d,h,w,1), 'requests' (n,k)}, and class indices (n,d,h,w):
+      'labels' of a model that draws label maps, 'masks' that it was asked for.
     network: the measuring network, trained on public data.
     reconstruct: x -> decode(encode(x)), both (b,d,h,w,1).
     schema: attributes of the requests.
@@ -142,6 +142,11 @@ def assess(
     metrics['memorisation'] = _memorisation(splits, network, features_synthetic)
   if 'labels' in samples and wanted('label_maps'):
     metrics['label_maps'] = _label_maps(split, samples, network, section, mark)
+  if 'masks' in samples and network.measures and wanted('label_maps'):
+    names = list(named(section.labels, section.label_names).values())
+    seen = network.labels(samples['volumes'])
+    found = label_maps.agreement(samples['masks'], seen, names)
+    metrics['mask_control'] = _with(found, roles.mark())
   sizes = {}
   if section.measures and network.measures and wanted('control'):
     asked = section.measures, schema

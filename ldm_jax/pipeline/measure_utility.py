@@ -20,8 +20,8 @@ from ldm_jax.data.store import labelled
 from ldm_jax.data.store.split import Split
 from ldm_jax.evaluation import groups, measuring_network, utility
 from ldm_jax.pipeline.run import Run
-from ldm_jax.synthesis import generate, requests, write_samples
-from ldm_jax.training import networks
+from ldm_jax.synthesis import generate, mask_requests, requests, write_samples
+from ldm_jax.training import label_masks, networks
 from ldm_jax.training.mesh import on_own_devices
 from ldm_jax.types import Config
 from ldm_jax.workfolder import progress_bar
@@ -174,13 +174,16 @@ def _synthetic(run, network, num):
   released = run.work.read_json(*requests.PRIOR) or {}
   public = run.splits.get('public')
   vectors = requests.draw(config, run.schema, public, released.get('prior'))
+  masks, asked = mask_requests.draw(config, public, num), vectors
+  if masks is not None:
+    asked = np.concatenate([vectors, label_masks.columns(config, masks)], 1)
   sample, decode, finish = write_samples.compiled(config, run.system)
   with progress_bar('utility: synthetic scans', num, 'volume') as advance:
     drawn = generate.generate(
       sample,
       decode,
       run.system.params,
-      vectors,
+      asked,
       run.key('utility'),
       batch_size=config.sample.batch_size,
       progress=advance,
@@ -190,6 +193,8 @@ def _synthetic(run, network, num):
   origin = 'the model, which draws them with the scans'
   if classes is None:
     classes, origin = network.labels(volumes), f'the {network.name}'
+    if masks is not None:
+      classes, origin = masks, 'the label maps that the scans were drawn for'
   return utility.of_arrays(volumes, classes, vectors), origin
 
 

@@ -28,6 +28,12 @@ def of(reads: Sequence[str], name: str, config: Config) -> tuple[str, ...]:
     sections = (*sections, *LABELS)
   elif 'autoencoder' in sections:
     sections = (*sections, '-autoencoder.labels')
+  if 'mask' in config.diffusion.conditioner.by:
+    if {'diffusion', 'diffusion.conditioner'} & set(sections):
+      sections = (*sections, 'evaluate.labels')
+  else:
+    unread = {'diffusion': '-diffusion.mask', 'sample': '-sample.masks'}
+    sections = (*sections, *(unread[part] for part in reads if part in unread))
   if name == 'evaluate':
     used = {
       'utility': config.evaluate.utility.use,

@@ -29,6 +29,7 @@ OTHER_SECTIONS = (
   'features',
   'two_sample',
   'label_maps',
+  'mask_control',
   'utility',
   'groups',
 )
@@ -41,6 +42,7 @@ LABEL_FIGURES = {
   'closed_ring': 'share of slices in which it is closed',
   'agreement': 'Dice with what the measuring network sees in the scan',
 }
+ASKED = 'Dice of the requested map with what the measuring network sees'
 UNITS = {'psnr': 'PSNR (dB)', 'ssim': 'SSIM', 'ms_ssim': 'MS-SSIM'}
 
 
@@ -101,9 +103,19 @@ def _with_reason(note, entry):
   return f'{note}. Says nothing here: {reason}' if reason else note
 
 
-def label_maps(entry: Mapping) -> dict | None:
-  """Table {head, rows} of the shape of drawn and real label maps; None without any."""
+def label_maps(entry: Mapping, asked: Mapping) -> dict | None:
+  """Table {head, rows} of the shape of drawn and real label maps; None without any.
+
+  Args:
+    entry: `label_maps` of metrics.json.
+    asked: its `mask_control`.
+  """
   rows = []
+  for name, part in asked.items():
+    figure = measured(part)
+    if figure:
+      cells = [tables.cell(figure), figure.counts]
+      rows.append(tables.row(f'{name}: {ASKED}', cells, figure.internal))
   for kind, text in LABEL_FIGURES.items():
     parts = {key: entry.get(key, {}).get(kind, {}) for key in ('synthetic', 'real')}
     for name in parts['synthetic']:

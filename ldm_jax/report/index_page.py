@@ -106,7 +106,9 @@ def _html(content, pixels):
     requests=_requests(content.get('requests')),
     samples=galleries.samples(images, spacing, pixels),
     labels=galleries.labels(images, content.get('label_names') or (), pixels),
-    label_maps=evidence.label_maps(metrics.get('label_maps') or {}),
+    label_maps=evidence.label_maps(
+      metrics.get('label_maps') or {}, metrics.get('mask_control') or {}
+    ),
     control={
       'synthetic': evidence.agreements(metrics.get('control') or {}),
       'real': evidence.agreements(metrics.get('control_real') or {}),

@@ -38,7 +38,7 @@ KEYS = (
   *('counterfactual.least_change', 'counterfactual.ddim', 'counterfactual.ddpm'),
   *('counterfactual.pairs', 'counterfactual.sdedit', 'counterfactual.pix2pix_zero'),
 )
-# Those of a model that draws label maps with its scans.
+# Those of a model that draws label maps with its scans, or draws scans for them.
 OF_LABELS = ('data.labels', 'evaluate.labels', 'evaluate.label_names')
 # In place of the file of texts: that there was one decides the network's inputs.
 GIVEN = 'given'
@@ -53,7 +53,8 @@ def cut(config: Config, drift_value: Any) -> dict[str, Any]:
     config: of the run.
     drift_value: that samples are drawn with, a number or one a channel; None for none.
   """
-  keys = (*KEYS, *(OF_LABELS if config.data.labels else ()))
+  has_labels = config.data.labels or 'mask' in config.diffusion.conditioner.by
+  keys = (*KEYS, *(OF_LABELS if has_labels else ()))
   flat = {
     key: value
     for key, value in parsing.flatten(config).items()

@@ -32,12 +32,13 @@ from ldm_jax.synthesis import (
   changes,
   edit,
   generate,
+  mask_requests,
   write_counterfactuals,
   write_samples,
 )
 from ldm_jax.synthesis import system as systems
 from ldm_jax.synthesis.editors import registry
-from ldm_jax.training import encoding, networks
+from ldm_jax.training import encoding, label_masks, networks
 from ldm_jax.types import Array, Config, Progress
 
 
@@ -75,8 +76,8 @@ class SharedModel:
 
   @property
   def label_names(self) -> dict[int, str]:
-    """{value of a label map: what it means}; {} for a model that draws none."""
-    values = networks.label_values(self.config)
+    """{value of a label map: what it means}; {} for a model without label maps."""
+    values = networks.label_values(self.config) or networks.mask_values(self.config)
     names = self.config.evaluate.label_names
     return label_values.named(values, names) if values else {}
 
@@ -111,6 +112,7 @@ class SharedModel:
     batch_size: int | None = None,
     progress: Progress | None = None,
     labels: bool = False,
+    masks: np.ndarray | None = None,
     **attributes: Any,
   ) -> Any:
     """Synthetic volumes (n,d,h,w) float32 in [0,1]; with `labels` a pair.
@@ -125,6 +127,8 @@ class SharedModel:
       progress: progress(num_done, num).
       labels: also return the label maps, (n,d,h,w) uint8 with the values of
         `label_names`.
+      masks: label maps (n,d,h,w) of label values to draw scans for, of a model that
+        is conditioned by them; fewer than `num` are used in turn.
       **attributes: name -> value, see `sharing.asking`: 60, [60, 70], '50:70', 'F|M'.
 
     Raises:
@@ -132,18 +136,15 @@ class SharedModel:
         settings, or labels of a model that draws none.
     """
     self._check_labels(labels)
+    if masks is not None and requests is None and not num:
+      num = len(masks) if np.ndim(masks) == 4 else 1
     vectors = self._vectors(num, seed, rest, requests, attributes)
-    chosen = self._settings(
-      {
-        'steps': steps,
-        'guidance': guidance,
-        'solver': solver,
-        'batch_size': batch_size,
-      },
-      len(vectors),
-    )
+    chosen = {'steps': steps, 'guidance': guidance, 'solver': solver}
+    chosen = self._settings({**chosen, 'batch_size': batch_size}, len(vectors))
     found = []
-    for drawn in self.draws(vectors, seed=seed, labels=True, **chosen):
+    columns = self._columns(masks, len(vectors))
+    asked = np.concatenate([vectors, *columns], 1)
+    for drawn in self.draws(asked, seed=seed, labels=True, **chosen):
       found.append(drawn)
       if progress is not None:
         progress(sum(len(volumes) for volumes, _ in found), len(vectors))
@@ -266,11 +267,26 @@ class SharedModel:
     return self._batched(self.system.decode, z)[..., 0]
 
   def _check_labels(self, wanted):
-    if wanted and not self.label_names:
+    if wanted and self.system.decode_labelled is None:
       raise ValueError(
         'This model draws scans without label maps. Train one with '
         "data.labels='joint', or leave labels=False."
       )
+
+  def _columns(self, masks, num):
+    """[columns (num,m)] of label maps (n,d,h,w); [] without any."""
+    if masks is None:
+      return []
+    values, maps = networks.mask_values(self.config), np.asarray(masks)
+    if not values:
+      raise ValueError(
+        "This model is not conditioned by label maps. Train one with 'mask' in "
+        'diffusion.conditioner.by, or leave masks=None.'
+      )
+    maps = self._on_grid(maps).astype(int)
+    maps = maps[None] if maps.ndim == 3 else maps
+    classes = mask_requests.checked(maps, values, 'masks')[np.arange(num) % len(maps)]
+    return [label_masks.columns(self.config, classes)]
 
   def _values(self, classes):
     return label_values.values_of(classes, networks.label_values(self.config))

@@ -17,10 +17,16 @@ import numpy as np
 from ldm_jax import atomic, processes
 from ldm_jax.data.cohorts import label_values
 from ldm_jax.data.readers import volume
-from ldm_jax.synthesis import generate, requests, residual_noise, tiling
+from ldm_jax.synthesis import (
+  generate,
+  mask_requests,
+  requests,
+  residual_noise,
+  tiling,
+)
 from ldm_jax.synthesis.requests import row
 from ldm_jax.synthesis.system import System
-from ldm_jax.training import networks
+from ldm_jax.training import label_masks, networks
 from ldm_jax.training.mesh import on_own_devices
 from ldm_jax.types import Array, Config, Progress
 from ldm_jax.workfolder import progress_bar
@@ -59,9 +65,12 @@ def write_samples(
   """
   released = work.read_json(*requests.PRIOR) or {}
   vectors = requests.draw(config, system.schema, public, released.get('prior'))
-  draw = _drawer(config, system, key)
+  draw, asked = _drawer(config, system, key), vectors
+  masks = mask_requests.draw(config, public, len(vectors))
+  if masks is not None:
+    asked = np.concatenate([vectors, label_masks.columns(config, masks)], 1)
   with progress_bar('sample', len(vectors), 'volume') as advance:
-    volumes, maps = parted(draw(vectors, progress=advance))
+    volumes, maps = parted(draw(asked, progress=advance))
   values, arrays = networks.label_values(config), {'volumes': volumes}
   rows, origin = [], requests.origin(config)
   note = f'SYNTHETIC volume by ldm_jax, of no person. Model: {system.name}.'
@@ -77,16 +86,18 @@ def write_samples(
           volume.write(
             path, labels, affine, note=note.replace('volume', 'label map', 1)
           )
-    asked = row(system.schema, vector)
+    attributes = row(system.schema, vector)
     made_by = {'seed': config.seed, 'model': system.name, requests.COLUMN: origin}
-    rows.append({'id': name, **asked, **made_by})
+    rows.append({'id': name, **attributes, **made_by})
   atomic.write_csv(work.path('samples', 'samples.csv'), rows)
   if maps is not None:
     arrays['labels'] = maps
     names = label_values.named(values, config.evaluate.label_names)
     work.write_json(label_values.listed(names), *LABELS)
+  if masks is not None:
+    arrays['masks'] = masks.astype(np.uint8)
   atomic.write_arrays(work.path('store', SAMPLES), **arrays, requests=vectors)
-  sweeps = attribute_sweeps(draw, system, config.sample.sweep, vectors[0])
+  sweeps = attribute_sweeps(draw, system, config.sample.sweep, asked[0])
   atomic.write_arrays(work.path('store', SWEEPS), **sweeps)
   print(f'sample: drawn from the model {system.name}')
   return {'volumes': len(volumes), 'model': system.name, 'requests': origin}
@@ -105,7 +116,7 @@ def attribute_sweeps(
     draw: (requests (n,k), request_ids) -> volumes (n,d,h,w,1).
     system: fitted system whose schema describes the requests.
     names: attributes to vary; those that the schema does not have are skipped.
-    base: (k,) encoded request to start from.
+    base: (k,) encoded request to start from; a label map's columns may follow.
     num_values: values per attribute, over the middle 70 % of its range.
 
   Returns:
@@ -127,7 +138,7 @@ def attribute_sweeps(
   ):
     sweeps[f'{name}_volumes'] = drawn
     sweeps[f'{name}_values'] = np.array(
-      [system.schema.decode(row)[name] for row in vector]
+      [system.schema.decode(row[: len(system.schema)])[name] for row in vector]
     )
   return sweeps
 

@@ -83,6 +83,8 @@ def settings(config: Config, stage: str) -> dict[str, Any]:
   found |= _described(config.diffusion, 'UNet', 'diffusion.init')
   # Another path of equal texts is no other model.
   found['diffusion.text.files'] = 'given' if config.diffusion.text.files else ''
+  if 'mask' in config.diffusion.conditioner.by:
+    found['evaluate.labels'] = list(config.evaluate.labels)
   if stage == 'adapt':
     found |= _of_pairs(config.adapt.pairs) | _of_drift(config.adapt.drift)
   return found

@@ -48,6 +48,16 @@ def test_a_key_counts_where_its_switch_is_on_and_not_otherwise(
   assert mark(name, **switch) != mark(name, **switch, **{key: value})
 
 
+def test_maps_as_a_condition_count_where_there_are_any():
+  by = {'diffusion.conditioner.by': ('embedding', 'mask')}
+  values, masks = {'evaluate.labels': (0, 1)}, {'sample.masks': 'none'}
+  assert mark('diffusion') == mark('diffusion', **values)
+  assert mark('diffusion', **by) != mark('diffusion', **by, **values)
+  for name in ('sample', 'export'):
+    assert mark(name) == mark(name, **masks)
+    assert mark(name, **by) != mark(name, **by, **masks)
+
+
 def test_the_weights_of_pretraining_and_the_drift_count_as_before():
   weights = {'diffusion.weights': 'private_histogram'}
   delta = {'adapt.privacy.delta': 1e-7}

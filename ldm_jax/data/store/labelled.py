@@ -43,6 +43,21 @@ def frequencies(split: Split, values: Sequence[int]) -> np.ndarray:
   return counts / counts.sum()
 
 
+def shares(classes: np.ndarray, num: int, grid: Sequence[int]) -> np.ndarray:
+  """Share of each class in the blocks of a coarser grid: (m,d,h,w) -> (m,*grid,num).
+
+  Args:
+    classes: indices.
+    num: of classes.
+    grid: its sizes divide those of the maps.
+  """
+  blocks = [
+    part for n, g in zip(classes.shape[1:], grid, strict=True) for part in (g, n // g)
+  ]
+  parts = label_values.one_hot(classes, num).reshape(len(classes), *blocks, num)
+  return parts.mean((2, 4, 6))
+
+
 def check(split: Split) -> None:
   """Raises ValueError where a scan of a cohort has no labels.
 

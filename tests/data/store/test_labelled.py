@@ -45,6 +45,17 @@ def test_scans_without_labels_are_refused_and_private_ones_not_named(
   assert '7_ED' not in str(error.value) and '7_ED' in str(error.value.details)
 
 
+def test_shares_of_a_coarser_grid_add_up_and_keep_the_volume_of_every_class():
+  classes = np.random.default_rng(0).integers(0, 3, (2, 4, 6, 8))
+  found = labelled.shares(classes, 3, (2, 3, 2))
+  assert found.shape == (2, 2, 3, 2, 3)
+  np.testing.assert_allclose(found.sum(-1), 1, rtol=1e-6)
+  counted = (classes[..., None] == np.arange(3)).mean((1, 2, 3))
+  np.testing.assert_allclose(found.mean((1, 2, 3)), counted, rtol=1e-5)
+  block = classes[0, :2, :2, :4]
+  np.testing.assert_allclose(found[0, 0, 0, 0, 2], (block == 2).mean(), rtol=1e-6)
+
+
 def test_classes_and_values_are_each_other_s_inverse_and_have_names():
   labels = np.array([[0, 7], [3, 9]], np.uint8)
   classes = label_values.classes_of(labels, (0, 3, 7))
