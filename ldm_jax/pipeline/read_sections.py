@@ -34,6 +34,8 @@ def of(reads: Sequence[str], name: str, config: Config) -> tuple[str, ...]:
   else:
     unread = {'diffusion': '-diffusion.mask', 'sample': '-sample.masks'}
     sections = (*sections, *(unread[part] for part in reads if part in unread))
+  if name == 'prepare':  # what is done with labels is no part of it
+    return (*sections, '-data.labels')
   if name == 'evaluate':
     used = {
       'utility': config.evaluate.utility.use,

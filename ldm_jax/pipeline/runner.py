@@ -83,8 +83,7 @@ class Stage:
 
 
 TABLE = (
-  # What is done with labels is no part of how scans are prepared.
-  Stage('prepare', ('data', '-data.labels')),
+  Stage('prepare', ('data',)),
   Stage(
     'autoencoder',
     ('autoencoder', 'augment', 'seed'),

@@ -1,11 +1,11 @@
 """Laws of utility: the same steps for every arm, paired figures, honest intervals."""
 
-import jax
 import numpy as np
 import pytest
 
 from ldm_jax.evaluation import utility
 from ldm_jax.models.critics.segmenter import Segmenter
+from ldm_jax.training.mesh import on_own_devices
 from tests import micro
 
 SHAPE = (12, 1, 8, 8, 1)
@@ -44,7 +44,7 @@ def test_scans_that_show_their_labels_train_a_better_segmenter_than_others():
   section.segmenter.learning_rate, section.segmenter.optimizer = 1e-2, 'adam'
   section.utility.steps, section.utility.seeds = 40, 2
   module = Segmenter(2, (4,), ((1, 3, 3),), norm_groups=2)
-  mesh = jax.make_mesh((1, 1), ('data', 'fsdp'), devices=jax.devices()[:1])
+  mesh = on_own_devices(config.mesh)
   arms = {'real': (bright(6),), 'synthetic': (bright(6, blind=True),)}
   found = utility.scores(
     arms,
