@@ -55,6 +55,7 @@ def formed(
   _, first = np.unique(np.asarray(patients), return_index=True)
   counts = np.bincount(cells[first], minlength=_num_cells(attribute, section.bands))
   # The last cell is of unknown values: it has no neighbours.
+  found: list[tuple[tuple[int, ...], int]]
   found = [((i,), int(n)) for i, n in enumerate(counts[:-1])]
   found += [((len(counts) - 1,), int(counts[-1]))] if counts[-1] else []
   is_ordered = attribute.kind == 'continuous'

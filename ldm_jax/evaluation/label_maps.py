@@ -163,7 +163,8 @@ def agreement(
 
 def rings_of(measures: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]]:
   """(inner, ring) classes of the thicknesses in `config.evaluate.measures`."""
-  return [tuple(m['classes'][:2]) for m in measures if m['kind'] == 'thickness']
+  thick = [m['classes'] for m in measures if m['kind'] == 'thickness']
+  return [(classes[0], classes[1]) for classes in thick]
 
 
 def known(values: Array, groups: Array | None) -> tuple[np.ndarray, np.ndarray | None]:

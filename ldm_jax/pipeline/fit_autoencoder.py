@@ -72,9 +72,9 @@ def fit(run: Run, split: Split) -> PyTree:
   """Trains the autoencoder on a public split; returns its parameters, averaged."""
   config, section, mesh = run.config, run.config.autoencoder, run.mesh
   key = run.key('autoencoder')
-  values, weights = run.label_values, None
-  if values:
-    weights = label_loss.class_weights(labelled.frequencies(split, values))
+  values = run.label_values
+  shares = labelled.frequencies(split, values) if values else None
+  weights = None if shares is None else label_loss.class_weights(shares)
   module = networks.autoencoder(section, len(values))
   features = _perceptual(run, split)
   x = run.inputs(split, np.arange(min(section.batch_size, len(split))))

@@ -75,7 +75,8 @@ def measure(
   drawn, labels_from = _synthetic(
     run, network, math.ceil(max(section.times) * real.num)
   )
-  arms, reads = _arms(real, drawn, section.times), {}
+  arms: dict[str, Any] = _arms(real, drawn, section.times)
+  reads: dict[str, tuple[str, ...]] = {}
   for name, sources in arms.items():
     reads[name] = (test_name, *((real_name,) if real in sources else ()))
   if real_name != 'public' and 'public' in found:

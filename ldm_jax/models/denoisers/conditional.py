@@ -111,7 +111,7 @@ class ConditionalDenoiser(Network):
 
     Raises: ValueError if the condition has another length.
     """
-    mask = None
+    mask: jax.Array | None = None
     if 'mask' in self.by:
       attributes, mask = label_mask.read(
         attributes, self.num_conditions, z_t.shape[1:-1], self.num_labels
