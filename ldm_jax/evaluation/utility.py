@@ -34,7 +34,7 @@ FIGURES = {'dice': 'dice', 'hd95_mm': 'distances'}  # of metrics.json -> of `Sco
 EMA_DECAY, WARM_UP = 0.98, 20  # as of the measuring network
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Pairs:
   """Scans with label maps.
 

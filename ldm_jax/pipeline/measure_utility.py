@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ldm_jax import processes
 from ldm_jax.config.parsing import override
 from ldm_jax.data.cohorts import label_values, roles
 from ldm_jax.data.cohorts.attributes import Schema
@@ -22,7 +23,7 @@ from ldm_jax.evaluation import groups, measuring_network, utility
 from ldm_jax.pipeline.run import Run
 from ldm_jax.synthesis import generate, mask_requests, requests, write_samples
 from ldm_jax.training import label_masks, networks
-from ldm_jax.training.mesh import on_own_devices
+from ldm_jax.training.mesh import make_mesh
 from ldm_jax.types import Config
 from ldm_jax.workfolder import progress_bar
 
@@ -83,14 +84,16 @@ def measure(
     arms['public'] = (_pairs(found['public'], values),)
     reads['public'] = (test_name, 'public')
   spacing = found[test_name].spacing_mm
-  with progress_bar('utility', len(arms) * section.seeds, 'training') as advance:
+  # Several processes do the same: small networks, whose batches are not worth sharing.
+  total = len(arms) * section.seeds
+  with progress_bar('utility', total, 'training') as advance, processes.alone():
     scores = utility.scores(
       arms,
       test,
       networks.segmenter(config),
       config.evaluate,
       spacing,
-      mesh=on_own_devices(config.mesh),
+      mesh=make_mesh(data=1),
       seed=config.seed,
       columns=_columns(section, run.schema),
       advance=advance,
