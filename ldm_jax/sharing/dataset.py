@@ -84,8 +84,8 @@ def write(
         atomic.write_text(_beside(path), package.dumped(sidecar))
       volume.write(path, x, affine, note=note)
       if labels is not None:
-        told = note.replace('volume', 'label map', 1)
-        volume.write(_of_labels(path, suffix), labels, affine, note=told)
+        own_note = note.replace('volume', 'label map', 1)
+        volume.write(_of_labels(path, suffix), labels, affine, note=own_note)
       if as_dicom:
         # Of an edit it is not claimed that nobody was scanned.
         told = {**about, 'protected': about['protected'] and not are_edits}

@@ -152,16 +152,16 @@ def compiled(
   """
   section, mesh = config.sample, on_own_devices(config.mesh)
   # What one device decodes is compiled already, if an earlier stage needed it.
-  decode = system.decode_labelled or system.decode
+  decode: Callable[[Array], Array] = system.decode_labelled or system.decode
   decode = decode if mesh.size == 1 else generate.by_rows(decode, mesh)
   if section.decode_tile:
     decode = tiling.tiled(decode, section.decode_tile, section.decode_overlap)
-  finish = None
+  finish: Callable[[Array, jax.Array], Array] | None = None
   if system.residual is not None:
     finish = functools.partial(residual_noise.add, statistics=system.residual)
   if system.decode_labelled is not None:
     finish = functools.partial(_most_likely, finish or (lambda x, keys: x))
-  finish = finish and jax.jit(finish)
+  finish = None if finish is None else jax.jit(finish)
   sample = generate.sampler_of(
     config,
     section,

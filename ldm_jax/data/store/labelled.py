@@ -65,7 +65,8 @@ def check(split: Split) -> None:
   """
   if split.is_labelled:
     return
-  lacking = [name for i, name in enumerate(split.ids) if split.labels([i]) is None]
+  one = [np.array([i]) for i in range(len(split))]
+  lacking = [split.ids[i] for i, row in enumerate(one) if split.labels(row) is None]
   message = (
     f"data.labels is 'joint', but {len(lacking)} of the {len(split)} scans of "
     f'data.{split.name} have no labels; expected a label map for each. Name the label '
