@@ -35,6 +35,10 @@ LAYOUTS = ('ixi', 'oasis', 'adni', 'bids')
 PHANTOM_LABELS = (0, 1, 2, 3, 4, 5, 6)
 # Effects that may be requested beside their causes, and the counterfactual's change.
 CHANGES = {'ventricles_ml': '+15', 'hippocampi_ml': '-1', 'cortex_mm': '-0.5'}
+LABEL_NAMES = (
+  *('background', 'CSF', 'grey matter', 'white matter', 'lateral ventricles'),
+  *('hippocampi', 'cerebellum and stem'),
+)
 SIZES = {
   # (slices, rows, columns), mm: 192 x 224 x 180 mm hold a head.
   'tiny': ((24, 28, 24), (8.0, 8.0, 8.0)),
@@ -93,6 +97,7 @@ def sweep():
     'drift': ablations.drift(ablations.FITS),
     'drift_longer': ablations.drift(ablations.LONGER),
     'private_drift': ablations.private_drift(),
+    'utility': ablations.utility(attributes=('age',)),
   }
 
 
@@ -119,6 +124,7 @@ def _phantom(config, args, shape, spacing_mm):
     schema = Schema((*SCHEMA, EFFECTS[args.effect]))
     config.data.schema = tuple(schema.to_config())
   config.evaluate.labels = PHANTOM_LABELS
+  config.evaluate.label_names = LABEL_NAMES
   # Where the schema does not name them, what was asked for is the true change.
   config.evaluate.measures = tuple(
     {'name': name, 'kind': 'volume', 'classes': (index,), 'attributes': attributes}

@@ -19,6 +19,7 @@ from ldm_jax.config.parsing import parse_arg
 REAL = ('scd', 'acdc', 'mnms', 'mnms2', 'ukbb')
 # Background, LV cavity, myocardium, RV: data/cohorts/label_values.py.
 LABELS = (0, 1, 2, 3)
+LABEL_NAMES = ('background', 'LV cavity', 'myocardium', 'RV cavity')
 SIZES = {
   # (slices, rows, columns), mm
   'tiny': ((8, 32, 32), (12.0, 5.5, 5.5)),
@@ -61,11 +62,13 @@ def sweep():
   scratch has the larger learning rate that an untrained network needs, the arm without
   privacy may take more steps: each at its best, the budget equal. 'recipe': what each
   choice of the public training's defaults gains (docs/recipe.md). 'noise': what each
-  means against the noise of private training buys at epsilon 1, 3 and 10.
+  means against the noise of private training buys at epsilon 1, 3 and 10. 'utility': of
+  what use samples are for training (docs/train-on-synthetic.md).
   """
   return {
     'pretraining': ablations.pretraining(),
     'recipe': ablations.recipe(),
+    'utility': ablations.utility(attributes=('LVEDV',)),
     # Eight would take twice as long, and an arm has 2560 patients' gradients already.
     'noise': ablations.lower_noise(lora_learning_rate=1e-3, num_draws=4, num_bands=4),
   }
@@ -82,7 +85,7 @@ def _phantom(config, preset):
   # samples become alike.
   config.sample.guidance = 2.0
   config.sample.sweep = ('LVEDV', 'MYOEDTHICK', 'ANGLE')
-  config.evaluate.labels = LABELS
+  config.evaluate.labels, config.evaluate.label_names = LABELS, LABEL_NAMES
   config.evaluate.measures = (
     _measure('LV_volume', 'volume', (1,), ('LVESV', 'LVEDV')),
     _measure('RV_volume', 'volume', (3,), ('RVESV', 'RVEDV')),
@@ -158,6 +161,7 @@ def _also(config, args):
 
 def _scd(config):
   config.evaluate.labels = (0, 1)
+  config.evaluate.label_names = LABEL_NAMES[:2]
   config.evaluate.measures = (
     _measure('LV_volume', 'volume', (1,), ('LVESV', 'LVEDV')),
   )
@@ -179,7 +183,7 @@ def _labelled(config):
   config.data.test.part = 'published:test'
   # Their stacks have up to 18 slices.
   config.data.preprocess.shape = (18, *config.data.preprocess.shape[1:])
-  config.evaluate.labels = LABELS
+  config.evaluate.labels, config.evaluate.label_names = LABELS, LABEL_NAMES
   config.evaluate.measures = (
     _measure('LV_volume', 'volume', (1,), ('LVESV', 'LVEDV')),
     _measure('RV_volume', 'volume', (3,), ('RVESV', 'RVEDV')),

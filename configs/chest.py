@@ -18,7 +18,8 @@ from ldm_jax.config.defaults import defaults
 from ldm_jax.config.parsing import parse_arg
 from ldm_jax.data.readers.picture import LONGER_SIDE_MM
 
-PHANTOM_LABELS = (0, 1, 2, 3, 4)  # background, lungs, heart, effusion, consolidation
+PHANTOM_LABELS = (0, 1, 2, 3, 4)
+LABEL_NAMES = ('background', 'lungs', 'heart', 'effusion', 'consolidation')
 SIDES = {'tiny': 32, 'small': 64, 'full': 256}
 PATIENTS = {
   'tiny': {'public': 256, 'private': 96, 'test': 96, 'public_test': 96},
@@ -63,6 +64,7 @@ def sweep():
     'drift': ablations.drift(ablations.FITS),
     'drift_longer': ablations.drift(ablations.LONGER),
     'private_drift': ablations.private_drift(),
+    'utility': ablations.utility(attributes=('cardiothoracic_ratio',)),
     'private_pretraining': ablations.private_pretraining(('sex', 'effusion')),
     'noise': ablations.lower_noise(
       lora_learning_rate=2e-2,
@@ -84,6 +86,7 @@ def _phantom(config, preset, side):
   )
   config.sample.sweep = ('cardiothoracic_ratio', 'age')
   config.evaluate.labels = PHANTOM_LABELS
+  config.evaluate.label_names = LABEL_NAMES
   config.evaluate.measures = (
     {
       'name': 'cardiothoracic_ratio',

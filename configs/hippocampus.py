@@ -29,6 +29,7 @@ def get_config(arg=''):
   use_recipe(config, args.autoencoder)
   config.sample.sweep = ('anterior_mm3', 'posterior_mm3')
   config.evaluate.labels = (0, 1, 2)
+  config.evaluate.label_names = ('background', 'anterior', 'posterior')
   config.evaluate.measures = tuple(
     {
       'name': f'{part}_volume',
@@ -54,7 +55,8 @@ def sweep():
   """What each means against the noise of private training buys at epsilon 1, 3, 10.
 
   At the config's own rate hardly anything moves (docs/real-scans.md). Here it is
-  twenty times larger, the default of the library, so that noise shows.
+  twenty times larger, the default of the library, so that noise shows. 'utility': of
+  what use samples are for training (docs/train-on-synthetic.md).
   """
   noise = ablations.lower_noise(
     lora_learning_rate=1e-2,
@@ -63,7 +65,7 @@ def sweep():
     num_draws=4,
     num_bands=2,
   )
-  return {'noise': noise}
+  return {'noise': noise, 'utility': ablations.utility(seeds=(0,))}
 
 
 def _isotropic(config, channels):

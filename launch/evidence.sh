@@ -44,6 +44,9 @@ commands() { # Prints the commands of a part, one a line; $1 is the part, $2 its
     drift_chest) echo "$sweep $repo/configs/chest.py:tiny $2 --group=drift" ;;
     private_drift) echo "$sweep $repo/configs/chest.py:tiny $2 --group=private_drift" ;;
     noise) echo "$sweep $repo/configs/chest.py:small $2 --group=noise" ;;
+    utility)
+      echo "$sweep $repo/configs/cardiac.py:small $2 --group=utility --config.data.labels=joint"
+      ;;
     hippocampus)
       echo "$repo/launch/local.sh $repo/configs/hippocampus.py:tiny,root=${HIPPOCAMPUS:-} $2"
       ;;
@@ -60,7 +63,7 @@ commands() { # Prints the commands of a part, one a line; $1 is the part, $2 its
 }
 
 parts=(quickstart public_model small recipe quality quality_x3 brain chest drift_brain
-  drift_chest private_drift noise hippocampus sunnybrook benchmarks)
+  drift_chest private_drift noise utility hippocampus sunnybrook benchmarks)
 
 if [[ $1 == --list ]]; then
   printf '%s\n' "${parts[@]}"

@@ -19,6 +19,7 @@ from ldm_jax.pipeline import (
   fine_tune,
   fit_autoencoder,
   fit_measuring_network,
+  measure_utility,
   preflight,
   pretrain,
   private_budget,
@@ -213,10 +214,11 @@ def evaluate(run: Run) -> None:
       f'{work.root / "store" / write_samples.SAMPLES} is missing, which the stage '
       'sample leaves and evaluate measures. Run both: --stages=sample,evaluate.'
     )
+  network = fit_measuring_network.network(run)
   metrics, pairs = assess.assess(
     run.splits,
     samples,
-    fit_measuring_network.network(run),
+    network,
     lambda x: encoding.apply_in_batches(
       run.reconstruct, x, config.autoencoder.batch_size
     ),
@@ -228,6 +230,8 @@ def evaluate(run: Run) -> None:
     config.seed,
     system.sampled_stage(config, work),
   )
+  if config.evaluate.utility.use:
+    metrics['utility'] = measure_utility.measure(run, network)
   work.write_json(metrics, 'metrics.json')
   control = {
     name: [list(map(float, side)) for side in pair] for name, pair in pairs.items()

@@ -9,7 +9,8 @@ ldm-jax-sample --model=shareable.zip --about
 that are not named are drawn as --rest says: from the prior that came with the model
 (prior, if there is one), within their ranges (uniform), or they stay unknown (unknown).
 DIR gets NIfTI volumes with their place, participants.tsv and what its columns mean; of
-brains as a BIDS derivative. --dicom also writes a DICOM series for each.
+brains as a BIDS derivative. --dicom also writes a DICOM series for each. A model that
+was trained with data.labels='joint' writes a label map beside each volume.
 
 Exit status 0, 1 when drawing failed, 2 for flags or a model that cannot be used; one
 paragraph on stderr says why.
@@ -111,7 +112,7 @@ def draw(model: Any, flags: argparse.Namespace, attributes: dict[str, str]) -> i
   with progress_bar('sample', num, 'volume') as advance:
     written = dataset.write(
       folder,
-      _counted(model.draws(vectors, seed=flags.seed, **chosen), advance),
+      _counted(_draws(model, vectors, flags.seed, chosen), advance),
       vectors,
       model.schema,
       model.affine,
@@ -119,6 +120,7 @@ def draw(model: Any, flags: argparse.Namespace, attributes: dict[str, str]) -> i
       seed=flags.seed,
       origin=origin,
       as_dicom=flags.dicom,
+      label_names=model.label_names if model.system.decode_labelled else None,
     )
   print(f'Wrote {written} volumes and participants.tsv into {folder}')
   return 0
@@ -141,12 +143,18 @@ def about(model: Any) -> str:
   return '\n'.join(lines + [model.about['warning']] * bool(model.about['warning']))
 
 
+def _draws(model, vectors, seed, chosen):
+  """Batches of volumes, or of pairs with their label maps."""
+  labels = model.system.decode_labelled is not None
+  return model.draws(vectors, seed=seed, labels=labels, **chosen)
+
+
 def _counted(batches, advance):
   """The batches, each counted once it has been written."""
   done = 0
   for batch in batches:
     yield batch
-    done += len(batch)
+    done += len(batch[0] if isinstance(batch, tuple) else batch)
     advance(done)
 
 

@@ -200,6 +200,49 @@ def lower_noise(
   return arms
 
 
+def utility(
+  epsilons: Sequence[float] = (1.0, 3.0, 10.0),
+  times: Sequence[float] = (1.0, 3.0, 10.0),
+  attributes: Sequence[str] = (),
+  seeds: Sequence[int] = (0, 1),
+) -> dict[str, Arm]:
+  """Of what use are samples for training, by epsilon and by their number?
+
+  'public' samples from the pre-trained model, which has seen no private patient, and
+  'no privacy' is epsilon infinite: what privacy costs lies between the two. Whether
+  label maps are drawn with the scans is for the flags of the sweep to say
+  (--config.data.labels=joint), so that all arms share one autoencoder.
+
+  Args:
+    epsilons: one arm each.
+    times: synthetic scans per real one.
+    attributes: whose error of a regression is measured, too.
+    seeds: repeats of each arm.
+  """
+  kinds: dict[str, Arm] = {
+    'public': {'sample.model': 'diffusion', 'adapt.privacy.epsilon': epsilons[0]},
+    **{
+      f'epsilon={epsilon:g}': {'adapt.privacy.epsilon': epsilon} for epsilon in epsilons
+    },
+    'no privacy': {'adapt.privacy': None},
+  }
+  return {
+    f'{name},seed={seed}': {
+      **overrides,
+      **({} if name == 'no privacy' else {'adapt.privacy.seed': None}),
+      'evaluate.only': ('distances', 'label_maps'),
+      'evaluate.utility.use': True,
+      'evaluate.utility.times': tuple(times),
+      'evaluate.utility.attributes': tuple(attributes),
+      'counterfactual.num': 0,
+      'sample.sweep': (),
+      **dict.fromkeys(SEED_KEYS, seed),
+    }
+    for seed in seeds
+    for name, overrides in kinds.items()
+  }
+
+
 def drift(
   fits: Mapping[str, tuple[int, float]],
   search: str = 'closed_form',

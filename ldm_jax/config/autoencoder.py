@@ -151,6 +151,14 @@ def section() -> dict[str, Any]:
       'kernel': (1, 3, 3),
       'strides': (1, 2, 2),
     },
+    # Of the label channels where data.labels is 'joint'.
+    'labels': {
+      # Of cross-entropy and soft Dice, beside l1_weight and mse_weight.
+      'weight': 0.1,
+      # Share of examples whose labels the encoder does not see and the decoder must
+      # tell, so that scans without labels can be encoded and edited, too.
+      'hidden': 0.1,
+    },
     'ema_decay': 0.99,
     # Folder of `ldm-jax-convert`, whose options replace `model`, or the folder
     # checkpoints/autoencoder of another run: training starts from these weights, whose
@@ -192,6 +200,10 @@ def check(config: Config) -> None:
   for key in ('share', 'until'):
     value = section.equivariance[key]
     require(0 <= value <= 1, f'autoencoder.equivariance.{key}', value, 'from 0 to 1')
+  key, value = 'autoencoder.labels.weight', section.labels.weight
+  require(value > 0, key, value, 'a positive number')
+  key, value = 'autoencoder.labels.hidden', section.labels.hidden
+  require(0 <= value < 1, key, value, 'a share from 0, below 1')
   value = section.codebook.decay
   require(0 < value < 1, 'autoencoder.codebook.decay', value, 'between 0 and 1')
   perceptual = section.perceptual

@@ -40,6 +40,10 @@ POSITIVE = (
   'evaluate.segmenter.steps',
   'evaluate.segmenter.batch_size',
   'evaluate.two_sample.seeds',
+  'evaluate.utility.steps',
+  'evaluate.groups.bands',
+  'evaluate.groups.least',
+  'evaluate.utility.seeds',
   'evaluate.two_sample.steps',
   'evaluate.two_sample.batch_size',
   'run.log_every',
@@ -53,6 +57,7 @@ LEARNING_RATES = (
 # Of solvers, which take at most as many steps as the process has times.
 STEPS = ('sample.steps', 'counterfactual.steps', 'adapt.prior.steps')
 CHOICES = {
+  **data.CHOICES,
   **autoencoder.CHOICES,
   **diffusion.CHOICES,
   **adapt.CHOICES,

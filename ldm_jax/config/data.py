@@ -2,8 +2,10 @@
 
 from typing import Any
 
-from ldm_jax.config.parsing import require
+from ldm_jax.config.parsing import require, require_choices
 from ldm_jax.types import Config
+
+CHOICES = {'data.labels': ('', 'joint')}
 
 
 def section() -> dict[str, Any]:
@@ -33,6 +35,11 @@ def section() -> dict[str, Any]:
     # vary around the shares.
     'split': {'public': 0.4, 'private': 0.4, 'test': 0.2},
     'split_seed': 0,
+    # 'joint': label maps are drawn together with the scans. The autoencoder gets the
+    # classes of evaluate.labels, one-hot, beside the intensities, and every sample
+    # comes with its label map; public and private scans need labels. '' draws scans
+    # alone.
+    'labels': '',
     # Attributes: () means the layout's own schema.
     'schema': (),
     'preprocess': {
@@ -81,7 +88,15 @@ def augmentation() -> dict[str, Any]:
 
 
 def check(config: Config) -> None:
-  """Raises ValueError for invalid values of `config.augment`."""
+  """Raises ValueError for invalid values of `data.labels` and `config.augment`."""
+  require_choices(config, CHOICES)
+  if config.data.labels:
+    key, value = 'evaluate.labels', config.evaluate.labels
+    required = "at least two label values where data.labels is 'joint'"
+    require(len(set(value)) == len(value) >= 2, key, value, required)
+    key, value = 'autoencoder.model.kind', config.autoencoder.model.kind
+    required = "'network' where data.labels is 'joint', since a wavelet knows no labels"
+    require(value == 'network', key, value, required)
   check_transformations(config.augment, 'augment')
   value = config.augment.copies
   require(value >= 0, 'augment.copies', value, 'a number from 0 up')

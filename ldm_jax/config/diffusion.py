@@ -6,7 +6,7 @@ from ldm_jax.config.parsing import require, require_choices, require_steps
 from ldm_jax.types import Config
 
 # How attributes reach the denoiser, any of them together.
-WAYS = ('attention', 'embedding', 'channels')
+WAYS = ('attention', 'embedding', 'channels', 'mask')
 CHOICES = {
   'diffusion.optimizer': ('adam', 'muon'),
   'diffusion.weights': ('', 'private_histogram'),
@@ -90,7 +90,9 @@ def section() -> dict[str, Any]:
       'shared_absent': False,
       # Tokens for 'attention', an 'embedding' beside that of the time, and 'channels'
       # beside the latent (Pinaya 2022); any of them together. custom_diffusion and
-      # pix2pix_zero need 'attention', which costs a fifth of a short run's time.
+      # pix2pix_zero need 'attention', which costs a fifth of a short run's time. 'mask'
+      # adds a label map beside the latent: scans are drawn for given maps
+      # (sample.masks; docs/train-on-synthetic.md).
       'by': ('embedding', 'channels'),
     },
     'text': {
@@ -104,6 +106,9 @@ def section() -> dict[str, Any]:
       # text are understood.
       'missing_probability': 0.1,
     },
+    # Where conditioner.by has 'mask': share of examples trained without the label map,
+    # so that requests without one are understood.
+    'mask': {'missing_probability': 0.1},
     # Share of examples trained without condition, for classifier-free guidance.
     'drop_probability': 0.1,
     # How often public volumes are drawn: '' all alike, 'private_histogram' as their
@@ -147,9 +152,25 @@ def check(config: Config) -> None:
   value = config.diffusion.conditioner.by
   holds = len(value) and set(value) <= set(WAYS)
   require(holds, 'diffusion.conditioner.by', value, f'some of {WAYS}')
+  if 'mask' in value:
+    _check_mask(config)
   text = config.diffusion.text
   for key in ('num_tokens', 'width'):
     value = text[key]
     require(value > 0, f'diffusion.text.{key}', value, 'a positive whole number')
   key, value = 'diffusion.text.missing_probability', text.missing_probability
   require(0 <= value <= 1, key, value, 'a number from 0 to 1')
+
+
+def _check_mask(config: Config) -> None:
+  key, value = 'evaluate.labels', config.evaluate.labels
+  where = "where diffusion.conditioner.by has 'mask'"
+  require(len(value) > 1, key, value, f'at least two label values {where}')
+  value = config.adapt.pairs.use
+  require(not value, 'adapt.pairs.use', value, f'False {where}')
+  value = config.adapt.augment.multiplicity
+  required = f'1 {where}, since its maps do not move with the versions of a scan'
+  require(value == 1, 'adapt.augment.multiplicity', value, required)
+  key, value = 'diffusion.mask.missing_probability', config.diffusion.mask
+  value = value.missing_probability
+  require(0 <= value < 1, key, value, 'a share from 0, below 1')

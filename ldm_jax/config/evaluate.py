@@ -8,7 +8,7 @@ from ldm_jax.types import Config
 CHOICES = {'evaluate.segmenter.optimizer': ('adam', 'muon')}
 FIGURES = (
   *('distances', 'two_sample', 'ms_ssim', 'reconstruction', 'memorisation'),
-  *('control', 'causal'),
+  *('control', 'causal', 'label_maps'),
 )
 
 
@@ -36,13 +36,40 @@ def section() -> dict[str, Any]:
       'learning_rate': 3e-3,
       'channels': (16, 32),
     },
+    # Segmenters trained on real, on synthetic and on both kinds of scans, for the same
+    # number of steps, tested on held-out real patients (docs/train-on-synthetic.md).
+    # They have the options of `segmenter` but for its steps.
+    'utility': {
+      'use': False,
+      # Synthetic scans per real one; each number is an arm of its own.
+      'times': (1.0,),
+      'steps': 200,
+      # Trainings of each arm.
+      'seeds': 2,
+      # Continuous attributes, whose error of a regression on what each segmenter has
+      # learned to see is measured, too.
+      'attributes': (),
+    },
+    # Distances and utility by group of patients, so that a group which the model
+    # neglects is seen.
+    'groups': {
+      # Attributes that form groups; those that the schema does not have are skipped.
+      'by': (),
+      # Of equal width, over the range of a number.
+      'bands': 4,
+      # Groups of fewer held-out patients are joined, never shown.
+      'least': 10,
+    },
     # Label values of the data set, in the order of the segmenter's classes.
     'labels': (0, 1),
+    # What they mean, such as ('background', 'heart'), for tables and files; () where
+    # nobody has said so.
+    'label_names': (),
     # What is measured on a volume and which requested attribute it answers.
     'measures': (),
     # Figures to compute: some of 'distances' (always there), 'two_sample', 'ms_ssim',
-    # 'reconstruction', 'memorisation', 'control', 'causal'; () for all. The arms
-    # of a sweep need few.
+    # 'reconstruction', 'memorisation', 'control', 'causal', 'label_maps'; () for all.
+    # The arms of a sweep need few.
     'only': (),
     'num_bootstrap': 200,
   }
@@ -53,6 +80,12 @@ def check(config: Config) -> None:
   value = config.evaluate.only
   require_choices(config, CHOICES)
   require(set(value) <= set(FIGURES), 'evaluate.only', value, f'some of {FIGURES}')
+  key, value = 'evaluate.label_names', config.evaluate.label_names
+  required = f'() or {len(config.evaluate.labels)} names, one for each of labels'
+  require(len(value) in (0, len(config.evaluate.labels)), key, value, required)
+  key, value = 'evaluate.utility.times', config.evaluate.utility.times
+  holds = len(value) and all(number > 0 for number in value)
+  require(holds and len(set(value)) == len(value), key, value, 'different numbers > 0')
   channels = config.evaluate.two_sample.channels
   holds = len(channels) == 2 and all(width > 0 for width in channels)
   require(holds, 'evaluate.two_sample.channels', channels, 'two positive numbers')

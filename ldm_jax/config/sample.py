@@ -40,6 +40,11 @@ def section() -> dict[str, Any]:
     # 'public': rows of real public patients, which samples.csv then shows; or a
     # table with one column per attribute.
     'requests': 'uniform',
+    # Label maps that the samples are drawn for, where diffusion.conditioner.by has
+    # 'mask': 'public', those of real public patients; 'none'; or a NIfTI file or a
+    # folder of them, of label values on the model's grid, such as the *_seg.nii.gz of
+    # samples.
+    'masks': 'public',
     # 'adapt', or 'diffusion' to look at the public model.
     'model': 'adapt',
     # File of token embeddings that all samples are given; '' for none.

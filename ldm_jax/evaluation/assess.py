@@ -15,13 +15,16 @@ import numpy as np
 
 from ldm_jax.data.cohorts import roles
 from ldm_jax.data.cohorts.attributes import Schema
+from ldm_jax.data.cohorts.label_values import named
 from ldm_jax.evaluation import (
   against_truth,
   causal,
   control,
   frechet,
+  groups,
   image_similarity,
   intervals,
+  label_maps,
   measuring_network,
   memorisation,
   two_sample,
@@ -56,7 +59,8 @@ def assess(
 
   Args:
     splits: name -> Split; the reference is chosen among them.
-    samples: {'volumes' (n,d,h,w,1), 'requests' (n,k)}.
+    samples: {'volumes' (n,d,h,w,1), 'requests' (n,k)}, and class indices (n,d,h,w):
+      'labels' of a model that draws label maps, 'masks' that it was asked for.
     network: the measuring network, trained on public data.
     reconstruct: x -> decode(encode(x)), both (b,d,h,w,1).
     schema: attributes of the requests.
@@ -109,6 +113,17 @@ def assess(
   metrics['frechet']['says_nothing'] = frechet.says_nothing(
     metrics['frechet']['value'], features_real, baseline
   )
+  if section.groups.by:
+    found = groups.distances(
+      features_real,
+      features_synthetic,
+      (split.attributes, samples['requests']),
+      patients,
+      schema,
+      section.groups,
+      section.num_bootstrap,
+    )
+    metrics['groups'] = {name: _with(part, mark) for name, part in found.items()}
   if wanted('two_sample') and section.two_sample.enabled:
     metrics['two_sample'] = _told_apart(
       real, samples['volumes'], patients, section, seed, mark
@@ -125,6 +140,13 @@ def assess(
     metrics['reconstruction'] = reconstruction(real, reconstruct(real), patients, mark)
   if wanted('memorisation'):
     metrics['memorisation'] = _memorisation(splits, network, features_synthetic)
+  if 'labels' in samples and wanted('label_maps'):
+    metrics['label_maps'] = _label_maps(split, samples, network, section, mark)
+  if 'masks' in samples and network.measures and wanted('label_maps'):
+    names = list(named(section.labels, section.label_names).values())
+    seen = network.labels(samples['volumes'])
+    found = label_maps.agreement(samples['masks'], seen, names)
+    metrics['mask_control'] = _with(found, roles.mark())
   sizes = {}
   if section.measures and network.measures and wanted('control'):
     asked = section.measures, schema
@@ -166,6 +188,31 @@ def _told_apart(real, synthetic, patients, section, seed, mark):
   settings, resamples = section.two_sample, section.num_bootstrap
   found = two_sample.compare(real, synthetic, patients, settings, resamples, seed)
   return {**found, 'real_halves': {**found['real_halves'], **mark}, **mark}
+
+
+def _label_maps(split, samples, network, section, mark):
+  """Shape of drawn and of real label maps, and whether they fit their scans."""
+  names = list(named(section.labels, section.label_names).values())
+  rings, found = label_maps.rings_of(section.measures), {}
+  real = split.labels(np.arange(len(split)))
+  for key, maps, volumes, people, own in (
+    ('synthetic', samples['labels'], lambda: samples['volumes'], None, roles.mark()),
+    (
+      'real',
+      None if real is None else measuring_network.classes_of(real, section.labels),
+      lambda: split.volumes(np.arange(len(split))),
+      split.patients,
+      mark,
+    ),
+  ):
+    if maps is None:
+      continue
+    figures = label_maps.sanity(maps, names, rings, people)
+    if network.measures:
+      seen = network.labels(volumes())
+      figures['agreement'] = label_maps.agreement(maps, seen, names, people)
+    found[key] = _with(figures, own)
+  return found
 
 
 def _own_spacing(splits, edits, spacing_mm):
@@ -306,6 +353,13 @@ def _effects(edits, section, schema, network, spacing_mm, options):
         change = measured[seen][name] - measured['before'][name]
         figures[f'{figure}_{name}'] = causal.effectiveness(asked, change, **options)
   return figures
+
+
+def _with(part, mark):
+  """Nested figures, each with a mark."""
+  if part is None or 'value' in part:
+    return part and {**part, **mark}
+  return {name: _with(inner, mark) for name, inner in part.items()}
 
 
 def _marked(figure, mark):

@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 
 from ldm_jax.data.batching import epoch_batch
 from ldm_jax.data.cohorts.attributes import Schema
+from ldm_jax.data.cohorts.label_values import classes_of
 from ldm_jax.evaluation import control
 from ldm_jax.models.critics import perceptual
 from ldm_jax.models.critics.segmenter import Segmenter
@@ -64,7 +65,7 @@ def fit(
   def example_losses(trained, frozen, batch, keys, step):
     del frozen, keys, step
     logits = module.apply({'params': state.unflatten(trained)}, batch['x'])
-    return _segmentation_loss(logits, batch['classes']), {}
+    return segmentation_loss(logits, batch['classes']), {}
 
   flat = state.flatten(params)
   packing = Packing(flat)
@@ -255,16 +256,13 @@ def requested(
   return np.asarray(chosen)
 
 
-def classes_of(labels: np.ndarray, label_values: Sequence[int]) -> np.ndarray:
-  """Label values of a data set -> class indices int32; a value not listed is 0."""
-  table = np.zeros(256, np.int32)
-  for index, value in enumerate(label_values):
-    table[int(value)] = index
-  return table[labels]
+def segmentation_loss(logits: jax.Array, classes: Array) -> jax.Array:
+  """Cross-entropy plus soft Dice over the foreground classes, (b,).
 
-
-def _segmentation_loss(logits, classes):
-  """Cross-entropy plus soft Dice over the foreground classes, (b,)."""
+  Args:
+    logits: (b,*space,k), class 0 is background.
+    classes: (b,*space) indices.
+  """
   entropy = optax.softmax_cross_entropy_with_integer_labels(logits, classes)
   truth = jax.nn.one_hot(classes, logits.shape[-1])
   guess = jax.nn.softmax(logits)

@@ -189,8 +189,10 @@ def machine_speed(seconds: float = 0.3) -> float:
 
 
 def _autoencoder(config):
-  module = networks.autoencoder(config.autoencoder)
-  x = _struct((1, *config.data.preprocess.shape, 1))
+  num_labels = len(networks.label_values(config))
+  module = networks.autoencoder(config.autoencoder, num_labels)
+  shape = (*config.data.preprocess.shape, 1 + num_labels)
+  x = _struct((1, *shape))
   key = jax.eval_shape(lambda: prng.key(0))
   shapes = jax.eval_shape(lambda k, x: module.init(k, x, k), key, x)['params']
 
@@ -199,7 +201,7 @@ def _autoencoder(config):
     spread = 0 if spread is None else spread
     return module.apply({'params': params}, mean + spread, method='decode')
 
-  return _cost(shapes, forward, [((*config.data.preprocess.shape, 1), 'float32')])
+  return _cost(shapes, forward, [(shape, 'float32')])
 
 
 def _denoiser(config, schema):

@@ -50,7 +50,11 @@ def encode(run: Run, split: Split, tag: str) -> np.ndarray:
   )
   with progress_bar(f'encode {split.name}', len(split), 'volume') as advance:
     encoded = encoding.encode_split(
-      encoder, split, config.autoencoder.batch_size, advance
+      encoder,
+      split,
+      config.autoencoder.batch_size,
+      advance,
+      lambda indices: run.inputs(split, indices),
     )
   found = dict(zip(kinds, np.split(encoded, len(kinds), axis=-1), strict=True))
   for kind in reversed(kinds):
@@ -83,7 +87,7 @@ def with_copies(
     run: whose stage `encode` has finished.
     split: prepared cohort of n volumes.
     num_copies: m.
-    volumes_of: (indices (b,), copy) -> transformed volumes (b,d,h,w,1).
+    volumes_of: (indices (b,), copy) -> transformed `Run.inputs` (b,d,h,w,...).
   """
   found = [run.latents(split)]
   if not num_copies:

@@ -17,6 +17,7 @@ import ldm_jax
 from ldm_jax import atomic
 from ldm_jax.config.parsing import flatten
 from ldm_jax.data import cohorts_of_config
+from ldm_jax.data.cohorts import label_values
 from ldm_jax.data.cohorts.attributes import Schema, labelled
 from ldm_jax.pipeline.run import Run
 from ldm_jax.report import content, index_page, model_card, public_page
@@ -230,9 +231,13 @@ def _write_model(run, folder, about, privacy):
 def _write_samples(run, folder, about, origin):
   arrays = run.work.read_arrays(write_samples.SAMPLES)
   requests.check_not_copied(run.config, arrays['requests'], run.splits)
+  volumes, names, values = arrays['volumes'][..., 0], None, run.label_values
+  if 'labels' in arrays:
+    names = label_values.named(values, run.config.evaluate.label_names)
+    volumes = volumes, label_values.values_of(arrays['labels'], values)
   dataset.write(
     folder / package.SAMPLES,
-    [arrays['volumes'][..., 0]],
+    [volumes],
     arrays['requests'],
     labelled(run.schema),
     run.sample_affine,
@@ -240,6 +245,7 @@ def _write_samples(run, folder, about, origin):
     seed=run.config.seed,
     origin=origin,
     as_dicom=run.config.export.dicom,
+    label_names=names,
   )
 
 

@@ -56,7 +56,7 @@ def private_latents(run: Run, split: Split) -> np.ndarray:
     return augment(volume[None], draws, **options)[0]
 
   def volumes_of(indices, copy):
-    pairs = zip(indices, split.volumes(indices), strict=True)
+    pairs = zip(indices, run.inputs(split, indices), strict=True)
     return np.stack([transformed(index, volume, copy) for index, volume in pairs])
 
   return encode.with_copies(run, split, section.multiplicity - 1, volumes_of)

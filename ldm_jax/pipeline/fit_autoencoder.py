@@ -9,9 +9,11 @@ from ldm_jax import damaged_files, prng, processes
 from ldm_jax.config.parsing import digest, to_plain
 from ldm_jax.data import demonstration_split
 from ldm_jax.data.batching import epoch_batch
+from ldm_jax.data.cohorts import label_values
 from ldm_jax.data.prefetch import Prefetcher
+from ldm_jax.data.store import labelled
 from ldm_jax.data.store.split import Split
-from ldm_jax.evaluation import assess
+from ldm_jax.evaluation import assess, intervals, label_maps
 from ldm_jax.models.critics import perceptual
 from ldm_jax.models.interop import pretrained
 from ldm_jax.pipeline.run import Run
@@ -24,6 +26,7 @@ from ldm_jax.training import (
   codebook,
   encoding,
   feature_network,
+  label_loss,
   loop,
   model_record,
   networks,
@@ -39,16 +42,27 @@ NUM_MEASURED = 64
 
 
 def check(run: Run) -> None:
-  """Refuses an autoencoder.init that is not there or does not fit.
+  """Refuses scans without labels that need some, and an autoencoder.init that is wrong.
 
   Raises:
     ValueError: naming what is missing or where the shapes differ.
   """
   config, section = run.config, run.config.autoencoder
+  num_labels = len(run.label_values)
+  for name in ('public', 'private'):
+    if num_labels and name in run.prepared:
+      labelled.check(run.prepared[name])
   if not section.init:
     return
-  module, key = networks.autoencoder(section), prng.key(0)
-  x = jax.ShapeDtypeStruct((1, *config.data.preprocess.shape, 1), np.float32)
+  if num_labels and checkpoint.described(section.init, 'Autoencoder', 'init'):
+    raise ValueError(
+      f'autoencoder.init={section.init!r} is a converted autoencoder of scans alone, '
+      "but data.labels is 'joint'. Set --config.autoencoder.init='' to train one with "
+      "label maps, or --config.data.labels=''."
+    )
+  module, key = networks.autoencoder(section, num_labels), prng.key(0)
+  shape = (1, *config.data.preprocess.shape, 1 + num_labels)
+  x = jax.ShapeDtypeStruct(shape, np.float32)
   shapes = jax.eval_shape(lambda key, x: module.init(key, x, key)['params'], key, x)
   checkpoint.check_fits(section.init, shapes, 'autoencoder.init')
   model_record.check_init(config, run.spec.to_config())
@@ -58,9 +72,12 @@ def fit(run: Run, split: Split) -> PyTree:
   """Trains the autoencoder on a public split; returns its parameters, averaged."""
   config, section, mesh = run.config, run.config.autoencoder, run.mesh
   key = run.key('autoencoder')
-  module = networks.autoencoder(section)
+  values = run.label_values
+  shares = labelled.frequencies(split, values) if values else None
+  weights = None if shares is None else label_loss.class_weights(shares)
+  module = networks.autoencoder(section, len(values))
   features = _perceptual(run, split)
-  x = split.volumes(np.arange(min(section.batch_size, len(split))))
+  x = run.inputs(split, np.arange(min(section.batch_size, len(split))))
   params = networks.initialise(module, key, x[:1], key)
   if section.init:
     params = checkpoint.load_into(section.init, params, 'autoencoder.init')
@@ -69,13 +86,15 @@ def fit(run: Run, split: Split) -> PyTree:
   adversary = None
   if section.adversarial.weight:
     adversary = networks.discriminator(section)
-    params['discriminator'] = networks.initialise(adversary, key, x[:1])
+    params['discriminator'] = networks.initialise(adversary, key, x[:1, ..., :1])
   flat = flatten(params)
   packing = Packing(flat, apart=autoencoder_loss.APART)
   optimizer = autoencoder_loss.optimizer(section, packing)
 
   def build(adversary):
-    losses = autoencoder_loss.example_losses(module, section, features, adversary)
+    losses = autoencoder_loss.example_losses(
+      module, section, features, adversary, weights
+    )
     return plain_step(packing.losses(losses), optimizer, mesh, section.ema_decay)
 
   alone = build(None)
@@ -135,6 +154,8 @@ def report(
     'latent': statistics,
     'alarms': [e for e in work.events() if 'alarm' in e],
   }
+  if module.num_labels:
+    figures['reconstruction'] |= _label_overlap(run, split, latents[:num])
   if module.num_codes:
     quantise = jax.jit(
       lambda z: module.apply(params, z, method=lambda m, z: m.quantizer.indices(z))
@@ -155,6 +176,23 @@ def report(
     tuple(split.spacing_mm),
   )
   print(f'encode: what the autoencoder loses is shown in {path}')
+
+
+def _label_overlap(run, split, latents):
+  """Dice of decoded label maps with the true ones, by label; a figure each."""
+  config, num = run.config, len(latents)
+  logits = encoding.apply_in_batches(
+    lambda z: run.autoencoder.decode_labelled(z)[..., 1:],
+    np.asarray(latents),
+    config.autoencoder.batch_size,
+  )
+  truth = run.inputs(split, np.arange(num))[..., 1:].argmax(-1)
+  overlap = label_maps.dice(logits.argmax(-1), truth, len(run.label_values))
+  names = label_values.named(run.label_values, config.evaluate.label_names)
+  return {
+    f'dice_{name}': intervals.mean_figure(*label_maps.known(column, split.patients))
+    for name, column in zip([*names.values()][1:], overlap.T, strict=True)
+  }
 
 
 def _inspector(module, packing, x):
@@ -178,7 +216,7 @@ def _inspector(module, packing, x):
     mean, std, x_hat, codes = look(trained)
     found = alarms.of_parameters(trained)
     found += alarms.of_latents(mean, None if module.num_codes else std)
-    found += alarms.of_reconstruction(x, x_hat)
+    found += alarms.of_reconstruction(x[..., :1], x_hat[..., :1])
     if module.num_codes:
       statistics = codebook.usage_statistics(codes, module.num_codes)
       found += alarms.of_codebook(statistics)

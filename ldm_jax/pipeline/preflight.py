@@ -9,7 +9,7 @@ from ldm_jax.diffusion import grid, schedules, solvers
 from ldm_jax.pipeline import private_budget
 from ldm_jax.pipeline.run import Run
 from ldm_jax.privacy import checks, marginals
-from ldm_jax.synthesis import requests, system, tiling
+from ldm_jax.synthesis import mask_requests, requests, system, tiling
 from ldm_jax.training import (
   denoising_loss,
   drift_setting,
@@ -77,6 +77,7 @@ def check_requests(run: Run) -> None:
   if config.sample.requests == 'private_prior':
     section = config.adapt.privacy.releases.attributes
     prior = marginals.uniform(schema, section.num_bins, section.pairs)
+  mask_requests.check(config)
   asked = requests.draw(config, schema, found.get('public'), prior)
   requests.check_not_copied(config, asked, found)
   for name in set(found) & {'public', 'private'}:

@@ -10,6 +10,7 @@ from ldm_jax.pipeline.run import Run
 from ldm_jax.training import (
   checkpoint,
   denoising_loss,
+  label_masks,
   loop,
   networks,
   optimizers,
@@ -90,4 +91,19 @@ def examples(run: Run, split: Split) -> tuple[np.ndarray, np.ndarray]:
     copies,
     lambda indices, copy: run.public_volumes(split, indices, 'copy', copy, indices[0]),
   )
-  return latents, np.tile(run.conditions(split), (1 + copies, 1))
+  conditions = [_conditions(run, split, copy) for copy in range(1 + copies)]
+  return latents, np.concatenate(conditions)
+
+
+def _conditions(run, split, copy):
+  """Conditions (n,k) of a transformed copy, from 1 up, or of the volumes (0)."""
+  found, values = run.conditions(split), networks.mask_values(run.config)
+  if not copy or not values:
+    return found
+  size, parts = run.config.autoencoder.batch_size, []
+  for start in range(0, len(split), size):  # as `encode.with_copies` draws them
+    rows = np.arange(start, min(start + size, len(split)))
+    x = run.public_volumes(split, rows, 'copy', copy - 1, start, values=values)
+    parts.append(label_masks.columns(run.config, x[..., 1:].argmax(-1)))
+  moved = np.concatenate(parts)
+  return np.concatenate([found[:, : -moved.shape[1]], moved], 1)

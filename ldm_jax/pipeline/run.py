@@ -28,8 +28,8 @@ from ldm_jax.data.cohorts.attributes import Schema
 from ldm_jax.data.preprocessing import preprocess
 from ldm_jax.data.preprocessing.augment import augment
 from ldm_jax.data.readers.grid import centred_affine
+from ldm_jax.data.store import labelled, store, text_embeddings
 from ldm_jax.data.store import latents as stored_latents
-from ldm_jax.data.store import store, text_embeddings
 from ldm_jax.data.store.split import Split
 from ldm_jax.diffusion.schedules import AnySchedule
 from ldm_jax.models.denoisers.conditional import ConditionalDenoiser
@@ -37,7 +37,14 @@ from ldm_jax.pipeline import private_ledger
 from ldm_jax.privacy import private_choice
 from ldm_jax.privacy.ledger import Ledger
 from ldm_jax.synthesis import system as trained_system
-from ldm_jax.training import checkpoint, encoding, mesh, model_record, networks
+from ldm_jax.training import (
+  checkpoint,
+  encoding,
+  label_masks,
+  mesh,
+  model_record,
+  networks,
+)
 from ldm_jax.types import Config, PyTree, Shape
 from ldm_jax.workfolder import WorkFolder
 
@@ -184,18 +191,27 @@ class Run:
     return next(iter(self.prepared.values())).schema
 
   def conditions(self, split: Split) -> np.ndarray:
-    """Encoded attributes (n,k) of a split, followed by its embedded text if used.
+    """Encoded attributes (n,k) of a split, then its text and label maps if used.
 
     Raises:
-      ValueError: text that is not there or does not fit.
+      ValueError: text or label maps that are not there or do not fit.
     """
-    section = self.config.diffusion.text
-    if not section.files:
-      return split.attributes
-    embedded = text_embeddings.read(
-      section.files, split, section.num_tokens, section.width
-    )
-    return np.concatenate([split.attributes, embedded], 1)
+    section, parts = self.config.diffusion.text, [split.attributes]
+    if section.files:
+      limits = section.num_tokens, section.width
+      parts.append(text_embeddings.read(section.files, split, *limits))
+    if networks.mask_values(self.config):
+      parts.append(label_masks.of_split(self.config, split))
+    return np.concatenate(parts, 1) if len(parts) > 1 else parts[0]
+
+  @property
+  def label_values(self) -> tuple[int, ...]:
+    """Values of the label maps that are drawn with the scans; () for none."""
+    return networks.label_values(self.config)
+
+  def inputs(self, split: Split, indices: np.ndarray) -> np.ndarray:
+    """What the autoencoder encodes: volumes, with one-hot labels if data.labels."""
+    return labelled.inputs(split, indices, self.label_values)
 
   def public_volumes(
     self,
@@ -203,20 +219,23 @@ class Run:
     indices: np.ndarray,
     *draw: str | int,
     rows: np.ndarray | None = None,
+    values: tuple[int, ...] | None = None,
   ) -> np.ndarray:
-    """Volumes (n,d,h,w,1) of a public split, transformed if `augment` makes copies.
+    """`inputs` of a public split, transformed if `augment` makes copies.
 
     Args:
       split: a public cohort.
       indices: (n,) of its entries.
       draw: names this draw, so that an interrupted run draws the same again.
       rows: positions in `indices` that are wanted; None for all.
+      values: label values with a channel; None for those of `label_values`.
     """
-    config = self.config
+    config, values = self.config, self.label_values if values is None else values
     if not config.augment.copies:
-      return split.volumes(indices if rows is None else indices[rows])
+      wanted = indices if rows is None else indices[rows]
+      return labelled.inputs(split, wanted, values)
     # One stream of draws for all, whoever wants which of them.
-    volumes = split.volumes(indices)
+    volumes = labelled.inputs(split, indices, values)
     options = {
       name: value for name, value in config.augment.items() if name != 'copies'
     }

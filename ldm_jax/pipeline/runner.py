@@ -19,13 +19,15 @@ from ldm_jax.pipeline import (
   encode,
   export,
   fit_autoencoder,
+  measure_utility,
   out_of_memory,
   preflight,
   pretrain,
+  read_sections,
 )
 from ldm_jax.pipeline.run import Run
 from ldm_jax.synthesis import system
-from ldm_jax.training import drift_setting, model_record
+from ldm_jax.training import model_record
 from ldm_jax.types import Config
 from ldm_jax.workfolder import WorkFolder, fingerprint
 
@@ -118,7 +120,13 @@ TABLE = (
     after=('adapt',),
     models=SAMPLED,
   ),
-  Stage('evaluate', ('evaluate', 'seed'), DRAWN, models=SAMPLED),
+  Stage(
+    'evaluate',
+    ('evaluate', 'seed'),
+    DRAWN,
+    models=SAMPLED,
+    checks=(measure_utility.check,),
+  ),
   Stage('report', (), (*DRAWN, 'evaluate'), models=SAMPLED),
   Stage(
     'export',
@@ -350,10 +358,7 @@ def _damaged_of(run, cohort):
 
 
 def _sections(name, config):
-  sections = STAGES[name].reads
-  if name == 'diffusion' and config.diffusion.weights:
-    return (*sections, 'adapt.privacy.releases.pretraining', 'adapt.privacy.delta')
-  return (*sections, *drift_setting.unread(config)) if name == 'adapt' else sections
+  return read_sections.of(STAGES[name].reads, name, config)
 
 
 def _fingerprint(name, run):

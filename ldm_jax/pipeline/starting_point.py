@@ -113,6 +113,7 @@ def class_token(run: Run, params: PyTree) -> jax.Array:
   It stands for the class of what pre-training saw, as the word 'dog' does for a dog.
   """
   conditions = run.conditions(run.splits['public'])
+  conditions = conditions[:, : run.denoiser.num_conditions]  # no label map
   describe = jax.jit(
     lambda params, c: run.denoiser.apply({'params': params}, c, method='describe')[0]
   )

@@ -9,7 +9,7 @@ from ldm_jax.config.parsing import to_plain
 from ldm_jax.data import demonstration_split
 from ldm_jax.synthesis import requests
 from ldm_jax.synthesis.write_counterfactuals import COUNTERFACTUALS
-from ldm_jax.synthesis.write_samples import SAMPLES, SWEEPS
+from ldm_jax.synthesis.write_samples import LABELS, SAMPLES, SWEEPS
 from ldm_jax.types import Array, Config
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def gather(
     'log': work.events(),
     'images': _images(work, splits, reconstruct),
     'spacing': spacing,
+    'label_names': [each['name'] for each in work.read_json(*LABELS) or ()],
     'pages': {
       name: title
       for name, title in PAGES.items()
@@ -86,6 +87,8 @@ def _images(work, splits, reconstruct):
   samples = work.read_arrays(SAMPLES)
   if samples is not None:
     images['synthetic'] = samples['volumes'][: 2 * NUM_PICTURES, ..., 0]
+    if 'labels' in samples:
+      images['labels'] = samples['labels'][: 2 * NUM_PICTURES]
   sweeps = work.read_arrays(SWEEPS)
   if sweeps is not None:
     images['sweeps'] = {

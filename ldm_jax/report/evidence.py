@@ -28,11 +28,21 @@ OTHER_SECTIONS = (
   'reconstruction',
   'features',
   'two_sample',
+  'label_maps',
+  'mask_control',
+  'utility',
+  'groups',
 )
 TOLD_APART = (
   'area under the ROC curve of a network trained to tell real from synthetic volumes, '
   'on volumes it was not trained on: 0.5 if it cannot tell, 1 if it always can'
 )
+LABEL_FIGURES = {
+  'single_component': 'share of maps in one piece',
+  'closed_ring': 'share of slices in which it is closed',
+  'agreement': 'Dice with what the measuring network sees in the scan',
+}
+ASKED = 'Dice of the requested map with what the measuring network sees'
 UNITS = {'psnr': 'PSNR (dB)', 'ssim': 'SSIM', 'ms_ssim': 'MS-SSIM'}
 
 
@@ -91,6 +101,80 @@ def _with_reason(note, entry):
   """The note, and why the figure says nothing where it does."""
   reason = entry.get('says_nothing') if isinstance(entry, dict) else None
   return f'{note}. Says nothing here: {reason}' if reason else note
+
+
+def label_maps(entry: Mapping, asked: Mapping) -> dict | None:
+  """Table {head, rows} of the shape of drawn and real label maps; None without any.
+
+  Args:
+    entry: `label_maps` of metrics.json.
+    asked: its `mask_control`.
+  """
+  rows = []
+  for name, part in asked.items():
+    figure = measured(part)
+    if figure:
+      cells = [tables.cell(figure), figure.counts]
+      rows.append(tables.row(f'{name}: {ASKED}', cells, figure.internal))
+  for kind, text in LABEL_FIGURES.items():
+    parts = {key: entry.get(key, {}).get(kind, {}) for key in ('synthetic', 'real')}
+    for name in parts['synthetic']:
+      drawn, real = (measured(part.get(name)) for part in parts.values())
+      counts = drawn.counts if drawn else ''
+      rows.append(tables.row(f'{name}: {text}', [tables.cell(drawn), counts]))
+      if real:
+        cells = [tables.cell(real), real.counts]
+        rows.append(tables.row(f'{name}: {text}, real', cells, real.internal))
+  head = ['Label maps', 'Value (95 % interval)', 'Computed from']
+  return {'head': head, 'rows': rows} if rows else None
+
+
+def utility(entry: Mapping) -> dict | None:
+  """Table {head, rows, labels_from, steps} of segmenters by what they learned from."""
+  arms = {k: v for k, v in entry.items() if isinstance(v, dict) and 'dice' in v}
+  if not arms:
+    return None
+  attributes = sorted({name for arm in arms.values() for name in arm.get('mae', {})})
+  rows = []
+  for name, arm in arms.items():
+    share = entry.get('share_of_real', {}).get(name, {})
+    found = [measured(arm[key]) for key in ('dice', 'hd95_mm')]
+    found.append(measured(share.get('dice')))
+    found += [measured(arm.get('mae', {}).get(each)) for each in attributes]
+    cells = [*map(tables.cell, found), arm.get('scans', '')]
+    note = found[0].counts if found[0] else ''
+    title = name.replace('_', ', ').replace('both', 'real + synthetic')
+    rows.append(tables.row(title, cells, bool(arm['dice'].get('internal')), note))
+  head = ['Trained on', 'Dice (95 %)', 'HD95 in mm (95 %)', 'Dice / real (95 %)']
+  head += [f'{each}, mean error (95 %)' for each in attributes]
+  told = {key: entry.get(key) for key in ('labels_from', 'steps')}
+  return {'head': [*head, 'Scans'], 'rows': rows, **told}
+
+
+def by_group(distances: Mapping, dice: Mapping) -> dict | None:
+  """Table {head, rows} of distances and Dice by group of patients; None without any.
+
+  Args:
+    distances: entry `groups` of metrics.json.
+    dice: entry `utility.groups`.
+  """
+  names = list(dict.fromkeys([*distances, *dice]))
+  arms = list(dict.fromkeys(a for n in dice for g in dice[n].values() for a in g))
+  rows = []
+  for name in names:
+    parts = distances.get(name, {}), dice.get(name, {})
+    for group in dict.fromkeys([*parts[0], *parts[1]]):
+      near, use = (part.get(group, {}) for part in parts)
+      found = [measured(near.get('kid')), measured(near.get('frechet'))]
+      found += [measured(use.get(arm)) for arm in arms]
+      known = [figure for figure in found if figure]
+      internal = any(figure.internal for figure in known)
+      note = known[0].counts if known else ''
+      cells = list(map(tables.cell, found))
+      rows.append(tables.row(f'{name}: {group}', cells, internal, note))
+  head = ['Group', 'Kernel distance (95 %)', 'Fréchet distance (95 %)']
+  head += [f'Dice, {arm.replace("_", ", ")} (95 %)' for arm in arms]
+  return {'head': head, 'rows': rows} if rows else None
 
 
 def memorisation(entry: Mapping) -> list[dict]:

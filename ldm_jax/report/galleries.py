@@ -147,6 +147,38 @@ def samples(
   return {'montages': montages, 'sheets': sorted(sheets, key=_is_real)}
 
 
+def labels(
+  images: Mapping[str, Any], names: Sequence[str], pixels: int = PIXELS
+) -> dict | None:
+  """Montage of synthetic volumes below their label maps, and its legend.
+
+  Args:
+    images: as of `index_page.write`.
+    names: of the classes, background first.
+    pixels: of all pictures together.
+  """
+  if not _num(images.get('labels')) or not _num(images.get('synthetic')):
+    return None
+  volumes, maps = (upright(images[key])[:MOST] for key in ('synthetic', 'labels'))
+  pictures = figures.overlaid(volumes, maps, max_pixels=pixels // 8)
+  named = [
+    {'image': image(png, f'Synthetic volume with its label map, {i + 1}'), 'label': ''}
+    for i, png in enumerate(pictures)
+  ]
+  note = 'label maps over the samples above (one volume per column)'
+  return {
+    'strip': {
+      'title': 'Synthetic, labelled',
+      'note': note,
+      'internal': False,
+      'columns': named,
+    },
+    'legend': [
+      (name, figures.label_colour(index)) for index, name in enumerate(names) if index
+    ],
+  }
+
+
 def sweeps(
   found: Mapping[str, tuple[Sequence, Array]], pixels: int = PIXELS
 ) -> list[dict]:

@@ -18,6 +18,7 @@ SECTIONS = {
   'samples': 'Samples',
   'control': 'Control',
   'quality': 'Image quality',
+  'utility': 'Utility',
   'memorisation': 'Memorisation',
   'reconstruction': 'Reconstruction',
   'counterfactuals': 'Counterfactuals',
@@ -50,11 +51,13 @@ def write(path: str | os.PathLike, content: Mapping[str, Any]) -> pathlib.Path:
       models: dict 'samples' | 'counterfactuals' -> the model that made them.
       config: dict of settings. metrics: metrics.json. privacy: privacy.json or None.
       requests: whose attribute values the samples' requests are, 'origin: sentence'.
+      label_names: what the classes of images['labels'] mean.
       spacing: (3,) mm of a voxel (d,h,w), for true proportions; cubes without.
       pages: file name -> title of other pages in the folder, to be linked.
       leaves: True for the page that `public_page` made: it has nothing to hide.
       log: list of events {'stage', 'step', 'loss', ...}.
-      images: dict real, reconstructed, synthetic (n,d,h,w); sweeps {attribute:
+      images: dict real, reconstructed, synthetic (n,d,h,w); labels, class indices
+        (n,d,h,w) of the synthetic ones; sweeps {attribute:
         (values (n,), volumes (n,d,h,w))}; counterfactuals [(source, counterfactual,
         difference, text)] of (d,h,w); truths, their true counterfactuals; internal:
         names among these that show scans of private patients.
@@ -102,6 +105,10 @@ def _html(content, pixels):
     cards=list(_cards(metrics, privacy, said)),
     requests=_requests(content.get('requests')),
     samples=galleries.samples(images, spacing, pixels),
+    labels=galleries.labels(images, content.get('label_names') or (), pixels),
+    label_maps=evidence.label_maps(
+      metrics.get('label_maps') or {}, metrics.get('mask_control') or {}
+    ),
     control={
       'synthetic': evidence.agreements(metrics.get('control') or {}),
       'real': evidence.agreements(metrics.get('control_real') or {}),
@@ -114,6 +121,10 @@ def _html(content, pixels):
     sweeps=galleries.sweeps(images.get('sweeps') or {}, pixels),
     quality=evidence.quality(metrics),
     features=metrics.get('features') or {},
+    utility=evidence.utility(metrics.get('utility') or {}),
+    by_group=evidence.by_group(
+      metrics.get('groups') or {}, (metrics.get('utility') or {}).get('groups') or {}
+    ),
     memorisation=evidence.memorisation(metrics.get('memorisation') or {}),
     reconstruction=evidence.reconstruction(metrics.get('reconstruction') or {}),
     counterfactuals=galleries.counterfactuals(images, spacing, pixels),

@@ -14,7 +14,7 @@ from ldm_jax.data.cohorts import roles
 # Stages whose losses are of public patients.
 PUBLIC_STAGES = ('autoencoder', 'diffusion')
 LOSSES = ('stage', 'step', 'loss')
-PICTURES = ('synthetic', 'sweeps')
+PICTURES = ('synthetic', 'labels', 'sweeps')
 
 
 def public(
@@ -42,6 +42,7 @@ def public(
     'config': dict(config),
     'requests': content.get('requests'),
     'spacing': content.get('spacing'),
+    'label_names': content.get('label_names'),
     'leaves': True,
     'models': {
       name: model

@@ -17,7 +17,10 @@ from ldm_jax import atomic
 from ldm_jax.config import ablations
 
 # Names of the figures that the table shows.
-SHOWN = r'epsilon|frechet|kid|two_sample\.auc|control\.[^.]+\.pearson_r'
+SHOWN = (
+  r'epsilon|frechet|kid|two_sample\.auc|control\.[^.]+\.pearson_r'
+  r'|utility\.[^.]+\.dice'
+)
 DISTANCES = ('frechet', 'kid')
 
 

@@ -6,6 +6,8 @@
   participants.json          what the columns mean, units, levels
   sub-synthetic00000/anat/sub-synthetic00000_T1w.nii.gz, .json        (with a suffix)
   synthetic_00000.nii.gz                                              (without)
+  sub-synthetic00000/anat/sub-synthetic00000_dseg.nii.gz, dseg.tsv    (label maps)
+  synthetic_00000_seg.nii.gz, labels.json                             (without suffix)
   dicom/sub-synthetic00000/00000.dcm, ... one file a slice            (if asked for)
 
 Both are read back by `data.layouts.bids` and `data.layouts.folder`. The header of every
@@ -21,9 +23,11 @@ from typing import Any
 import numpy as np
 
 from ldm_jax import atomic
+from ldm_jax.data.cohorts import label_values
 from ldm_jax.data.cohorts.attributes import Attribute, Schema
 from ldm_jax.data.readers import volume
 from ldm_jax.sharing import dicom, package
+from ldm_jax.synthesis import write_samples
 from ldm_jax.synthesis.requests import row
 
 BIDS_VERSION = '1.9.0'
@@ -34,7 +38,7 @@ DATATYPES = {'bold': 'func', 'dwi': 'dwi', 'pet': 'pet'}
 
 def write(
   folder: pathlib.Path,
-  volumes: Iterable[np.ndarray],
+  volumes: Iterable[Any],
   vectors: np.ndarray,
   schema: Schema,
   affine: np.ndarray,
@@ -44,12 +48,14 @@ def write(
   origin: str,
   as_dicom: bool = False,
   are_edits: bool = False,
+  label_names: Mapping[int, str] | None = None,
 ) -> int:
   """Writes volumes and tables; returns how many volumes.
 
   Args:
     folder: is created.
-    volumes: batches (b,d,h,w) in [0,1], in the order of the requests.
+    volumes: batches (b,d,h,w) in [0,1], in the order of the requests; with
+      `label_names` pairs of these and their label maps (b,d,h,w), integers.
     vectors: encoded requests (n,k).
     schema: of the requests.
     affine: (4,4), (d,h,w,1) -> world RAS mm.
@@ -58,11 +64,13 @@ def write(
     origin: one sentence on whose attribute values the requests are.
     as_dicom: also write each volume as a DICOM series; `about` has its 'modality'.
     are_edits: the volumes are edits of public scans.
+    label_names: label value -> what it means, where there are label maps.
   """
   suffix, names = about['suffix'], list[str]()
   note = header_note(about, are_edits)
   for batch in volumes:
-    for x in batch:
+    batch, maps = batch if label_names else (batch, [None] * len(batch))
+    for x, labels in zip(batch, maps, strict=True):
       name = (
         f'sub-synthetic{len(names):05d}' if suffix else f'synthetic_{len(names):05d}'
       )
@@ -75,6 +83,9 @@ def write(
           sidecar['SkullStripped'] = about['skull_stripped']
         atomic.write_text(_beside(path), package.dumped(sidecar))
       volume.write(path, x, affine, note=note)
+      if labels is not None:
+        own_note = note.replace('volume', 'label map', 1)
+        volume.write(_of_labels(path, suffix), labels, affine, note=own_note)
       if as_dicom:
         # Of an edit it is not claimed that nobody was scanned.
         told = {**about, 'protected': about['protected'] and not are_edits}
@@ -95,6 +106,8 @@ def write(
   columns = package.dumped(described(schema, origin, are_edits))
   atomic.write_text(folder / 'participants.json', columns)
   atomic.write_text(folder / 'README', _readme(about, origin, are_edits))
+  if label_names:
+    _write_label_names(folder, label_names, suffix)
   if suffix:
     description = package.dumped(dataset_description(about))
     atomic.write_text(folder / 'dataset_description.json', description)
@@ -151,6 +164,23 @@ def _column(attribute: Attribute, origin: str) -> dict[str, Any]:
   low, high = attribute.limits
   column = {'Description': text, 'Minimum': low, 'Maximum': high}
   return column | ({'Units': attribute.unit} if attribute.unit else {})
+
+
+def _of_labels(path: pathlib.Path, suffix: str) -> pathlib.Path:
+  """The file of a volume's label map."""
+  if suffix:
+    return path.with_name(path.name.replace(f'_{suffix}.', '_dseg.'))
+  return path.with_name(path.name.replace('.nii.gz', write_samples.SEGMENTATION))
+
+
+def _write_label_names(folder, names, suffix):
+  if not suffix:
+    told = package.dumped(label_values.listed(names))
+    atomic.write_text(folder / write_samples.LABELS[-1], told)
+    return
+  # The lookup table that BIDS has for discrete segmentations.
+  lines = ['index\tname', *(f'{value}\t{name}' for value, name in names.items())]
+  atomic.write_text(folder / 'dseg.tsv', '\n'.join(lines) + '\n')
 
 
 def _beside(path: pathlib.Path) -> pathlib.Path:

@@ -66,8 +66,8 @@ def _system(plain, config, schema, content):
     settings.autoencoder(config, converted), params['autoencoder']
   )
   denoiser = settings.denoiser(config, schema, converted)
-  x = jax.ShapeDtypeStruct((1, *config.data.preprocess.shape, 1), np.float32)
-  key = jax.eval_shape(lambda: prng.key(0))
+  shape = (1, *config.data.preprocess.shape, 1 + encoder.module.num_labels)
+  x, key = jax.ShapeDtypeStruct(shape, np.float32), jax.eval_shape(lambda: prng.key(0))
   expected = jax.eval_shape(encoder.module.init, key, x).get('params', {})
   tensors.check_shapes('autoencoder', params['autoencoder'], expected)
   latent_shape = jax.eval_shape(encoder.encode, x).shape[1:]
@@ -90,4 +90,5 @@ def _system(plain, config, schema, content):
     time=instruct_pix2pix.time_of(config.adapt.pairs, schema) if is_adapted else None,
     name=plain['about']['model'],
     residual=plain['residual_noise'] if config.sample.residual_noise else None,
+    decode_labelled=encoder.decode_labelled,
   )

@@ -33,6 +33,7 @@ ONLY = (
 )
 IN_SAMPLES = re.compile(
   r'(?:samples|counterfactuals)/(?:\.bidsignore|dataset_description\.json|participants\.(?:tsv|json)|README'
+  r'|labels\.json|dseg\.tsv|synthetic_\d+_seg\.nii\.gz'
   r'|synthetic_\d+\.nii\.gz|dicom/(?:sub-synthetic|synthetic_)\d+/\d+\.dcm'
   r'|sub-synthetic\d+/[a-z]+/sub-synthetic\d+_[A-Za-z0-9]+\.(?:nii\.gz|json))'
 )
@@ -157,7 +158,8 @@ def _in_file(name: str, path: pathlib.Path, words: _Words) -> Iterator[str]:
     yield from _in_json(name, json.loads(path.read_bytes()), words)
   elif name.endswith('.tsv'):
     for row in csv.reader(io.StringIO(path.read_text('utf-8')), delimiter='\t'):
-      for cell in row:
+      # The values of labels are numbers, as ids may be.
+      for cell in row[1:] if name.endswith('/dseg.tsv') else row:
         yield from words.in_value(cell)
   elif name.endswith('.html'):
     yield from _in_html(path.read_text('utf-8'), words)

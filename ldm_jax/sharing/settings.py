@@ -38,6 +38,8 @@ KEYS = (
   *('counterfactual.least_change', 'counterfactual.ddim', 'counterfactual.ddpm'),
   *('counterfactual.pairs', 'counterfactual.sdedit', 'counterfactual.pix2pix_zero'),
 )
+# Those of a model that draws label maps with its scans, or draws scans for them.
+OF_LABELS = ('data.labels', 'evaluate.labels', 'evaluate.label_names')
 # In place of the file of texts: that there was one decides the network's inputs.
 GIVEN = 'given'
 # Stage -> class of a module whose options ldm-jax-convert wrote beside the weights.
@@ -51,10 +53,12 @@ def cut(config: Config, drift_value: Any) -> dict[str, Any]:
     config: of the run.
     drift_value: that samples are drawn with, a number or one a channel; None for none.
   """
+  has_labels = config.data.labels or 'mask' in config.diffusion.conditioner.by
+  keys = (*KEYS, *(OF_LABELS if has_labels else ()))
   flat = {
     key: value
     for key, value in parsing.flatten(config).items()
-    if any(f'{key}.'.startswith(f'{kept}.') for kept in KEYS)
+    if any(f'{key}.'.startswith(f'{kept}.') for kept in keys)
   }
   flat['diffusion.text.files'] = GIVEN if config.diffusion.text.files else ''
   flat['adapt.drift.value'] = 0.0 if drift_value is None else drift_value
@@ -105,7 +109,10 @@ def drift_of(config: Config, is_adapted: bool) -> drift.Drift | None:
 def autoencoder(config: Config, converted: Mapping[str, Any]) -> nn.Module:
   """The autoencoder of a restored config, without parameters."""
   options = converted.get('autoencoder')
-  return Autoencoder(**options) if options else networks.autoencoder(config.autoencoder)
+  if options:
+    return Autoencoder(**options)
+  num_labels = len(networks.label_values(config))
+  return networks.autoencoder(config.autoencoder, num_labels)
 
 
 def denoiser(

@@ -2,6 +2,7 @@
 
   model = ldm_jax.load('shareable.zip')
   volumes = model.sample(4, AGE=60, SEX='F')             # (4,d,h,w) in [0,1]
+  volumes, labels = model.sample(4, labels=True)         # of a model that draws both
   older = model.edit('scan.nii.gz', own={'AGE': 50}, AGE='+10')
   print(model.privacy['epsilon'], model.schema.names)
 
@@ -22,6 +23,7 @@ import numpy as np
 from ldm_jax import prng
 from ldm_jax.config import parsing
 from ldm_jax.config import sample as sample_rules
+from ldm_jax.data.cohorts import label_values
 from ldm_jax.data.cohorts.attributes import Schema
 from ldm_jax.data.preprocessing import preprocess
 from ldm_jax.data.readers import volume
@@ -30,12 +32,13 @@ from ldm_jax.synthesis import (
   changes,
   edit,
   generate,
+  mask_requests,
   write_counterfactuals,
   write_samples,
 )
 from ldm_jax.synthesis import system as systems
 from ldm_jax.synthesis.editors import registry
-from ldm_jax.training import encoding
+from ldm_jax.training import encoding, label_masks, networks
 from ldm_jax.types import Array, Config, Progress
 
 
@@ -71,6 +74,13 @@ class SharedModel:
     """Whether the privacy statement guarantees something."""
     return bool(self.about['protected'])
 
+  @property
+  def label_names(self) -> dict[int, str]:
+    """{value of a label map: what it means}; {} for a model without label maps."""
+    values = networks.label_values(self.config) or networks.mask_values(self.config)
+    names = self.config.evaluate.label_names
+    return label_values.named(values, names) if values else {}
+
   def key(self, purpose: str, seed: int) -> jax.Array:
     """Key of a purpose, 'sample' or 'counterfactual', as `pipeline.run.Run.key`.
 
@@ -101,9 +111,11 @@ class SharedModel:
     solver: str | None = None,
     batch_size: int | None = None,
     progress: Progress | None = None,
+    labels: bool = False,
+    masks: np.ndarray | None = None,
     **attributes: Any,
-  ) -> np.ndarray:
-    """Synthetic volumes (n,d,h,w) float32 in [0,1].
+  ) -> Any:
+    """Synthetic volumes (n,d,h,w) float32 in [0,1]; with `labels` a pair.
 
     Args:
       num: how many; 1, or as many as there are requests.
@@ -113,37 +125,42 @@ class SharedModel:
       requests: instead of attributes: encoded (n,k), or a row {name: value} for each.
       steps, guidance, solver, batch_size: in place of those of `config.sample`.
       progress: progress(num_done, num).
+      labels: also return the label maps, (n,d,h,w) uint8 with the values of
+        `label_names`.
+      masks: label maps (n,d,h,w) of label values to draw scans for, of a model that
+        is conditioned by them; fewer than `num` are used in turn.
       **attributes: name -> value, see `sharing.asking`: 60, [60, 70], '50:70', 'F|M'.
 
     Raises:
-      ValueError: an attribute or value that the model does not know, or invalid
-        settings.
+      ValueError: an attribute or value that the model does not know, invalid
+        settings, or labels of a model that draws none.
     """
+    self._check_labels(labels)
+    if masks is not None and requests is None and not num:
+      num = len(masks) if np.ndim(masks) == 4 else 1
     vectors = self._vectors(num, seed, rest, requests, attributes)
-    chosen = self._settings(
-      {
-        'steps': steps,
-        'guidance': guidance,
-        'solver': solver,
-        'batch_size': batch_size,
-      },
-      len(vectors),
-    )
+    chosen = {'steps': steps, 'guidance': guidance, 'solver': solver}
+    chosen = self._settings({**chosen, 'batch_size': batch_size}, len(vectors))
     found = []
-    for volumes in self.draws(vectors, seed=seed, **chosen):
-      found.append(volumes)
+    columns = self._columns(masks, len(vectors))
+    asked = np.concatenate([vectors, *columns], 1)
+    for drawn in self.draws(asked, seed=seed, labels=True, **chosen):
+      found.append(drawn)
       if progress is not None:
-        progress(sum(map(len, found)), len(vectors))
-    return np.concatenate(found)
+        progress(sum(len(volumes) for volumes, _ in found), len(vectors))
+    volumes = np.concatenate([volumes for volumes, _ in found])
+    return (volumes, np.concatenate([maps for _, maps in found])) if labels else volumes
 
   def draws(
-    self, vectors: np.ndarray, *, seed: int = 0, **chosen: Any
-  ) -> Iterator[np.ndarray]:
+    self, vectors: np.ndarray, *, seed: int = 0, labels: bool = False, **chosen: Any
+  ) -> Iterator[Any]:
     """Volumes (b,d,h,w) of encoded requests (n,k), batch by batch.
 
     Args:
       vectors: the requests; the noise of each follows from its row and the seed.
       seed: of the noise.
+      labels: pairs of volumes and label maps (b,d,h,w), None for those of a model
+        without.
       **chosen: steps, guidance, solver, batch_size in place of `config.sample`.
     """
     chosen = self._settings(chosen, len(vectors))
@@ -155,7 +172,7 @@ class SharedModel:
     size = config.sample.batch_size
     for start in range(0, len(vectors), size):
       part = vectors[start : start + size]
-      yield generate.generate(
+      drawn = generate.generate(
         sample,
         decode,
         self.system.params,
@@ -164,7 +181,10 @@ class SharedModel:
         batch_size=size,
         request_ids=np.arange(start, start + len(part)),
         finish=finish,
-      )[..., 0]
+      )
+      volumes, classes = write_samples.parted(drawn)
+      maps = None if classes is None else self._values(classes)
+      yield (volumes[..., 0], maps) if labels else volumes[..., 0]
 
   def edit(
     self,
@@ -245,6 +265,31 @@ class SharedModel:
         f'the shape {z.shape}; give those of model.encode.'
       )
     return self._batched(self.system.decode, z)[..., 0]
+
+  def _check_labels(self, wanted):
+    if wanted and self.system.decode_labelled is None:
+      raise ValueError(
+        'This model draws scans without label maps. Train one with '
+        "data.labels='joint', or leave labels=False."
+      )
+
+  def _columns(self, masks, num):
+    """[columns (num,m)] of label maps (n,d,h,w); [] without any."""
+    if masks is None:
+      return []
+    values, maps = networks.mask_values(self.config), np.asarray(masks)
+    if not values:
+      raise ValueError(
+        "This model is not conditioned by label maps. Train one with 'mask' in "
+        'diffusion.conditioner.by, or leave masks=None.'
+      )
+    maps = self._on_grid(maps).astype(int)
+    maps = maps[None] if maps.ndim == 3 else maps
+    classes = mask_requests.checked(maps, values, 'masks')[np.arange(num) % len(maps)]
+    return [label_masks.columns(self.config, classes)]
+
+  def _values(self, classes):
+    return label_values.values_of(classes, networks.label_values(self.config))
 
   def _batched(self, function, array):
     size = min(len(array), self.config.sample.batch_size)

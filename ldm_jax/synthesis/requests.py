@@ -82,9 +82,7 @@ def draw(
         "sample.requests='uniform', or give a table of requests: "
         '--config.sample.requests=FILE.csv.'
       )
-    generator, size = np.random.default_rng((config.seed, 1)), len(public.ids)
-    orders = [generator.permutation(size) for _ in range(-(-num // size))]
-    return public.attributes[np.concatenate(orders)[:num]]
+    return public.attributes[public_rows(config.seed, len(public.ids), num)]
   if name == 'private_prior':
     if prior is None:
       raise ValueError(
@@ -93,6 +91,13 @@ def draw(
       )
     return marginals.draw(prior, schema, num, np.random.default_rng((config.seed, 2)))
   return _from_table(pathlib.Path(name), schema, num)
+
+
+def public_rows(seed: int, size: int, num: int) -> np.ndarray:
+  """Rows (num,) of a public cohort of some size, each as often as the others."""
+  generator = np.random.default_rng((seed, 1))
+  orders = [generator.permutation(size) for _ in range(-(-num // size))]
+  return np.concatenate(orders)[:num]
 
 
 def check_not_copied(

@@ -41,6 +41,8 @@ class System:
       mutable=['intermediates'] also the intermediate values that the network records.
     encode: x (b,d,h,w,1) -> posterior mean z (b,...,c).
     decode: z -> x.
+    decode_labelled: z -> (b,d,h,w,1 + k), x and the logits of its label map; None where
+      the model draws no label maps.
     latent_shape: (...,c) of one latent.
     statistics: {'latent_mean', 'latent_std'}, each (c,), from public latents.
     schedule, prediction, drift: of the diffusion process.
@@ -62,6 +64,7 @@ class System:
   time: instruct_pix2pix.Time | None = None
   name: str = ''
   residual: residual_noise.Statistics | None = None
+  decode_labelled: Callable[[Array], jax.Array] | None = None
 
 
 def requested_text(config: Config) -> np.ndarray | None:
@@ -127,6 +130,7 @@ def load(
     time=instruct_pix2pix.time_of(config.adapt.pairs, schema) if is_adapted else None,
     name=_name(config, work, stage, params),
     residual=_residual(config, work),
+    decode_labelled=autoencoder.decode_labelled,
   )
 
 

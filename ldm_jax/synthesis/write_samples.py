@@ -1,4 +1,8 @@
-"""Writes samples/: NIfTI volumes with true affines, and the table of requests."""
+"""Writes samples/: NIfTI volumes with true affines, and the table of requests.
+
+Of a model that draws label maps also <id>_seg.nii.gz, on the same grid, and labels.json
+with what each value means.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +11,22 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ldm_jax import atomic, processes
+from ldm_jax.data.cohorts import label_values
 from ldm_jax.data.readers import volume
-from ldm_jax.synthesis import generate, requests, residual_noise, tiling
+from ldm_jax.synthesis import (
+  generate,
+  mask_requests,
+  requests,
+  residual_noise,
+  tiling,
+)
 from ldm_jax.synthesis.requests import row
 from ldm_jax.synthesis.system import System
+from ldm_jax.training import label_masks, networks
 from ldm_jax.training.mesh import on_own_devices
 from ldm_jax.types import Array, Config, Progress
 from ldm_jax.workfolder import progress_bar
@@ -25,6 +38,8 @@ if TYPE_CHECKING:
 # Arrays stored beside the latents, so that evaluation and report need not read NIfTI.
 SAMPLES = 'samples.npz'
 SWEEPS = 'sweeps.npz'
+LABELS = ('samples', 'labels.json')  # label value -> what it means
+SEGMENTATION = '_seg.nii.gz'
 SWEPT = 0.7  # a sweep covers this share of an attribute's range, around its middle
 
 
@@ -50,9 +65,13 @@ def write_samples(
   """
   released = work.read_json(*requests.PRIOR) or {}
   vectors = requests.draw(config, system.schema, public, released.get('prior'))
-  draw = _drawer(config, system, key)
+  draw, asked = _drawer(config, system, key), vectors
+  masks = mask_requests.draw(config, public, len(vectors))
+  if masks is not None:
+    asked = np.concatenate([vectors, label_masks.columns(config, masks)], 1)
   with progress_bar('sample', len(vectors), 'volume') as advance:
-    volumes = draw(vectors, progress=advance)
+    volumes, maps = parted(draw(asked, progress=advance))
+  values, arrays = networks.label_values(config), {'volumes': volumes}
   rows, origin = [], requests.origin(config)
   note = f'SYNTHETIC volume by ldm_jax, of no person. Model: {system.name}.'
   for i, (x, vector) in enumerate(zip(volumes, vectors, strict=True)):
@@ -61,12 +80,24 @@ def write_samples(
       path = work.path('samples', f'{name}.nii.gz')
       with processes.all_writing():
         volume.write(path, x[..., 0], affine, note=note)
-    asked = row(system.schema, vector)
+        if maps is not None:
+          labels = label_values.values_of(maps[i], values)
+          path = path.with_name(f'{name}{SEGMENTATION}')
+          volume.write(
+            path, labels, affine, note=note.replace('volume', 'label map', 1)
+          )
+    attributes = row(system.schema, vector)
     made_by = {'seed': config.seed, 'model': system.name, requests.COLUMN: origin}
-    rows.append({'id': name, **asked, **made_by})
+    rows.append({'id': name, **attributes, **made_by})
   atomic.write_csv(work.path('samples', 'samples.csv'), rows)
-  atomic.write_arrays(work.path('store', SAMPLES), volumes=volumes, requests=vectors)
-  sweeps = attribute_sweeps(draw, system, config.sample.sweep, vectors[0])
+  if maps is not None:
+    arrays['labels'] = maps
+    names = label_values.named(values, config.evaluate.label_names)
+    work.write_json(label_values.listed(names), *LABELS)
+  if masks is not None:
+    arrays['masks'] = masks.astype(np.uint8)
+  atomic.write_arrays(work.path('store', SAMPLES), **arrays, requests=vectors)
+  sweeps = attribute_sweeps(draw, system, config.sample.sweep, asked[0])
   atomic.write_arrays(work.path('store', SWEEPS), **sweeps)
   print(f'sample: drawn from the model {system.name}')
   return {'volumes': len(volumes), 'model': system.name, 'requests': origin}
@@ -85,7 +116,7 @@ def attribute_sweeps(
     draw: (requests (n,k), request_ids) -> volumes (n,d,h,w,1).
     system: fitted system whose schema describes the requests.
     names: attributes to vary; those that the schema does not have are skipped.
-    base: (k,) encoded request to start from.
+    base: (k,) encoded request to start from; a label map's columns may follow.
     num_values: values per attribute, over the middle 70 % of its range.
 
   Returns:
@@ -107,7 +138,7 @@ def attribute_sweeps(
   ):
     sweeps[f'{name}_volumes'] = drawn
     sweeps[f'{name}_values'] = np.array(
-      [system.schema.decode(row)[name] for row in vector]
+      [system.schema.decode(row[: len(system.schema)])[name] for row in vector]
     )
   return sweeps
 
@@ -115,15 +146,22 @@ def attribute_sweeps(
 def compiled(
   config: Config, system: System
 ) -> tuple[Callable, Callable, Callable | None]:
-  """`sample`, `decode` and `finish` of `generate.generate`, by `config.sample`."""
+  """`sample`, `decode` and `finish` of `generate.generate`, by `config.sample`.
+
+  Of a model that draws label maps, the volumes (n,d,h,w,2) are those of `parted`.
+  """
   section, mesh = config.sample, on_own_devices(config.mesh)
   # What one device decodes is compiled already, if an earlier stage needed it.
-  decode = system.decode if mesh.size == 1 else generate.by_rows(system.decode, mesh)
+  decode: Callable[[Array], Array] = system.decode_labelled or system.decode
+  decode = decode if mesh.size == 1 else generate.by_rows(decode, mesh)
   if section.decode_tile:
     decode = tiling.tiled(decode, section.decode_tile, section.decode_overlap)
-  finish = None
+  finish: Callable[[Array, jax.Array], Array] | None = None
   if system.residual is not None:
-    finish = jax.jit(functools.partial(residual_noise.add, statistics=system.residual))
+    finish = functools.partial(residual_noise.add, statistics=system.residual)
+  if system.decode_labelled is not None:
+    finish = functools.partial(_most_likely, finish or (lambda x, keys: x))
+  finish = None if finish is None else jax.jit(finish)
   sample = generate.sampler_of(
     config,
     section,
@@ -134,6 +172,23 @@ def compiled(
     **system.statistics,
   )
   return sample, decode, finish
+
+
+def _most_likely(finish, decoded, keys):
+  """Volumes and logits (b,d,h,w,1 + k) -> finished volumes and classes (b,d,h,w,2)."""
+  classes = jnp.argmax(decoded[..., 1:], -1).astype(decoded.dtype)
+  return jnp.concatenate([finish(decoded[..., :1], keys), classes[..., None]], -1)
+
+
+def parted(drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+  """Drawn volumes -> volumes (n,d,h,w,1) and their classes (n,d,h,w) uint8, or None.
+
+  Args:
+    drawn: (n,d,h,w,1), or (n,d,h,w,2) with the class of each voxel beside it.
+  """
+  if drawn.shape[-1] == 1:
+    return drawn, None
+  return drawn[..., :1], drawn[..., 1].astype(np.uint8)
 
 
 def _drawer(config, system, key):

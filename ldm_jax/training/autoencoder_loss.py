@@ -1,5 +1,8 @@
 """Training of the autoencoder: (b,d,h,w,1) volumes of public patients -> latents.
 
+With label maps beside them (b,d,h,w,1 + k), which have a loss of their own
+(`label_loss`); the other losses compare the intensities.
+
 [Kingma14] Auto-encoding variational Bayes; [Kingma16] Inverse autoregressive flow,
 1606.04934, App. C.8: free bits; [Rombach22] Latent diffusion.
 """
@@ -18,12 +21,13 @@ from ldm_jax.training import (
   alarms,
   codebook,
   equivariance,
+  label_loss,
   optimizers,
 )
 from ldm_jax.training.packing import Packing
 from ldm_jax.training.plain_step import ExampleLosses
 from ldm_jax.training.state import by_prefix, clipped_adam, learning_rates, unflatten
-from ldm_jax.types import Config
+from ldm_jax.types import Array, Config
 
 
 def example_losses(
@@ -31,6 +35,7 @@ def example_losses(
   section: Config,
   perceptual: Callable[..., jax.Array] | None = None,
   discriminator: nn.Module | None = None,
+  label_weights: Array | None = None,
 ) -> ExampleLosses:
   """Builds the loss for `training.plain_step`: reconstruction and latent loss per
   example.
@@ -44,19 +49,30 @@ def example_losses(
     section: config.autoencoder.
     perceptual: (x, x_hat, keys) -> (b,), or None.
     discriminator: module whose parameters are under 'discriminator', or None.
+    label_weights: (k,) of the classes whose label maps are beside the volumes; None
+      for volumes alone.
   """
   latent = _discrete if module.num_codes else _gaussian
+  num_labels = 0 if label_weights is None else len(label_weights)
 
   turns = equivariance.is_used(section)
 
   def losses(trained, frozen, batch, keys, step):
     x, params = batch['x'], unflatten({**frozen, **trained})
+    if num_labels:
+      seen = label_loss.hide(x, keys, num_labels, section.labels.hidden)
+      batch = {**batch, 'x': seen}
     z, rate, metrics = latent(module, params, section, batch, keys, step)
     if turns:
       early = step < equivariance.num_steps(section)
       z, rate = jnp.where(early, z, jax.lax.stop_gradient(z)), early * rate
       x, z = equivariance.transform(x, z, keys, section.equivariance, early)
     x_hat = module.apply({'params': params}, z, method='decode')
+    if num_labels:
+      logits, truth = x_hat[..., -num_labels:], x[..., -num_labels:]
+      x, x_hat = x[..., :-num_labels], x_hat[..., :-num_labels]
+      metrics['labels'] = label_loss.losses(logits, truth, label_weights)
+      rate += section.labels.weight * metrics['labels']
 
     def reconstruction(x_hat):
       l1 = per_example(jnp.abs(x_hat - x), len(x))

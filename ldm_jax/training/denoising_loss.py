@@ -54,8 +54,8 @@ def denoising_losses(
       True divides each loss by T p(t), which keeps the uniform objective and changes
       only the variance of its estimate (and, in private training, what is clipped).
     min_snr_gamma: gamma of [Hang23] (5 there); None gives all times equal weight.
-    hide_from, hide_probability: conditions from this column on (those of a text) are
-      missing in this share of examples; None for never.
+    hide_from, hide_probability: conditions from this column on (those of a text or of
+      a label map) are missing in this share of examples; None for never.
     pair_drops: pair_examples.Drops; replaces `drop_probability` for pairs of visits.
 
   Raises:
@@ -144,10 +144,22 @@ def configured_losses(
     times=probabilities,
     importance=times.importance,
     min_snr_gamma=gamma,
-    hide_from=len(module.num_categories) if module and section.text.files else None,
-    hide_probability=section.text.missing_probability,
+    **_hidden(section, module),
     pair_drops=_pair_drops(config.adapt.pairs, module) if adapting else None,
   )
+
+
+def _hidden(section, module):
+  """Which columns of a condition are hidden at times: of a text, of a label map."""
+  if module is None:
+    return {}
+  if section.text.files:
+    share = section.text.missing_probability
+    return {'hide_from': len(module.num_categories), 'hide_probability': share}
+  if 'mask' in section.conditioner.by:
+    share = section.mask.missing_probability
+    return {'hide_from': module.num_conditions, 'hide_probability': share}
+  return {}
 
 
 def _pair_drops(section, module):

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 # and parameters are arguments.
 @functools.partial(jax.jit, static_argnums=0)
 def encoded(module: nn.Module, params: PyTree, x: Array) -> tuple[jax.Array, jax.Array]:
-  """x (b,d,h,w,1) -> posterior mean and standard deviation (b,...,c)."""
+  """x (b,d,h,w,1) -> posterior mean and standard deviation (b,...,c).
+
+  For a network with label maps x is (b,d,h,w,1 + k), and so is what `decoded` returns.
+  """
   apply: Callable[..., Any] = module.apply
   return apply({'params': params}, x, method='encode')
 
@@ -37,20 +40,40 @@ def decoded(module: nn.Module, params: PyTree, z: Array) -> jax.Array:
   return apply({'params': params}, z, method='decode')
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _decoded_volume(module, params, z):
+  """z (b,...,c) -> x (b,d,h,w,1), without its label map."""
+  return decoded(module, params, z)[..., : -module.num_labels]
+
+
 class TrainedAutoencoder:
   """The autoencoder of a run with its parameters; its functions are compiled.
 
   Attributes:
     module: the network.
     params: its nested parameters.
-    encode: x (b,d,h,w,1) -> posterior mean z (b,...,c).
-    decode: z -> x.
+    encode: x (b,d,h,w,1) -> posterior mean z (b,...,c). With label maps also
+      (b,d,h,w,1 + k); those that are not given count as unknown.
+    decode: z -> x (b,d,h,w,1).
+    decode_labelled: z -> (b,d,h,w,1 + k), x and the logits of its label map; None where
+      the model has no label maps.
   """
 
   def __init__(self, module: nn.Module, params: PyTree):
     self.module, self.params = module, params
-    self.encode = lambda x: encoded(module, params, x)[0]
+    self.encode = lambda x: encoded(module, params, self.complete(x))[0]
     self.decode = functools.partial(decoded, module, params)
+    self.decode_labelled: Callable[[Array], jax.Array] | None = None
+    if module.num_labels:
+      self.decode_labelled = self.decode
+      self.decode = functools.partial(_decoded_volume, module, params)
+
+  def complete(self, x: Array) -> Array:
+    """x with zeros in place of the label channels that it lacks."""
+    lacking = 1 + self.module.num_labels - x.shape[-1]
+    if not self.module.num_labels or not lacking:
+      return x
+    return jnp.pad(jnp.asarray(x), [(0, 0)] * (x.ndim - 1) + [(0, lacking)])
 
   @functools.cached_property
   def posterior(self) -> Callable[[Array], jax.Array]:
@@ -66,7 +89,7 @@ class TrainedAutoencoder:
       )
 
     def posterior(x):
-      mean, std = encoded(self.module, self.params, x)
+      mean, std = encoded(self.module, self.params, self.complete(x))
       return jnp.concatenate([mean, 2 * jnp.log(std)], -1)
 
     return posterior
@@ -75,7 +98,9 @@ class TrainedAutoencoder:
 def trained_autoencoder(config: Config, work: WorkFolder) -> TrainedAutoencoder:
   """The autoencoder that the stage `autoencoder` left in the work folder."""
   params = checkpoint.load_params(work.checkpoints('autoencoder'))
-  return TrainedAutoencoder(networks.autoencoder(config.autoencoder), params)
+  num_labels = len(networks.label_values(config))
+  module = networks.autoencoder(config.autoencoder, num_labels)
+  return TrainedAutoencoder(module, params)
 
 
 def apply_in_batches(
@@ -138,11 +163,21 @@ def encode_split(
   split: Split,
   batch_size: int,
   advance: Progress,
+  inputs: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> np.ndarray:
-  """Latents (n,...,c) of all entries of a split, read batch by batch."""
+  """Latents (n,...,c) of all entries of a split, read batch by batch.
+
+  Args:
+    encode: volumes (b,...) -> latents.
+    split: prepared cohort.
+    batch_size: volumes of a batch.
+    advance: of a progress bar.
+    inputs: indices (b,) -> what is encoded; None for the split's volumes.
+  """
+  inputs = inputs or split.volumes
 
   def encoded_rows(indices):
-    volumes = padded(split.volumes(indices), batch_size)
+    volumes = padded(inputs(indices), batch_size)
     return np.asarray(encode(volumes))[: len(indices)]
 
   return in_shared_batches(encoded_rows, len(split), batch_size, advance)

@@ -78,10 +78,13 @@ def settings(config: Config, stage: str) -> dict[str, Any]:
     and any(f'{key}.'.startswith(f'{section}.') for section in sections)
   }
   if stage == 'autoencoder':
+    found |= _of_labels(config)
     return found | _described(config.autoencoder, 'Autoencoder', 'autoencoder.init')
   found |= _described(config.diffusion, 'UNet', 'diffusion.init')
   # Another path of equal texts is no other model.
   found['diffusion.text.files'] = 'given' if config.diffusion.text.files else ''
+  if 'mask' in config.diffusion.conditioner.by:
+    found['evaluate.labels'] = list(config.evaluate.labels)
   if stage == 'adapt':
     found |= _of_pairs(config.adapt.pairs) | _of_drift(config.adapt.drift)
   return found
@@ -96,6 +99,8 @@ def check(config: Config, work: WorkFolder, stage: str) -> None:
     ValueError: naming each key, its value and the model's.
   """
   kept, asked = read(work, stage)['settings'], settings(config, stage)
+  if stage == 'autoencoder':
+    kept = {'data.labels': '', **kept}  # of before there were any
   wrong = {key: kept[key] for key in sorted(kept.keys() & asked.keys())}
   wrong = {key: value for key, value in wrong.items() if value != asked[key]}
   if not wrong:
@@ -188,6 +193,14 @@ def _described(section, kind, key):
   """The folder of weights whose own options replace those of the config, if any."""
   is_described = checkpoint.described(section.init, kind, key) is not None
   return {key: str(section.init) if is_described else ''}
+
+
+def _of_labels(config):
+  """Whether label maps are part of the latent, and of which values."""
+  found = {'data.labels': config.data.labels}
+  if config.data.labels:
+    found['evaluate.labels'] = list(config.evaluate.labels)
+  return found
 
 
 def _of_pairs(section):

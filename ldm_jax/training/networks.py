@@ -20,8 +20,24 @@ from ldm_jax.training import checkpoint, one_off
 from ldm_jax.types import Array, Config, PyTree, Shape
 
 
-def autoencoder(section: Config) -> Autoencoder | Wavelet:
-  """The autoencoder of `config.autoencoder`; a wavelet transform by `model.kind`."""
+def label_values(config: Config) -> tuple[int, ...]:
+  """Values of the label maps that the model draws with its scans; () for none."""
+  return tuple(config.evaluate.labels) if config.data.labels == 'joint' else ()
+
+
+def mask_values(config: Config) -> tuple[int, ...]:
+  """Values of the label maps that the denoiser is given; () where it gets none."""
+  is_given = 'mask' in config.diffusion.conditioner.by
+  return tuple(config.evaluate.labels) if is_given else ()
+
+
+def autoencoder(section: Config, num_labels: int = 0) -> Autoencoder | Wavelet:
+  """The autoencoder of `config.autoencoder`; a wavelet transform by `model.kind`.
+
+  Args:
+    section: `config.autoencoder`.
+    num_labels: channels of a label map beside the intensities, of `label_values`.
+  """
   described = checkpoint.described(section.init, 'Autoencoder', 'autoencoder.init')
   if described is not None:
     return Autoencoder(**described)
@@ -31,7 +47,7 @@ def autoencoder(section: Config) -> Autoencoder | Wavelet:
   finest, others = options.pop('num_finest_blocks'), options['num_res_blocks']
   if finest is not None:
     options['num_res_blocks'] = (finest,) + (others,) * (len(options['channels']) - 1)
-  return Autoencoder(**options)
+  return Autoencoder(**options, num_labels=num_labels)
 
 
 def discriminator(section: Config) -> PatchDiscriminator:
@@ -71,6 +87,7 @@ def denoiser(config: Config, schema: Schema) -> ConditionalDenoiser:
     text_shape=(text.num_tokens, text.width) if text.files else None,
     gap=pairs.gap if pairs.use else None,
     of_changes=pairs.use and pairs.change_scale is not None,
+    num_labels=len(mask_values(config)),
   )
 
 
@@ -143,15 +160,21 @@ def denoiser_shapes(config: Config, schema: Schema) -> tuple[PyTree, Shape]:
   Returns:
     (nested shapes of the parameters, shape (...,c) of one latent).
   """
-  encoder, module = autoencoder(config.autoencoder), denoiser(config, schema)
-  x = jax.ShapeDtypeStruct((1, *config.data.preprocess.shape, 1), jnp.float32)
-  key = jax.eval_shape(lambda: prng.key(0))
-  encode = lambda key, x: encoder.init_with_output(key, x, method='encode')[0][0]
-  latent_shape = jax.eval_shape(encode, key, x).shape[1:]
-  text = config.diffusion.text
+  module, shape = denoiser(config, schema), latent_shape(config)
+  key, text = jax.eval_shape(lambda: prng.key(0)), config.diffusion.text
   width = len(schema) + (text.num_tokens * text.width if text.files else 0)
-  init = lambda key: initial_denoiser(module, key, latent_shape, width)
-  return jax.eval_shape(init, key), latent_shape
+  init = lambda key: initial_denoiser(module, key, shape, width)
+  return jax.eval_shape(init, key), shape
+
+
+def latent_shape(config: Config) -> Shape:
+  """Shape (...,c) of one latent, without allocating weights."""
+  num_labels = len(label_values(config))
+  encoder = autoencoder(config.autoencoder, num_labels)
+  shape = (1, *config.data.preprocess.shape, 1 + num_labels)
+  x, key = jax.ShapeDtypeStruct(shape, jnp.float32), jax.eval_shape(lambda: prng.key(0))
+  encode = lambda key, x: encoder.init_with_output(key, x, method='encode')[0][0]
+  return jax.eval_shape(encode, key, x).shape[1:]
 
 
 def _frozen(section):

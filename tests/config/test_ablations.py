@@ -9,6 +9,7 @@ GROUPS = {
   'noise': ablations.lower_noise(1e-3, num_draws=4, num_bands=2, seeds=(0, 1)),
   'drift': ablations.drift(ablations.FITS, seeds=(0, 1)),
   'private_drift': ablations.private_drift(seeds=(0, 1)),
+  'utility': ablations.utility(seeds=(0, 1)),
 }
 
 
@@ -36,9 +37,9 @@ def test_a_drifted_arm_differs_from_its_twin_in_the_drift_alone():
 
 
 def test_arms_with_privacy_never_fix_the_noise_that_protects():
-  for group in ('noise', 'private_drift'):
+  for group in ('noise', 'private_drift', 'utility'):
     for arm in GROUPS[group].values():
-      assert arm['adapt.privacy.seed'] is None
+      assert arm.get('adapt.privacy', arm.get('adapt.privacy.seed')) is None
 
 
 def test_the_average_is_sampled_from_the_very_fine_tuning_without_it():

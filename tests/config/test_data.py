@@ -10,6 +10,12 @@ import pytest
     ({'augment.shift': '(0, 1)'}, 'augment.shift'),
     ({'augment.rotation_deg': '(0, 0, -1)'}, 'augment.rotation_deg'),
     ({'augment.gamma': '-0.1'}, 'augment.gamma'),
+    ({'data.labels': "'apart'"}, 'data.labels'),
+    ({'data.labels': 'joint', 'evaluate.labels': '(0, 0)'}, 'evaluate.labels'),
+    (
+      {'data.labels': 'joint', 'autoencoder.model.kind': 'wavelet'},
+      'autoencoder.model.kind',
+    ),
     ({'adapt.augment.shift': '(0, 1)'}, 'adapt.augment.shift'),
   ],
 )

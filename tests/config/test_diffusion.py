@@ -5,6 +5,8 @@ import pytest
 from ldm_jax.config import diffusion
 from ldm_jax.models.denoisers import conditional
 
+MASK = {'diffusion.conditioner.by': "('embedding', 'mask')"}
+
 
 @pytest.mark.parametrize(
   ('flags', 'key'),
@@ -13,6 +15,13 @@ from ldm_jax.models.denoisers import conditional
     ({'diffusion.conditioner.by': '()'}, 'diffusion.conditioner.by'),
     ({'diffusion.conditioner.by': "('taste',)"}, 'diffusion.conditioner.by'),
     ({'diffusion.text.width': '0'}, 'diffusion.text.width'),
+    ({**MASK, 'evaluate.labels': '(0,)'}, 'evaluate.labels'),
+    ({**MASK, 'adapt.augment.multiplicity': '2'}, 'adapt.augment.multiplicity'),
+    ({**MASK, 'adapt.pairs.use': 'true'}, 'adapt.pairs.use'),
+    (
+      {**MASK, 'diffusion.mask.missing_probability': '1.0'},
+      'diffusion.mask.missing_probability',
+    ),
     (
       {'diffusion.text.missing_probability': '1.5'},
       'diffusion.text.missing_probability',

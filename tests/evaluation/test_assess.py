@@ -161,6 +161,7 @@ def all_figures(splits, spacing_mm=(10.0, 10.0, 10.0)):
       'num_bootstrap': 5,
       'only': ('two_sample', 'memorisation', 'control', 'reconstruction', 'ms_ssim'),
       'two_sample': {'enabled': True, 'seeds': 1, 'steps': 1, **CLASSIFIER},
+      'groups': {'by': ()},
     }
   )
   samples = {'volumes': squares(SIZES), 'requests': np.zeros((4, 1), np.float32)}

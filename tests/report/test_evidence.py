@@ -85,3 +85,48 @@ def test_reconstruction_names_units():
 
 def test_training_without_losses_has_no_panel():
   assert evidence.training([{'stage': 'prepare', 'step': 1}]) == []
+
+
+def figure(value, internal=True):
+  return {'value': value, 'low': 0.0, 'high': 1.0, 'n': 4, 'internal': internal}
+
+
+def test_utility_has_a_row_for_each_arm_and_its_share_of_the_real_one():
+  arm = {'dice': figure(0.8), 'hd95_mm': figure(9.0), 'scans': '12'}
+  entry = {
+    'real': arm,
+    'synthetic_3x': {**arm, 'dice': figure(0.6), 'mae': {'AGE': figure(5.0)}},
+    'share_of_real': {'synthetic_3x': {'dice': figure(0.75)}},
+    'labels_from': 'the model',
+    'steps': 200,
+  }
+  found = evidence.utility(entry)
+  assert found['labels_from'] == 'the model' and found['steps'] == 200
+  assert found['head'][-2:] == ['AGE, mean error (95 %)', 'Scans']
+  real, synthetic = found['rows']
+  assert real['cells'][2] == '' and synthetic['cells'][2].startswith('0.75')
+  assert synthetic['name'] == 'synthetic, 3x' and synthetic['internal']
+  # What is left of it in a report that may leave.
+  assert evidence.utility({'labels_from': 'the model', 'steps': 200}) is None
+  assert evidence.utility({}) is None
+
+
+def test_groups_stand_once_with_their_distances_and_dice():
+  distances = {'SEX': {'F': {'kid': figure(0.1), 'frechet': None}}}
+  dice = {'SEX': {'F': {'real': figure(0.9)}, 'M': {'real': figure(0.7)}}}
+  found = evidence.by_group(distances, dice)
+  assert found['head'][-1] == 'Dice, real (95 %)'
+  assert [row['name'] for row in found['rows']] == ['SEX: F', 'SEX: M']
+  assert found['rows'][1]['cells'][0] == '' and found['rows'][0]['internal']
+  assert evidence.by_group({}, {}) is None
+
+
+def test_label_maps_of_patients_are_marked_and_those_of_samples_not():
+  part = {'single_component': {'heart': figure(0.9)}}
+  drawn = {'single_component': {'heart': figure(0.8, internal=False)}}
+  found = evidence.label_maps(
+    {'synthetic': drawn, 'real': part}, {'heart': figure(0.7, internal=False)}
+  )
+  assert [row['internal'] for row in found['rows']] == [False, False, True]
+  assert found['rows'][0]['cells'][0].startswith('0.7')
+  assert evidence.label_maps({}, {}) is None

@@ -92,3 +92,17 @@ def test_constant_and_undefined_volumes_can_be_drawn():
   figures.montage(np.full((1, 2, 4, 4), np.nan))
   zero = np.zeros((2, 4, 4))
   figures.counterfactual(zero, zero, zero)
+
+
+def test_an_overlay_is_grey_where_there_is_no_label_and_has_one_colour_a_class():
+  volumes = np.full((2, 1, 3, 4), 0.5, np.float32)
+  maps = np.zeros((2, 1, 3, 4), int)
+  maps[0, 0, 1, 2], maps[1, 0, 0, 0] = 1, 2
+  first, second = map(decode, figures.overlaid(volumes, maps, limits=(0.0, 1.0)))
+  assert first.shape == (3, 4, 3) and (first[0, 0] == 128).all()
+  assert (first[..., 0] != first[..., 2]).sum() == 1
+  colours = [figures.label_colour(index) for index in (1, 2)]
+  assert len(set(colours)) == 2
+  for pixel, colour in ((first[1, 2], colours[0]), (second[0, 0], colours[1])):
+    full = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
+    np.testing.assert_allclose(pixel, 128 + figures.OPACITY * (full - 128), atol=1)

@@ -86,3 +86,12 @@ def test_counterfactuals_carry_mark_scale_and_truth():
   sheets = known['sheets']
   assert [s['name'] for s in sheets] == ['Source', 'Counterfactual', 'Difference']
   assert all(sheet['internal'] for sheet in sheets)
+
+
+def test_label_maps_stand_over_samples_and_their_legend_names_all_but_background():
+  maps = (X > 0.5).astype(np.uint8)
+  found = galleries.labels({'synthetic': X, 'labels': maps}, ['none', 'heart'])
+  assert len(found['strip']['columns']) == 3 and not found['strip']['internal']
+  assert found['legend'] == [('heart', figures.label_colour(1))]
+  assert galleries.labels({'synthetic': X}, ['none', 'heart']) is None
+  assert galleries.labels({}, []) is None

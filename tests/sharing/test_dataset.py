@@ -30,16 +30,24 @@ VECTORS = np.array([[0.0, 1.0], [np.nan, 0.0], [1.0, 0.0]], np.float32)
 VOLUMES = np.random.default_rng(0).random((3, 4, 5, 6)).astype(np.float32)
 
 
-def write(place, suffix):
+NAMES = {0: 'background', 4: 'heart'}
+MAPS = (4 * (VOLUMES > 0.5)).astype(np.uint8)
+
+
+def write(place, suffix, label_names=None):
+  volumes = [VOLUMES[:2], VOLUMES[2:]]
+  if label_names:
+    volumes = [(VOLUMES[:2], MAPS[:2]), (VOLUMES[2:], MAPS[2:])]
   num = dataset.write(
     place,
-    [VOLUMES[:2], VOLUMES[2:]],
+    volumes,
     VECTORS,
     SCHEMA,
     centred_affine((4, 5, 6), (3.0, 2.0, 1.0)),
     {**ABOUT, 'suffix': suffix},
     seed=7,
     origin='uniform: values of nobody',
+    label_names=label_names,
   )
   assert num == 3
   return place
@@ -54,6 +62,28 @@ def test_our_layouts_read_volumes_and_requests_back(tmp_path, suffix, layout):
     assert np.array_equal(found.array, x)
     assert np.allclose(found.spacing, (3, 2, 1))
     assert np.array_equal(cohort.schema.encode(record.attributes), vector, True)
+
+
+@pytest.mark.parametrize(
+  ('suffix', 'layout', 'label'),
+  [('T1w', bids, 'dseg'), ('', folder, '{participant_id}_seg.nii.gz')],
+)
+def test_label_maps_are_read_back_on_the_grid_of_their_volumes(
+  tmp_path, suffix, layout, label
+):
+  cohort = layout.read(write(tmp_path, suffix, NAMES), SCHEMA, label=label)
+  for record, x, labels in zip(cohort.records, VOLUMES, MAPS, strict=True):
+    scan, found = record.source.read()
+    assert np.array_equal(scan.array, x) and np.array_equal(found.array, labels)
+    assert np.array_equal(scan.affine, found.affine)
+  table = tmp_path / ('dseg.tsv' if suffix else 'labels.json')
+  if suffix:
+    assert table.read_text() == 'index\tname\n0\tbackground\n4\theart\n'
+  else:
+    assert json.loads(table.read_text())[1] == {'value': 4, 'name': 'heart'}
+  for path in tmp_path.rglob('*seg.nii.gz'):
+    descrip = nib.load(path).header['descrip'].item()
+    assert descrip.startswith(b'SYNTHETIC label map by ldm_jax')
 
 
 @pytest.mark.parametrize('suffix', ['T1w', ''])

@@ -17,6 +17,7 @@ class Halves(nn.Module):
   """Encodes by a factor that is its parameter, decodes by the inverse."""
 
   is_gaussian: bool = True
+  num_labels: int = 0
 
   def setup(self):
     self.factor = self.param('factor', nn.initializers.ones, ())

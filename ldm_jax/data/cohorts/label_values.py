@@ -1,13 +1,15 @@
-"""Label values of data sets -> common ones: (d,h,w) -> (d,h,w) uint8.
+"""Label values of data sets -> common ones, classes and channels.
 
 The common values of a heart are those of the phantom; data sets number the same three
 parts differently. A layout states its mapping in the source of each scan, and
-`translate` applies it when the labels are read.
+`translate` applies it when the labels are read. A class is the index of a value in
+`config.evaluate.labels`; a value that is not listed there is class 0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -49,3 +51,37 @@ def translate(
       'configs/folder.py, which keeps all values.'
     )
   return found.astype(np.uint8)
+
+
+def classes_of(labels: np.ndarray, values: Sequence[int]) -> np.ndarray:
+  """Label values of a data set -> class indices int32; a value not listed is 0."""
+  table = np.zeros(256, np.int32)
+  for index, value in enumerate(values):
+    table[int(value)] = index
+  return table[labels]
+
+
+def one_hot(classes: np.ndarray, num: int) -> np.ndarray:
+  """Class indices of any shape -> float32 (...,num), 1 in the channel of the class."""
+  return (classes[..., None] == np.arange(num)).astype(np.float32)
+
+
+def values_of(classes: np.ndarray, values: Sequence[int]) -> np.ndarray:
+  """Class indices -> label values uint8: the inverse of `classes_of`."""
+  return np.asarray(values, np.uint8)[np.asarray(classes)]
+
+
+def named(values: Sequence[int], names: Sequence[str]) -> dict[int, str]:
+  """{label value: what it means}; without names 'background', 'label 1', ...
+
+  Args:
+    values: of `config.evaluate.labels`.
+    names: one for each, or none.
+  """
+  usual = ['background', *(f'label {value}' for value in values[1:])]
+  return dict(zip(map(int, values), names or usual, strict=True))
+
+
+def listed(names: Mapping[int, str]) -> list[dict[str, Any]]:
+  """{label value: what it means} as the content of a JSON file."""
+  return [{'value': value, 'name': name} for value, name in names.items()]

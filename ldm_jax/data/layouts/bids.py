@@ -58,7 +58,8 @@ def read(
     schema: attributes; columns of participants.tsv or of the sessions' tables.
     suffix: last word of the file names.
     datatype: folder of the images: anat, func, dwi, pet.
-    label: suffix of labels under derivatives/, such as 'dseg'; '' for none.
+    label: suffix of labels under derivatives/, or beside the images of a derivative,
+      such as 'dseg'; '' for none.
     pipeline: folder under derivatives/ to take them from.
     frame: frame of 4D images.
     name: of the cohort.
@@ -124,11 +125,13 @@ def _images(subject: pathlib.Path, datatype: str, suffix: str) -> list[str]:
 
 
 def _label(root, image, suffix, label, pipeline) -> str | None:
-  """Labels of an image in derivatives/, or None."""
+  """Labels of an image in derivatives/ or beside it, or None."""
   path = pathlib.Path(image)
   folder, stem = path.parent.relative_to(root), path.name.rpartition(f'_{suffix}')[0]
-  place = f'derivatives/{pipeline}/{folder}/{stem}'
-  paths = {*root.glob(f'{place}_*{label}.nii*'), *root.glob(f'{place}_{label}.nii*')}
+  paths = set()
+  for place in (f'derivatives/{pipeline}/{folder}/{stem}', f'{folder}/{stem}'):
+    for ending in (f'_*{label}.nii*', f'_{label}.nii*'):
+      paths |= {found for found in root.glob(f'{place}{ending}') if found != path}
   found = sorted(map(str, paths))
   if len(found) > 1:
     raise ValueError(

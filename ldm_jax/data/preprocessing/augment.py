@@ -1,5 +1,7 @@
 """Random rigid motion and contrast of volumes: (b,d,h,w,1) -> the same.
 
+Label maps beside them, one-hot (b,d,h,w,1 + k), move along.
+
 For public cohorts of few patients, whose scans a network would otherwise memorise. The
 transformations keep volumes and thicknesses, so attributes stay true unless one of them
 is a position or an angle. Scans of the private cohort are not transformed here: all
@@ -25,7 +27,7 @@ def augment(
   """Transforms every volume by its own draw; beyond the border it is mirrored.
 
   Args:
-    volumes: (b,d,h,w,1) float32 in [0, 1].
+    volumes: (b,d,h,w,1) float32 in [0, 1], or (b,d,h,w,1 + k) with one-hot labels.
     rng: numpy.random.Generator.
     shift: largest translation in voxels along d, h and w.
     rotation_deg: largest rotation about the axes d, h and w through the centre; about
@@ -41,7 +43,18 @@ def augment(
     exponent = math.exp(rng.uniform(-gamma, gamma))
     volume = ndimage.affine_transform(volume, matrix, offset, order=1, mode='mirror')
     moved[i, ..., 0] = np.clip(volume, 0, 1) ** exponent
+    if volumes.shape[-1] > 1:
+      moved[i, ..., 1:] = _moved_labels(volumes[i, ..., 1:], matrix, offset)
   return moved
+
+
+def _moved_labels(labels, matrix, offset):
+  """One-hot label map (d,h,w,k) moved and one-hot again: the nearest class wins."""
+  parts = [
+    ndimage.affine_transform(part, matrix, offset, order=1, mode='mirror')
+    for part in np.moveaxis(labels, -1, 0)
+  ]
+  return np.argmax(parts, 0)[..., None] == np.arange(labels.shape[-1])
 
 
 def _rotation(angles: np.ndarray) -> np.ndarray:

@@ -86,6 +86,8 @@ class Autoencoder(Network):
     upsampling: 'nearest' repeats voxels and 'linear' interpolates, each before a
       convolution; 'transposed' is a transposed convolution.
     out_activation: None, 'sigmoid' or 'tanh' on the reconstruction.
+    num_labels: channels of a label map behind those of the volume: one-hot in x, logits
+      in the reconstruction; 0 for none.
     dtype: type of the products; parameters and norms stay float32.
   """
 
@@ -111,6 +113,7 @@ class Autoencoder(Network):
   patch: tuple = ()
   upsampling: str = 'nearest'
   num_codes: int = 0
+  num_labels: int = 0
   dtype: jnp.dtype | None = None
 
   def setup(self) -> None:
@@ -153,12 +156,16 @@ class Autoencoder(Network):
     return self.quant_conv_mu(h), jnp.exp(log_variance / 2)
 
   def decode(self, z: Array) -> jax.Array:
-    """Reconstruction (b,*space,out_channels) of latents (b,*space/s,latent)."""
+    """Reconstruction (b,*space,out_channels + num_labels) of latents."""
     z = self.quantizer(z) if self.num_codes else z
     x_hat = self.decoder(self.post_quant_conv(z))
     if self.patch:
       x_hat = from_blocks(x_hat, self.patch)
-    return ACTIVATIONS[self.out_activation](x_hat)
+    activate = ACTIVATIONS[self.out_activation]
+    if not self.num_labels:
+      return activate(x_hat)
+    x_hat, logits = x_hat[..., : -self.num_labels], x_hat[..., -self.num_labels :]
+    return jnp.concatenate([activate(x_hat), logits], -1)
 
   def __call__(
     self, x: jax.Array, key: jax.Array | None = None
@@ -245,14 +252,13 @@ class Autoencoder(Network):
       kind = LinearUpsample if self.upsampling == 'linear' else Upsample
       return functools.partial(kind, features, kernels[j], strides[j], self.dtype)
 
+    num_outputs = (self.out_channels or self.in_channels) + self.num_labels
     return (
       self._conv(self.channels[-1], kernels[-1]),
       *self._nonlocal(1),
       *self._levels(range(len(self.channels))[::-1], up, self.decoder_extra_blocks),
       *self._norm(),
-      self._conv(
-        math.prod(self.patch) * (self.out_channels or self.in_channels), kernels[0]
-      ),
+      self._conv(math.prod(self.patch) * num_outputs, kernels[0]),
     )
 
   def _nonlocal(self, side):

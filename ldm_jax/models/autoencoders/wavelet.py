@@ -30,8 +30,9 @@ class Wavelet(nn.Module):
   latent_channels: int = 8
   strides: tuple = ((2, 2, 2),)
 
-  # As in `Autoencoder`: no codebook, and no standard deviation.
+  # As in `Autoencoder`: no codebook, no labels and no standard deviation.
   num_codes = 0
+  num_labels = 0
   is_gaussian = False
 
   def setup(self) -> None:

@@ -4,7 +4,8 @@ A condition is one vector: the encoded attributes (k), followed by the embedded 
 (m e) if text is used, followed by the columns of an earlier scan (`earlier_visit`) if
 there is one; NaN for whatever is missing. It is given to the network in any of three
 ways: as tokens for attention, as an embedding added to the embedding of t, as channels
-beside z_t [Pinaya22, arXiv 2209.07162].
+beside z_t [Pinaya22, arXiv 2209.07162]. A label map (`label_mask`), whose columns are
+the last ones, is always given as channels.
 """
 
 import math
@@ -15,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax.core import FrozenDict
 
-from ldm_jax.models.conditions import earlier_visit
+from ldm_jax.models.conditions import earlier_visit, label_mask
 from ldm_jax.models.conditions.attribute_encoder import AttributeEncoder
 from ldm_jax.models.conditions.new_token import Concept
 from ldm_jax.models.conditions.text_encoder import TextEncoder
@@ -26,7 +27,7 @@ from ldm_jax.models.layers import ZEROS, Dense, Network
 from ldm_jax.types import Array
 
 NETWORKS = {'unet': UNet, 'dit': DiT, 'daum24': SliceUNet}
-WAYS = ('attention', 'embedding', 'channels')
+WAYS = ('attention', 'embedding', 'channels', 'mask')
 
 
 class ConditionalDenoiser(Network):
@@ -38,7 +39,8 @@ class ConditionalDenoiser(Network):
     conditioner_kwargs: options of AttributeEncoder. unet_kwargs: of the network. The
       widths that both share (embedding_dim, context_dim) follow from them.
     kind: a key of NETWORKS.
-    by: how conditions are given to the network, some of WAYS.
+    by: how conditions are given to the network, some of WAYS; 'mask' adds a label map.
+    num_labels: classes of the label map, where `by` has one.
     text_shape: (m,e) of the embedded text behind the attributes, None for no text.
     gap: how the years since an earlier scan are encoded, of `earlier_visit.GAPS`; None
       for a network without pairs.
@@ -56,11 +58,13 @@ class ConditionalDenoiser(Network):
   text_shape: tuple | None = None
   gap: str | None = None
   of_changes: bool = False
+  num_labels: int = 0
 
   def setup(self) -> None:
     self._check()
     width = self.conditioner_kwargs.get('width', AttributeEncoder.width)
     extra = 2 * len(self.num_categories) if 'channels' in self.by else 0
+    extra += self.num_labels if 'mask' in self.by else 0
     network = NETWORKS[self.kind](
       in_channels=self.in_channels + extra,
       out_channels=self.out_channels,
@@ -100,12 +104,18 @@ class ConditionalDenoiser(Network):
       attributes: (b,k) encoded, NaN where missing; or (b,k + m e) with text, NaN where
         there is no token. Without the text's columns there is no text. For a network
         with a `gap` the columns of a pair may follow; without them there is no pair.
+        Likewise the columns of a label map.
       drop: (b,) bool, True for examples without condition; None for none.
       untold: (b,) bool, True for examples without the new token (`new_token`); None for
         none.
 
     Raises: ValueError if the condition has another length.
     """
+    mask: jax.Array | None = None
+    if 'mask' in self.by:
+      attributes, mask = label_mask.read(
+        attributes, self.num_conditions, z_t.shape[1:-1], self.num_labels
+      )
     attributes, source, of_gap = self._pair(attributes, z_t.shape[1:], drop)
     if source is not None:
       z_t, source = earlier_visit.inputs(z_t, source, self.of_changes)
@@ -115,6 +125,9 @@ class ConditionalDenoiser(Network):
     if 'channels' in self.by:
       attributes, _, _ = self._split(attributes)
       z_t = beside(z_t, as_channels(attributes, self.num_categories, drop))
+    if mask is not None:
+      shares = label_mask.dropped(mask, drop).astype(z_t.dtype)
+      z_t = jnp.concatenate([z_t, shares], -1)
     if of_gap is not None:
       embedding = of_gap if embedding is None else embedding + of_gap
     return getattr(self, self._name)(
@@ -146,7 +159,7 @@ class ConditionalDenoiser(Network):
 
   @property
   def num_conditions(self) -> int:
-    """Columns of a condition without those of a pair."""
+    """Columns of a condition without those of a pair or of a label map."""
     return len(self.num_categories) + math.prod(self.text_shape or (0,))
 
   @property

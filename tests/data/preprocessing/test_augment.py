@@ -59,3 +59,16 @@ def test_an_impossible_section_names_its_key(key, value):
   config = override(micro.get_config(), {f'augment.{key}': value})
   with pytest.raises(ValueError, match=f'augment.{key}'):
     check(config)
+
+
+def test_a_label_map_moves_with_its_scan_and_stays_one_hot():
+  x = blob((7, 12, 16))
+  labels = (x > 0.5) == np.array([False, True])
+  both = np.concatenate([x, labels], -1).astype(np.float32)
+  options = {'shift': (0, 4, 4), 'rotation_deg': (30, 0, 0), 'gamma': 0.1}
+  moved = augment(both, np.random.default_rng(4), **options)
+  alone = augment(x, np.random.default_rng(4), **options)
+  assert np.array_equal(moved[..., :1], alone)
+  assert (moved[..., 1:].sum(-1) == 1).all()
+  inside = moved[..., 2] > 0
+  assert (inside == (alone[..., 0] > 0.5)).mean() > 0.995 and inside.sum() > 100

@@ -39,6 +39,16 @@ def test_images_and_volumes_come_back_in_their_size(shape, latent, options, make
   assert std.min() > 0
 
 
+@pytest.mark.parametrize('patch', [(), (1, 2, 2)])
+def test_label_channels_come_back_as_logits_behind_the_volume(make, patch):
+  module, variables, x = make((2, 3, 8, 8, 4), num_labels=3, patch=patch, **PLANAR)
+  variables = jax.tree.map(lambda leaf: 9 * leaf, variables)
+  x_hat = jax.jit(module.apply)(variables, x)[0]
+  assert x_hat.shape == x.shape
+  assert x_hat[..., 0].min() >= 0 and x_hat[..., 0].max() <= 1
+  assert x_hat[..., 1:].min() < 0 and x_hat[..., 1:].max() > 1
+
+
 def test_slices_and_examples_do_not_know_each_other(make):
   # Group norm sees the whole volume: what one slice tells others is its statistics
   # only. With the same voxels in another order these do not change.
