@@ -1,7 +1,8 @@
 """Draws docs/quickstart.png: python docs/quickstart.py WORKDIR [FILE].
 
-Above, phantom patients that no model has seen; below, synthetic ones of the run in
-WORKDIR. One column a patient, four slices. For runs on phantoms.
+Above, phantom patients that no model has seen, of the cohort that `evaluate` compares
+the samples with; below, synthetic ones of the run in WORKDIR. One column a patient,
+four slices. For runs on phantoms.
 """
 
 import pathlib
@@ -10,6 +11,7 @@ import sys
 import numpy as np
 
 from ldm_jax.config import loading
+from ldm_jax.evaluation import assess
 from ldm_jax.pipeline.run import Run
 from ldm_jax.report import figures
 from ldm_jax.synthesis import write_samples
@@ -32,7 +34,9 @@ if __name__ == '__main__':
   layouts = {run.config.data[name].layout for name in ('private', 'test')} - {''}
   if not all(layout.startswith('phantom') for layout in layouts):
     sys.exit(f'{workdir} is no run on phantoms; its real patients must not be shown.')
-  split = run.splits['test']
+  cohorts = assess.REFERENCES[run.config.sample.model]
+  name = next(name for name in cohorts if name in run.splits)
+  split = run.splits[name]
   # One scan a patient.
   _, first = np.unique(split.patients, return_index=True)
   synthetic = run.work.read_arrays(write_samples.SAMPLES)['volumes'][..., 0]

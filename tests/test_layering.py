@@ -25,7 +25,7 @@ FLOORS = (
   ('data.cohorts', 'data.preprocessing'),
   ('data.tables', 'data.phantom', 'data.prompts'),
   ('data.layouts', 'data.store'),
-  ('data.inspection',),
+  ('data.inspection', 'data.layout_options'),
   ('data.cohorts_of_config', 'data.folder_scans', 'data.tfds_builders'),
   ('data.demonstration_split',),
   ('diffusion',),
