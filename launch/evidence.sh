@@ -36,7 +36,7 @@ commands() { # Prints the commands of a part, one a line; $1 is the part, $2 its
     quality) echo "$py $repo/benchmarks/quality.py --out=$2" ;;
     quality_x3) echo "$py $repo/benchmarks/quality.py --times=3 --out=$2" ;;
     brain)
-      echo "$repo/launch/local.sh $repo/configs/brain.py:tiny $2 $public"
+      echo "$repo/launch/local.sh $repo/configs/brain.py:tiny,effect=ventricles_ml $2 $public"
       echo "$py $repo/docs/quickstart.py $2 $repo/docs/recipe-brain.png"
       ;;
     chest) echo "$repo/launch/local.sh $repo/configs/chest.py:tiny $2" ;;
