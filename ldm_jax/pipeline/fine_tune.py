@@ -176,9 +176,10 @@ def _fit_privately(run, names, examples, start, plan):
   section, privacy = run.config.adapt, run.config.adapt.privacy
   optimizer = private_step.optimizer(section)
   loss = methods.patient_loss(section, start.losses, privacy.noise_multiplicity)
-  arguments, observe = run.loop_arguments('adapt'), None
+  # One line at the end: times between lines would tell how many patients a step drew.
+  arguments, observe = {**run.loop_arguments('adapt'), 'log_every': section.steps}, None
   if privacy.log_internal:
-    arguments = _marked_internal(arguments)
+    arguments = _marked_internal(run.loop_arguments('adapt'))
     observe = private_run.internal_loss(loss, examples)
   step = private_step.private_step(
     loss,
