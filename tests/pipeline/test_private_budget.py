@@ -57,6 +57,16 @@ def stated(tmp_path, folder):
   return json.loads((tmp_path / folder / 'privacy.json').read_text())
 
 
+def test_what_the_user_says_of_registry_and_data_set_is_an_assumption(plan, tmp_path):
+  plan('plain', {'adapt.privacy.epsilon': '4'})
+  named = {'ledger.registry': str(tmp_path / 'r'), 'ledger.dataset': 'site B'}
+  plan('named', named)
+  more = set(stated(tmp_path, 'named')['assumptions'])
+  more -= set(stated(tmp_path, 'plain')['assumptions'])
+  assert len(more) == 2 and any("'site B' (ledger.dataset)" in text for text in more)
+  assert any('ledger.registry names' in text for text in more)
+
+
 def shared(tmp_path, epsilon, total):
   return {
     'ledger.path': str(tmp_path / 'cohort.jsonl'),
