@@ -121,6 +121,10 @@ def taken(run: Run, start: Start) -> state.TrainState | None:
   def over():
     if section.privacy is None or (folder / private_run.KEY_FILE).exists():
       return None
+    # The runs of a private choice share a release, which says nothing of this one, and
+    # looking for a state would make its folder, by which a run is known to have begun.
+    if not (folder / 'state').is_dir():
+      return None
     return private_ledger.release_of(run.ledger, run.name)
 
   recorded = processes.first(over)
