@@ -96,7 +96,7 @@ def main(argv):
       flags = [f'--config.ledger.path={shared_ledger(root)}', *flags]
       print('sweep: the private cohort is no phantom; its arms share one ledger')
     run(spec, base, {}, [*flags, f'--stages={",".join(SHARED_STAGES)}'], dry)
-    drifts, tuned, found = {}, {}, {}
+    drifts, tuned, found, internal = {}, {}, {}, set()
     for name, overrides in arms.items():
       first = tuned.setdefault(fine_tuning(overrides), name)
       if not dry:
@@ -107,13 +107,17 @@ def main(argv):
         give(root / name, base, MEASURING)
         keep_drift(root / name, overrides, drifts)
         found[name] = sweep_table.figures(root / name)
-        text = sweep_table.write(root, found, arms, note, banner)
+        internal |= sweep_table.internal(root / name)
+        text = sweep_table.write(root, found, arms, note, banner, internal)
   except subprocess.CalledProcessError as error:
     print(f'sweep: this arm failed: {shlex.join(error.cmd)}', file=sys.stderr)
     return error.returncode
   except ValueError as error:
     print(f'sweep: {error}', file=sys.stderr)
     return 2
+  if not dry and not made_up:
+    # Of patients nothing internal is printed, which a cluster would keep in a log.
+    text = f'sweep: the table is {root / "sweep.md"}'
   if not dry:
     print(text)
   return 0
@@ -153,7 +157,8 @@ def choose_best(spec, root, arms, flags, mean, score, alone, dry):
   state = choose_arm.begin(root, arms, mean)
   flags = [
     *flags,
-    f'--config.adapt.privacy.best_of={mean:g}',
+    # Not rounded: the ledger must know the mean that the runs were drawn with.
+    f'--config.adapt.privacy.best_of={mean!r}',
     f'--config.adapt.privacy.choice={state["name"]}',
   ]
   print('sweep: the runs of the private choice begin; how many they are stays secret')
@@ -165,7 +170,14 @@ def choose_best(spec, root, arms, flags, mean, score, alone, dry):
     give(folder, base, MEASURING)
     (folder / 'output.txt').unlink()
 
-  best = choose_arm.choose(root, state, train, score, ledger)
+  try:
+    best = choose_arm.choose(root, state, train, score, ledger)
+  except subprocess.CalledProcessError as error:
+    # The command would tell an arm that was drawn.
+    kept = root / choose_arm.FOLDER / '*' / 'output.txt'
+    told = f'a run of the private choice failed; what it printed is in {kept}'
+    print(f'sweep: {told}. The same command goes on.', file=sys.stderr)
+    return error.returncode
   run(spec, root / choose_arm.CHOSEN, arms[best['arm']], flags, dry)
   choose_arm.finish(root)
   print(

@@ -249,11 +249,22 @@ class WorkFolder:
 
 
 @contextlib.contextmanager
-def progress_bar(title: str, total: int, unit: str) -> Iterator[Progress]:
-  """Shows a bar; yields advance(done, total=None), to be called as work goes on."""
-  quiet = not processes.is_first()
-  with tqdm(total=total, desc=title, unit=unit, mininterval=0.5, disable=quiet) as bar:
-    yield lambda done, total=None: bar.update(done - bar.n)
+def progress_bar(
+  title: str, total: int, unit: str, counted: bool = True
+) -> Iterator[Progress]:
+  """Shows a bar; yields advance(done, total=None), to be called as work goes on.
+
+  Args:
+    title, unit: shown beside it.
+    total: number of units.
+    counted: False shows tenths of the way, of fewer than ten units nothing: how many
+      scans patients have who are not public does not belong in a log.
+  """
+  quiet, parts = not processes.is_first(), total
+  if not counted:
+    quiet, parts, unit = quiet or total < 10, 10, 'tenth'
+  with tqdm(total=parts, desc=title, unit=unit, mininterval=0.5, disable=quiet) as bar:
+    yield lambda done, _=None: bar.update(done * parts // max(total, 1) - bar.n)
 
 
 def fingerprint(

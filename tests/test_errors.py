@@ -220,7 +220,9 @@ def test_one_bad_file_below_the_threshold_is_listed_and_left_out(scans, capsys):
   work = scans.parent / 'work'
   command = [f'--config={of_folder(scans)}', f'--workdir={work}', '--stages=prepare']
   assert main.main([*command, '--config.data.max_bad_fraction=0.5']) == 0
-  assert 'left out 1' in (printed := capsys.readouterr().out) and 'P04' not in printed
+  assert (
+    'WARNING left out' in (printed := capsys.readouterr().out) and 'P04' not in printed
+  )
   # A private patient's file: listed in the store, not in the log.
   assert 'P04.nii.gz' in (work / 'store' / 'private.json').read_text()
   assert 'P04' not in (work / 'log.jsonl').read_text()

@@ -323,6 +323,11 @@ folders = ('prepare', 'autoencoder', 'encode', 'diffusion', 'adapt')
 for folder in ('store', *(f'checkpoints/{name}' for name in folders)):
   (work / folder).mkdir(parents=True, exist_ok=True)
 if 'config.adapt.privacy.choice' in words and work.name != 'chosen':
+  if os.environ.get('FAILS'):
+    sys.exit(7)
+  (work / 'log.jsonl').write_text('{"time": 5, "stage": "adapt"}' + chr(10) + '{"ti')
+  (work / 'tensorboard').mkdir()
+  (work / 'mean.txt').write_text(words['config.adapt.privacy.best_of'])
   (adapt / 'started.json').write_text(json.dumps({'run': work.name}))
   rate = float(words['config.adapt.learning_rate'])
   score = {'value': rate, 'internal': INTERNAL}
@@ -368,6 +373,37 @@ def test_of_a_private_choice_the_best_run_alone_is_left(choice, tmp_path, capfd)
   printed = capfd.readouterr().out
   assert 'printed by a run' not in printed and printed.count('ldm_jax.main') == 2
   assert choice('--score=score') == 2  # a further choice is a further release
+
+
+def test_nothing_that_is_left_or_said_tells_how_many_runs_of_a_choice_there_were(
+  choice, tmp_path, capfd, monkeypatch
+):
+  with monkeypatch.context() as patch:
+    patch.setenv('FAILS', '1')
+    assert choice('--score=score') == 7
+  printed = ''.join(capfd.readouterr())
+  assert 'learning_rate' not in printed, 'it tells an arm that was drawn'
+  assert 'a run of the private choice failed' in printed
+  assert choice('--score=score') == 0
+  # Times of the chosen run would lie before and after those of the others.
+  chosen = tmp_path / 'w' / 'chosen'
+  assert (chosen / 'log.jsonl').read_text() == '{"stage": "adapt"}\n'
+  assert not (chosen / 'tensorboard').exists()
+
+
+def test_curves_of_a_choice_are_sent_nowhere(choice, tmp_path, capsys, monkeypatch):
+  monkeypatch.setattr(sweep.checks.run.wandb_board, 'check', lambda project: None)
+  assert choice('--score=score', '--config.run.wandb=board') == 2
+  assert 'run.wandb' in capsys.readouterr().err
+  assert not (tmp_path / 'w').exists()
+
+
+def test_the_ledger_gets_the_mean_that_the_runs_of_a_choice_were_drawn_with(
+  choice, tmp_path
+):
+  assert choice('--score=score', '--best_of=10.0000049') == 0
+  told = float((tmp_path / 'w' / 'chosen' / 'mean.txt').read_text())
+  assert told == 10.0000049
 
 
 def test_the_least_score_may_be_the_best(choice, tmp_path):

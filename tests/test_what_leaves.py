@@ -122,13 +122,23 @@ def test_no_file_that_may_leave_holds_a_marker(marked):
 
 def test_nothing_that_is_printed_holds_a_marker_but_the_place_of_the_notes(marked):
   work, _, printed = marked
-  assert 'prepare private: WARNING left out 1' in printed
-  assert 'Attributes out of their range: 8' in printed
+  assert 'prepare private: WARNING left out, ' in printed
+  assert 'Attributes out of their range' in printed
+  assert 'Attributes out of their range: ' not in printed
   notes = work / 'store' / 'notes-private.txt'
   assert printed.count(str(notes)) == 2
   assert ID in notes.read_text()
   for word in (ID, '73.91', '739'):
     assert word not in printed
+
+
+def test_nothing_that_is_printed_counts_scans_of_private_patients(marked):
+  """Exact counts would be statistics without noise; only N is public."""
+  _, _, printed = marked
+  for line in re.split(r'[\n\r]', printed):
+    if 'private' in line and 'public' not in line:
+      assert not re.search(r'\d+ scans|\d+/\d+|left out \d', line), line
+  assert re.search(r'private \d patients;', printed)
 
 
 def test_the_log_has_no_count_of_what_was_left_out_of_a_private_cohort(marked):

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from ldm_jax import workfolder
 from ldm_jax.config.parsing import override
 from ldm_jax.workfolder import WorkFolder, fingerprint
 from tests import micro
@@ -64,3 +65,12 @@ def test_a_folder_that_cannot_be_written_is_refused_by_name(tmp_path):
     WorkFolder(tmp_path / 'file')
   with pytest.raises(ValueError, match='--workdir'):
     WorkFolder('gs://bucket/work')
+
+
+def test_a_bar_that_must_not_count_shows_tenths_and_of_few_units_nothing(capfd):
+  for total in (7, 43):
+    with workfolder.progress_bar('encode private', total, 'volume', False) as advance:
+      for done in range(total + 1):
+        advance(done)
+    printed = capfd.readouterr().err
+    assert f'/{total}' not in printed and ('10/10' in printed) == (total > 9)

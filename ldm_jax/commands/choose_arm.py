@@ -8,6 +8,7 @@ Losing runs are removed as soon as they have lost, and WORKDIR/choice at the end
 that nobody learns how many there were. See `privacy/private_choice.py`.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -57,6 +58,12 @@ def check(
     raise ValueError(
       f'--best_of={mean} --score={score}: a private choice needs both, a mean of at '
       'least 1, a private cohort and adapt.privacy, and no --each_arm_alone.'
+    )
+  boards = [config.run.wandb, *(each.get('run.wandb') for each in arms.values())]
+  if any(boards):
+    raise ValueError(
+      '--best_of: the curves of every run would be on W&B (run.wandb), and how many '
+      'runs there were must stay secret. Set --config.run.wandb=.'
     )
   for name, overrides in arms.items():
     if overrides.get('adapt.privacy', True) is None:
@@ -156,7 +163,18 @@ def choose(
 
 
 def finish(root: pathlib.Path) -> None:
-  """Removes what is left of the other runs, and the secret."""
+  """Removes what is left of the other runs, the secret, and the times of the chosen
+  run: between its start, its end and its report lie the other ones.
+  """
+  log = root / CHOSEN / 'log.jsonl'
+  if log.is_file():
+    kept = []
+    for line in log.read_text().splitlines():
+      with contextlib.suppress(ValueError):  # cut by a kill
+        event = {name: v for name, v in json.loads(line).items() if name != 'time'}
+        kept.append(json.dumps(event) + '\n')
+    atomic.write_text(log, ''.join(kept))
+  replace_results.remove_folder(root / CHOSEN / 'tensorboard')
   atomic.destroy(root / FOLDER / FILE)
   replace_results.remove_folder(root / FOLDER)
 

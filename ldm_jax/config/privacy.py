@@ -231,6 +231,8 @@ def check_choice(config: Config) -> None:
     require(value is None, f'adapt.privacy.releases.{part}.epsilon', value, required)
   value, required = config.adapt.drift.search, "'' in a private choice"
   require(value == '', 'adapt.drift.search', value, required)
+  value, required = config.run.wandb, "'' in a private choice: curves tell of every run"
+  require(value == '', 'run.wandb', value, required)
   value, required = privacy.log_internal, 'False in a private choice'
   require(not value, 'adapt.privacy.log_internal', value, required)
 

@@ -2,7 +2,7 @@
 
 doctor/<cohort>.json, grid.json, plan.json and report/doctor.html tell of public cohorts
 and of the run alone. What was found in private and test cohorts stays in store/doctor/,
-with the whole page; the terminal counts it.
+with the whole page; the terminal says that there is some, and no counts.
 """
 
 import dataclasses
@@ -37,7 +37,8 @@ def examine(run: Run) -> None:
   limit = config.doctor.max_records or None
   for name, cohort in cohorts.items():
     total = min(len(cohort.records), limit or len(cohort.records))
-    with progress_bar(f'doctor {name}', total, 'volume') as advance:
+    counted = name not in roles.CONFIDENTIAL
+    with progress_bar(f'doctor {name}', total, 'volume', counted) as advance:
       looks[name] = inspection.inspect(
         cohort,
         limit,
@@ -77,15 +78,16 @@ def examine(run: Run) -> None:
     print(told)
   withheld = len(headlines) - len(open_headlines)
   if withheld:
-    print(f'WARNING [INTERNAL]: {withheld} findings that name patients, see below')
+    print('WARNING [INTERNAL]: findings that name patients, see below')
   note = preflight.note_on_noise(config)
   if note:
     print(f'WARNING {note}')
   for name in looks:
     print(doctor_text.cohort_lines(looks[name].findings, internal=name in internal))
   if internal and shared:
-    print(f'IN TWO COHORTS: {len(shared)} [INTERNAL]')
-  print(doctor_text.plan_lines(whole, [] if internal else shared))
+    print('IN TWO COHORTS: some patients [INTERNAL]')
+  # Without the row of `prepare` where that knows how many private scans there are.
+  print(doctor_text.plan_lines(plan, [] if internal else shared))
   print(doctor_text.grid_lines(grid))
   content = {
     'title': f'Examination of {config.name or pathlib.Path(work.root).name}',
@@ -131,11 +133,26 @@ def _plan(config, cohorts, speed):
       config,
       next(iter(cohorts.values())).schema,
       {name: len(cohort) for name, cohort in cohorts.items()},
-      {name: len(cohort.records) for name, cohort in cohorts.items()},
+      _num_scans(cohorts),
       speed,
     )
   except ValueError as error:
     return {'stages': [], 'noise': [], 'faults': [str(error)]}
+
+
+def _num_scans(cohorts):
+  """Cohort -> number of scans; of a confidential one as if each patient had as many as
+  a public one has, since how many there really are must not be told."""
+  found = {
+    name: len(cohort.records)
+    for name, cohort in cohorts.items()
+    if name not in roles.CONFIDENTIAL
+  }
+  each = sum(found.values()) / max(sum(len(cohorts[name]) for name in found), 1)
+  return {
+    name: found.get(name, max(round(each), 1) * len(cohort))
+    for name, cohort in cohorts.items()
+  }
 
 
 def _preparing(looks, cohorts, internal):

@@ -14,6 +14,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ldm_jax.data.batching import chunks
+from ldm_jax.data.cohorts import roles
 from ldm_jax.data.store import latents as stored_latents
 from ldm_jax.data.store.split import Split
 from ldm_jax.pipeline.run import Run
@@ -48,7 +49,8 @@ def encode(run: Run, split: Split, tag: str) -> np.ndarray:
   encoder = (
     run.autoencoder.posterior if config.encode.logvar else run.autoencoder.encode
   )
-  with progress_bar(f'encode {split.name}', len(split), 'volume') as advance:
+  title, counted = f'encode {split.name}', split.name not in roles.CONFIDENTIAL
+  with progress_bar(title, len(split), 'volume', counted) as advance:
     encoded = encoding.encode_split(
       encoder,
       split,
@@ -94,7 +96,8 @@ def with_copies(
     return found[0]
   title, total = f'transform {split.name}', num_copies * len(split)
   size = run.config.autoencoder.batch_size
-  with progress_bar(title, total, 'volume') as advance:
+  counted = split.name not in roles.CONFIDENTIAL
+  with progress_bar(title, total, 'volume', counted) as advance:
     for copy in range(num_copies):
 
       def transformed(rows, copy=copy):

@@ -121,6 +121,10 @@ def taken(run: Run, start: Start) -> state.TrainState | None:
   def over():
     if section.privacy is None or (folder / private_run.KEY_FILE).exists():
       return None
+    # The runs of a private choice share a release, which says nothing of this one, and
+    # looking for a state would make its folder, by which a run is known to have begun.
+    if not (folder / 'state').is_dir():
+      return None
     return private_ledger.release_of(run.ledger, run.name)
 
   recorded = processes.first(over)
@@ -176,9 +180,10 @@ def _fit_privately(run, names, examples, start, plan):
   section, privacy = run.config.adapt, run.config.adapt.privacy
   optimizer = private_step.optimizer(section)
   loss = methods.patient_loss(section, start.losses, privacy.noise_multiplicity)
-  arguments, observe = run.loop_arguments('adapt'), None
+  # One line at the end: times between lines would tell how many patients a step drew.
+  arguments, observe = {**run.loop_arguments('adapt'), 'log_every': section.steps}, None
   if privacy.log_internal:
-    arguments = _marked_internal(arguments)
+    arguments = _marked_internal(run.loop_arguments('adapt'))
     observe = private_run.internal_loss(loss, examples)
   step = private_step.private_step(
     loss,

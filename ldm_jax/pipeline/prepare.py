@@ -1,8 +1,8 @@
 """The stage `prepare` in parts: cohorts on disk -> the store, and what is said of them.
 
 It leaves store/<cohort>.json and volumes in the store, and, where there is a private
-cohort, privacy.json. Messages that name patients who are not public are counted on the
-terminal and written to store/notes-<cohort>.txt alone.
+cohort, privacy.json. Messages about patients who are not public are written to
+store/notes-<cohort>.txt alone; the terminal says that there are some.
 """
 
 import contextlib
@@ -72,10 +72,11 @@ def _prepare(run):
       failures.append(error)
       continue
     summary[name] = {'patients': len(cohort)}
-    done.append(f'{name} {len(cohort)} patients, {len(index["entries"])} scans')
     if name in roles.CONFIDENTIAL:
+      done.append(f'{name} {len(cohort)} patients')
       _note(run, name, index, headlines[name], cohort)
       continue
+    done.append(f'{name} {len(cohort)} patients, {len(index["entries"])} scans')
     _tell(run, name, index, said, cohort)
     warnings |= dict.fromkeys(text for text in headlines[name] if text not in theirs)
     summary[name]['left_out'] = len(index['problems'])
@@ -98,7 +99,8 @@ def _prepare(run):
 
 
 def _store(run: Run, name: str, cohort: Cohort) -> dict[str, Any]:
-  with progress_bar(f'prepare {name}', len(cohort.records), 'volume') as advance:
+  total, counted = len(cohort.records), name not in roles.CONFIDENTIAL
+  with progress_bar(f'prepare {name}', total, 'volume', counted) as advance:
     return store.prepare(
       run.work.store,
       cohort,
@@ -155,7 +157,9 @@ def _tell(run, name, index, said, cohort):
 
 
 def _note(run, name, index, headlines, cohort):
-  """Writes the messages about a confidential cohort to the store, prints how many."""
+  """Writes the messages about a confidential cohort to the store; prints that they are
+  there, and no counts of them: these would be statistics without noise.
+  """
   parts = {
     'left out': [f'{p["id"]}: {p["path"]}: {p["reason"]}' for p in index['problems']],
     'attributes': headlines,
@@ -166,10 +170,6 @@ def _note(run, name, index, headlines, cohort):
   lines = [f'{title}: {text}' for title, found in parts.items() for text in found]
   path = roles.write_notes(run.work.store, name, lines)
   if lines:
-    counts = ', '.join(
-      f'{title} {len(found)}'
-      for title, found in parts.items()
-      if found or title not in ('remarks', 'labels')
-    )
+    kinds = ', '.join(title for title, found in parts.items() if found)
     sign = 'WARNING ' if parts['left out'] or headlines or parts['labels'] else ''
-    print(f'prepare {name}: {sign}{counts}; see {path}')
+    print(f'prepare {name}: {sign}{kinds}: see {path}')

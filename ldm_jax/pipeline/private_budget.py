@@ -45,6 +45,14 @@ DEMONSTRATION = (
   'delete what was made here and start in a new --workdir and ledger with '
   'adapt.privacy.seed=None.'
 )
+NAMED_REGISTRY = (
+  'releases of all other work folders on these patients are in the registry that '
+  'ledger.registry names: no other registry has any'
+)
+NAMED_DATASET = (
+  'this data set is named {!r} (ledger.dataset): patients of the same identifiers in '
+  'data sets of other names are other people'
+)
 LOGGED = (
   'losses of private data in log.jsonl and tensorboard/, which '
   'adapt.privacy.log_internal asked for: do not share them'
@@ -266,7 +274,9 @@ def write_statement(run: Run, destroyed: bool = False) -> dict:
   else:
     delta, about = privacy.delta, (privacy.seed, privacy.generator)
     gone = secret_keys.describe_randomness(*about, destroyed=True)
-    key_exists = (work.checkpoints('adapt') / private_run.KEY_FILE).exists()
+    # Of any stage, also of a run that was cut: pre-training may have a key of its own.
+    keys = (work.root / 'checkpoints').glob(f'*/{private_run.KEY_FILE}')
+    key_exists = any(keys)
     is_gone = not key_exists and (destroyed or before.get('randomness') == gone)
     randomness = gone if is_gone else secret_keys.describe_randomness(*about)
     not_covered = [LOGGED] if privacy.log_internal else []
@@ -278,12 +288,23 @@ def write_statement(run: Run, destroyed: bool = False) -> dict:
     num_patients=num_patients,
     randomness=randomness,
     config_sha256=parsing.digest(parsing.to_plain(config)),
+    assumptions=_assumed(config.ledger),
     not_covered=not_covered,
     unprotected_share=share,
     counts_all=private_ledger.counts_all(config),
     is_decided=_is_decided(run),
   )
   return privacy_json.write(work.path('privacy.json'), content, before)
+
+
+def _assumed(ledger):
+  """What the user says of the ledger, and nobody here can check."""
+  found = []
+  if ledger.registry not in ('', 'none'):
+    found.append(NAMED_REGISTRY)
+  if ledger.dataset:
+    found.append(NAMED_DATASET.format(ledger.dataset))
+  return found
 
 
 def _is_decided(run):

@@ -36,8 +36,9 @@ def registry_of(config: Config) -> registry.Registry | None:
   has_patients = config.data.private.layout and not is_made_up(config)
   if not has_patients or section.registry == 'none':
     return None
-  folder = section.registry or registry.default_folder()
-  return registry.Registry(folder, section.dataset)
+  # What the user's own registry knows counts in a named one, too.
+  usual = registry.default_folder()
+  return registry.Registry(section.registry or usual, section.dataset, usual)
 
 
 def is_made_up(config: Config) -> bool:

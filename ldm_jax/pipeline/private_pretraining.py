@@ -13,6 +13,7 @@ before it is computed, and training has what remains of the budget.
 
 import numpy as np
 
+from ldm_jax import processes
 from ldm_jax.data.cohorts.attributes import Schema
 from ldm_jax.data.store.split import Split
 from ldm_jax.pipeline import private_budget, private_ledger, private_releases
@@ -51,7 +52,8 @@ def weights(run: Run, split: Split) -> np.ndarray | None:
   if not config.diffusion.weights:
     return None
   section, private = config.adapt.privacy.releases.pretraining, run.prepared['private']
-  shares = _publish(run, section, private)
+  # Of several processes the first one alone has the noise and draws it.
+  shares = np.asarray(processes.first(lambda: _publish(run, section, private)))
   found = classes(split.schema, section.attributes, section.num_bins, split.attributes)
   return of_shares(shares, found, section.most)
 
@@ -100,13 +102,15 @@ def of_shares(shares: np.ndarray, found: np.ndarray, most: float) -> np.ndarray:
 
 
 def _publish(run, section, private):
-  """The noisy shares of the classes: stored ones, or released now."""
+  """The noisy shares (list) of the classes: stored ones, or released now."""
   config, folder = run.config, run.work.checkpoints('diffusion')
   name = run.work.read_json('checkpoints', 'diffusion', 'started.json')['run']
   wanted = private_releases.wanted_pretraining(run, name)
   kept = private_releases.kept_pretraining(run, wanted)
   if kept is not None:
-    return np.asarray(kept['shares'])
+    # A run that was killed after it had stored the numbers has left its key.
+    secret_keys.destroy_key(folder / private_run.KEY_FILE)
+    return kept['shares']
   privacy, known = config.adapt.privacy, private_ledger.ids(run.ledger)
   key = private_run.noise_key(folder, privacy, wanted['id'] in known)
   line = {
@@ -133,7 +137,7 @@ def _publish(run, section, private):
     run, wanted, private_releases.PRETRAINING, key, compute
   )
   secret_keys.destroy_key(folder / private_run.KEY_FILE)
-  return np.asarray(made['shares'])
+  return made['shares']
 
 
 def _sizes(schema, num_bins):

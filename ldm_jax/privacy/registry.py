@@ -40,11 +40,20 @@ class Registry:
   Attributes:
     folder: of the registry; it is created with the first release.
     dataset: name that tells data sets with equal identifiers apart.
+    read_too: a registry of which the releases count as well, or None; nothing is added
+      to it.
   """
 
-  def __init__(self, folder: str | os.PathLike, dataset: str = ''):
+  def __init__(
+    self,
+    folder: str | os.PathLike,
+    dataset: str = '',
+    read_too: str | os.PathLike | None = None,
+  ):
     self.folder = pathlib.Path(folder).expanduser().resolve()
     self.dataset = dataset
+    other = None if read_too is None else Registry(read_too, dataset)
+    self.read_too = other if other and other.folder != self.folder else None
 
   def releases(self, patients: Iterable[str]) -> list[dict[str, Any]]:
     """Releases about any of these patients, oldest first, of all ledgers.
@@ -52,11 +61,12 @@ class Registry:
     Raises:
       ValueError: the file is damaged or cannot be read.
     """
-    lines = self._read()
-    if not lines:
-      return []
-    mine = self._hashes(patients)
-    return [line['release'] for line in lines if not mine.isdisjoint(line['patients'])]
+    patients, lines = tuple(patients), self._read()
+    mine = self._hashes(patients) if lines else set()
+    found = [line['release'] for line in lines if not mine.isdisjoint(line['patients'])]
+    ids = {release['id'] for release in found}
+    others = self.read_too.releases(patients) if self.read_too else []
+    return [*(each for each in others if each['id'] not in ids), *found]
 
   @contextlib.contextmanager
   def locked(self) -> Iterator[None]:

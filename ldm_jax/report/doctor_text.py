@@ -75,18 +75,18 @@ def cohort_lines(
   Args:
     findings: of `inspection.Look`.
     max_messages: shown of each kind.
-    internal: counts alone, since the terminal of a cluster is kept in a log.
+    internal: kinds of findings alone, without counts, since the terminal of a cluster
+      is kept in a log.
   """
   counts = findings['counts']
-  mark = ' [INTERNAL]' if internal else ''
+  if internal:
+    kinds = ', '.join(title for key, title in TITLES.items() if findings[key])
+    lines = [f'Cohort {counts["name"]}: {counts["patients"]} patients [INTERNAL]']
+    return '\n'.join([*lines, *([f'  {kinds}'] if kinds else [])])
   lines = [
     f'Cohort {counts["name"]}: {counts["patients"]} patients, {counts["records"]} '
     f'scans ({counts["inspected"]} inspected, {counts["with_labels"]} with labels)'
-    + mark
   ]
-  if internal:
-    counted = {TITLES[key]: len(findings[key]) for key in TITLES if findings[key]}
-    return '\n'.join([*lines, *(f'  {title}: {n}' for title, n in counted.items())])
   for title, key in GEOMETRY.items():
     lines.append(f'  {title:26s} {most(findings[key])}')
   for title in ('lowest', 'highest'):

@@ -8,7 +8,7 @@ import math
 import pathlib
 import re
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from scipy import stats
@@ -22,6 +22,10 @@ SHOWN = (
   r'|utility\.[^.]+\.dice'
 )
 DISTANCES = ('frechet', 'kid')
+INTERNAL = (
+  'Columns marked internal were computed from private or held-out scans without noise: '
+  'they must not leave.'
+)
 
 
 def figures(arm: pathlib.Path) -> dict[str, Any]:
@@ -37,12 +41,19 @@ def figures(arm: pathlib.Path) -> dict[str, Any]:
   return found | dict(_leaves(metrics, ''))
 
 
+def internal(arm: pathlib.Path) -> set[str]:
+  """Names of the figures of an arm that read scans of patients who are not public."""
+  metrics = json.loads((arm / 'metrics.json').read_text())
+  return {name for name, _ in _leaves(_marked(metrics), '')}
+
+
 def write(
   root: pathlib.Path,
   columns: Mapping[str, Mapping],
   arms: Mapping[str, Mapping],
   note: str,
   banner: str = '',
+  marked: Collection[str] = (),
 ) -> str:
   """Writes sweep.csv (all figures of all arms), sweep.json and sweep.md.
 
@@ -52,6 +63,7 @@ def write(
     arms: all arms -> their overrides.
     note: a caution that stands below the table.
     banner: a warning that stands above it, '' for none.
+    marked: names of the figures that are internal, of `internal`.
 
   Returns:
     The text of sweep.md: one row for all repeats of an arm.
@@ -67,18 +79,23 @@ def write(
   rows = [summary(members, columns, arms, shown) for members in repeats(done)]
   gained = gains(rows)
   content = {'banner': banner, 'note': note, 'rows': rows, 'gains': gained}
+  content['internal'] = sorted(marked)
   atomic.write_json(root / 'sweep.json', content, allow_nan=True)
-  table = _table(['arm', 'runs', *shown], rows, shown)
+  titles = {name: f'{name} (internal)' if name in marked else name for name in shown}
+  table = _table(['arm', 'runs', *titles.values()], rows, shown)
   if gained:
     distances = [name for name in shown if name in DISTANCES]
     table += '\n\nLess than without, run by run:\n\n'
-    table += _table(['addition', 'runs', *distances], gained, distances)
+    heads = [titles[name] for name in distances]
+    table += _table(['addition', 'runs', *heads], gained, distances)
   reading = (
     'Brackets: 95 % interval of the mean over the runs (Student t), of one run that '
     'of its own figures. Figures without them do not vary.'
   )
   if len(done) < len(arms):
     reading = f'{len(done)} of {len(arms)} arms have been run. {reading}'
+  if set(marked) & set(shown):
+    reading = f'{reading} {INTERNAL}'
   table = f'{table}\n\n{reading} {note}\n'
   if banner:
     table = f'> **{banner}**\n\n{table}'
@@ -170,6 +187,13 @@ def _table(header, rows, names):
     cells = [_cell(row['figures'].get(name)) for name in names]
     lines.append([row['arm'], str(row['runs']), *cells])
   return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+
+
+def _marked(node):
+  """Of nested figures those that say that they are internal, with what is in them."""
+  if not isinstance(node, dict) or node.get('internal'):
+    return node if isinstance(node, dict) else {}
+  return {key: found for key, value in node.items() if (found := _marked(value))}
 
 
 def _leaves(node, path):

@@ -61,7 +61,7 @@ def test_a_scan_of_a_private_patient_is_named_in_no_log(tmp_path, unreadable, ca
   assert 'scan-of-public' in log and 'scan-of-private' not in log
   printed = capsys.readouterr()
   assert 'left out scan-of-public: cut off' in printed.out
-  assert 'prepare private: WARNING left out 1, attributes 0, notes ' in printed.out
+  assert 'prepare private: WARNING left out, notes: see ' in printed.out
   assert 'scan-of-private' not in printed.out + printed.err
   notes = tmp_path / 'store' / 'notes-private.txt'
   assert str(notes) in printed.out

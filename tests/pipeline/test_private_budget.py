@@ -57,6 +57,34 @@ def stated(tmp_path, folder):
   return json.loads((tmp_path / folder / 'privacy.json').read_text())
 
 
+def test_what_the_user_says_of_registry_and_data_set_is_an_assumption(plan, tmp_path):
+  plan('plain', {'adapt.privacy.epsilon': '4'})
+  named = {'ledger.registry': str(tmp_path / 'r'), 'ledger.dataset': 'site B'}
+  plan('named', named)
+  more = set(stated(tmp_path, 'named')['assumptions'])
+  more -= set(stated(tmp_path, 'plain')['assumptions'])
+  assert len(more) == 2 and any("'site B' (ledger.dataset)" in text for text in more)
+  assert any('ledger.registry names' in text for text in more)
+
+
+def test_a_further_run_of_a_choice_begins_although_the_release_is_recorded(tmp_path):
+  """Looking for its last state left a folder, by which it seemed to have begun."""
+  flags = {
+    'adapt.privacy.mechanism': 'full_batch',
+    'adapt.privacy.best_of': '3',
+    'adapt.privacy.choice': 'abc',
+    'ledger.path': str(tmp_path / 'cohort.jsonl'),
+  }
+  config = checks.check(override(defaults(), flags))
+  start = Start(None, {'w': jnp.zeros(2)}, {}, {}, {})
+  for folder in ('one', 'two'):
+    run = opened(tmp_path / folder, config)
+    run.work.restart('adapt', 'a')
+    assert fine_tune.taken(run, start) is None
+    private_budget.plan(run)
+  assert len(run.ledger.releases()) == 1
+
+
 def shared(tmp_path, epsilon, total):
   return {
     'ledger.path': str(tmp_path / 'cohort.jsonl'),

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 
+from ldm_jax import processes
 from ldm_jax.config import checks
 from ldm_jax.config.defaults import defaults
 from ldm_jax.config.parsing import override
@@ -19,7 +20,7 @@ from ldm_jax.pipeline import (
   runner,
 )
 from ldm_jax.pipeline.run import Run
-from ldm_jax.privacy import accounting, releases
+from ldm_jax.privacy import accounting, releases, secret_key
 from ldm_jax.privacy.ledger import Ledger
 from ldm_jax.workfolder import WorkFolder
 
@@ -27,6 +28,7 @@ SCHEMA = Schema(
   (Attribute('age', low=0, high=100), Attribute('sex', 'categorical', categories='FM'))
 )
 SECTION = 'adapt.privacy.releases.pretraining'
+PLACE = private_releases.PRETRAINING
 ASKED = {
   'data.private.layout': 'phantom_cardiac',
   'diffusion.weights': 'private_histogram',
@@ -140,6 +142,50 @@ def test_the_histogram_is_one_release_recorded_before_it_is_computed(
   run.work.restart('diffusion', 'b')
   np.testing.assert_array_equal(private_pretraining.weights(run, PUBLIC), found)
   assert run.ledger.releases() == [recorded]
+
+
+def test_a_run_that_was_killed_before_its_key_was_destroyed_destroys_it_later(
+  opened, monkeypatch
+):
+  run = opened()
+
+  def killed(path):
+    if path.exists():
+      raise KeyboardInterrupt
+
+  with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    patch.setattr(secret_key, 'destroy_key', killed)
+    private_pretraining.weights(run, PUBLIC)
+  assert run.work.path(*private_releases.PRETRAINING).exists()
+  assert key_file(run).exists()
+  private_pretraining.weights(run, PUBLIC)
+  assert not key_file(run).exists()
+
+
+def test_the_statement_says_destroyed_only_where_no_stage_has_a_key_left(opened):
+  run = opened()
+  run.work.restart('adapt', 'a')
+  private_budget.finish(run)
+  destroyed = 'the key was destroyed'
+  assert destroyed in run.work.read_json('privacy.json')['randomness']
+  key_file(run).write_text('of a histogram')
+  private_budget.finish(run)
+  assert destroyed not in run.work.read_json('privacy.json')['randomness']
+
+
+def test_of_several_processes_the_first_alone_draws_the_noise(opened, monkeypatch):
+  run = opened()
+  found = private_pretraining.weights(run, PUBLIC)
+
+  class Store:
+    def take(self, name):
+      return json.dumps({'value': run.work.read_json(*PLACE)['shares']})
+
+  other = opened('other')
+  monkeypatch.setattr(processes, '_group', processes._Group(1, 2, Store()))
+  np.testing.assert_array_equal(private_pretraining.weights(other, PUBLIC), found)
+  assert not key_file(other).exists() and not other.work.path(*PLACE).exists()
+  assert other.ledger.releases() == []
 
 
 def test_one_patient_moves_the_histogram_by_one_share():

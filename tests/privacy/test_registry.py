@@ -65,6 +65,19 @@ def test_equal_identifiers_of_another_data_set_are_told_apart_by_its_name(tmp_pa
   assert ledger(tmp_path, 'b', dataset='site B').releases() == []
 
 
+def test_a_registry_of_another_name_does_not_begin_at_zero(tmp_path):
+  ledger(tmp_path, 'a').record(release('a'))
+  named = Registry(tmp_path / 'named', '', tmp_path / 'r')
+  second = Ledger(tmp_path / 'b' / 'ledger.jsonl', PATIENTS, named)
+  assert [each['run'] for each in second.releases()] == ['a']
+  with pytest.raises(ValueError, match='other work folders'):
+    second.record(release('b'), BUDGET)
+  second.record(release('b'))
+  assert [each['run'] for each in second.releases()] == ['b', 'a']
+  assert len((tmp_path / 'r' / FILE).read_text().splitlines()) == 1
+  assert Registry(tmp_path / 'r', '', tmp_path / 'r').read_too is None
+
+
 def test_a_release_is_counted_once_in_ledgers_that_share_it(tmp_path):
   first = ledger(tmp_path, 'a')
   assert first.record(release('a')) and not first.record(release('a'))

@@ -22,6 +22,7 @@ def test_the_table_has_a_row_an_arm_with_its_intervals(tmp_path):
   found = sweep_table.write(
     tmp_path, columns, {'arm': {'a': 1}, 'other': {'a': 2}}, 'Note.'
   )
+  assert sweep_table.INTERNAL not in found
   assert found.splitlines()[:4] == [
     '| arm | runs | epsilon | frechet | control.LV.pearson_r |',
     '| --- | --- | --- | --- | --- |',
@@ -30,6 +31,20 @@ def test_the_table_has_a_row_an_arm_with_its_intervals(tmp_path):
   ]
   assert found.endswith('Note.\n')
   assert 'frechet.low,2.0,' in (tmp_path / 'sweep.csv').read_text()
+
+
+def test_what_is_internal_in_an_arm_is_marked_in_the_table(tmp_path):
+  (tmp_path / 'metrics.json').write_text(
+    json.dumps({**METRICS, 'kid': {'value': 1.0}, 'causal': {'null': {'internal': 1}}})
+  )
+  names = sweep_table.internal(tmp_path)
+  assert {'frechet', 'frechet.low'} <= names
+  assert not {'kid', 'control.LV.pearson_r'} & names
+  columns = {'arm': sweep_table.figures(tmp_path)}
+  found = sweep_table.write(tmp_path, columns, {'arm': {'a': 1}}, '', marked=names)
+  head = '| arm | runs | frechet (internal) | control.LV.pearson_r | kid |'
+  assert found.splitlines()[0] == head and sweep_table.INTERNAL in found
+  assert 'frechet' in json.loads((tmp_path / 'sweep.json').read_text())['internal']
 
 
 def test_runs_that_differ_in_seeds_are_one_row_with_their_mean_and_interval(tmp_path):

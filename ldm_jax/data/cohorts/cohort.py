@@ -287,9 +287,7 @@ def check_disjoint(cohorts: Mapping[str, Cohort]) -> None:
       inside = [name for name in (first, second) if name in roles.CONFIDENTIAL]
       if inside:
         lines = [f'patient {patient} is in {first} and {second}' for patient in shared]
-        raise roles.ConfidentialError(
-          f'{len(shared)} patients are {rule}', {inside[0]: lines}
-        )
+        raise roles.ConfidentialError(f'Some patients are {rule}', {inside[0]: lines})
       raise ValueError(f'Patients {", ".join(shared[:5])}{more} are {rule}')
 
 

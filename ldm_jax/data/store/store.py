@@ -298,12 +298,14 @@ def _check_problems(cohort: Cohort, problems: list, max_bad_fraction: float) -> 
   if not bad or (bad <= max_bad_fraction * total and bad < total):
     return
   lines = [f'{p["id"]}: {p["reason"].rstrip(".")}' for p in problems]
+  is_confidential = cohort.name in roles.CONFIDENTIAL
+  which = 'Scans' if is_confidential else f'{bad} of the {total} scans'
   found = (
-    f'{bad} of the {total} scans of cohort {cohort.name!r} cannot be used, more than '
+    f'{which} of cohort {cohort.name!r} cannot be used, more than '
     f'data.max_bad_fraction={max_bad_fraction:g} allows'
   )
   remedy = 'Repair or remove them, or raise data.max_bad_fraction.'
-  if cohort.name in roles.CONFIDENTIAL:
+  if is_confidential:
     raise roles.ConfidentialError(f'{found}. {remedy}', {cohort.name: lines})
   more = f'; and {bad - NUM_LISTED} more' if bad > NUM_LISTED else ''
   text = f'{found}: {"; ".join(lines[:NUM_LISTED])}{more}. {remedy}'
