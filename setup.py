@@ -10,6 +10,9 @@ from setuptools.command.build_py import build_py
 HERE = pathlib.Path(__file__).parent
 FRONT = (HERE / 'ldm_jax' / '__init__.py').read_text(encoding='utf-8')
 VERSION = re.search(r"__version__ = '(.+)'", FRONT)[1]
+# Public address of the checkout, https://github.com/OWNER/NAME; '' where it has none.
+# After a change `python notebooks/badges.py` writes the links to Colab.
+REPOSITORY = ''
 # Folders of the checkout that an installed package has in ldm_jax/packaged.
 PACKAGED = ('configs', 'launch')
 
@@ -35,6 +38,7 @@ setup(
   description='Private, controllable 3D latent diffusion for medical imaging in JAX',
   long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
   long_description_content_type='text/markdown',
+  url=REPOSITORY or None,
   license='Apache-2.0',
   python_requires='>=3.11',
   packages=find_packages(include=['ldm_jax', 'ldm_jax.*']),
