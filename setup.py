@@ -103,6 +103,7 @@ setup(
     'tfds': ['tensorflow-datasets>=4.9.9', 'array-record>=0.8'],
     'dev': [
       'pytest>=8',
+      'setuptools>=68',  # tests/test_packaging.py
       'pytest-timeout>=2.3',
       'pytest-xdist>=3.5',
       'hypothesis>=6.100',
