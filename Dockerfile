@@ -16,8 +16,8 @@ RUN pip install --no-cache-dir ".${EXTRAS:+[$EXTRAS]}" && rm -rf /src
 
 # Scans and results are mounted; nothing of them is in the image. Home is mounted, too:
 # the registry of private releases (.local/state) must outlive the container.
-RUN useradd --home-dir /work --create-home ldm
-USER ldm
+RUN useradd --uid 1000 --home-dir /work --create-home ldm
+USER 1000
 ENV HOME=/work
 WORKDIR /work
 ENTRYPOINT ["ldm-jax"]
