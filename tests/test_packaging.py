@@ -12,7 +12,8 @@ import pytest
 pytest.importorskip('setuptools', reason='needs setuptools, of the extra dev')
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-FOLDERS = ('benchmarks', 'configs', 'docs', 'launch', 'ldm_jax', 'notebooks', 'tests')
+FOLDERS = ('.github', 'benchmarks', 'configs', 'docs', 'launch', 'ldm_jax')
+FOLDERS += ('notebooks', 'tests')
 LEFT_OUT = shutil.ignore_patterns('__pycache__', '*.egg-info')
 
 
@@ -74,6 +75,7 @@ def test_the_sdist_has_all_that_a_checkout_has_and_builds_the_same_package(tmp_p
     archive.extractall(tmp_path, filter='data')
   unpacked = tmp_path / packed.name.removesuffix('.tar.gz')
   wanted = {f'{name}/{each}' for name in FOLDERS for each in files(ROOT / name)}
+  wanted |= {'Dockerfile', 'README.md', 'LICENSE'}
   assert wanted <= files(unpacked)
   check_whole(unpacked, tmp_path / 'built')
 
