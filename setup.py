@@ -10,6 +10,9 @@ from setuptools.command.build_py import build_py
 HERE = pathlib.Path(__file__).parent
 FRONT = (HERE / 'ldm_jax' / '__init__.py').read_text(encoding='utf-8')
 VERSION = re.search(r"__version__ = '(.+)'", FRONT)[1]
+# Public address of the checkout, https://github.com/OWNER/NAME; '' where it has none.
+# After a change `python notebooks/badges.py` writes the links to Colab.
+REPOSITORY = ''
 # Folders of the checkout that an installed package has in ldm_jax/packaged.
 PACKAGED = ('configs', 'launch')
 
@@ -35,6 +38,7 @@ setup(
   description='Private, controllable 3D latent diffusion for medical imaging in JAX',
   long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
   long_description_content_type='text/markdown',
+  url=REPOSITORY or None,
   license='Apache-2.0',
   python_requires='>=3.11',
   packages=find_packages(include=['ldm_jax', 'ldm_jax.*']),
@@ -99,6 +103,7 @@ setup(
     'tfds': ['tensorflow-datasets>=4.9.9', 'array-record>=0.8'],
     'dev': [
       'pytest>=8',
+      'setuptools>=68',  # tests/test_packaging.py
       'pytest-timeout>=2.3',
       'pytest-xdist>=3.5',
       'hypothesis>=6.100',

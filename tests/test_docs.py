@@ -88,7 +88,7 @@ FILES = [
   f'/{path.relative_to(ROOT)}'
   for folder in FOLDERS
   for path in (ROOT / folder).rglob('*.*')
-]
+] + [f'/{path.name}' for path in ROOT.glob('*.py')]
 
 
 def is_file(name):

@@ -1,9 +1,12 @@
 """Notebooks run from the first cell to the last, on the smallest experiment."""
 
+import importlib.util
 import json
 import pathlib
 import re
 import shutil
+import subprocess
+import sys
 
 import matplotlib
 import numpy as np
@@ -12,6 +15,11 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 NOTEBOOKS = sorted((ROOT / 'notebooks').glob('*.ipynb'))
+SPEC = importlib.util.spec_from_file_location(
+  'badges', ROOT / 'notebooks' / 'badges.py'
+)
+badges = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(badges)
 # What a cell says and what is said instead, so that it runs in seconds.
 SMALLER = {
   '01_quickstart.ipynb': {
@@ -134,11 +142,49 @@ def test_every_notebook_is_run():
 def test_a_notebook_begins_with_a_link_to_colab_its_time_and_the_installation(path):
   first, second = json.loads(path.read_text())['cells'][:2]
   about = ''.join(first['source'])
-  assert 'https://colab.research.google.com' in about
+  told = 'run `python notebooks/badges.py`, which writes the links from setup.py'
+  assert badges.badge(badges.repository(), path.name) in about.splitlines(), told
   assert re.search(
     r'(minutes?|hour)\b.*two .*CPU cores.*not measured', about, re.DOTALL
   )
   assert second['cell_type'] == 'code' and "'ldm-jax'" in ''.join(second['source'])
+
+
+def test_badges_follow_from_the_address_in_setup(tmp_path, monkeypatch):
+  copies = [pathlib.Path(shutil.copy(path, tmp_path)) for path in NOTEBOOKS]
+  monkeypatch.setattr(badges, 'NOTEBOOKS', copies)
+  badges.write('https://github.com/some-one/ldm.jax.git')
+  colab = (
+    'https://colab.research.google.com/github/some-one/ldm.jax/blob/main/notebooks'
+  )
+  for path in copies:
+    assert f'({colab}/{path.name})' in path.read_text()
+  badges.write(badges.repository())
+  for path, copy in zip(NOTEBOOKS, copies, strict=True):
+    assert copy.read_bytes() == path.read_bytes()
+  with pytest.raises(ValueError, match='expected https://github'):
+    badges.write('https://example.org/ldm_jax')
+
+
+@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda path: path.name)
+def test_a_notebook_installs_an_uploaded_wheel_else_its_checkout_else_from_pypi(
+  path, tmp_path, monkeypatch
+):
+  source = ''.join(json.loads(path.read_text())['cells'][1]['source'])
+  asked = []
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+  monkeypatch.setattr(subprocess, 'run', lambda command, check: asked.append(command))
+  folder = tmp_path / 'notebooks'
+  folder.mkdir()
+  monkeypatch.chdir(folder)
+  exec(source, {})
+  (tmp_path / 'setup.py').touch()
+  exec(source, {})
+  (folder / 'ldm_jax-0.2.0-py3-none-any.whl').touch()
+  exec(source, {})
+  command = [sys.executable, '-m', 'pip', 'install', '-q']
+  wheel = 'ldm_jax-0.2.0-py3-none-any.whl'
+  assert asked == [[*command, package] for package in ('ldm-jax', '..', wheel)]
 
 
 @pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda path: path.name)

@@ -79,9 +79,15 @@ def pieces(path):
       yield from (arrays[name].tobytes() for name in arrays.files)
   elif path.suffix == '.html':
     for text in re.findall(rb'data:image/png;base64,([\w+/=]+)', content):
-      yield np.asarray(Image.open(io.BytesIO(base64.b64decode(text)))).tobytes()
+      yield from channels(Image.open(io.BytesIO(base64.b64decode(text))))
   elif path.suffix == '.png':
-    yield np.asarray(Image.open(path)).tobytes()
+    yield from channels(Image.open(path))
+
+
+def channels(picture):
+  """Bytes of each channel: grey may stand beside opacity or colours."""
+  for channel in picture.split():
+    yield np.asarray(channel).tobytes()
 
 
 def marks(private):

@@ -32,6 +32,7 @@ OTHER_SECTIONS = (
   'mask_control',
   'utility',
   'groups',
+  'causal',
 )
 TOLD_APART = (
   'area under the ROC curve of a network trained to tell real from synthetic volumes, '
@@ -86,6 +87,10 @@ def quality(metrics: Mapping) -> list[dict]:
 def _told_apart(entry):
   """Rows of the classifier two-sample test, and of the same between real halves."""
   halves = entry.get('real_halves') or {}
+  # Between halves nothing is synthetic.
+  sizes = ('num_real', 'num_synthetic')
+  per_half = {'n_half': halves.get('num_real')}
+  halves = {k: v for k, v in halves.items() if k not in sizes} | per_half
   rows = [
     ('Real or synthetic? AUC', entry, TOLD_APART),
     ('Real or real? AUC', halves, f'the same test between {HALVES}'),

@@ -23,6 +23,7 @@ LABEL_COLOURS = np.array(
   float,
 )
 OPACITY = 0.55
+GAP = 2  # transparent pixels between tiles
 WHITE, RED, BLUE = np.array([[255, 255, 255], [178, 24, 43], [33, 102, 172]], float)
 
 
@@ -199,15 +200,19 @@ def counterfactual(
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
-  """Lossless 8-bit PNG: uint8 (h, w) or (h, w, 3) -> bytes.
+  """Lossless 8-bit PNG: uint8 (h, w[, c]) -> bytes.
+
+  Args:
+    pixels: grey; or of c channels, grey and opacity (2), colour (3), both (4).
 
   Raises:
     ValueError: for another type or shape.
   """
-  if pixels.dtype != np.uint8 or not (pixels.ndim == 2 or pixels.shape[2:] == (3,)):
+  kinds = ((), (2,), (3,), (4,))
+  if pixels.dtype != np.uint8 or pixels.ndim < 2 or pixels.shape[2:] not in kinds:
     raise ValueError(
-      f'expected uint8 pixels (h, w) or (h, w, 3), got {pixels.dtype} {pixels.shape}; '
-      'scale the intensities first'
+      f'expected uint8 pixels (h, w) or (h, w, 2 to 4), got {pixels.dtype} '
+      f'{pixels.shape}; scale the intensities first'
     )
   buffer = io.BytesIO()
   Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, 'png', optimize=True)
@@ -236,9 +241,11 @@ def slice_numbers(depth: int, count: int) -> np.ndarray:
 
 
 def _grid(tiles):
-  """(rows, columns, h, w[, 3]) uint8 -> one image with white gaps."""
+  """(rows, columns, h, w[, 3]) uint8 -> one image (h, w, 2 or 4), gaps transparent."""
+  tiles = tiles if tiles.ndim == 5 else tiles[..., None]
+  tiles = np.concatenate([tiles, np.full_like(tiles[..., :1], 255)], -1)
   margins = [(0, GAP if axis in (2, 3) else 0) for axis in range(tiles.ndim)]
-  tiles = np.pad(tiles, margins, constant_values=255)
+  tiles = np.pad(tiles, margins)
   rows, columns, height, width, *colours = tiles.shape
   canvas = tiles.swapaxes(1, 2).reshape(rows * height, columns * width, *colours)
   return canvas[:-GAP, :-GAP]

@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ldm_jax.report import evidence, galleries, page, plots, tables
+from ldm_jax.report import edit_evidence, evidence, galleries, page, plots, tables
 from ldm_jax.report.privacy_statement import (
   Statement,
   demonstration_warning,
@@ -128,6 +128,7 @@ def _html(content, pixels):
     memorisation=evidence.memorisation(metrics.get('memorisation') or {}),
     reconstruction=evidence.reconstruction(metrics.get('reconstruction') or {}),
     counterfactuals=galleries.counterfactuals(images, spacing, pixels),
+    soundness=edit_evidence.soundness(metrics.get('causal') or {}),
     training=evidence.training(content.get('log') or ()),
     has_privacy=bool(privacy),
     trade_off=galleries.panels(

@@ -28,6 +28,7 @@ QUICK_SOLVERS = ('unipc', 'dpmpp_2m')
 STEPS = (8, 15, 25, 50, 100, 250)  # that the page offers, beside the model's own
 GUIDANCE = (0.0, 8.0)
 DRIFT = (0.0, 3.0)  # times the drift that the model was fine-tuned with
+SHIFT = (-0.3, 0.3)  # the drift itself, of a model that was trained without
 MAX_SEED = 2**31 - 1
 
 
@@ -38,7 +39,7 @@ class Settings:
   Attributes:
     steps: of the solver; None for the quick one.
     guidance: 0 is unconditional, 1 conditional, above 1 obeys the request more.
-    drift: factor of the drift that the model has.
+    drift: factor of the drift that the model has; of a model without, the drift.
     seed: of the noise.
   """
 
@@ -54,7 +55,7 @@ def settings(model: SharedModel, plain: Mapping[str, Any]) -> Settings:
   Raises:
     ValueError: a number outside what the page offers.
   """
-  own = model.config.sample
+  own, drift = model.config.sample, drift_control(model)
   steps = None
   if not plain.get('quick'):
     steps = int(_number(plain, 'steps', own.steps, (1, max(steps_of(model))), True))
@@ -64,9 +65,22 @@ def settings(model: SharedModel, plain: Mapping[str, Any]) -> Settings:
   return Settings(
     steps=steps,
     guidance=_number(plain, 'guidance', own.guidance, GUIDANCE),
-    drift=_number(plain, 'drift', 1.0, DRIFT),
+    drift=_number(plain, 'drift', drift['default'], drift['limits']),
     seed=int(_number(plain, 'seed', 0, (0, MAX_SEED), True)),
   )
+
+
+def drift_control(model: SharedModel) -> dict[str, Any]:
+  """What the page's slider of the drift is, JSON-able.
+
+  Returns:
+    {'value': the model's drift or None, 'limits', 'default'} of the factor that it is
+    multiplied by; where there is none, of a drift of sampling alone.
+  """
+  if model.system.drift is None:
+    return {'value': None, 'limits': SHIFT, 'default': 0.0}
+  value = np.asarray(model.system.drift.value, float).tolist()
+  return {'value': value, 'limits': DRIFT, 'default': 1.0}
 
 
 def steps_of(model: SharedModel) -> list[int]:
@@ -153,9 +167,8 @@ def _sampler(model: SharedModel, steps: int | None, is_guided: bool) -> Callable
     options = {'num_steps': steps, 'solver': own.solver, 'eta': own.eta}
 
   def sample(params, attributes, keys, guidance, factor):
-    drift = system.drift
-    if drift is not None:
-      drift = dataclasses.replace(drift, value=factor * np.asarray(drift.value))
+    own_drift = system.drift or drifts.Drift(1.0)
+    drift = dataclasses.replace(own_drift, value=factor * np.asarray(own_drift.value))
     return generate.make_sampler(
       system.apply_denoiser,
       system.schedule,

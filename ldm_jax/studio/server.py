@@ -294,12 +294,7 @@ def described(model: SharedModel) -> dict[str, Any]:
       'guidance': float(model.config.sample.guidance),
       'guidance_limits': drawing.GUIDANCE,
     },
-    'drift': None
-    if model.system.drift is None
-    else {
-      'value': np.asarray(model.system.drift.value, float).tolist(),
-      'limits': drawing.DRIFT,
-    },
+    'drift': drawing.drift_control(model),
     'max_bytes': scans.MAX_BYTES,
     'known': [asking.described(each) for each in model.schema],
     'privacy': {

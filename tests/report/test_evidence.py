@@ -28,6 +28,7 @@ def test_figures_of_other_sections_are_not_image_quality():
 
 def test_the_two_sample_test_has_a_row_of_its_own_and_one_of_real_halves():
   halves = {'auc': 0.5, 'auc_low': 0.3, 'auc_high': 0.7}
+  halves |= {'num_real': 4, 'num_synthetic': 4}
   entry = {
     'auc': 0.9,
     'auc_low': 0.8,
@@ -37,6 +38,7 @@ def test_the_two_sample_test_has_a_row_of_its_own_and_one_of_real_halves():
   }
   rows = evidence.quality({'two_sample': {**entry, 'real_halves': halves}})
   assert [row['cells'][0] for row in rows] == ['0.9 (0.8 to 0.95)', '0.5 (0.3 to 0.7)']
+  assert [row['cells'][1] for row in rows] == ['8 real', '4 per half']
   assert rows[0]['internal'] and '0.5 if it cannot tell' in rows[0]['note']
 
 

@@ -13,7 +13,7 @@ def decode(data):
   return np.round(255 * image.imread(io.BytesIO(data), format='png')).astype(int)
 
 
-@pytest.mark.parametrize('shape', [(7, 5), (6, 9, 3)])
+@pytest.mark.parametrize('shape', [(7, 5), (6, 9, 3), (6, 9, 4)])
 def test_png_round_trips_every_pixel(shape):
   pixels = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
   data = figures.encode_png(pixels)
@@ -30,9 +30,13 @@ def test_montage_puts_volumes_in_columns_and_slices_in_rows():
   volumes = np.zeros((2, 3, 4, 5), np.float32)
   volumes[1, 2] = 1
   pixels = decode(figures.montage(volumes, limits=(0, 1)))
-  assert pixels.shape == (3 * 4 + 2 * figures.GAP, 2 * 5 + figures.GAP)
-  assert (pixels[-4:, -5:] == 255).all()
-  assert (pixels[:4, :5] == 0).all()
+  grey, opacity = pixels[..., 0], pixels[..., -1]
+  assert grey.shape == (3 * 4 + 2 * figures.GAP, 2 * 5 + figures.GAP)
+  assert (grey[-4:, -5:] == 255).all()
+  assert (grey[:4, :5] == 0).all()
+  # Gaps show the page, light or dark.
+  assert (opacity == 0).sum() == opacity.size - 6 * 4 * 5
+  assert (opacity[-4:, -5:] == 255).all() and (opacity[:4, :5] == 255).all()
 
 
 def test_sprite_holds_every_slice_where_the_viewer_looks_for_it():
@@ -62,7 +66,7 @@ def test_columns_are_one_picture_a_volume_and_large_ones_are_thinned():
   volumes = np.random.default_rng(0).random((3, 4, 64, 48)).astype(np.float32)
   found = figures.columns(volumes, num_slices=2, limits=(0, 1))
   assert [figures.png_size(png) for png in found] == [(48, 128 + figures.GAP)] * 3
-  first = decode(found[1])[:64]
+  first = decode(found[1])[:64, :, 0]
   np.testing.assert_array_equal(first, np.round(255 * volumes[1, 1]))
   (small, *_) = figures.columns(volumes, max_pixels=2000)
   assert figures.png_size(small) == (12, 3 * 16 + 2 * figures.GAP)
@@ -80,7 +84,7 @@ def test_no_difference_is_white_and_its_sign_is_its_colour():
   difference = np.zeros_like(source)
   difference[0, 0, 0], difference[0, 3, 3] = 0.2, -0.2
   data, scale = figures.counterfactual(source, source + difference, difference)
-  tile = decode(data)[-4:]
+  tile = decode(data)[-4:, :, :3]
   assert (tile[1, 1] == 255).all()
   assert tile[0, 0, 0] > tile[0, 0, 2]
   assert tile[3, 3, 2] > tile[3, 3, 0]

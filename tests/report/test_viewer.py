@@ -80,6 +80,11 @@ def test_planes_are_those_of_the_volume_and_nothing_is_cut(chromium, path, size)
     '() => [...document.images].map((image) => image.getBoundingClientRect().right)'
   )
   assert max(right) <= browser.SIZES[size][0]
+  tops = page.evaluate(
+    "() => [...document.querySelectorAll('#control .strip > div')]"
+    '.map((column) => column.offsetTop)'
+  )
+  assert len(tops) == 5 and len(set(tops)) == 1, 'a sweep stands in one row'
   assert page.locator('nav a').count() == len(index_page.SECTIONS)
   dark = page.evaluate('() => getComputedStyle(document.body).backgroundColor')
   assert (dark == 'rgb(255, 255, 255)') == (scheme == 'light')

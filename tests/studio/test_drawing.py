@@ -58,6 +58,17 @@ def test_what_the_page_needs_first_is_compiled_first(model, samplers):
   assert first.steps is None and second.steps == model.config.sample.steps
 
 
+def test_a_model_without_a_drift_can_be_drawn_from_with_one(model, samplers):
+  assert model.system.drift is None
+  drawn = [
+    samplers.draw(VALUES, drawing.settings(model, {'seed': 3, 'drift': drift}))
+    for drift in (0.0, 0.2)
+  ]
+  plain = model.sample(1, seed=3, rest='unknown', **VALUES)[0]
+  assert np.allclose(drawn[0], plain, atol=1e-5)
+  assert np.abs(drawn[1] - plain).max() > 1e-4
+
+
 def test_a_drift_that_excludes_a_solver_gets_another_quick_one(model):
   system = dataclasses.replace(model.system, drift=Drift(0.1, 'posterior_constant'))
   assert drawing._quick_solver(model.system) == 'unipc'
@@ -73,7 +84,7 @@ def test_a_drift_that_excludes_a_solver_gets_another_quick_one(model):
     ({'guidance': 99}, 'guidance is 99, expected 0 to 8'),
     ({'guidance': float('nan')}, 'guidance is nan'),
     ({'guidance': True}, 'guidance is True'),
-    ({'drift': -1}, 'drift is -1'),
+    ({'drift': -1}, 'drift is -1, expected -0.3 to 0.3'),
     ({'seed': -1}, 'seed is -1'),
     ({'seed': '1'}, "seed is '1', expected a whole number"),
   ],

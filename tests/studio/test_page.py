@@ -70,6 +70,8 @@ def test_a_user_draws_compares_edits_a_scan_and_reads_the_statement(
   # Two settings side by side, and their difference.
   page.click('#keep')
   changed(page, '#a-AGE', '80')
+  changed(page, '#drift', '0.2')
+  assert 'drift 0.20' in page.inner_text('#shown figcaption')
   changed(page, '#seed', '7')
   assert page.is_visible('#kept canvas')
   assert 'seed 7' in page.inner_text('#shown figcaption')

@@ -139,7 +139,7 @@ def test_the_page_is_told_what_the_model_knows_and_guarantees(app, model):
   assert 'NOT PRIVATE' in told['warning'] and not told['internal']
   assert told['sample']['steps'] == model.config.sample.steps
   assert told['privacy']['file']['num_patients'] == model.privacy['num_patients']
-  assert told['privacy']['headline'] and told['drift'] is None
+  assert told['privacy']['headline'] and told['drift']['value'] is None
 
 
 def test_random_values_can_be_asked_for(app, post, model):

@@ -102,8 +102,8 @@ const isEdit = () => document.querySelector('input[name=mode]:checked').value ==
 function question(quick) {
   const values = collect('control');
   if (isEdit()) return ['edit', {values, own: collect('ownInput')}];
-  const asked = {values, quick, seed: +$('seed').value, guidance: +$('guidance').value};
-  if (state.about.drift) asked.drift = +$('drift').value;
+  const asked = {values, quick, seed: +$('seed').value,
+    guidance: +$('guidance').value, drift: +$('drift').value};
   if (!quick) asked.steps = +$('steps').value;
   return ['draw', asked];
 }
@@ -118,7 +118,9 @@ async function fetchVolume(quick) {
   const answer = await send(path, asked, abort.signal);
   const buffer = await answer.arrayBuffer();
   const seconds = (performance.now() - begun) / 1000;
-  const text = (path === 'draw' ? [`seed ${asked.seed}`, `guidance ${asked.guidance}`] : ['edit'])
+  const settings = [`seed ${asked.seed}`, `guidance ${asked.guidance}`];
+  if (asked.drift !== state.about.drift.default) settings.push(`drift ${drifted(asked.drift)}`);
+  const text = (path === 'draw' ? settings : ['edit'])
     .concat(known.map(([name, value]) => `${name} ${value}`)).join(', ');
   return {buffer, text, seconds, quick, path};
 }
@@ -338,6 +340,13 @@ function showPrivacy() {
   $('privacy').showModal();
 }
 
+// A drift of its own, or a factor of the one that the model was fine-tuned with.
+function drifted(value) {
+  const own = state.about.drift.value;
+  if (own === null) return value.toFixed(2);
+  return `× ${value.toFixed(2)}${typeof own === 'number' ? ` = ${(value * own).toPrecision(3)}` : ''}`;
+}
+
 function slider(id, limits, value, told) {
   Object.assign($(id), {min: limits[0], max: limits[1], value});
   const output = document.querySelector(`output[for=${id}]`);
@@ -357,12 +366,7 @@ async function start() {
   $('rows').replaceChildren(...state.rows.map(({node}) => node));
   const {sample, drift} = about;
   slider('guidance', sample.guidance_limits, sample.guidance, (value) => value.toFixed(1));
-  if (drift) {
-    $('drift-row').hidden = false;
-    const single = typeof drift.value === 'number';
-    slider('drift', drift.limits, 1, (factor) => `× ${factor.toFixed(2)}`
-      + (single ? ` = ${(factor * drift.value).toPrecision(3)}` : ''));
-  }
+  slider('drift', drift.limits, drift.default, drifted);
   for (const steps of sample.steps_offered) $('steps').add(new Option(steps, steps));
   $('steps').value = sample.steps;
   await drawValues(0);
