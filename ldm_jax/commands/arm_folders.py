@@ -77,7 +77,7 @@ def with_found_drift(
   What is found follows from the data and the pre-trained model, which arms share, and
   is the same for all methods. A private search is a release of its own in every arm.
   """
-  value = drifts.get(overrides.get('adapt.drift.search'))
+  value = drifts.get(overrides.get('adapt.drift.search') or '')
   if value is None:
     return overrides
   return {**overrides, 'adapt.drift.search': '', 'adapt.drift.value': value}

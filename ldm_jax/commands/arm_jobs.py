@@ -153,7 +153,7 @@ def submit_to_slurm(
     if phase.name in ('record', 'table'):  # the work of one process
       environment |= {'NODES': '1', 'TASKS': 'node'}
     done = subprocess.run(
-      [launch / 'gpu_slurm.sh', *words, f'--task={phase.name}'],
+      [str(launch / 'gpu_slurm.sh'), *words, f'--task={phase.name}'],
       env=environment,
       stdout=subprocess.PIPE,
       text=True,
@@ -191,7 +191,7 @@ def submit_to_kubernetes(
     name = f'{prefix}-{phase.name}'
     environment = {**os.environ, 'NAME': name, 'TOOL': 'sweep.py'}
     environment |= {'ARMS': str(max(len(phase.arms), 1)), 'KIND': 'job'}
-    command = [launch / 'k8s.sh', *words, f'--task={phase.name}']
+    command = [str(launch / 'k8s.sh'), *words, f'--task={phase.name}']
     subprocess.run(command, env=environment, check=True)
     if not dry:
       failed = not _succeeds(name, seconds) or failed

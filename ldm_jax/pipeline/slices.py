@@ -85,7 +85,7 @@ CHIPS = {
 # Other names that Google Cloud has for them.
 ALIASES = {'v5litepod': 'v5e'}
 # Chips of a slice -> its topology, where it is named by a number.
-FLAT = {
+FLAT: dict[int, tuple[int, ...]] = {
   1: (1, 1),
   4: (2, 2),
   8: (2, 4),
@@ -95,7 +95,7 @@ FLAT = {
   128: (8, 16),
   256: (16, 16),
 }
-CUBIC = {
+CUBIC: dict[int, tuple[int, ...]] = {
   4: (2, 2, 1),
   8: (2, 2, 2),
   16: (2, 2, 4),
@@ -167,6 +167,7 @@ def parse(name: str) -> Slice:
   is_tpu = chip is not None and chip.kind == 'tpu'
   if chip is None or is_tpu == bool(words[4]):
     raise ValueError(f'doctor.topology is {name!r}; {_expected()}')
+  shape: tuple[int, ...]
   if words[4]:
     shape = (int(words[4]),)
   elif words[3]:
