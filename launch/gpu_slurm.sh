@@ -12,6 +12,8 @@
 # SBATCH_ACCOUNT, ...) or in the #SBATCH lines. Two minutes before the time limit, and
 # when the job is preempted, training saves its state; the job is then requeued and goes
 # on. So does a job that is submitted again. DRY_RUN=1 prints the command.
+# OPTIONS='...': further words for sbatch. TOOL=sweep.py: runs that script of launch/ on
+# the job's first node instead, which starts the tasks of an arm (launch/sweep.py).
 #
 #SBATCH --job-name=ldm-jax
 #SBATCH --time=24:00:00
@@ -25,21 +27,27 @@ if [[ -n ${SLURM_JOB_ID:-} && -n ${LDM_JAX_REPO:-} ]]; then
   # shellcheck source=common.sh
   . "$LDM_JAX_REPO/launch/common.sh"
   export EXTRAS=${EXTRAS-cuda}
-  if ((${SLURM_NTASKS:-1} == 1)); then
-    command=("$LDM_JAX_REPO/launch/local.sh" "$@")
-  else
+  starter=()
+  if ((${SLURM_NTASKS:-1} > 1)); then
+    starter=(srun --kill-on-bad-exit=1 --wait=60)
     # Once, on this node: every task would install at the same time.
-    dry || INSTALL_ONLY=1 "$LDM_JAX_REPO/launch/local.sh" "$@" > /dev/null
+    dry || INSTALL_ONLY=1 "$LDM_JAX_REPO/launch/local.sh" > /dev/null
     # A task sees all GPUs of its node; jax takes the one of the task's number there,
     # unless it is told that all are its own.
     if [[ ${LDM_JAX_TASKS:-gpu} == node && -n ${LDM_JAX_GPUS:-} ]]; then
       JAX_LOCAL_DEVICE_IDS=$(seq -s, 0 $((LDM_JAX_GPUS - 1)))
       export JAX_LOCAL_DEVICE_IDS
     fi
-    command=(srun --kill-on-bad-exit=1 --wait=60 "$LDM_JAX_REPO/launch/local.sh" "$@")
+  fi
+  if [[ -n ${LDM_JAX_TOOL:-} ]]; then
+    dry || INSTALL_ONLY=1 "$LDM_JAX_REPO/launch/local.sh" > /dev/null
+    export LDM_JAX_START="${starter[*]}" # before each run that the tool starts
+    command=("$LDM_JAX_REPO/.venv/bin/python" "$LDM_JAX_REPO/launch/$LDM_JAX_TOOL" "$@")
+  else
+    command=("${starter[@]}" "$LDM_JAX_REPO/launch/local.sh" "$@")
   fi
   if dry; then
-    ((${SLURM_NTASKS:-1} > 1)) || exec "${command[@]}"
+    ((${SLURM_NTASKS:-1} > 1)) || [[ -n ${LDM_JAX_TOOL:-} ]] || exec "${command[@]}"
     run "${command[@]}"
     exit
   fi
@@ -81,5 +89,10 @@ fi
 options+=("--ntasks-per-node=$per_node")
 export LDM_JAX_REPO=$repo LDM_JAX_TASKS=$tasks LDM_JAX_GPUS=$gpus
 ((gpus > 0)) || export LDM_JAX_GPUS='' EXTRAS="${EXTRAS-}"
+export LDM_JAX_TOOL=${TOOL:-}
+if [[ -n ${OPTIONS:-} ]]; then
+  read -r -a further <<< "$OPTIONS"
+  options+=("${further[@]}")
+fi
 run sbatch "--partition=$PARTITION" --export=ALL "${options[@]}" \
   "$repo/launch/gpu_slurm.sh" "$@"

@@ -17,6 +17,8 @@
 # A pod that is lost ends the others within a minute, all pods are made anew (at most
 # RESTARTS=20 times) and go on from the last checkpoint; what a restart cannot repair,
 # such as a wrong config, ends the run. DRY_RUN=1 prints the manifest and the command.
+# TOOL=sweep.py ARMS=N runs N single pods of that script of launch/ instead, each told
+# its number (launch/sweep.py --on=k8s, which calls this for each phase).
 set -euo pipefail
 . "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
@@ -26,11 +28,13 @@ set -euo pipefail
 : "${2:?WORKDIR, the second argument, is missing; a folder below /data}"
 
 pods=${PODS:-1} gpus=${GPUS:-1} chips=${CHIPS:-4} restarts=${RESTARTS:-20}
+tasks=${ARMS:-$pods}
 name=${NAME:-ldm-jax} namespace=${NAMESPACE:-default} tpu=${TPU:-}
 for each in pods gpus chips restarts; do
   [[ ${!each} =~ ^[0-9]+$ ]] || fail "${each^^}=${!each}; expected a number."
 done
 ((pods > 0)) || fail "PODS=$pods; expected at least 1."
+[[ $tasks =~ ^[1-9][0-9]*$ ]] || fail "ARMS=$tasks; expected a number from 1 up."
 [[ $name =~ ^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$ ]] ||
   fail "NAME=$name; expected at most 40 small letters, digits and dashes."
 kind=${KIND:-$( ((pods > 1)) && echo jobset || echo job)}
@@ -52,7 +56,16 @@ else
 fi
 # A container's $(VARIABLE) is filled in by Kubernetes, and $$ stands for a $.
 escaped() { json "${1//'$'/'$$'}"; }
+command='"ldm-jax"'
 arguments=$(escaped "--config=$1"),$(escaped "--workdir=$2")
+if [[ -n ${TOOL:-} ]]; then
+  ((pods == 1)) || fail "TOOL=$TOOL with PODS=$pods; expected one pod an arm."
+  # Where an installed package has the launch scripts.
+  found="from ldm_jax.config import parsing; print(parsing.packaged('launch'))"
+  script="exec python \"\$(python -c \"$found\")/$TOOL\" \"\$@\""
+  command="\"sh\", \"-c\", $(escaped "$script"), \"sh\""
+  arguments=$(escaped "$1"),$(escaped "$2")
+fi
 for flag in "${@:3}"; do arguments+=,$(escaped "$flag"); done
 if ((pods > 1)); then
   arguments+=",\"--coordinator=$coordinator\",\"--num_processes=$pods\""
@@ -89,7 +102,7 @@ spec:
   containers:
   - name: ldm-jax
     image: $(json "$IMAGE")
-    command: [\"ldm-jax\"]
+    command: [$command]
     args: [$arguments]
     env: [{name: XDG_STATE_HOME, value: /data/.state}, {name: XDG_CACHE_HOME, value: /tmp}]
     ports: [{containerPort: 8476}]
@@ -107,17 +120,21 @@ spec:
 # pods are made anew; a job without one makes the pod anew that has ended.
 rules="  - action: FailJob
     onExitCodes: {containerName: ldm-jax, operator: In, values: [1, 2]}"
-backoff=0
+backoff='backoffLimit: 0'
+if [[ -n ${TOOL:-} ]]; then # an arm that fails ends no other
+  backoff="backoffLimitPerIndex: $restarts" rules=${rules/FailJob/FailIndex}
+elif [[ $kind == job ]]; then
+  backoff="backoffLimit: $((restarts * pods))"
+fi
 if [[ $kind == job ]]; then
-  backoff=$((restarts * pods))
   rules+="
   - action: Ignore
     onPodConditions: [{type: DisruptionTarget, status: \"True\"}]"
 fi
 job="completionMode: Indexed
-parallelism: $pods
-completions: $pods
-backoffLimit: $backoff
+parallelism: $tasks
+completions: $tasks
+$backoff
 podFailurePolicy:
   rules:
 $rules

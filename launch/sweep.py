@@ -1,6 +1,7 @@
-"""Runs the arms of a config's sweep() one after another and tabulates their metrics.
+"""Runs the arms of a config's sweep() and tabulates their metrics.
 
   .venv/bin/python launch/sweep.py CONFIG[:ARGS] WORKDIR [--group=NAME] [--arms=REGEX] \
+    [--on=local|slurm|k8s] [--jobs=N] \
     [--each_arm_alone | --best_of=MEAN --score=FIGURE] [FLAGS...]
 
 Each arm is a run in WORKDIR/<its name or overrides>. What no arm repeats (prepare,
@@ -12,6 +13,12 @@ that asks for it. Arms that differ in seeds only are one row of the table, with 
 mean and interval: WORKDIR/sweep.md, sweep.json; all figures of all arms: sweep.csv. All
 three are written anew after each arm. The same command again resumes. DRY_RUN=1 prints
 the commands.
+
+--jobs=N runs N arms at once on this machine, --on=slurm all of them as an array of
+Slurm (variables as of launch/gpu_slurm.sh), --on=k8s as indexed Jobs of Kubernetes
+(launch/k8s.sh; one pod an arm). Then the releases of all arms are in the ledger before
+any arm trains (commands/arm_jobs.py); each arm learns its measuring network and finds
+its drift by itself. --task=table writes the table of the arms that have finished.
 
 Where sweep() has several groups of arms, --group names one; the first is the default.
 --arms runs those whose name the regular expression matches.
@@ -35,31 +42,34 @@ is the result. The other runs lie in WORKDIR/choice until then and are removed u
 do not look at them, nor count them.
 """
 
+import dataclasses
 import json
 import os
 import pathlib
 import re
 import runpy
 import shlex
-import shutil
 import subprocess
 import sys
 
-from ldm_jax.commands import choose_arm
+from ldm_jax import atomic
+from ldm_jax.commands import arm_jobs, choose_arm
+from ldm_jax.commands.arm_folders import (
+  MEASURING,
+  SHARED_STAGES,
+  fine_tuning,
+  give,
+  give_adapted,
+  keep_drift,
+  share,
+  shared_ledger,
+  with_found_drift,
+)
 from ldm_jax.config import checks, parsing
 from ldm_jax.data import demonstration_split
 from ldm_jax.report import sweep_table
 
-SHARED_STAGES = ('prepare', 'autoencoder', 'encode', 'diffusion')
-# Learned by the stage evaluate, from public volumes; it knows what it was learned from.
-MEASURING = 'checkpoints/measurement'
-DRIFT = 'checkpoints/adapt/drift.json'
-LEDGER = 'ledger-private.jsonl'
-ADAPTED = 'checkpoints/adapt'
-# What a fine-tuning leaves beside its model: what it spent and what it published.
-PUBLISHED = ('privacy.json', f'store/{LEDGER}', 'store/release-*.json')
-# Sections of the config that it does not read.
-AFTER_ADAPT = ('sample.', 'counterfactual.', 'evaluate.')
+RECORDED = 'recorded.json'  # arms whose releases are in the ledger
 # All of the default ones but the report, which says whether the run was chosen.
 CHOICE_STAGES = ','.join(
   (*SHARED_STAGES, 'adapt', 'sample', 'counterfactual', 'evaluate')
@@ -77,23 +87,36 @@ def main(argv):
     print(__doc__, file=sys.stderr)
     return 2
   spec, root = argv[0], pathlib.Path(argv[1])
-  flags, group, pattern, alone, mean, score = options(argv[2:])
-  dry = os.environ.get('DRY_RUN') == '1'
+  flags, given = options(argv[2:])
+  alone, dry = given['--each_arm_alone'], os.environ.get('DRY_RUN') == '1'
   try:
-    arms = read_arms(spec, group, pattern)
+    arms = read_arms(spec, given['--group'], given['--arms'])
+    mean, score = given['--best_of'], given['--score']
+    is_here = (
+      given['--on'] == 'local' and given['--jobs'] == '1' and not given['--task']
+    )
     if mean or score:
+      if not is_here:
+        raise ValueError(
+          '--best_of draws runs one after another; expected it without --on, --jobs '
+          'and --task.'
+        )
       return choose_best(spec, root, arms, flags, mean, score, alone, dry)
     started = with_flags(spec, flags).data
-    made_up = started.private.layout.startswith('phantom_')
-    fresh = alone or made_up
-    note = ALONE if fresh else TOGETHER
+    fresh = alone or started.private.layout.startswith('phantom_')
     banner = demonstration_split.warning(started)
-    print(f'sweep: {" ".join(filter(None, (banner, note)))}', flush=True)
-    base = root / 'base'
     if alone:
       flags = ['--config.ledger.registry=none', *flags]
     if not fresh:
       flags = [f'--config.ledger.path={shared_ledger(root)}', *flags]
+    note = ALONE if fresh else TOGETHER
+    sweep = Sweep(spec, root, arms, flags, dry, note, banner)
+    if given['--task']:
+      found = arm_jobs.phases(arms, records=not fresh)
+      task = arm_jobs.task_of(given['--task'], found, os.environ)
+      return sweep.task(*task, becomes=True)
+    print(f'sweep: {" ".join(filter(None, (banner, note)))}', flush=True)
+    if not fresh:
       print('sweep: the private cohort is no phantom; its arms share one ledger')
     run(spec, base, {}, [*flags, f'--stages={",".join(SHARED_STAGES)}'], dry)
     drifts, tuned, found, internal = {}, {}, {}, set()
@@ -109,8 +132,14 @@ def main(argv):
         found[name] = sweep_table.figures(root / name)
         internal |= sweep_table.internal(root / name)
         text = sweep_table.write(root, found, arms, note, banner, internal)
+    if is_here:
+      return sweep.one_after_another()
+    return sweep.side_by_side(
+      given['--on'], given['--jobs'], arm_jobs.phases(arms, records=not fresh), argv
+    )
   except subprocess.CalledProcessError as error:
-    print(f'sweep: this arm failed: {shlex.join(error.cmd)}', file=sys.stderr)
+    words = shlex.join(map(str, error.cmd))
+    print(f'sweep: this arm failed: {words}', file=sys.stderr)
     return error.returncode
   except ValueError as error:
     print(f'sweep: {error}', file=sys.stderr)
@@ -123,18 +152,154 @@ def main(argv):
   return 0
 
 
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+  """The runs of a sweep.
+
+  Attributes:
+    spec: CONFIG[:ARGS]. root: folder of the sweep.
+    arms: name -> overrides. flags: of every arm.
+    dry: prints commands instead of running them.
+    note, banner: of the table.
+  """
+
+  spec: str
+  root: pathlib.Path
+  arms: dict
+  flags: list
+  dry: bool
+  note: str
+  banner: str
+
+  def one_after_another(self):
+    """Runs all arms; returns the exit status."""
+    base, dry = self.root / 'base', self.dry
+    self.run('base')
+    drifts, tuned, found = {}, {}, {}
+    for name, overrides in self.arms.items():
+      first = tuned.setdefault(fine_tuning(overrides), name)
+      arm = self.root / name
+      if not dry:
+        share(base, arm)
+        give_adapted(self.root / first, arm)
+      run(self.spec, arm, with_found_drift(overrides, drifts), self.flags, dry)
+      if not dry:
+        give(arm, base, MEASURING)
+        keep_drift(arm, overrides, drifts)
+        found[name] = sweep_table.figures(arm)
+        text = sweep_table.write(self.root, found, self.arms, self.note, self.banner)
+    if not dry:
+      print(text)
+    return 0
+
+  def side_by_side(self, place, jobs, found, argv):
+    """Runs the arms at the same time; returns the exit status.
+
+    Raises:
+      ValueError: an unknown place or number.
+    """
+    if place not in arm_jobs.PLACES or not jobs.isdecimal() or int(jobs) < 1:
+      raise ValueError(
+        f'--on={place} --jobs={jobs}: expected --on=local, slurm or k8s, and a number '
+        'of arms at once from 1 up.'
+      )
+    launch = pathlib.Path(__file__).resolve().parent
+    words = [word for word in argv if not word.startswith(('--on=', '--jobs='))]
+    if place == 'slurm':
+      words[1] = str(self.root.absolute())
+      arm_jobs.submit_to_slurm(found, words, launch, self.dry)
+      return 0
+    if place == 'k8s':
+      return arm_jobs.submit_to_kubernetes(found, words, launch, self.dry)
+    return arm_jobs.side_by_side(found, self.task, int(jobs))
+
+  def task(self, phase, name, becomes=False):
+    """Does one task of a phase; returns its exit status.
+
+    With `becomes` this process becomes the run, so that signals reach it.
+    """
+    if phase == 'record':
+      return self.record()
+    if phase == 'table':
+      return self.table()
+    if name:
+      self.give_to(name)
+    recorded = self.root / RECORDED
+    planned = json.loads(recorded.read_text()) if recorded.is_file() else [name]
+    if phase == 'first' and name not in planned:
+      print(
+        f'sweep: {name} is not started: the arms before it have planned what '
+        'ledger.total_epsilon allows',
+        file=sys.stderr,
+      )
+      return 2
+    try:
+      self.run(phase, name, becomes)
+    except subprocess.CalledProcessError as error:
+      words = shlex.join(map(str, error.cmd))
+      print(f'sweep: this arm failed: {words}', file=sys.stderr)
+      return error.returncode
+    return 0
+
+  def run(self, phase, name='', becomes=False):
+    """Runs the base, or the stages of an arm that a phase asks for."""
+    stages = [f'--stages={",".join(SHARED_STAGES)}'] if phase in ('base', 'own') else []
+    overrides = self.arms[name] if name else {}
+    folder = self.root / (name or 'base')
+    flags = [*self.flags, *stages]
+    more = {'becomes': True} if becomes else {}
+    run(self.spec, folder, overrides, flags, self.dry, **more)
+
+  def give_to(self, name):
+    """Gives an arm what it shares with the base and with an equal fine-tuning."""
+    if not self.dry:
+      share(self.root / 'base', self.root / name)
+      first = arm_jobs.first_of(self.arms)[name]
+      if first != name:
+        give_adapted(self.root / first, self.root / name)
+
+  def record(self):
+    """Plans the release of each arm that trains; none starts that does not fit."""
+    done = []
+    for name in dict.fromkeys(arm_jobs.first_of(self.arms).values()):
+      self.give_to(name)
+      flags = [*self.flags, '--stages=record']
+      try:
+        run(self.spec, self.root / name, self.arms[name], flags, self.dry)
+      except subprocess.CalledProcessError as error:
+        print(f'sweep: no release for {name} and those after it', file=sys.stderr)
+        if not done:
+          return error.returncode
+        break
+      done.append(name)
+    if not self.dry:
+      atomic.write_json(self.root / RECORDED, done)
+    return 0
+
+  def table(self):
+    """Writes and prints the table of the arms that have finished."""
+    found = {
+      name: sweep_table.figures(self.root / name)
+      for name in self.arms
+      if (self.root / name / 'metrics.json').is_file()
+    }
+    if found:
+      print(sweep_table.write(self.root, found, self.arms, self.note, self.banner))
+    return 0
+
+
 def options(words):
-  """(flags for every arm, group, pattern of names, whether each arm stands alone, mean
-  number of runs of a private choice, its score)."""
-  flags, found = [], {'--group': '', '--arms': '', '--best_of': '', '--score': ''}
+  """(flags for every arm, {flag of the sweep: its value})."""
+  given = {'--group': '', '--arms': '', '--best_of': '', '--score': ''}
+  given |= {'--on': 'local', '--jobs': '1', '--task': '', '--each_arm_alone': False}
+  flags = []
   for word in words:
     key, _, value = word.partition('=')
-    if key in found:
-      found[key] = value
-    elif word != '--each_arm_alone':
+    if key in given:
+      given[key] = value or key == '--each_arm_alone'
+    else:
       flags.append(word)
-  alone = '--each_arm_alone' in words
-  return flags, found['--group'], found['--arms'], alone, *list(found.values())[2:]
+  return flags, given
 
 
 def choose_best(spec, root, arms, flags, mean, score, alone, dry):
@@ -206,7 +371,7 @@ def read_arms(spec, group='', pattern=''):
     ValueError: if the config has no sweep(), no such group or arm, or an override does
       not fit the config.
   """
-  found = runpy.run_path(spec.partition(':')[0]).get('sweep')
+  found = runpy.run_path(str(parsing.config_file(spec.partition(':')[0]))).get('sweep')
   if found is None:
     raise ValueError(f'{spec} has no function sweep(); see configs/cardiac.py for one.')
   groups = found()
@@ -234,115 +399,25 @@ def _named(arms):
   return [(text(overrides), overrides) for overrides in arms]
 
 
-def run(spec, workdir, overrides, flags, dry, output=None):
+def run(spec, workdir, overrides, flags, dry, output=None, becomes=False):
   """Runs one arm in a process of its own, or prints its command.
 
   With an open file as `output` nothing is printed: it gets what the process prints.
+  With `becomes` it replaces this process.
   """
   command = [
+    *shlex.split(os.environ.get('LDM_JAX_START', '')),  # srun, for several processes
     *(sys.executable, '-m', 'ldm_jax.main', f'--config={spec}', f'--workdir={workdir}'),
     *(f'--config.{key}={value}' for key, value in overrides.items()),
     *flags,
   ]
   if output is None:
     print(shlex.join(command), flush=True)
+  if not dry and becomes:
+    os.execvp(command[0], command)
   if not dry:
     streams = {} if output is None else {'stdout': output, 'stderr': output}
     subprocess.run(command, check=True, **streams)
-
-
-def share(base, arm):
-  """Gives an arm that has not begun the store and the public networks of `base`."""
-  for folder in ('store', *(f'checkpoints/{stage}' for stage in SHARED_STAGES)):
-    give(base, arm, folder)
-  give(base, arm, MEASURING)
-
-
-def give(source, target, folder):
-  """Copies a finished folder of one run to another that has none."""
-  finished = folder != MEASURING or (source / folder / 'done.json').is_file()
-  begun = (target / folder).exists() or (target / f'{folder}.new').exists()
-  if begun or not finished:
-    return
-  part = target / f'{folder}.part'
-  shutil.rmtree(part, ignore_errors=True)
-  # Files of the store are never changed in place, so links to them are safe.
-  shutil.copytree(
-    source / folder,
-    part,
-    copy_function=_link if folder == 'store' else shutil.copy2,
-    ignore=shutil.ignore_patterns('ledger-*'),
-  )
-  os.rename(part, target / folder)
-
-
-def fine_tuning(overrides):
-  """What tells the fine-tunings of arms apart, as text."""
-  read = {k: v for k, v in overrides.items() if not k.startswith(AFTER_ADAPT)}
-  return str(sorted(read.items()))
-
-
-def give_adapted(first, arm):
-  """Gives an arm that has not begun the model of a finished one of equal fine-tuning.
-
-  The model was released once, so the arm's ledger and statement are those of `first`.
-  An arm whose own ledger holds anything else keeps it: a ledger only grows.
-  """
-  begun = (arm / ADAPTED).exists() or (arm / f'{ADAPTED}.new').exists()
-  if begun or not (first / ADAPTED / 'done.json').is_file():
-    return
-  own, theirs = arm / 'store' / LEDGER, first / 'store' / LEDGER
-  spent = theirs.read_bytes() if theirs.is_file() else None
-  if own.is_file() and own.read_bytes() != spent:
-    return
-  for pattern in PUBLISHED:
-    for path in first.glob(pattern):
-      shutil.copy2(path, arm / path.relative_to(first))
-  give(first, arm, ADAPTED)
-
-
-def with_found_drift(overrides, drifts):
-  """Overrides of an arm that takes the drift which an arm before it has searched for.
-
-  What is found follows from the data and the pre-trained model, which arms share, and
-  is the same for all methods. A private search is a release of its own in every arm.
-  """
-  value = drifts.get(overrides.get('adapt.drift.search'))
-  if value is None:
-    return overrides
-  return {**overrides, 'adapt.drift.search': '', 'adapt.drift.value': value}
-
-
-def keep_drift(arm, overrides, drifts):
-  """Adds the drift that a finished arm has searched for without privacy."""
-  search, path = overrides.get('adapt.drift.search'), arm / DRIFT
-  is_open = overrides.get('adapt.privacy', True) is None
-  if search and is_open and search not in drifts and path.is_file():
-    value = json.loads(path.read_text())['value']
-    drifts[search] = tuple(value) if isinstance(value, list) else value
-
-
-def shared_ledger(root):
-  """The ledger of all arms of a sweep on real patients.
-
-  Raises:
-    ValueError: if arms of an earlier version hold ledgers and there is no shared one.
-  """
-  path = root / LEDGER
-  found = sorted(root.glob(f'*/store/{LEDGER}'))
-  if found and not path.exists():
-    raise ValueError(
-      f'{len(found)} arms in {root} have ledgers of their own, but there is no {path}, '
-      f'which would forget them. Copy the longest of them there: {found[-1]}, ...'
-    )
-  return path
-
-
-def _link(source, target):
-  try:
-    os.link(source, target)
-  except OSError:  # another disk, or one without links
-    shutil.copy2(source, target)
 
 
 if __name__ == '__main__':

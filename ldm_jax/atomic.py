@@ -10,11 +10,14 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import itertools
 import json
 import os
 import pathlib
+import struct
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import IO, Any
 
 import numpy as np
@@ -22,6 +25,8 @@ import numpy as np
 from ldm_jax import processes
 
 TEMPORARY_PREFIX = '.incomplete-'
+# Arrays of a file with no more bytes are read whole.
+SMALL = 2**20
 
 
 @contextlib.contextmanager
@@ -124,3 +129,79 @@ def write_arrays(path: str | os.PathLike, /, **arrays: Any) -> None:
   """Writes named arrays as .npz."""
   with writing(path) as file:
     np.savez(file, **arrays)
+
+
+def write_streamed(
+  path: str | os.PathLike,
+  name: str,
+  length: int,
+  parts: Iterable[np.ndarray],
+  /,
+  **arrays: Any,
+) -> None:
+  """`write_arrays` with one more array, float32, which comes in parts.
+
+  No more than a part is in memory. Processes that do not write (see `writing`) take the
+  parts as well, which may be made by all of them together.
+
+  Args:
+    path: of the .npz.
+    name: of the array.
+    length: of its first axis.
+    parts: arrays (m,...), one after the other along the first axis; at least one.
+    **arrays: the others.
+  """
+  if not processes.writes():
+    for _ in parts:
+      pass
+    return
+  write = np.lib.format.write_array
+  with writing(path) as file, zipfile.ZipFile(file, 'w') as archive:
+    for other, value in arrays.items():
+      with archive.open(f'{other}.npy', 'w', force_zip64=True) as member:
+        write(member, np.asanyarray(value), allow_pickle=False)
+    rest = iter(parts)
+    first = next(rest)
+    with archive.open(f'{name}.npy', 'w', force_zip64=True) as member:
+      shape = (length, *first.shape[1:])
+      header = {'descr': '<f4', 'fortran_order': False, 'shape': shape}
+      np.lib.format.write_array_header_2_0(member, header)
+      for part in itertools.chain([first], rest):
+        member.write(np.ascontiguousarray(part, '<f4').tobytes())
+
+
+def map_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
+  """The arrays of an .npz, read from the disk where they are indexed.
+
+  Every byte is read once, to find damage.
+
+  Raises:
+    OSError, ValueError, zipfile.BadZipFile: the file is damaged.
+  """
+  found: dict[str, np.ndarray] = {}
+  with open(path, 'rb') as file, zipfile.ZipFile(file) as archive:
+    damaged = archive.testzip()
+    if damaged is not None:
+      raise zipfile.BadZipFile(f'{damaged} is damaged')
+    for member in archive.infolist():
+      found[member.filename.removesuffix('.npy')] = _mapped(path, file, member)
+  return found
+
+
+def _mapped(path, file, member):
+  """A member of an open archive as an array; it is not compressed."""
+  file.seek(member.header_offset + 26)
+  name, extra = struct.unpack('<HH', file.read(4))
+  file.seek(name + extra, os.SEEK_CUR)
+  version = np.lib.format.read_magic(file)
+  read = {(1, 0): 'read_array_header_1_0', (2, 0): 'read_array_header_2_0'}.get(version)
+  if read is None or member.compress_type != zipfile.ZIP_STORED:
+    raise ValueError(f'{member.filename} is stored otherwise than by numpy.savez')
+  shape, is_fortran, dtype = getattr(np.lib.format, read)(file)
+  if dtype.hasobject:
+    raise ValueError(f'{member.filename} holds objects, not numbers')
+  order = 'F' if is_fortran else 'C'
+  if 0 in shape or not dtype.itemsize:
+    return np.zeros(shape, dtype, order)
+  found = np.memmap(path, dtype, 'r', file.tell(), shape or (1,), order)
+  return np.array(found).reshape(shape) if found.nbytes <= SMALL else found

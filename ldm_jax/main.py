@@ -6,7 +6,7 @@ preset (tiny, small or full) and what the config takes, as in
 --config=folder:tiny,root=SCANS,public=none. Any key is set by a flag:
 --config.sample.num=200 (--print_config lists all keys).
 
-Stages, in this order; all but the last three run when --stages is not given:
+Stages, in this order; all but the last four run when --stages is not given:
 
   prepare         files -> preprocessed volumes in the store, patient by patient
   autoencoder     volumes <-> latents, learned from public scans
@@ -19,6 +19,7 @@ Stages, in this order; all but the last three run when --stages is not given:
   report          report/index.html and the model card
   export          shareable.zip: model, samples, statement, checked before it leaves
   doctor          looks at data and config; trains nothing
+  record          writes the release of adapt into the ledger; trains nothing
   audit           attacks the private step among public patients; spends nothing
 
 A stage whose inputs and config have not changed is not run again; one that was stopped

@@ -163,6 +163,15 @@ def diffusion(run: Run) -> None:
   checkpoint.save_params(run.work.checkpoints('diffusion'), params)
 
 
+def record(config: Config, workdir: str | os.PathLike) -> None:
+  """Adds the releases of `adapt` to the ledger, where it goes on; trains nothing."""
+  if not config.data.private.layout:
+    print('record: data.private is empty, nothing to record')
+    return
+  with locks.work_folder(WorkFolder(workdir).root):
+    runner.begin('adapt', Run.open(config, workdir), private_budget.plan)
+
+
 @stage
 def adapt(run: Run) -> dict:
   """Fine-tunes the denoiser on the private cohort, under privacy unless it is None."""
@@ -276,7 +285,7 @@ def audit(config: Config, workdir: str | os.PathLike) -> None:
 STAGES = {
   function.__name__: function
   for function in (
-    *(doctor, prepare, autoencoder, encode, diffusion, adapt, sample),
+    *(doctor, prepare, autoencoder, encode, diffusion, record, adapt, sample),
     *(counterfactual, evaluate, report, export, audit),
   )
 }

@@ -109,6 +109,8 @@ class WorkFolder:
   def read_arrays(self, name: str) -> dict[str, np.ndarray] | None:
     """Arrays that a stage left in store/<name>, as a dict, or None.
 
+    They are read from the disk where they are indexed (`atomic.map_arrays`).
+
     Raises:
       ValueError: the file is damaged; the message says what to do.
     """
@@ -116,8 +118,7 @@ class WorkFolder:
     if not path.is_file():
       return None
     try:
-      with np.load(path) as arrays:
-        return dict(arrays)
+      return atomic.map_arrays(path)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as failure:
       raise damaged_files.error(path, failure) from failure
 

@@ -315,6 +315,16 @@ def test_a_slurm_job_of_several_tasks_starts_them_all(tmp_path):
   assert words[-3:] == [str(LAUNCH / 'local.sh'), 'configs/cardiac.py:tiny', 'a b']
 
 
+def test_a_slurm_job_of_a_tool_starts_the_tool_which_starts_the_tasks(tmp_path):
+  settings = {**SETTINGS['gpu_slurm.sh'], 'OPTIONS': '--array=0-3 --parsable'}
+  (words,) = dry(LAUNCH / 'gpu_slurm.sh', 'c', 'w', **settings)
+  assert {'--array=0-3', '--parsable'} < set(words[: words.index('c')])
+  spool = shutil.copy(LAUNCH / 'gpu_slurm.sh', tmp_path / 'slurm_script')
+  job = {'SLURM_JOB_ID': '1', 'LDM_JAX_REPO': str(ROOT), 'SLURM_NTASKS': '4'}
+  (words,) = dry(spool, 'c', 'w', '--task=first', **job, LDM_JAX_TOOL='sweep.py')
+  assert words[1:] == [str(LAUNCH / 'sweep.py'), 'c', 'w', '--task=first']
+
+
 @pytest.mark.parametrize(
   ('status', 'is_requeued'), [(0, False), (2, False), (143, True), (75, True)]
 )
@@ -344,6 +354,18 @@ def manifests(*args, **settings):
   text, _, command = done.stdout.rstrip().rpartition('\n')
   assert command.startswith('kubectl --namespace=default apply')
   return list(yaml.safe_load_all(text))
+
+
+def test_pods_of_a_tool_are_single_and_fail_alone():
+  _, job = manifests('c', '/data/w', '--task=first', TOOL='sweep.py', ARMS='3')
+  assert job['spec']['completions'] == job['spec']['parallelism'] == 3
+  assert job['spec']['backoffLimitPerIndex'] == 20 and 'backoffLimit' not in job['spec']
+  rules = job['spec']['podFailurePolicy']['rules']
+  assert [rule['action'] for rule in rules] == ['FailIndex', 'Ignore']
+  (container,) = job['spec']['template']['spec']['containers']
+  assert container['command'][:2] == ['sh', '-c']
+  assert '/sweep.py"' in container['command'][2]
+  assert container['args'] == ['c', '/data/w', '--task=first']
 
 
 def test_several_pods_are_a_jobset_whose_pods_know_their_numbers():
@@ -385,6 +407,7 @@ def test_a_pod_of_a_tpu_slice_goes_to_the_nodes_of_its_topology():
     {},
     {'PODS': '4', 'KIND': 'job'},
     {'PODS': '4'},
+    {'TOOL': 'sweep.py', 'ARMS': '3'},
     {'PODS': '4', 'TPU': 'tpu-v6e-slice', 'TOPOLOGY': '4x4'},
   ],
 )

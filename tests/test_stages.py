@@ -24,7 +24,7 @@ def called(monkeypatch):
 
 
 def test_every_name_has_its_function_of_config_and_folder():
-  assert set(stages.STAGES) == {'doctor', *runner.STAGES, 'audit'}
+  assert set(stages.STAGES) == {'doctor', *runner.STAGES, 'record', 'audit'}
   for name, function in stages.STAGES.items():
     assert function is getattr(stages, name)
     assert list(inspect.signature(function).parameters) == ['config', 'workdir']

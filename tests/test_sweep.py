@@ -4,15 +4,20 @@ import importlib.util
 import json
 import os
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
+from ldm_jax import stages
+from ldm_jax.commands import arm_folders
 from ldm_jax.config import ablations, parsing
 from ldm_jax.pipeline import runner
 from ldm_jax.pipeline.run import Run
 from ldm_jax.report import sweep_table
 from ldm_jax.workfolder import WorkFolder
 
+REAL_RUN = subprocess.run
 PATH = pathlib.Path(__file__).resolve().parent.parent / 'launch' / 'sweep.py'
 SPEC = importlib.util.spec_from_file_location('sweep', PATH)
 sweep = importlib.util.module_from_spec(SPEC)
@@ -77,20 +82,24 @@ def config(tmp_path, monkeypatch):
 
 
 ARMS = ['adapt.init=scratch', 'adapt.privacy=None']
+# Both train privately, so that each is a release.
+PRIVATE = CONFIG.replace("{'adapt.privacy': None}", "{'adapt.seed': 2}")
 
 
 def test_on_real_patients_all_arms_share_one_ledger(config, tmp_path):
   for count in (1, 2):  # a sweep that runs again finds what the first one spent
     assert sweep.main([config, str(tmp_path / 'w')]) == 0
-    assert (tmp_path / 'w' / sweep.LEDGER).read_text().split() == count * ARMS
-  assert not list((tmp_path / 'w').glob(f'*/store/{sweep.LEDGER}'))
+    assert (tmp_path / 'w' / arm_folders.LEDGER).read_text().split() == count * ARMS
+  assert not list((tmp_path / 'w').glob(f'*/store/{arm_folders.LEDGER}'))
 
 
 def test_on_phantoms_each_arm_begins_a_ledger(config, tmp_path):
   assert sweep.main([f'{config}:phantom_cardiac', str(tmp_path / 'w')]) == 0
   for arm in ARMS:
-    assert (tmp_path / 'w' / arm / 'store' / sweep.LEDGER).read_text().split() == [arm]
-  assert not (tmp_path / 'w' / sweep.LEDGER).exists()
+    assert (
+      tmp_path / 'w' / arm / 'store' / arm_folders.LEDGER
+    ).read_text().split() == [arm]
+  assert not (tmp_path / 'w' / arm_folders.LEDGER).exists()
 
 
 def test_arms_add_up_in_the_ledger_that_the_user_names(config, tmp_path):
@@ -103,31 +112,11 @@ def test_arms_add_up_in_the_ledger_that_the_user_names(config, tmp_path):
 
 def test_ledgers_of_single_arms_are_not_forgotten(config, tmp_path, capsys):
   (tmp_path / 'a' / 'store').mkdir(parents=True)
-  (tmp_path / 'a' / 'store' / sweep.LEDGER).write_text('a\n')
+  (tmp_path / 'a' / 'store' / arm_folders.LEDGER).write_text('a\n')
   assert sweep.main([config, str(tmp_path)]) == 2
   assert 'would forget them' in capsys.readouterr().err
-  (tmp_path / sweep.LEDGER).write_text('a\n')
-  assert sweep.shared_ledger(tmp_path) == tmp_path / sweep.LEDGER
-
-
-def test_an_arm_gets_networks_and_store_but_no_ledger_and_no_adaptation(tmp_path):
-  base, arm = tmp_path / 'base', tmp_path / 'arm'
-  for name in ('store/volumes/a.npz', 'store/ledger-private.jsonl'):
-    (base / name).parent.mkdir(parents=True, exist_ok=True)
-    (base / name).write_text(name)
-  for stage in (*sweep.SHARED_STAGES, 'adapt'):
-    (base / 'checkpoints' / stage).mkdir(parents=True)
-    (base / 'checkpoints' / stage / 'done.json').write_text(stage)
-  (arm / 'store.part').mkdir(parents=True)  # left by a kill
-  (base / 'checkpoints' / 'measurement').mkdir()  # interrupted, so not given
-  sweep.share(base, arm)
-  files = {str(p.relative_to(arm)) for p in arm.rglob('*') if p.is_file()}
-  assert files == {
-    'store/volumes/a.npz',
-    *(f'checkpoints/{stage}/done.json' for stage in sweep.SHARED_STAGES),
-  }
-  assert os.stat(arm / 'store/volumes/a.npz').st_nlink == 2
-  assert os.stat(arm / 'checkpoints/prepare/done.json').st_nlink == 1
+  (tmp_path / arm_folders.LEDGER).write_text('a\n')
+  assert sweep.shared_ledger(tmp_path) == tmp_path / arm_folders.LEDGER
 
 
 def test_a_sweep_that_is_stopped_leaves_the_table_of_its_finished_arms(
@@ -173,25 +162,9 @@ def test_arms_that_only_sample_otherwise_share_one_fine_tuning_and_one_release(
   }
   assert tuned == {first: first, second: first, 'adapt.seed=2': 'adapt.seed=2'}
   for arm, spent in ((first, [first]), (second, [first]), ('adapt.seed=2', None)):
-    ledger = (tmp_path / 'w' / arm / 'store' / sweep.LEDGER).read_text().split()
+    ledger = (tmp_path / 'w' / arm / 'store' / arm_folders.LEDGER).read_text().split()
     assert ledger == (spent or [arm])
     assert (tmp_path / 'w' / arm / 'privacy.json').is_file()
-
-
-def test_a_ledger_that_holds_something_else_is_never_replaced(tmp_path):
-  first, arm = tmp_path / 'first', tmp_path / 'arm'
-  (first / sweep.ADAPTED).mkdir(parents=True)
-  (first / sweep.ADAPTED / 'done.json').write_text('{}')
-  for folder, spent in ((first, 'a'), (arm, 'b')):
-    (folder / 'store').mkdir(parents=True)
-    (folder / 'store' / sweep.LEDGER).write_text(spent)
-  sweep.give_adapted(first, arm)
-  assert (arm / 'store' / sweep.LEDGER).read_text() == 'b'
-  assert not (arm / sweep.ADAPTED).exists()
-  # What a kill has left in between is given whole.
-  (arm / 'store' / sweep.LEDGER).write_text('a')
-  sweep.give_adapted(first, arm)
-  assert (arm / sweep.ADAPTED / 'done.json').is_file()
 
 
 def test_a_fine_tuning_that_an_arm_was_given_is_up_to_date_there(tmp_path, finished):
@@ -231,13 +204,17 @@ def test_on_patients_arms_stand_alone_only_where_that_is_asked_for(
 ):
   assert sweep.main([config, str(tmp_path / 'w'), '--each_arm_alone']) == 0
   for arm in ARMS:
-    assert (tmp_path / 'w' / arm / 'store' / sweep.LEDGER).read_text().split() == [arm]
+    assert (
+      tmp_path / 'w' / arm / 'store' / arm_folders.LEDGER
+    ).read_text().split() == [arm]
   assert 'epsilons of all arms add up' in (tmp_path / 'w' / 'sweep.md').read_text()
 
 
 def test_the_arms_against_noise_repeat_nothing_before_adapt():
   for overrides in ablations.lower_noise(1e-3).values():
-    assert all(key.startswith(('adapt.', *sweep.AFTER_ADAPT)) for key in overrides)
+    assert all(
+      key.startswith(('adapt.', *arm_folders.AFTER_ADAPT)) for key in overrides
+    )
 
 
 def test_the_arms_against_noise_differ_from_their_partner_in_one_thing():
@@ -258,7 +235,7 @@ def test_the_arms_against_noise_differ_from_their_partner_in_one_thing():
 
 def test_a_drift_is_searched_for_once_unless_it_is_a_private_release(tmp_path):
   search = {'adapt.privacy': None, 'adapt.drift.search': 'closed_form'}
-  found = tmp_path / sweep.DRIFT
+  found = tmp_path / arm_folders.DRIFT
   found.parent.mkdir(parents=True)
   found.write_text(json.dumps({'value': [0.1, -0.2]}))
   drifts = {}
@@ -366,8 +343,8 @@ def test_of_a_private_choice_the_best_run_alone_is_left(choice, tmp_path, capfd)
   }
   names = (root / 'seen.txt').read_text().split()
   assert len(names) == 3 and len(set(names)) == 1, 'the runs share one release'
-  decided = sweep.choose_arm.private_choice.decided(root / sweep.LEDGER, names[0])
-  begun = root / 'chosen' / sweep.ADAPTED / 'started.json'
+  decided = sweep.choose_arm.private_choice.decided(root / arm_folders.LEDGER, names[0])
+  begun = root / 'chosen' / arm_folders.ADAPTED / 'started.json'
   assert json.loads(begun.read_text())['run'] == decided
   assert {path.name for path in root.iterdir() if path.is_dir()} == {'base', 'chosen'}
   printed = capfd.readouterr().out
@@ -456,3 +433,126 @@ def test_arms_that_would_be_different_releases_are_no_choice(
   assert choice(*filter(None, [words])) == 2
   assert message in capsys.readouterr().err
   assert not (tmp_path / 'w').exists()
+
+
+@pytest.fixture
+def began(config, tmp_path, monkeypatch):
+  """The runs that a sweep has begun, as (folder, stages), in their order."""
+  runs, whole = [], sweep.run
+
+  def run(spec, workdir, overrides, flags, *rest, **options):
+    stages = next((f[9:] for f in flags if f.startswith('--stages=')), 'all')
+    runs.append((pathlib.Path(workdir).name, stages))
+    whole(spec, workdir, overrides, flags, *rest, **options)
+
+  monkeypatch.setattr(sweep, 'run', run)
+  return runs
+
+
+def test_side_by_side_all_releases_are_recorded_before_any_arm_starts(
+  config, tmp_path, began, capsys
+):
+  pathlib.Path(config).write_text(PRIVATE)
+  assert sweep.main([config, str(tmp_path / 'w'), '--jobs=2']) == 0
+  arms = ['adapt.init=scratch', 'adapt.seed=2']
+  assert began[0] == ('base', 'prepare,autoencoder,encode,diffusion')
+  assert began[1:3] == [(arm, 'record') for arm in arms]
+  assert sorted(began[3:]) == [(arm, 'all') for arm in arms]
+  assert json.loads((tmp_path / 'w' / sweep.RECORDED).read_text()) == arms
+  assert '| adapt.seed=2 | 1 |' in capsys.readouterr().out
+
+
+def test_arms_that_no_longer_fit_into_the_total_are_not_started(
+  config, tmp_path, began, monkeypatch, capsys
+):
+  pathlib.Path(config).write_text(PRIVATE)
+  whole = sweep.run
+
+  def run(spec, workdir, overrides, flags, *rest, **options):
+    if workdir.name == 'adapt.seed=2' and '--stages=record' in flags:
+      raise sweep.subprocess.CalledProcessError(2, ['arm'])
+    whole(spec, workdir, overrides, flags, *rest, **options)
+
+  monkeypatch.setattr(sweep, 'run', run)
+  assert sweep.main([config, str(tmp_path / 'w'), '--jobs=2']) == 2
+  assert ('adapt.init=scratch', 'all') in began
+  assert ('adapt.seed=2', 'all') not in began
+  told = capsys.readouterr()
+  assert 'adapt.seed=2 is not started' in told.err
+  assert '1 of 2 arms have been run' in told.out
+
+
+SBATCH = """#!/usr/bin/env bash
+printf '%q ' "$@" >> "$NOTES"; echo "TOOL=$LDM_JAX_TOOL" >> "$NOTES"
+wc -l < "$NOTES"
+"""
+
+
+def test_on_slurm_each_phase_is_a_job_that_waits_for_the_one_before(
+  config, tmp_path, monkeypatch, capfd
+):
+  pathlib.Path(config).write_text(PRIVATE)
+  tools, notes = tmp_path / 'bin', tmp_path / 'notes'
+  tools.mkdir()
+  (tools / 'sbatch').write_text(SBATCH)
+  (tools / 'sbatch').chmod(0o755)
+  monkeypatch.setenv('PATH', f'{tools}:{os.environ["PATH"]}')
+  monkeypatch.setenv('NOTES', str(notes))
+  monkeypatch.setenv('PARTITION', 'gpu')
+  monkeypatch.setattr(sweep.subprocess, 'run', REAL_RUN)
+  assert sweep.main([config, str(tmp_path / 'w'), '--on=slurm', '--x=1']) == 0
+  base, record, first, table = notes.read_text().splitlines()
+  for line in (base, record, first, table):
+    assert line.endswith('TOOL=sweep.py') and '--x=1' in line and '--parsable' in line
+  assert '--dependency' not in base and '--task=base' in base
+  assert '--dependency=afterok:1 ' in record and '--array' not in record
+  assert '--dependency=afterok:2 ' in first and '--array=0-1 ' in first
+  assert '--dependency=afterany:3 ' in table
+  assert 'first is job 3' in capfd.readouterr().out
+
+
+def test_on_slurm_and_kubernetes_a_dry_run_prints_every_job(tmp_path, monkeypatch):
+  spec = str(PATH.parent.parent / 'configs' / 'cardiac.py:tiny')
+  settings = {'DRY_RUN': '1', 'PARTITION': 'gpu', 'IMAGE': 'i', 'CLAIM': 'c'}
+  command = [sys.executable, PATH, spec, tmp_path / 'w']
+  for place, job in (('slurm', 'sbatch'), ('k8s', 'kubectl')):
+    done = subprocess.run(
+      [*command, f'--on={place}'],
+      env={**os.environ, **settings},
+      capture_output=True,
+      text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    started = [line for line in done.stdout.splitlines() if line.startswith(job)]
+    assert len(started) == 3, 'a phantom has a ledger for each arm'
+  assert done.stdout.count('FailIndex') == 3 and 'completions: 3' in done.stdout
+  assert not (tmp_path / 'w').exists()
+
+
+def test_a_place_that_is_none_is_refused(config, tmp_path, capsys):
+  for words in (['--on=cloud'], ['--jobs=0'], ['--jobs=2', '--best_of=3', '--score=a']):
+    assert sweep.main([config, str(tmp_path / 'w'), *words]) == 2
+  assert '--on=cloud' in capsys.readouterr().err
+
+
+def test_what_is_recorded_first_is_spent_once_and_within_the_total(tmp_path, finished):
+  """One arm records, another does not fit; the first goes on with its release."""
+  micro = parsing.load(str(PATH.parent.parent / 'tests' / 'micro.py'))
+  ledger = tmp_path / 'ledger.jsonl'
+  settings = {'ledger.path': str(ledger), 'adapt.privacy.epsilon': 2.0}
+  arm_of = lambda seed: parsing.override(
+    micro.copy_and_resolve_references(),
+    {**settings, 'ledger.total_epsilon': 2.2, 'adapt.seed': seed},
+  )
+  for seed in (1, 2):
+    sweep.share(finished, tmp_path / str(seed))
+  stages.run(arm_of(1), tmp_path / '1', 'record')
+  before = ledger.read_bytes()
+  with pytest.raises(ValueError, match='total'):
+    stages.run(arm_of(2), tmp_path / '2', 'record')
+  assert ledger.read_bytes() == before and before.count(b'"steps"') == 1
+  stages.run(arm_of(1), tmp_path / '1', 'record')
+  assert ledger.read_bytes() == before
+  first = Run(arm_of(1), WorkFolder(tmp_path / '1'))
+  assert not runner.will_start_anew('adapt', first), 'it goes on from its release'
+  assert not list((tmp_path / '1').glob('checkpoints/adapt*/state'))

@@ -96,7 +96,7 @@ def load(spec: str, flags: Mapping[str, Any] | None = None) -> Config:
   """
   require_local('--config', spec)
   path, _, arg = spec.partition(':')
-  file = _config_file(path)
+  file = config_file(path)
   found = runpy.run_path(str(file), run_name=f'config_{file.stem}')
   if 'get_config' not in found:
     raise ValueError(
@@ -130,8 +130,12 @@ def config_names() -> list[str]:
   return sorted(path.stem for path in packaged('configs').glob('*.py'))
 
 
-def _config_file(path: str) -> pathlib.Path:
-  """The file of a path, or of the name of a config that comes with the package."""
+def config_file(path: str) -> pathlib.Path:
+  """The file of a path, or of the name of a config that comes with the package.
+
+  Raises:
+    ValueError: there is neither.
+  """
   file = pathlib.Path(path)
   if file.is_file():
     return file

@@ -38,6 +38,9 @@ def doctor() -> dict[str, Any]:
     'max_records': 1000,
     # Of the box that is proposed; 0 takes as many as preprocess.shape has.
     'max_voxels': 0,
+    # A slice that need not be there, such as v5p-128, v5e:4x4 or h100x8, for which the
+    # train steps are compiled, to see whether they fit and what they take; '' for none.
+    'topology': '',
     # The arguments of the command line that is examined, filled in by it.
     'command': (),
   }

@@ -27,6 +27,7 @@ from ldm_jax.evaluation import (
   label_maps,
   measuring_network,
   memorisation,
+  streams,
   two_sample,
 )
 from ldm_jax.evaluation.forecasts import longitudinal
@@ -87,7 +88,7 @@ def assess(
   wanted = lambda name: not section.only or name in section.only
   name = _reference(splits, REFERENCES[stage])
   split = splits[name]
-  real = split.volumes(np.arange(len(split)))
+  real = streams.Stored(split)
   patients = np.asarray(split.patients)
   mark = {'reference': name, **roles.mark(name)}
   features_real = network.features(real)
@@ -130,14 +131,18 @@ def assess(
     )
   if wanted('ms_ssim'):
     metrics['ms_ssim'] = {
-      'real': {**image_similarity.diversity(real[..., 0], groups=patients), **mark},
+      'real': {
+        **image_similarity.diversity(streams.OneChannel(real), groups=patients),
+        **mark,
+      },
       'synthetic': {
-        **image_similarity.diversity(samples['volumes'][..., 0]),
+        **image_similarity.diversity(streams.OneChannel(samples['volumes'])),
         **roles.mark(),
       },
     }
   if wanted('reconstruction'):
-    metrics['reconstruction'] = reconstruction(real, reconstruct(real), patients, mark)
+    values = streams.in_blocks(lambda x: _likeness(x, reconstruct(x)), real)
+    metrics['reconstruction'] = _reconstruction_figures(values, patients, mark)
   if wanted('memorisation'):
     metrics['memorisation'] = _memorisation(splits, network, features_synthetic)
   if 'labels' in samples and wanted('label_maps'):
@@ -186,6 +191,8 @@ def _reference(splits, names):
 def _told_apart(real, synthetic, patients, section, seed, mark):
   """Figure of `two_sample.compare`; it and its halves say what they read."""
   settings, resamples = section.two_sample, section.num_bootstrap
+  real, patients = streams.some(real, two_sample.MOST, seed, patients)
+  synthetic, _ = streams.some(synthetic, two_sample.MOST, seed)
   found = two_sample.compare(real, synthetic, patients, settings, resamples, seed)
   return {**found, 'real_halves': {**found['real_halves'], **mark}, **mark}
 
@@ -222,15 +229,23 @@ def _own_spacing(splits, edits, spacing_mm):
 
 
 def _requested_and_measured(measures, schema, samples, network, spacing):
-  labels = network.labels(samples['volumes'])
-  measured = measuring_network.measure(measures, labels, spacing)
+  asked = [each for each in measures if measuring_network.has_request(each, schema)]
+  names = [entry['name'] for entry in asked]
+
+  def sizes(volumes):
+    labels = network.labels(volumes)
+    found = measuring_network.measure(measures, labels, spacing)
+    return np.stack([found[name] for name in names], -1)
+
+  if not asked:
+    return {}
+  measured = streams.in_blocks(sizes, samples['volumes'])
   return {
     entry['name']: (
       measuring_network.requested(entry, schema, samples['requests']),
-      measured[entry['name']],
+      measured[:, place],
     )
-    for entry in measures
-    if measuring_network.has_request(entry, schema)
+    for place, entry in enumerate(asked)
   }
 
 
@@ -254,14 +269,20 @@ def reconstruction(
     patients: (n,) patient of each volume.
     mark: entries to add to every figure.
   """
-  x, x_hat = x[..., 0], x_hat[..., 0]
-  values = {
-    'psnr': image_similarity.psnr(x, x_hat),
-    'ssim': image_similarity.ssim(x, x_hat),
-  }
+  return _reconstruction_figures(_likeness(x, x_hat), patients, mark)
+
+
+def _likeness(x, x_hat):
+  """PSNR and SSIM (n,2) of volumes (n,d,h,w,1)."""
+  x, x_hat = x[..., 0], np.asarray(x_hat)[..., 0]
+  found = image_similarity.psnr(x, x_hat), image_similarity.ssim(x, x_hat)
+  return np.stack(found, -1)
+
+
+def _reconstruction_figures(values, patients, mark=None):
   return {
-    name: {**intervals.mean_figure(value, patients), **(mark or {})}
-    for name, value in values.items()
+    name: {**intervals.mean_figure(values[:, place], patients), **(mark or {})}
+    for place, name in enumerate(('psnr', 'ssim'))
   }
 
 
@@ -272,8 +293,7 @@ def _memorisation(splits, network, features_synthetic):
   if held_out is None or train is None:
     return None
   features = {
-    split.name: network.features(split.volumes(np.arange(len(split))))
-    for split in (train, held_out)
+    split.name: network.features(streams.Stored(split)) for split in (train, held_out)
   }
   found = memorisation.memorisation(
     features[train.name],

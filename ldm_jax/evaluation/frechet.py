@@ -19,6 +19,8 @@ from ldm_jax.types import Array
 
 # Share of the spread of real features beyond which a distance of real halves is noise.
 HARDLY_TOLD = 0.5
+# Rows of a matrix of products that are in memory at a time.
+AT_ONCE = 4096
 
 
 def frechet_distance(
@@ -92,9 +94,11 @@ def kernel_value(a: np.ndarray, b: np.ndarray, kernel: str = 'cubic') -> float:
     kernel: 'cubic', (x.y / f + 1)^3, or 'linear', x.y (MONAI's MMDMetric).
   """
   product = _cubic if kernel == 'cubic' else _linear
-  within = [product(x, x) for x in (a, b)]
-  means = [(k.sum() - np.trace(k)) / (len(k) * (len(k) - 1)) for k in within]
-  return float(sum(means) - 2 * product(a, b).mean())
+  means = []
+  for x in (a, b):
+    total, diagonal = _sums(product, x, x)
+    means.append((total - diagonal) / (len(x) * (len(x) - 1)))
+  return float(sum(means) - 2 * _sums(product, a, b)[0] / (len(a) * len(b)))
 
 
 def real_baseline(
@@ -191,6 +195,16 @@ def _with_interval(statistic, a, b, groups_a, groups_b, num_resamples, seed, flo
 def _covariance_root(x):
   """R (min(n, f), f) with R'R the unbiased covariance of the rows of x."""
   return np.linalg.qr((x - x.mean(axis=0)) / np.sqrt(len(x) - 1), mode='r')
+
+
+def _sums(product, a, b):
+  """(sum, trace) of the matrix of products, of which AT_ONCE rows are in memory."""
+  total = diagonal = 0.0
+  for start in range(0, len(a), AT_ONCE):
+    block = product(a[start : start + AT_ONCE], b)
+    total += block.sum()
+    diagonal += np.trace(block, start)
+  return total, diagonal
 
 
 def _linear(a, b):

@@ -20,6 +20,8 @@ from ldm_jax.evaluation import intervals
 from ldm_jax.types import Array, Shape
 
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+# Of more examples the pairs are drawn without a list of all.
+LISTED = 4096
 
 
 def psnr(x: Array, x_hat: Array, data_range: float = 1.0) -> np.ndarray:
@@ -135,19 +137,13 @@ def diversity(
   Raises:
     ValueError: for fewer than two examples (or groups).
   """
-  x = np.asarray(x)
   labels = np.arange(len(x)) if groups is None else np.asarray(groups)
-  first, second = np.triu_indices(len(x), k=1)
-  allowed = np.flatnonzero(labels[first] != labels[second])
-  if allowed.size == 0:
+  first, second = _pairs(labels, num_pairs, seed)
+  if not len(first):
     raise ValueError(
       'Expected images of at least two different patients or samples, got '
       f'{len(x)} images of {len(np.unique(labels))}; draw more samples (sample.num).'
     )
-  if allowed.size > num_pairs:
-    chosen = np.random.default_rng(seed).choice(allowed.size, num_pairs, replace=False)
-    allowed = allowed[np.sort(chosen)]
-  first, second = first[allowed], second[allowed]
   chunks = [slice(start, start + 32) for start in range(0, len(first), 32)]
   results = [ms_ssim(x[first[chunk]], x[second[chunk]], **settings) for chunk in chunks]
   scores = np.concatenate([result['values'] for result in results])
@@ -162,6 +158,25 @@ def diversity(
     'scales': results[0]['scales'],
     'scales_per_axis': list(results[0]['scales_per_axis']),
   }
+
+
+def _pairs(labels, num_pairs, seed):
+  """Numbers (p,), (p,) of different examples with unlike labels, p <= num_pairs."""
+  generator = np.random.default_rng(seed)
+  if len(labels) > LISTED and len(np.unique(labels)) > 1:
+    found: set[tuple[int, int]] = set()
+    while len(found) < num_pairs:
+      i, j = sorted(generator.integers(0, len(labels), 2).tolist())
+      if labels[i] != labels[j]:
+        found.add((i, j))
+    pairs = np.array(sorted(found))
+    return pairs[:, 0], pairs[:, 1]
+  first, second = np.triu_indices(len(labels), k=1)
+  allowed = np.flatnonzero(labels[first] != labels[second])
+  if allowed.size > num_pairs:
+    chosen = generator.choice(allowed.size, num_pairs, replace=False)
+    allowed = allowed[np.sort(chosen)]
+  return first[allowed], second[allowed]
 
 
 def window_sizes(shape: Shape, size: int) -> Shape:

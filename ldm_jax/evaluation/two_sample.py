@@ -36,6 +36,8 @@ MIN_GROUPS = 4
 # An interval from 0.5 or below to beyond this excludes neither that the classifier
 # cannot tell nor that it mostly can.
 PLAIN = 0.75
+# Volumes of each side that the test is made with, at most: a random part of more.
+MOST = 2048
 # Voxels by which a training volume is moved in-plane, at most.
 SHIFT = 2
 SETTINGS = ('steps', 'seeds', 'batch_size', 'learning_rate', 'channels')

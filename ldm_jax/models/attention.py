@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ldm_jax.models import platform
 from ldm_jax.models.conv.conv import Conv
 from ldm_jax.models.layers import ZEROS, Dense
 from ldm_jax.models.norms import GroupNorm, LayerNorm
@@ -50,7 +51,7 @@ def attend(
   Returns: (b, n, heads, d) in the type of value.
   """
   if max_scores is None:
-    max_scores = MAX_SCORES.get(jax.default_backend(), MAX_SCORES_ELSEWHERE)
+    max_scores = MAX_SCORES.get(platform.name(), MAX_SCORES_ELSEWHERE)
   b, n, heads = query.shape[:3]
   per_example = heads * n * key.shape[1]
   if b * per_example <= max_scores:

@@ -14,9 +14,9 @@ import sys
 from ldm_jax.data import cohorts_of_config, demonstration_split
 from ldm_jax.data.cohorts import roles
 from ldm_jax.data.inspection import findings as inspection
-from ldm_jax.pipeline import cost_estimate, grid_proposal, preflight
+from ldm_jax.pipeline import ahead_of_time, cost_estimate, grid_proposal, preflight
 from ldm_jax.pipeline.run import Run
-from ldm_jax.report import doctor_page, doctor_text
+from ldm_jax.report import doctor_page, doctor_text, topology_text
 from ldm_jax.workfolder import progress_bar
 
 # What is found in these cohorts stays here.
@@ -30,9 +30,12 @@ def examine(run: Run) -> None:
     run: `doctor.max_records` of its config limits the scans read of a cohort.
 
   Raises:
-    ValueError: a cohort whose table or folder cannot be read at all.
+    ValueError: a cohort whose table or folder cannot be read at all, or an unknown
+      `doctor.topology`.
   """
   config, work, spec = run.config, run.work, run.spec
+  if config.doctor.topology:
+    ahead_of_time.check(config.doctor.topology)
   looks, cohorts = {}, cohorts_of_config.cohorts(config.data, disjoint=False)
   limit = config.doctor.max_records or None
   for name, cohort in cohorts.items():
@@ -89,6 +92,11 @@ def examine(run: Run) -> None:
   # Without the row of `prepare` where that knows how many private scans there are.
   print(doctor_text.plan_lines(plan, [] if internal else shared))
   print(doctor_text.grid_lines(grid))
+  if config.doctor.topology:
+    found = ahead_of_time.examine(config, cohorts)
+    # How many scans a private patient has at most decides the size of a step.
+    work.write_json(found, *(INSIDE if internal else ('doctor',)), 'topology.json')
+    print(topology_text.lines(found))
   content = {
     'title': f'Examination of {config.name or pathlib.Path(work.root).name}',
     'banner': demonstration_split.warning(config.data),

@@ -6,11 +6,13 @@ training begins and what it may spend; `fit` trains and `save` writes the model.
 
 import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
+import optax
+from jax.sharding import Mesh
 
 from ldm_jax import processes
 from ldm_jax.data.batching import epoch_batch
@@ -21,6 +23,7 @@ from ldm_jax.pipeline import encode, private_ledger, private_releases
 from ldm_jax.pipeline.private_budget import Plan
 from ldm_jax.pipeline.run import Run
 from ldm_jax.pipeline.starting_point import Start
+from ldm_jax.privacy import mechanisms
 from ldm_jax.training import (
   checkpoint,
   denoising_loss,
@@ -34,6 +37,7 @@ from ldm_jax.training import (
 )
 from ldm_jax.training.mesh import put_examples
 from ldm_jax.training.plain_step import plain_step
+from ldm_jax.types import Config
 
 
 def private_latents(run: Run, split: Split) -> np.ndarray:
@@ -150,6 +154,38 @@ def save(run: Run, final: state.TrainState, start: Start) -> None:
   )
 
 
+def private_step_of(
+  config: Config,
+  losses: Callable[..., jax.Array],
+  mesh: Mesh,
+  scheme: mechanisms.Poisson,
+) -> tuple[Callable, optax.GradientTransformation, private_step.PrivateStep]:
+  """How `adapt` trains under privacy.
+
+  Args:
+    config: of the run.
+    losses: of `denoising_loss.configured_losses`.
+    mesh: devices.
+    scheme: who is drawn, how much noise is added.
+
+  Returns:
+    (loss of a patient, optimiser, step).
+  """
+  section, privacy = config.adapt, config.adapt.privacy
+  optimizer = private_step.optimizer(section)
+  loss = methods.patient_loss(section, losses, privacy.noise_multiplicity)
+  step = private_step.private_step(
+    loss,
+    optimizer,
+    mesh,
+    section.ema_decay,
+    scheme,
+    microbatch=privacy.microbatch,
+    method=privacy.gradients,
+  )
+  return loss, optimizer, step
+
+
 def _fit_plainly(run, examples, start):
   """Fine-tunes without privacy, patient by patient."""
   section, key = run.config.adapt, run.key('adapt')
@@ -182,18 +218,13 @@ def _fit_privately(run, names, examples, start, plan):
   loss = methods.patient_loss(section, start.losses, privacy.noise_multiplicity)
   # One line at the end: times between lines would tell how many patients a step drew.
   arguments, observe = {**run.loop_arguments('adapt'), 'log_every': section.steps}, None
+  loss, optimizer, step = private_step_of(
+    run.config, start.losses, run.mesh, plan.scheme
+  )
+  arguments, observe = run.loop_arguments('adapt'), None
   if privacy.log_internal:
     arguments = _marked_internal(run.loop_arguments('adapt'))
     observe = private_run.internal_loss(loss, examples)
-  step = private_step.private_step(
-    loss,
-    optimizer,
-    run.mesh,
-    section.ema_decay,
-    plan.scheme,
-    microbatch=privacy.microbatch,
-    method=privacy.gradients,
-  )
   return private_run.take_steps(
     step,
     examples,

@@ -1,10 +1,16 @@
 """The stage `diffusion` in parts: the denoiser is learned from public latents."""
 
+from collections.abc import Callable
+
 import numpy as np
+import optax
+from jax.sharding import Mesh
 
 from ldm_jax.data.batching import epoch_batch, weighted_batch
 from ldm_jax.data.prefetch import Prefetcher
 from ldm_jax.data.store.split import Split
+from ldm_jax.diffusion.schedules import AnySchedule
+from ldm_jax.models.denoisers.conditional import ConditionalDenoiser
 from ldm_jax.pipeline import encode, private_pretraining
 from ldm_jax.pipeline.run import Run
 from ldm_jax.training import (
@@ -19,7 +25,7 @@ from ldm_jax.training import (
 from ldm_jax.training.mesh import put_examples
 from ldm_jax.training.packing import Packing
 from ldm_jax.training.plain_step import plain_step
-from ldm_jax.types import PyTree
+from ldm_jax.types import Config, PyTree
 
 
 def check(run: Run) -> None:
@@ -44,17 +50,9 @@ def fit(run: Run, split: Split) -> PyTree:
   if section.init:
     unet = checkpoint.load_into(section.init, params['unet'], 'diffusion.init')
     params = {**params, 'unet': unet}
-  losses = denoising_loss.configured_losses(run.config, run.denoiser, run.schedule)
   flat = state.flatten(params)
-  packing = Packing(flat)
-  optimizer = optimizers.public(
-    section.optimizer, packing, section.learning_rate, section.steps
-  )
-  step = plain_step(
-    packing.losses(denoising_loss.example_losses(losses)),
-    optimizer,
-    run.mesh,
-    section.ema_decay,
+  packing, optimizer, take = step(
+    run.config, run.denoiser, run.schedule, flat, run.mesh
   )
   redraw = encode.redraw(run, split)
 
@@ -70,13 +68,40 @@ def fit(run: Run, split: Split) -> PyTree:
 
   with Prefetcher(batch_of, section.steps) as batch:
     final = loop.train(
-      lambda current, number: step(current, {}, batch(number), key),
+      lambda current, number: take(current, {}, batch(number), key),
       state.create(packing.pack(flat), optimizer),
       section.steps,
       mesh=run.mesh,
       **run.loop_arguments('diffusion'),
     )
   return state.unflatten(packing.unpack(final.ema))
+
+
+def step(
+  config: Config,
+  denoiser: ConditionalDenoiser,
+  schedule: AnySchedule,
+  flat: PyTree,
+  mesh: Mesh,
+) -> tuple[Packing, optax.GradientTransformation, Callable]:
+  """How the stage trains.
+
+  Args:
+    config: of the run.
+    denoiser, schedule: of the config.
+    flat: flat parameters of the denoiser, or their shapes.
+    mesh: devices.
+
+  Returns:
+    (packing of the parameters, optimiser, step of `plain_step`).
+  """
+  section, packing = config.diffusion, Packing(flat)
+  optimizer = optimizers.public(
+    section.optimizer, packing, section.learning_rate, section.steps
+  )
+  losses = denoising_loss.configured_losses(config, denoiser, schedule)
+  losses = packing.losses(denoising_loss.example_losses(losses))
+  return packing, optimizer, plain_step(losses, optimizer, mesh, section.ema_decay)
 
 
 def examples(run: Run, split: Split) -> tuple[np.ndarray, np.ndarray]:

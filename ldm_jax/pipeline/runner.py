@@ -149,13 +149,15 @@ def chosen(stages: str) -> list[str]:
     ValueError: for a name that is no stage.
   """
   names = [name for name in stages.split(',') if name] or list(DEFAULT)
-  unknown = set(names) - set(STAGES) - {'doctor', 'audit'}
+  unknown = set(names) - set(STAGES) - {'doctor', 'record', 'audit'}
   if unknown:
     raise ValueError(
       f'--stages names {", ".join(sorted(unknown))}; stages are '
-      f'{", ".join(STAGES)}; and doctor and audit, which train nothing.'
+      f'{", ".join(STAGES)}; and doctor, record and audit, which train nothing.'
     )
-  return [name for name in ('doctor', *STAGES, 'audit') if name in names]
+  order = list(STAGES)
+  order.insert(order.index('adapt'), 'record')
+  return [name for name in ('doctor', *order, 'audit') if name in names]
 
 
 def stage(
@@ -189,6 +191,14 @@ def stage(
 
   del wrapped.__wrapped__  # help() would show its signature
   return wrapped
+
+
+def begin(name: str, run: Run, function: Callable[[Run], object]) -> None:
+  """Begins a stage that is not up to date and calls `function`; later it resumes."""
+  if processes.first(lambda: _begun(name, run)) is not None:
+    run.work.enter(name)
+    function(run)
+    run.work.leave(name)
 
 
 def _begun(name, run):

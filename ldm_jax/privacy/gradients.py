@@ -40,6 +40,7 @@ import jax.numpy as jnp
 import jax_privacy
 
 from ldm_jax import prng
+from ldm_jax.models import platform
 from ldm_jax.models.conv import conv
 from ldm_jax.privacy import clipping as clipping_rules
 from ldm_jax.privacy import ghost
@@ -117,7 +118,7 @@ def clipped_sum(
 
   if method == 'auto':
     # 'ghost' was measured on CPUs only.
-    is_fast = jax.default_backend() == 'cpu' and conv.fast_paths_are_on()
+    is_fast = platform.name() == 'cpu' and conv.fast_paths_are_on()
     method = 'ghost' if is_fast else 'vmap'
   layers = {}
   if method == 'ghost':

@@ -6,9 +6,9 @@ batch. The expected batch is the public q * N, never the number of patients draw
 
 `add` of a noise object is a pure function of (sum, memory, key, step); `memory` holds
 earlier noise that the next step refers to, and is a secret: who knows it can subtract
-the noise. It lives in `Replay`, inside the process, and never in a checkpoint: since
+the noise. It lives in `replay.Replay`, inside the process, never in a checkpoint: since
 every step's normals come from (key, step), a resumed run computes it again, bit for
-bit, from step 0.
+bit, from step 0. On several devices each makes its part of the noise (`sharded_noise`).
 
 The noise is made so that float arithmetic tells nothing [Mironov12]:
 - A normal is r cos(theta) of 128 random bits (`threefry_normals`); 80 of them decide
@@ -35,7 +35,6 @@ become its normal in the same loop, so that XLA never stores words.
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +42,7 @@ import numpy as np
 
 from ldm_jax.privacy import banded_matrix, finite_precision
 from ldm_jax.privacy.checks import check_noise_multiplier
-from ldm_jax.types import Array, PyTree
+from ldm_jax.types import PyTree
 
 ROTATIONS = (13, 15, 26, 6), (17, 29, 16, 24)
 PARITY = 0x1BD11BDA
@@ -84,6 +83,20 @@ class Independent:
     """(clipped sum, (), key, step, clip_norm) -> (float32 tree with noise, ())."""
     noisy = add_noise(total, key, step, self.noise_multiplier, clip_norm)
     return noisy, memory
+
+  def add_part(
+    self,
+    part: jax.Array,
+    memory: tuple,
+    key: jax.Array,
+    step: int | jax.Array,
+    clip_norm: float | jax.Array,
+    first: int | jax.Array,
+  ) -> tuple[jax.Array, tuple]:
+    """`add` for the coordinates (n,) from `first` on of the sum as one vector."""
+    deviation = self.noise_multiplier * clip_norm
+    vector = normals(key, step, len(part), deviation, first)
+    return _rounded(part + vector, grid(self.noise_multiplier, clip_norm)), memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,9 +141,28 @@ class Correlated:
     clip_norm: float | jax.Array,
   ) -> tuple[PyTree, jax.Array]:
     """(clipped sum, memory, key, step, clip_norm) -> (float32 noisy tree, memory)."""
+    vector, memory = self._vector(memory, key, step, clip_norm, 0)
+    spacing = grid(self.noise_multiplier, clip_norm)
+    return add_vector(total, vector, spacing), memory
+
+  def add_part(
+    self,
+    part: jax.Array,
+    memory: jax.Array,
+    key: jax.Array,
+    step: int | jax.Array,
+    clip_norm: float | jax.Array,
+    first: int | jax.Array,
+  ) -> tuple[jax.Array, jax.Array]:
+    """`add` for the coordinates (n,) from `first` on; memory (b-1, n) of these."""
+    vector, memory = self._vector(memory, key, step, clip_norm, first)
+    return _rounded(part + vector, grid(self.noise_multiplier, clip_norm)), memory
+
+  def _vector(self, memory, key, step, clip_norm, first):
+    """(noise (n,), memory after this step), of the coordinates from `first` on."""
     coefficients = jnp.asarray(self.coefficients, jnp.float32)
     slots, size = memory.shape
-    x = normals(key, step, size)
+    x = normals(key, step, size, first=first)
     for slot in range(slots):  # x_{t-k} is in slot (t - k) mod (b - 1)
       behind = (step - 1 - slot) % slots + 1
       x -= coefficients[behind] * memory[slot]
@@ -138,60 +170,14 @@ class Correlated:
     memory = memory.at[step % slots].set(x)
     norms = banded_matrix.column_norms(self.coefficients, self.steps)
     scale = jnp.asarray(norms, jnp.float32)[step]
-    noise = self.noise_multiplier * clip_norm * scale * x
-    spacing = grid(self.noise_multiplier, clip_norm)
-    return add_vector(total, noise, spacing), memory
-
-
-class Replay:
-  """Keeps the noise memory of a run between steps, and recomputes it if missing.
-
-  The memory is secret and is never written to a file.
-  """
-
-  def __init__(self) -> None:
-    # (step, bits of the key, memory before that step).
-    self._known: tuple[int, bytes, Array] | None = None
-
-  def __repr__(self):
-    return 'Replay(secret)'
-
-  def before(
-    self,
-    step: int,
-    key: jax.Array,
-    start: Callable[[], Array],
-    again: Callable[[Array, int], Array],
-  ) -> Array:
-    """Returns the memory before a step and releases it; hand the next one to `keep`.
-
-    Args:
-      step: int.
-      key: the run's noise key; the memory of another key is not used.
-      start: () -> memory before step 0.
-      again: (memory, step) -> memory after that step. It must run the same compiled
-        program that adds the noise in training, because rounding may differ otherwise.
-    """
-    known, self._known = self._known, None
-    done, memory = 0, None
-    if known is not None and known[1] == _bits(key) and known[0] <= step:
-      done, _, memory = known
-    memory = start() if memory is None else memory
-    for earlier in range(done, step):
-      memory = again(memory, earlier)
-    return memory
-
-  def keep(self, step: int, key: jax.Array, memory: Array) -> None:
-    """Keeps the memory as it is before `step`."""
-    self._known = step, _bits(key), memory
-
-
-def _bits(key):
-  return np.asarray(jax.random.key_data(key)).tobytes()
+    return self.noise_multiplier * clip_norm * scale * x, memory
 
 
 def threefry_normals(
-  key: jax.Array, size: int, deviation: float | jax.Array = 1.0
+  key: jax.Array,
+  size: int,
+  deviation: float | jax.Array = 1.0,
+  first: int | jax.Array = 0,
 ) -> jax.Array:
   """Normals (size,) float32, independent, none beyond 10.53 deviations. [Box58]
 
@@ -203,20 +189,26 @@ def threefry_normals(
     key: a typed threefry2x32 key.
     size: below 2**32, the number of counters of one key.
     deviation: standard deviation, > 0.
+    first: number of the first one. Each normal follows from key and number alone.
 
   Raises:
     ValueError: size is 2**32 or more.
   """
+  check_size(size)
+  place = jnp.arange(size, dtype=jnp.uint32) + jnp.uint32(first)
+  key_0, key_1 = jax.random.key_data(key)
+  a, b = _hash(key_0, key_1, place, jnp.zeros_like(place))
+  c, d = _hash(key_0, key_1, place, jnp.ones_like(place))
+  return normals_of_words(a, b, c, d, deviation)
+
+
+def check_size(size: int) -> None:
+  """Raises ValueError for more normals than one key has counters."""
   if size >= finite_precision.LARGEST_SIZE:
     raise ValueError(
       f'expected fewer than 2**32 normals per noise key, got {size}; train fewer '
       'parameters (adapt.method).'
     )
-  place = jnp.arange(size, dtype=jnp.uint32)
-  key_0, key_1 = jax.random.key_data(key)
-  a, b = _hash(key_0, key_1, place, jnp.zeros_like(place))
-  c, d = _hash(key_0, key_1, place, jnp.ones_like(place))
-  return normals_of_words(a, b, c, d, deviation)
 
 
 def normals_of_words(
@@ -305,9 +297,13 @@ def normals(
   step: int | jax.Array,
   size: int,
   deviation: float | jax.Array = 1.0,
+  first: int | jax.Array = 0,
 ) -> jax.Array:
-  """Normals (size,) of one step; no other step or purpose draws them."""
-  return threefry_normals(jax.random.fold_in(key, step), size, deviation)
+  """Normals (size,) of one step, from number `first` on.
+
+  No other step or purpose draws them.
+  """
+  return threefry_normals(jax.random.fold_in(key, step), size, deviation, first)
 
 
 def grid(noise_multiplier: float, clip_norm: float | jax.Array) -> jax.Array:

@@ -9,7 +9,7 @@ with NaN for missing, drop (b,) bool, true where the condition is withheld. Late
 are normalised as (z - mean) / std, mean and std scalars or (c,).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -242,9 +242,37 @@ def generate(
   progress: Progress | None = None,
   finish: Callable[[Array, jax.Array], Array] | None = None,
 ) -> np.ndarray:
-  """Returns one volume per request, (n, d, h, w, 1) float32, generated in batches.
+  """Returns one volume per request, (n, d, h, w, 1) float32; see `stream`."""
+  batches = stream(
+    sample,
+    decode,
+    params,
+    attributes,
+    base_key,
+    batch_size=batch_size,
+    request_ids=request_ids,
+    progress=progress,
+    finish=finish,
+  )
+  return np.concatenate(list(batches))
 
-  Several processes share the batches out; each needs a `sample` on its own devices.
+
+def stream(
+  sample: Callable,
+  decode: Callable,
+  params: PyTree,
+  attributes: Array,
+  base_key: jax.Array,
+  *,
+  batch_size: int,
+  request_ids: Sequence[int] | np.ndarray | None = None,
+  progress: Progress | None = None,
+  finish: Callable[[Array, jax.Array], Array] | None = None,
+) -> Iterator[np.ndarray]:
+  """Returns an iterator of volumes (b, d, h, w, 1) float32, one per request in order.
+
+  No more than a batch is in memory. Several processes share the batches out; each needs
+  a `sample` on its own devices, and gets the volumes of all.
 
   Every batch has `batch_size` rows, the last one padded with copies of the first
   request, so that sampler and decoder compile once. The noise of a request depends only
@@ -291,4 +319,4 @@ def generate(
     return np.asarray(batch, np.float32)[real]
 
   done = progress and (lambda rows: progress(rows, len(attributes)))
-  return encoding.in_shared_batches(drawn, len(attributes), batch_size, done)
+  return encoding.shared_batches(drawn, len(attributes), batch_size, done)

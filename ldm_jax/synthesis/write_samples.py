@@ -7,7 +7,7 @@ with what each value means.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -98,9 +98,38 @@ def write_samples(
     arrays['masks'] = masks.astype(np.uint8)
   atomic.write_arrays(work.path('store', SAMPLES), **arrays, requests=vectors)
   sweeps = attribute_sweeps(draw, system, config.sample.sweep, asked[0])
+  draw = _drawer(config, system, key)
+  names = [f'synthetic_{i:05d}' for i in range(len(vectors))]
+  note = f'SYNTHETIC volume by ldm_jax, of no person. Model: {system.name}.'
+
+  def written(batches):
+    """The batches, written as NIfTI: all processes see all, each writes a share."""
+    number = 0
+    for batch in batches:
+      for x in batch:
+        if processes.has(number):
+          path = work.path('samples', f'{names[number]}.nii.gz')
+          with processes.all_writing():
+            volume.write(path, x[..., 0], affine, note=note)
+        number += 1
+      yield batch
+
+  with progress_bar('sample', len(vectors), 'volume') as advance:
+    batches = written(draw(vectors, progress=advance))
+    path = work.path('store', SAMPLES)
+    atomic.write_streamed(path, 'volumes', len(vectors), batches, requests=vectors)
+  origin = requests.origin(config)
+  made_by = {'seed': config.seed, 'model': system.name, requests.COLUMN: origin}
+  rows = [
+    {'id': name, **row(system.schema, vector), **made_by}
+    for name, vector in zip(names, vectors, strict=True)
+  ]
+  atomic.write_csv(work.path('samples', 'samples.csv'), rows)
+  whole = lambda vectors, ids: np.concatenate(list(draw(vectors, ids)))
+  sweeps = attribute_sweeps(whole, system, config.sample.sweep, vectors[0])
   atomic.write_arrays(work.path('store', SWEEPS), **sweeps)
   print(f'sample: drawn from the model {system.name}')
-  return {'volumes': len(volumes), 'model': system.name, 'requests': origin}
+  return {'volumes': len(vectors), 'model': system.name, 'requests': origin}
 
 
 def attribute_sweeps(
@@ -132,7 +161,7 @@ def attribute_sweeps(
     vector[:, place] = np.linspace(-SWEPT, SWEPT, num_values)
   # All in one list, which fills the batches.
   rows = vectors.reshape(-1, len(base))
-  volumes = draw(rows, request_ids=np.zeros(len(rows), int))[..., 0]
+  volumes = draw(rows, np.zeros(len(rows), int))[..., 0]
   for name, vector, drawn in zip(
     names, vectors, np.split(volumes, len(names)), strict=True
   ):
@@ -192,15 +221,15 @@ def parted(drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def _drawer(config, system, key):
-  """Returns draw(requests (n,k), request_ids=None, progress=None) -> volumes."""
+  """Returns draw(requests (n,k), request_ids=None, progress=None) -> batches."""
   sample, decode, finish = compiled(config, system)
 
   def draw(
     vectors: Array,
     request_ids: np.ndarray | None = None,
     progress: Progress | None = None,
-  ) -> np.ndarray:
-    return generate.generate(
+  ) -> Iterator[np.ndarray]:
+    return generate.stream(
       sample,
       decode,
       system.params,

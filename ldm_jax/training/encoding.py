@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
@@ -135,22 +135,34 @@ def in_shared_batches(
     batch_size: rows of a batch.
     advance: called with the number of rows that are done, of all processes.
   """
-  starts = list(range(0, num_rows, batch_size))
+  parts = shared_batches(function, num_rows, batch_size, advance)
+  return np.concatenate(list(parts))
+
+
+def shared_batches(
+  function: Callable[[np.ndarray], np.ndarray],
+  num_rows: int,
+  batch_size: int,
+  advance: Callable[[int], None] | None = None,
+) -> Iterator[np.ndarray]:
+  """The results of `in_shared_batches` one batch after the other, in all processes.
+
+  Each process computes one batch, then all hear of all: no more than a batch of each
+  process is in memory.
+  """
+  starts = range(0, num_rows, batch_size)
+  rows_from = lambda start: np.arange(start, min(start + batch_size, num_rows))
   count = processes.count()
-  own = processes.share(starts)
-  # Equal shares: who has a batch less computes the first one once more.
-  own += starts[:1] * (-(-len(starts) // count) - len(own))
-  results = []
-  for number, start in enumerate(own, start=1):
-    made = function(np.arange(start, min(start + batch_size, num_rows)))
-    results.append(made if count == 1 else padded(np.asarray(made), batch_size))
-    if advance is not None:
-      advance(min(number * count * batch_size, num_rows))
-  if count == 1:
-    return np.concatenate(results)
-  # (count, share, b, ...): batch i of all is in the share of process i % count.
-  parts = np.swapaxes(gather_parts(np.stack(results)), 0, 1)
-  return parts.reshape(-1, *parts.shape[3:])[:num_rows]
+  for first in range(0, len(starts), count):
+    turn = starts[first : first + count]
+    # Who has no batch left computes the first one once more.
+    own = turn[processes.number()] if processes.number() < len(turn) else 0
+    made = np.asarray(function(rows_from(starts[first] if count == 1 else own)))
+    parts = made[None] if count == 1 else gather_parts(padded(made, batch_size))
+    for start, part in zip(turn, parts, strict=False):
+      yield part[: len(rows_from(start))]
+      if advance is not None:
+        advance(min(start + batch_size, num_rows))
 
 
 def padded(rows: np.ndarray, length: int) -> np.ndarray:

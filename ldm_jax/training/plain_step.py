@@ -9,6 +9,7 @@ import optax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
+from ldm_jax.models import platform
 from ldm_jax.training.mesh import EXAMPLES, state_shardings
 from ldm_jax.training.state import TrainState, advance
 
@@ -48,7 +49,7 @@ def plain_step(
     return jax.lax.pmean((gradient, metrics), ('data', 'fsdp'))
 
   global_gradient = jax.shard_map(
-    local_gradient,
+    platform.of_mesh(mesh, local_gradient),
     mesh=mesh,
     in_specs=(P(), P(), EXAMPLES, EXAMPLES, P()),
     out_specs=P(),

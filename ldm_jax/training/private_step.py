@@ -17,8 +17,10 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from ldm_jax import prng
-from ldm_jax.privacy import clipping, gradients, mechanisms
-from ldm_jax.privacy.noise import Replay, check_expected_batch
+from ldm_jax.models import platform
+from ldm_jax.privacy import clipping, gradients, mechanisms, sharded_noise
+from ldm_jax.privacy.noise import check_expected_batch
+from ldm_jax.privacy.replay import Replay
 from ldm_jax.training.mesh import EXAMPLES, state_shardings
 from ldm_jax.training.state import TrainState, advance, learning_rates
 from ldm_jax.types import Config, PyTree
@@ -56,10 +58,21 @@ class PrivateStep:
     take: (state, frozen, chunks, key, noise_key) -> state.
     scheme: of `privacy.mechanisms`; `private_run.take_steps` draws the patients from
       it, so that sampling and noise cannot come from different schemes.
+    accumulate, privatise, update: its parts, compiled once each; who compiles them for
+      other devices needs them (`pipeline.step_programs`).
+    zeros, start: (trained) -> sum before the first chunk; (sum) -> memory of the noise.
+    remembers: whether the noise has a memory. of_memory: the memory's sharding.
   """
 
   take: Callable[..., TrainState]
   scheme: mechanisms.Poisson
+  accumulate: Callable[..., PyTree]
+  privatise: Callable[..., tuple[PyTree, PyTree]]
+  update: Callable[..., TrainState]
+  zeros: Callable[[PyTree], PyTree]
+  start: Callable[[PyTree], PyTree]
+  remembers: bool
+  of_memory: jax.NamedSharding
 
   def __call__(
     self,
@@ -107,6 +120,7 @@ def private_step(
   expected_batch, rule = scheme.expected_batch, scheme.clipping
   check_expected_batch(expected_batch)
   noise = scheme.noise()
+  start_noise, add_noise, of_memory = sharded_noise.over_devices(noise, mesh)
 
   def local_sum(total, trained, frozen, examples, mask, keys, clip_norm):
     loss = lambda trained, example, key: patient_loss(trained, frozen, example, key)
@@ -118,6 +132,7 @@ def private_step(
       return add(start=total)
     return jax.tree.map(jnp.add, total, jax.lax.psum(add(), ('data', 'fsdp')))
 
+  local_sum = platform.of_mesh(mesh, local_sum)
   add_sum = local_sum
   if mesh.size > 1:
     add_sum = jax.shard_map(
@@ -137,9 +152,11 @@ def private_step(
 
   @functools.partial(jax.jit, donate_argnums=(0, 1))
   def privatise(total, memory, step, noise_key, clip_norm):
-    noisy, memory = noise.add(total, memory, noise_key, step, clip_norm)
+    noisy, memory = add_noise(total, memory, noise_key, step, clip_norm)
     gradient = jax.tree.map(lambda leaf: leaf / expected_batch, noisy)
-    return jax.lax.with_sharding_constraint((gradient, memory), replicated)
+    return jax.lax.with_sharding_constraint(
+      (gradient, memory), (replicated, of_memory if noise.remembers else ())
+    )
 
   @functools.partial(jax.jit, donate_argnums=0)
   def update(state, gradient):
@@ -159,9 +176,9 @@ def private_step(
     total = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), trained)
     return (total, jnp.zeros(())) if rule == 'adaptive' else total
 
-  @functools.partial(jax.jit, out_shardings=replicated)
+  @functools.partial(jax.jit, out_shardings=of_memory)
   def start(total):
-    return noise.start(total)
+    return start_noise(total)
 
   replay = Replay()
 
@@ -196,4 +213,14 @@ def private_step(
       replay.keep(int(state.step) + 1, noise_key, memory)
     return update(state, gradient)
 
-  return PrivateStep(step, scheme)
+  return PrivateStep(
+    step,
+    scheme,
+    accumulate,
+    privatise,
+    update,
+    zeros,
+    start,
+    noise.remembers,
+    of_memory,
+  )

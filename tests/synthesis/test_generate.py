@@ -217,3 +217,17 @@ def test_impossible_requests_are_refused(world):
     sampler(world, solver='heun', eta=0.5)
   with pytest.raises(ValueError, match='3 channels'):
     sampler(world, drift=np.zeros(4))
+
+
+def test_volumes_come_batch_by_batch_as_they_are_asked_for(world):
+  drawn = []
+
+  def sample(params, attributes, keys):
+    drawn.append(len(keys))
+    return jnp.zeros((len(keys), *world.shape))
+
+  stream = generate.stream(
+    sample, world.decode, world.params, requests(), KEY, batch_size=2
+  )
+  assert len(next(stream)) == 2 and drawn == [2]
+  assert [len(batch) for batch in stream] == [2, 1] and drawn == [2, 2, 2]

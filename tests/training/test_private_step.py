@@ -334,3 +334,19 @@ def test_the_attention_method_leaves_all_else_as_it_was(toy, start, params, pati
     np.testing.assert_array_equal(result[path], leaf)
   for path in trained:
     assert not np.array_equal(result[path], params[path])
+
+
+def test_where_devices_share_the_state_each_updates_its_part_of_it(
+  toy, start, params, patients
+):
+  """No device gathers the optimiser's state or the averages, before or after."""
+  mesh, optimizer = make_mesh(1, 4), optax.adam(1e-2)
+  step = build(toy[0], mesh, optimizer)
+  begun = start(params, optimizer, mesh)
+  gradient = jax.device_put(params, jax.NamedSharding(mesh, jax.P()))
+  program = step.update.lower(begun, gradient).compile()
+  assert 'all-gather' not in program.as_text()
+  after = program(begun, gradient)
+  shared = [leaf for leaf in jax.tree.leaves(after.opt_state) if leaf.size >= 4]
+  parts = [leaf.addressable_shards[0].data.size / leaf.size for leaf in shared]
+  assert parts and sum(part == 0.25 for part in parts) >= len(parts) / 2

@@ -53,7 +53,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ldm_jax.models import adapters
+from ldm_jax.models import adapters, platform
 from ldm_jax.models.conv import onednn
 from ldm_jax.models.conv.lowering import (
   correlate,
@@ -121,15 +121,15 @@ def convolve(
   return y.reshape(*leading, *y.shape[1:])
 
 
-def choose_lowering(platform: str, space: Shape, size: Shape) -> str:
+def choose_lowering(kind: str, space: Shape, size: Shape) -> str:
   """The lowering for 'auto', by the table in the module's docstring.
 
   Args:
-    platform: 'cpu', 'gpu' or 'tpu'.
+    kind: the platform, 'cpu', 'gpu' or 'tpu'.
     space, size: spatial sizes of the input and of the kernel, without the leading axes
       along which the kernel has size 1, stride 1 and no padding.
   """
-  if platform != 'cpu' or not fast_paths_are_on():
+  if kind != 'cpu' or not fast_paths_are_on():
     return 'lax'
   if onednn.is_preferred():
     precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
@@ -144,7 +144,7 @@ def choose_lowering(platform: str, space: Shape, size: Shape) -> str:
 def _chosen(lowering, x, size):
   if lowering != 'auto':
     return lowering
-  return choose_lowering(jax.default_backend(), x.shape[1:-1], size)
+  return choose_lowering(platform.name(), x.shape[1:-1], size)
 
 
 def padding_pairs(padding: str | Sequence[tuple[int, int]], size: Shape) -> Pairs:

@@ -1,0 +1,234 @@
+"""Kills processes of a run at random moments and checks that nothing is lost.
+
+  python benchmarks/fault_sweep.py --out=FOLDER [--kills=60] [--processes=2] [--seed=0]
+
+Runs tests/micro.py (or --config) in several processes, kills one of them at a random
+moment (also the first), waits for the others, and gives the same command again, now and
+then with one process. When a run gets through, it is compared with a run of one process
+that was never killed, and the next one begins. Checked at each kill:
+
+- the others end within --seconds, with one sentence and a status that asks for a
+  restart;
+- the ledger only grows at its end, and no private run is recorded twice;
+- stages that had finished are not run again.
+
+and of each finished run: parameters of the adapted model, which no step with other
+noise or other patients would leave equal, statement and table of samples.
+
+The last line is JSON: {"benchmark", "kills", "runs", "problems": [text], ...}. The
+status is 1 where there are problems.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+LEDGER = 'store/ledger-private.jsonl'
+RESTART = (75, 143, 137)  # statuses after which the same command goes on
+
+
+def main():
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument('--out', required=True)
+  parser.add_argument('--config', default=str(ROOT / 'tests' / 'micro.py'))
+  parser.add_argument('--kills', type=int, default=60)
+  parser.add_argument('--processes', type=int, default=2)
+  parser.add_argument('--seconds', type=float, default=60.0)
+  parser.add_argument('--longest', type=float, default=60.0, help='before a kill')
+  parser.add_argument('--seed', type=int, default=0)
+  parser.add_argument('--reference', help='a finished work folder of one process')
+  flags = parser.parse_args()
+  out = pathlib.Path(flags.out)
+  out.mkdir(parents=True, exist_ok=True)
+  reference = pathlib.Path(flags.reference or out / 'reference')
+  if not finished(reference):
+    (process,) = start(flags.config, reference, 1, out / 'reference.txt')
+    if process.wait():
+      raise SystemExit((out / 'reference.txt.0').read_text()[-2000:])
+  draw, problems, moments = random.Random(flags.seed), [], []
+  kills = runs = 0
+  work, begun = out / 'work-0', time.monotonic()
+  while kills < flags.kills:
+    # Seldom with another number: then only the first can be killed.
+    count = flags.processes if draw.random() < 0.8 else 1
+    moment, victim = draw.uniform(0, flags.longest), draw.randrange(count)
+    before = state(work)
+    processes = start(flags.config, work, count, out / 'output.txt')
+    done = survives(processes, moment)
+    if done:
+      problems += compared(work, reference)
+      runs += 1
+      shutil.rmtree(work)
+      work = out / f'work-{runs}'
+      continue
+    processes[victim].kill()
+    kills += 1
+    moments.append(stage_of(work))
+    found = ends(processes, victim, flags.seconds, out / 'output.txt')
+    found += kept(work, before)
+    problems += [f'kill {kills} ({moments[-1]}, process {victim}): {p}' for p in found]
+    print(f'kill {kills} of {flags.kills}: {moments[-1]} {found or "ok"}', flush=True)
+  # The last one goes through undisturbed, in one process.
+  (process,) = start(flags.config, work, 1, out / 'output.txt')
+  if process.wait():
+    problems.append(f'does not go on: {(out / "output.txt.0").read_text()[-500:]}')
+  else:
+    problems += compared(work, reference)
+  result = {
+    'benchmark': 'fault_sweep',
+    'kills': kills,
+    'processes': flags.processes,
+    'runs': runs + 1,
+    'stages': {name: moments.count(name) for name in dict.fromkeys(moments)},
+    'seconds': round(time.monotonic() - begun),
+    'problems': problems,
+  }
+  print(json.dumps(result))
+  return 1 if problems else 0
+
+
+def start(config, work, count, output):
+  """Processes of one command on a work folder."""
+  with socket.socket() as probe:
+    probe.bind(('127.0.0.1', 0))
+    address = f'127.0.0.1:{probe.getsockname()[1]}'
+  words = [sys.executable, '-m', 'ldm_jax.main', f'--config={config}']
+  words.append(f'--workdir={work}')
+  started = []
+  for number in range(count):
+    several = [f'--coordinator={address}', f'--num_processes={count}']
+    several += [f'--process_id={number}']
+    with open(f'{output}.{number}', 'w') as file:
+      started.append(
+        subprocess.Popen(
+          [*words, *(several if count > 1 else ())],
+          cwd=ROOT,
+          stdout=file,
+          stderr=subprocess.STDOUT,
+        )
+      )
+  return started
+
+
+def survives(processes, moment):
+  """Waits until a moment; True where all have ended well before it."""
+  end = time.monotonic() + moment
+  while time.monotonic() < end:
+    if all(process.poll() is not None for process in processes):
+      return not any(process.returncode for process in processes)
+    time.sleep(0.05)
+  return False
+
+
+def ends(processes, victim, seconds, output):
+  """Problems with how the others end."""
+  found, begun = [], time.monotonic()
+  for number, process in enumerate(processes):
+    if number == victim:
+      process.wait()
+      continue
+    try:
+      process.wait(max(0.0, seconds - (time.monotonic() - begun)))
+    except subprocess.TimeoutExpired:
+      process.kill()
+      process.wait()
+      found.append(f'process {number} was still there after {seconds:g} seconds')
+      continue
+    text = pathlib.Path(f'{output}.{number}').read_text()
+    told = [line for line in text.splitlines() if line.startswith('ldm-jax: ')]
+    if process.returncode == 0:
+      continue  # it had done its part
+    if process.returncode not in RESTART and process.returncode != -signal.SIGTERM:
+      found.append(f'process {number} ended with {process.returncode}: {text[-300:]}')
+    if len(told) != 1:
+      found.append(f'process {number} said {len(told)} sentences: {text[-300:]}')
+    if 'Traceback' in text:
+      found.append(f'process {number} showed a traceback')
+  return found
+
+
+def state(work):
+  """What must not change: lines of the ledger, stages that have finished."""
+  ledger = work / LEDGER
+  done = work.glob('checkpoints/*/done.json')
+  return {
+    'ledger': ledger.read_text().splitlines() if ledger.is_file() else [],
+    'done': {str(path.relative_to(work)): path.read_bytes() for path in done},
+  }
+
+
+def kept(work, before):
+  """Problems with what is there after a kill."""
+  after, found = state(work), []
+  if after['ledger'][: len(before['ledger'])] != before['ledger']:
+    found.append('lines of the ledger are gone or were changed')
+  releases = [line for line in after['ledger'] if '"steps"' in line]
+  if len(releases) > 1:
+    found.append(f'{len(releases)} releases are recorded for one run')
+  for name, content in before['done'].items():
+    if after['done'].get(name) != content:
+      found.append(f'{name} was finished and is not any more')
+  return found
+
+
+def stage_of(work):
+  """The stage that was running, by the log."""
+  log = work / 'log.jsonl'
+  lines = log.read_text().splitlines() if log.is_file() else []
+  for line in reversed(lines):
+    try:
+      return json.loads(line)['stage']
+    except (ValueError, KeyError):  # a line that a kill has cut
+      continue
+  return 'start'
+
+
+def finished(work):
+  return (work / 'checkpoints' / 'report' / 'done.json').is_file()
+
+
+def compared(work, reference):
+  """Problems of a finished run beside one that was never killed."""
+  if not finished(work):
+    return [f'{work.name} has ended without its report']
+  found = []
+  mine, theirs = (parameters(each) for each in (work, reference))
+  if mine.keys() != theirs.keys():
+    found.append('the adapted models have other parameters')
+  for name in mine.keys() & theirs.keys():
+    if not np.allclose(mine[name], theirs[name], atol=1e-3):
+      worst = np.abs(mine[name] - theirs[name]).max()
+      found.append(f'{name} of the adapted model differs by {worst:.3g}')
+  read = lambda each, name: json.loads((each / name).read_text())
+  epsilons = [read(each, 'privacy.json')['epsilon'] for each in (work, reference)]
+  if epsilons[0] != epsilons[1]:
+    found.append(f'epsilon is {epsilons[0]}, expected {epsilons[1]}')
+  tables = [(each / 'samples/samples.csv').read_text() for each in (work, reference)]
+  if tables[0] != tables[1]:
+    found.append('samples.csv differs')
+  return [f'{work.name}: {each}' for each in found]
+
+
+def parameters(work):
+  """Flat parameters of the adapted model."""
+  from ldm_jax.training import checkpoint, state
+
+  folder = work / 'checkpoints' / 'adapt'
+  return state.flatten(checkpoint.load_params(folder))
+
+
+if __name__ == '__main__':
+  os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+  sys.path.insert(0, str(ROOT))
+  sys.exit(main())

@@ -1,0 +1,80 @@
+"""Laws of benchmarks/fault_sweep.py: what it takes for a fault, on stand-ins."""
+
+import importlib.util
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+PATH = pathlib.Path(__file__).resolve().parent.parent / 'benchmarks' / 'fault_sweep.py'
+SPEC = importlib.util.spec_from_file_location('fault_sweep', PATH)
+fault_sweep = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(fault_sweep)
+
+SENTENCE = 'ldm-jax: process 1 on h has not been heard of for 50 seconds'
+
+
+@pytest.fixture
+def ended(tmp_path):
+  """(script of process 0) -> problems, where process 1 was killed."""
+
+  def end(script, seconds=20.0):
+    output, processes = tmp_path / 'output', []
+    for number, code in enumerate((script, 'import time; time.sleep(60)')):
+      with open(f'{output}.{number}', 'w') as file:
+        command = [sys.executable, '-c', code]
+        processes.append(subprocess.Popen(command, stdout=file, stderr=file))
+    processes[1].kill()
+    return fault_sweep.ends(processes, 1, seconds, output)
+
+  return end
+
+
+def test_one_sentence_and_a_status_that_asks_for_a_restart_are_no_fault(ended):
+  assert ended(f'print("{SENTENCE}"); raise SystemExit(75)') == []
+
+
+@pytest.mark.parametrize(
+  ('script', 'told'),
+  [
+    (f'print("{SENTENCE}"); raise SystemExit(1)', 'ended with 1'),
+    ('raise SystemExit(75)', 'said 0 sentences'),
+    (f'print("{SENTENCE}\\n{SENTENCE}"); raise SystemExit(75)', 'said 2 sentences'),
+    (f'print("{SENTENCE}\\nTraceback"); raise SystemExit(75)', 'traceback'),
+  ],
+)
+def test_another_end_is_a_fault(ended, script, told):
+  (problem,) = ended(script)
+  assert told in problem
+
+
+def test_who_does_not_end_is_ended_and_told(ended):
+  (problem,) = ended('import time; time.sleep(60)', seconds=0.5)
+  assert 'was still there' in problem
+
+
+def test_a_ledger_that_lost_a_line_and_a_stage_that_was_undone_are_faults(tmp_path):
+  done = tmp_path / 'checkpoints' / 'prepare' / 'done.json'
+  done.parent.mkdir(parents=True)
+  done.write_text('{}')
+  ledger = tmp_path / fault_sweep.LEDGER
+  ledger.parent.mkdir()
+  lines = [json.dumps({'cohort': 'c'}), json.dumps({'steps': 3})]
+  ledger.write_text('\n'.join(lines) + '\n')
+  before = fault_sweep.state(tmp_path)
+  assert fault_sweep.kept(tmp_path, before) == []
+  ledger.write_text('\n'.join([*lines, lines[1]]) + '\n')
+  assert '2 releases' in fault_sweep.kept(tmp_path, before)[0]
+  ledger.write_text(lines[0] + '\n')
+  done.unlink()
+  first, second = fault_sweep.kept(tmp_path, before)
+  assert 'ledger' in first and 'prepare' in second
+
+
+def test_the_stage_that_was_running_is_read_from_a_log_that_a_kill_has_cut(tmp_path):
+  assert fault_sweep.stage_of(tmp_path) == 'start'
+  lines = ['{"stage": "prepare"}', '{"stage": "adapt"}', '{"sta']
+  (tmp_path / 'log.jsonl').write_text('\n'.join(lines))
+  assert fault_sweep.stage_of(tmp_path) == 'adapt'
