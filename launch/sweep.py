@@ -103,14 +103,15 @@ def main(argv):
         )
       return choose_best(spec, root, arms, flags, mean, score, alone, dry)
     started = with_flags(spec, flags).data
-    fresh = alone or started.private.layout.startswith('phantom_')
+    made_up = started.private.layout.startswith('phantom_')
+    fresh = alone or made_up
     banner = demonstration_split.warning(started)
     if alone:
       flags = ['--config.ledger.registry=none', *flags]
     if not fresh:
       flags = [f'--config.ledger.path={shared_ledger(root)}', *flags]
     note = ALONE if fresh else TOGETHER
-    sweep = Sweep(spec, root, arms, flags, dry, note, banner)
+    sweep = Sweep(spec, root, arms, flags, dry, note, banner, made_up)
     if given['--task']:
       found = arm_jobs.phases(arms, records=not fresh)
       task = arm_jobs.task_of(given['--task'], found, os.environ)
@@ -118,20 +119,6 @@ def main(argv):
     print(f'sweep: {" ".join(filter(None, (banner, note)))}', flush=True)
     if not fresh:
       print('sweep: the private cohort is no phantom; its arms share one ledger')
-    run(spec, base, {}, [*flags, f'--stages={",".join(SHARED_STAGES)}'], dry)
-    drifts, tuned, found, internal = {}, {}, {}, set()
-    for name, overrides in arms.items():
-      first = tuned.setdefault(fine_tuning(overrides), name)
-      if not dry:
-        share(base, root / name)
-        give_adapted(root / first, root / name)
-      run(spec, root / name, with_found_drift(overrides, drifts), flags, dry)
-      if not dry:
-        give(root / name, base, MEASURING)
-        keep_drift(root / name, overrides, drifts)
-        found[name] = sweep_table.figures(root / name)
-        internal |= sweep_table.internal(root / name)
-        text = sweep_table.write(root, found, arms, note, banner, internal)
     if is_here:
       return sweep.one_after_another()
     return sweep.side_by_side(
@@ -144,12 +131,6 @@ def main(argv):
   except ValueError as error:
     print(f'sweep: {error}', file=sys.stderr)
     return 2
-  if not dry and not made_up:
-    # Of patients nothing internal is printed, which a cluster would keep in a log.
-    text = f'sweep: the table is {root / "sweep.md"}'
-  if not dry:
-    print(text)
-  return 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,6 +142,7 @@ class Sweep:
     arms: name -> overrides. flags: of every arm.
     dry: prints commands instead of running them.
     note, banner: of the table.
+    made_up: whether the private patients are a phantom's.
   """
 
   spec: str
@@ -170,12 +152,13 @@ class Sweep:
   dry: bool
   note: str
   banner: str
+  made_up: bool
 
   def one_after_another(self):
     """Runs all arms; returns the exit status."""
     base, dry = self.root / 'base', self.dry
     self.run('base')
-    drifts, tuned, found = {}, {}, {}
+    drifts, tuned = {}, {}
     for name, overrides in self.arms.items():
       first = tuned.setdefault(fine_tuning(overrides), name)
       arm = self.root / name
@@ -186,11 +169,24 @@ class Sweep:
       if not dry:
         give(arm, base, MEASURING)
         keep_drift(arm, overrides, drifts)
-        found[name] = sweep_table.figures(arm)
-        text = sweep_table.write(self.root, found, self.arms, self.note, self.banner)
+        text = self.written_table()
     if not dry:
       print(text)
     return 0
+
+  def written_table(self):
+    """Writes the table of the arms that have finished; returns what may be printed."""
+    done = [name for name in self.arms if (self.root / name / 'metrics.json').is_file()]
+    text = sweep_table.write(
+      self.root,
+      {name: sweep_table.figures(self.root / name) for name in done},
+      self.arms,
+      self.note,
+      self.banner,
+      set().union(*(sweep_table.internal(self.root / name) for name in done)),
+    )
+    # Of patients nothing internal is printed, which a cluster would keep in a log.
+    return text if self.made_up else f'sweep: the table is {self.root / "sweep.md"}'
 
   def side_by_side(self, place, jobs, found, argv):
     """Runs the arms at the same time; returns the exit status.
@@ -278,13 +274,8 @@ class Sweep:
 
   def table(self):
     """Writes and prints the table of the arms that have finished."""
-    found = {
-      name: sweep_table.figures(self.root / name)
-      for name in self.arms
-      if (self.root / name / 'metrics.json').is_file()
-    }
-    if found:
-      print(sweep_table.write(self.root, found, self.arms, self.note, self.banner))
+    if any((self.root / name / 'metrics.json').is_file() for name in self.arms):
+      print(self.written_table())
     return 0
 
 

@@ -149,7 +149,7 @@ def write_streamed(
     name: of the array.
     length: of its first axis.
     parts: arrays (m,...), one after the other along the first axis; at least one.
-    **arrays: the others.
+    **arrays: the others, or functions that return them once all parts have come.
   """
   if not processes.writes():
     for _ in parts:
@@ -157,9 +157,6 @@ def write_streamed(
     return
   write = np.lib.format.write_array
   with writing(path) as file, zipfile.ZipFile(file, 'w') as archive:
-    for other, value in arrays.items():
-      with archive.open(f'{other}.npy', 'w', force_zip64=True) as member:
-        write(member, np.asanyarray(value), allow_pickle=False)
     rest = iter(parts)
     first = next(rest)
     with archive.open(f'{name}.npy', 'w', force_zip64=True) as member:
@@ -168,6 +165,10 @@ def write_streamed(
       np.lib.format.write_array_header_2_0(member, header)
       for part in itertools.chain([first], rest):
         member.write(np.ascontiguousarray(part, '<f4').tobytes())
+    for other, value in arrays.items():
+      value = value() if callable(value) else value
+      with archive.open(f'{other}.npy', 'w', force_zip64=True) as member:
+        write(member, np.asanyarray(value), allow_pickle=False)
 
 
 def map_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:

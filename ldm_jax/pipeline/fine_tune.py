@@ -214,14 +214,11 @@ def _fit_plainly(run, examples, start):
 def _fit_privately(run, names, examples, start, plan):
   """Fine-tunes by DP-SGD; nothing of a patient leaves but by the noisy sums."""
   section, privacy = run.config.adapt, run.config.adapt.privacy
-  optimizer = private_step.optimizer(section)
-  loss = methods.patient_loss(section, start.losses, privacy.noise_multiplicity)
-  # One line at the end: times between lines would tell how many patients a step drew.
-  arguments, observe = {**run.loop_arguments('adapt'), 'log_every': section.steps}, None
   loss, optimizer, step = private_step_of(
     run.config, start.losses, run.mesh, plan.scheme
   )
-  arguments, observe = run.loop_arguments('adapt'), None
+  # One line at the end: times between lines would tell how many patients a step drew.
+  arguments, observe = {**run.loop_arguments('adapt'), 'log_every': section.steps}, None
   if privacy.log_internal:
     arguments = _marked_internal(run.loop_arguments('adapt'))
     observe = private_run.internal_loss(loss, examples)

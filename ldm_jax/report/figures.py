@@ -13,7 +13,6 @@ from PIL import Image
 
 from ldm_jax.types import Array
 
-GAP = 2  # pixels of white between tiles
 # Classes of label maps (Okabe, Ito 2008: told apart by colour-blind people, too).
 LABEL_COLOURS = np.array(
   [

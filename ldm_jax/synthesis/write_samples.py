@@ -69,36 +69,7 @@ def write_samples(
   masks = mask_requests.draw(config, public, len(vectors))
   if masks is not None:
     asked = np.concatenate([vectors, label_masks.columns(config, masks)], 1)
-  with progress_bar('sample', len(vectors), 'volume') as advance:
-    volumes, maps = parted(draw(asked, progress=advance))
-  values, arrays = networks.label_values(config), {'volumes': volumes}
-  rows, origin = [], requests.origin(config)
-  note = f'SYNTHETIC volume by ldm_jax, of no person. Model: {system.name}.'
-  for i, (x, vector) in enumerate(zip(volumes, vectors, strict=True)):
-    name = f'synthetic_{i:05d}'
-    if processes.has(i):
-      path = work.path('samples', f'{name}.nii.gz')
-      with processes.all_writing():
-        volume.write(path, x[..., 0], affine, note=note)
-        if maps is not None:
-          labels = label_values.values_of(maps[i], values)
-          path = path.with_name(f'{name}{SEGMENTATION}')
-          volume.write(
-            path, labels, affine, note=note.replace('volume', 'label map', 1)
-          )
-    attributes = row(system.schema, vector)
-    made_by = {'seed': config.seed, 'model': system.name, requests.COLUMN: origin}
-    rows.append({'id': name, **attributes, **made_by})
-  atomic.write_csv(work.path('samples', 'samples.csv'), rows)
-  if maps is not None:
-    arrays['labels'] = maps
-    names = label_values.named(values, config.evaluate.label_names)
-    work.write_json(label_values.listed(names), *LABELS)
-  if masks is not None:
-    arrays['masks'] = masks.astype(np.uint8)
-  atomic.write_arrays(work.path('store', SAMPLES), **arrays, requests=vectors)
-  sweeps = attribute_sweeps(draw, system, config.sample.sweep, asked[0])
-  draw = _drawer(config, system, key)
+  values, maps = networks.label_values(config), list[np.ndarray]()
   names = [f'synthetic_{i:05d}' for i in range(len(vectors))]
   note = f'SYNTHETIC volume by ldm_jax, of no person. Model: {system.name}.'
 
@@ -106,18 +77,33 @@ def write_samples(
     """The batches, written as NIfTI: all processes see all, each writes a share."""
     number = 0
     for batch in batches:
-      for x in batch:
+      volumes, classes = parted(batch)
+      for i, x in enumerate(volumes):
         if processes.has(number):
           path = work.path('samples', f'{names[number]}.nii.gz')
           with processes.all_writing():
             volume.write(path, x[..., 0], affine, note=note)
+            if classes is not None:
+              labels = label_values.values_of(classes[i], values)
+              path = path.with_name(f'{names[number]}{SEGMENTATION}')
+              of_map = note.replace('volume', 'label map', 1)
+              volume.write(path, labels, affine, note=of_map)
         number += 1
-      yield batch
+      if classes is not None:
+        maps.append(classes)
+      yield volumes
 
+  arrays: dict[str, Any] = {'requests': vectors}
+  if system.decode_labelled is not None:
+    arrays['labels'] = lambda: np.concatenate(maps)
+    meanings = label_values.named(values, config.evaluate.label_names)
+    work.write_json(label_values.listed(meanings), *LABELS)
+  if masks is not None:
+    arrays['masks'] = masks.astype(np.uint8)
   with progress_bar('sample', len(vectors), 'volume') as advance:
-    batches = written(draw(vectors, progress=advance))
+    batches = written(draw(asked, progress=advance))
     path = work.path('store', SAMPLES)
-    atomic.write_streamed(path, 'volumes', len(vectors), batches, requests=vectors)
+    atomic.write_streamed(path, 'volumes', len(vectors), batches, **arrays)
   origin = requests.origin(config)
   made_by = {'seed': config.seed, 'model': system.name, requests.COLUMN: origin}
   rows = [
@@ -126,7 +112,7 @@ def write_samples(
   ]
   atomic.write_csv(work.path('samples', 'samples.csv'), rows)
   whole = lambda vectors, ids: np.concatenate(list(draw(vectors, ids)))
-  sweeps = attribute_sweeps(whole, system, config.sample.sweep, vectors[0])
+  sweeps = attribute_sweeps(whole, system, config.sample.sweep, asked[0])
   atomic.write_arrays(work.path('store', SWEEPS), **sweeps)
   print(f'sample: drawn from the model {system.name}')
   return {'volumes': len(vectors), 'model': system.name, 'requests': origin}
