@@ -186,19 +186,6 @@ def test_a_fine_tuning_that_an_arm_was_given_is_up_to_date_there(tmp_path, finis
   assert sweep.fine_tuning(changed) == sweep.fine_tuning({})
 
 
-def test_a_group_and_a_pattern_choose_the_arms(config, tmp_path):
-  text = CONFIG.replace("return [{'adapt.init'", "return {'g': [{'adapt.init'")
-  text = text.replace('None}]', "None}], 'h': {'k': {'adapt.steps': 5}}}")
-  pathlib.Path(config).write_text(text)
-  assert list(sweep.read_arms(config)) == ['adapt.init=scratch', 'adapt.privacy=None']
-  assert sweep.read_arms(config, 'h') == {'k': {'adapt.steps': 5}}
-  assert list(sweep.read_arms(config, 'g', 'scratch')) == ['adapt.init=scratch']
-  with pytest.raises(ValueError, match='no group'):
-    sweep.read_arms(config, 'i')
-  with pytest.raises(ValueError, match='no arm'):
-    sweep.read_arms(config, 'g', 'nothing')
-
-
 def test_on_patients_arms_stand_alone_only_where_that_is_asked_for(
   config, tmp_path, capsys
 ):

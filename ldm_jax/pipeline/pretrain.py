@@ -99,8 +99,8 @@ def step(
   optimizer = optimizers.public(
     section.optimizer, packing, section.learning_rate, section.steps
   )
-  losses = denoising_loss.configured_losses(config, denoiser, schedule)
-  losses = packing.losses(denoising_loss.example_losses(losses))
+  of_latents = denoising_loss.configured_losses(config, denoiser, schedule)
+  losses = packing.losses(denoising_loss.example_losses(of_latents))
   return packing, optimizer, plain_step(losses, optimizer, mesh, section.ema_decay)
 
 

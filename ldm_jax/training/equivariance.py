@@ -52,10 +52,10 @@ def transform(
   return _warp(x, matrices, x.shape[2:4]), _warp(z, matrices, x.shape[2:4])
 
 
-class NumUpdates(NamedTuple):
-  """What `decoder_alone` remembers."""
+class State(NamedTuple):
+  """Number of updates so far."""
 
-  count: jax.Array
+  num_updates: jax.Array
 
 
 def decoder_alone(packing: Packing, first: int) -> optax.GradientTransformation:
@@ -68,15 +68,15 @@ def decoder_alone(packing: Packing, first: int) -> optax.GradientTransformation:
 
   def update(updates, state, params=None):
     del params
-    rest = state.count < first
+    all_learn = state.num_updates < first
     updates = {
-      name: update * jnp.where(rest, 1.0, decoder[name])
+      name: update * jnp.where(all_learn, 1.0, decoder[name])
       for name, update in updates.items()
     }
-    return updates, NumUpdates(state.count + 1)
+    return updates, State(state.num_updates + 1)
 
   return optax.GradientTransformation(
-    lambda params: NumUpdates(jnp.zeros((), jnp.int32)), update
+    lambda params: State(jnp.zeros((), jnp.int32)), update
   )
 
 

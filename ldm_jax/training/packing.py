@@ -125,7 +125,7 @@ class Packing:
     Returns:
       As `pack`, of shapes that broadcast against the packed arrays.
     """
-    found = {path: np.float32(is_chosen(path)) for path in self._apart}
+    found = {path: np.asarray(is_chosen(path), np.float32) for path in self._apart}
     for name, places in self.places.items():
       chosen = [is_chosen(place.path) for place in places]
       blocks = np.repeat(chosen, [place.stop - place.start for place in places])
