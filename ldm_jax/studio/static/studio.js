@@ -110,6 +110,12 @@ function question(quick) {
 
 // Volumes
 
+// The settings of a drawn volume in words; the drift only where it was changed.
+function chosen({seed, guidance, drift}) {
+  const isOwn = drift === state.about.drift.default;
+  return [`seed ${seed}`, `guidance ${guidance}`].concat(isOwn ? [] : [`drift ${drifted(drift)}`]);
+}
+
 async function fetchVolume(quick) {
   const [path, asked] = question(quick);
   const known = Object.entries(asked.values).filter(([, value]) => value !== null);
@@ -118,9 +124,7 @@ async function fetchVolume(quick) {
   const answer = await send(path, asked, abort.signal);
   const buffer = await answer.arrayBuffer();
   const seconds = (performance.now() - begun) / 1000;
-  const settings = [`seed ${asked.seed}`, `guidance ${asked.guidance}`];
-  if (asked.drift !== state.about.drift.default) settings.push(`drift ${drifted(asked.drift)}`);
-  const text = (path === 'draw' ? settings : ['edit'])
+  const text = (path === 'draw' ? chosen(asked) : ['edit'])
     .concat(known.map(([name, value]) => `${name} ${value}`)).join(', ');
   return {buffer, text, seconds, quick, path};
 }
