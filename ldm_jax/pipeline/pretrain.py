@@ -99,8 +99,8 @@ def step(
     section.optimizer, packing, section.learning_rate, section.steps
   )
   losses = denoising_loss.configured_losses(config, denoiser, schedule)
-  losses = packing.losses(denoising_loss.example_losses(losses))
-  return packing, optimizer, plain_step(losses, optimizer, mesh, section.ema_decay)
+  packed = packing.losses(denoising_loss.example_losses(losses))
+  return packing, optimizer, plain_step(packed, optimizer, mesh, section.ema_decay)
 
 
 def examples(run: Run, split: Split) -> tuple[np.ndarray, np.ndarray]:

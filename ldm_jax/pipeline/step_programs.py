@@ -6,7 +6,7 @@ which need not be there.
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -45,7 +45,7 @@ class Program:
 
   name: str
   times: int
-  function: Callable[..., Any]
+  function: Any
   arguments: tuple
   beside: tuple = ()
 
