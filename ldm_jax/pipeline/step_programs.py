@@ -45,7 +45,7 @@ class Program:
 
   name: str
   times: int
-  function: Any  # jax.stages.Wrapped, which has no public name
+  function: Any
   arguments: tuple
   beside: tuple = ()
 
