@@ -523,7 +523,7 @@ def test_another_number_of_samples_reruns_sample_and_what_builds_on_it(copy, cap
 
 def test_doctor_inspects_and_trains_nothing(examined):
   work, printed = examined
-  assert 'Cohort private: 6 patients, 12 scans' in printed
+  assert 'Cohort private: 6 patients [INTERNAL]' in printed
   assert not (work / 'checkpoints').exists()
   assert read(work / 'doctor' / 'public.json')['counts']['patients'] == 6
 

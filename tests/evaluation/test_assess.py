@@ -147,7 +147,7 @@ class Cohort:
 def all_figures(splits, spacing_mm=(10.0, 10.0, 10.0)):
   network = Thresholds()
   network.name, network.sha256 = 'thresholds', '0'
-  network.features = lambda x: x.reshape(len(x), 1, 16, 16)[..., :3].mean((1, 2))
+  network.features = lambda x: x[:].reshape(len(x), 1, 16, 16)[..., :3].mean((1, 2))
   measure = {
     'name': 'square',
     'kind': 'volume',

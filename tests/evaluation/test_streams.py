@@ -21,6 +21,7 @@ SECTION = ConfigDict(
     'num_bootstrap': 0,
     'only': ('ms_ssim', 'reconstruction', 'memorisation', 'control'),
     'two_sample': {'enabled': False},
+    'groups': {'by': ()},
   }
 )
 
