@@ -11,7 +11,7 @@ import pytest
 
 from ldm_jax import stages
 from ldm_jax.commands import arm_folders
-from ldm_jax.config import ablations, parsing
+from ldm_jax.config import ablations, checks, parsing
 from ldm_jax.pipeline import runner
 from ldm_jax.pipeline.run import Run
 from ldm_jax.report import sweep_table
@@ -356,7 +356,7 @@ def test_nothing_that_is_left_or_said_tells_how_many_runs_of_a_choice_there_were
 
 
 def test_curves_of_a_choice_are_sent_nowhere(choice, tmp_path, capsys, monkeypatch):
-  monkeypatch.setattr(sweep.checks.run.wandb_board, 'check', lambda project: None)
+  monkeypatch.setattr(checks.run.wandb_board, 'check', lambda project: None)
   assert choice('--score=score', '--config.run.wandb=board') == 2
   assert 'run.wandb' in capsys.readouterr().err
   assert not (tmp_path / 'w').exists()
@@ -437,7 +437,7 @@ def began(config, tmp_path, monkeypatch):
 
 
 def test_side_by_side_all_releases_are_recorded_before_any_arm_starts(
-  config, tmp_path, began, capsys
+  config, tmp_path, began
 ):
   pathlib.Path(config).write_text(PRIVATE)
   assert sweep.main([config, str(tmp_path / 'w'), '--jobs=2']) == 0
@@ -446,7 +446,7 @@ def test_side_by_side_all_releases_are_recorded_before_any_arm_starts(
   assert began[1:3] == [(arm, 'record') for arm in arms]
   assert sorted(began[3:]) == [(arm, 'all') for arm in arms]
   assert json.loads((tmp_path / 'w' / sweep.RECORDED).read_text()) == arms
-  assert '| adapt.seed=2 | 1 |' in capsys.readouterr().out
+  assert '| adapt.seed=2 | 1 |' in (tmp_path / 'w' / 'sweep.md').read_text()
 
 
 def test_arms_that_no_longer_fit_into_the_total_are_not_started(
@@ -464,9 +464,8 @@ def test_arms_that_no_longer_fit_into_the_total_are_not_started(
   assert sweep.main([config, str(tmp_path / 'w'), '--jobs=2']) == 2
   assert ('adapt.init=scratch', 'all') in began
   assert ('adapt.seed=2', 'all') not in began
-  told = capsys.readouterr()
-  assert 'adapt.seed=2 is not started' in told.err
-  assert '1 of 2 arms have been run' in told.out
+  assert 'adapt.seed=2 is not started' in capsys.readouterr().err
+  assert '1 of 2 arms have been run' in (tmp_path / 'w' / 'sweep.md').read_text()
 
 
 SBATCH = """#!/usr/bin/env bash
