@@ -33,6 +33,7 @@ parameters before.
 [Abadi16] Abadi et al., Deep Learning with Differential Privacy, CCS 2016, Alg. 1.
 """
 
+import functools
 import numbers
 from collections.abc import Callable
 
@@ -49,6 +50,9 @@ from ldm_jax.privacy.checks import check_clip_norm
 from ldm_jax.types import Array, PyTree
 
 METHODS = ('auto', 'vmap', 'ghost')
+# Rows that are added in float32 before they join the sum. So few take one row's
+# contribution at most ROWS^2 2^-23 = 3e-5 of the clip norm too far.
+ROWS = 16
 
 
 def clipped_sum(
@@ -140,9 +144,12 @@ def clipped_sum(
     scales, bits, keep = clipping_rules.scales(squares, clip_norm, keep, clipping)
 
     def add(t, g, scale):  # row by row: a reduction over rows is slow on a CPU
-      for row in range(microbatch):
-        term = jnp.where(keep[row], g[row].astype(jnp.float32) * scale[row], 0.0)
-        t = compensated_sum.plus(t, term)
+      row_of = lambda row: jnp.where(
+        keep[row], g[row].astype(jnp.float32) * scale[row], 0.0
+      )
+      for first in range(0, microbatch, ROWS):
+        rows = range(first, min(first + ROWS, microbatch))
+        t = compensated_sum.plus(t, functools.reduce(jnp.add, map(row_of, rows)))
       return t
 
     total, sum_of_bits = total
