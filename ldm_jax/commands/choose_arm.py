@@ -13,11 +13,13 @@ import json
 import math
 import os
 import pathlib
+import re
 import secrets
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ldm_jax import atomic, replace_results
+from ldm_jax import atomic, damaged_files, replace_results
 from ldm_jax.privacy import private_choice
 from ldm_jax.types import Config
 
@@ -175,8 +177,25 @@ def finish(root: pathlib.Path) -> None:
         kept.append(json.dumps(event) + '\n')
     atomic.write_text(log, ''.join(kept))
   replace_results.remove_folder(root / CHOSEN / 'tensorboard')
+  _forget_times(root / CHOSEN)
   atomic.destroy(root / FOLDER / FILE)
   replace_results.remove_folder(root / FOLDER)
+
+
+def _forget_times(folder):
+  """Removes when the run was trained from its checkpoints and from its files' dates."""
+  trained = folder / 'checkpoints' / 'adapt'
+  for path in trained.rglob('_CHECKPOINT_METADATA'):
+    text = path.read_text()
+    # As many digits as before: the size of the file is noted.
+    kept = re.sub(r'(?<=_timestamp_nsecs": )\d+', lambda m: '1' * len(m[0]), text)
+    atomic.write_text(path, kept)
+  note = trained / 'params.files.json'
+  if note.is_file():
+    damaged_files.note_files(trained / 'params', note, hashed=True)
+  now = time.time()
+  for path in (*folder.rglob('*'), folder):
+    os.utime(path, (now, now), follow_symlinks=False)
 
 
 def _rank(run):

@@ -18,6 +18,7 @@ from ldm_jax import prng
 from ldm_jax.data.cohorts.attributes import Schema
 from ldm_jax.models.conditions import earlier_visit
 from ldm_jax.pipeline import fine_tune, pretrain
+from ldm_jax.privacy import compensated_sum
 from ldm_jax.training import (
   denoising_loss,
   methods,
@@ -123,13 +124,14 @@ def private(
   clip_norm = scalar(jnp.float32)
   numbers = scalar(jnp.int32), _key()
   everywhere = _everywhere(mesh)
-  total = _like(everywhere, step.zeros, begun.trained)
+  summed = _like(everywhere, step.zeros, begun.trained)
+  total = compensated_sum.rounded(summed)
   memory = _like(step.of_memory, step.start, total) if step.remembers else ()
   noisy = lambda *arguments: step.privatise(*arguments)[0]
   gradient = _like(everywhere, noisy, total, memory, *numbers, clip_norm)
   rest = begun.opt_state, begun.ema
   chunks = math.ceil(scheme.expected_batch / privacy.chunk_size)
-  sums = total, begun.trained, frozen, chunk, *numbers, clip_norm
+  sums = summed, begun.trained, frozen, chunk, *numbers, clip_norm
   return [
     Program('sum of a chunk', chunks, step.accumulate, sums, (*rest, memory)),
     Program(

@@ -36,9 +36,10 @@ from ldm_jax.types import PyTree
 # Defined there, because checking a config must not import jax.
 RULES, check = checks.CLIPPING, checks.check_clipping
 # Relative. The float32 norm of 3e7 entries errs by about 1e-7. The sum over n patients
-# of one direction is rounded n times, each time by up to 2^-24 of what it has reached:
-# by up to n / 2 times 2^-24 in all, which is 4.9e-4 for 16,384 patients.
-MARGIN = 5e-4
+# is rounded once (`compensated_sum`), by up to 2^-24 of its norm, so the sums with and
+# without a patient differ by up to n 2^-23 more: 2.0e-3 for 16,384 patients of one
+# direction. The rest is for last bits of others' gradients (docs/privacy.md).
+MARGIN = 2.5e-3
 SMALLEST = 0.01  # of clip_norm: normalised gradients well below this are scaled down
 BIT_SHARE = 0.1  # the noise of the mean bit is sigma / (BIT_SHARE expected_batch)
 ADAPTATION = 0.2  # learning rate of the quantile estimate [Andrew21]

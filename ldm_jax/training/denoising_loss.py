@@ -239,13 +239,24 @@ def patient_loss(
 
 
 def _drawn(example, key, num):
-  """`num` random examples of a patient, those that are present first."""
+  """`num` random examples of a patient, those that are present first.
+
+  Always so many rows, filled up with missing ones: the number of volumes of whoever has
+  most decides about m, and with it about last bits of everybody's gradient.
+  """
+  example = {name: _filled(name, leaf, num) for name, leaf in example.items()}
   present = example['present']
   # Each volume draws by itself, so other patients' numbers of volumes change nothing.
   order = jax.vmap(jax.random.uniform)(prng.numbered(key, len(present)))
   order = jnp.where(present, order, 2.0)
   chosen = jnp.argsort(order)[:num]
   return {name: leaf[chosen] for name, leaf in example.items()}
+
+
+def _filled(name, leaf, num):
+  missing = jnp.nan if name == 'attributes' else 0
+  rows = (0, max(num - len(leaf), 0))
+  return jnp.pad(leaf, (rows, *((0, 0),) * (leaf.ndim - 1)), constant_values=missing)
 
 
 def _three(keys):

@@ -18,7 +18,13 @@ from jax.sharding import PartitionSpec as P
 
 from ldm_jax import prng
 from ldm_jax.models import platform
-from ldm_jax.privacy import clipping, gradients, mechanisms, sharded_noise
+from ldm_jax.privacy import (
+  clipping,
+  compensated_sum,
+  gradients,
+  mechanisms,
+  sharded_noise,
+)
 from ldm_jax.privacy.noise import check_expected_batch
 from ldm_jax.privacy.replay import Replay
 from ldm_jax.training.mesh import EXAMPLES, state_shardings
@@ -60,7 +66,8 @@ class PrivateStep:
       it, so that sampling and noise cannot come from different schemes.
     accumulate, privatise, update: its parts, compiled once each; who compiles them for
       other devices needs them (`pipeline.step_programs`).
-    zeros, start: (trained) -> sum before the first chunk; (sum) -> memory of the noise.
+    zeros, start: (trained) -> `compensated_sum` before the first chunk; (sum, rounded)
+      -> memory of the noise.
     remembers: whether the noise has a memory. of_memory: the memory's sharding.
   """
 
@@ -130,7 +137,7 @@ def private_step(
     )
     if mesh.size == 1:  # in place: there is nothing to gather
       return add(start=total)
-    return jax.tree.map(jnp.add, total, jax.lax.psum(add(), ('data', 'fsdp')))
+    return compensated_sum.add(total, jax.lax.psum(add(), ('data', 'fsdp')))
 
   local_sum = platform.of_mesh(mesh, local_sum)
   add_sum = local_sum
@@ -173,8 +180,8 @@ def private_step(
 
   @functools.partial(jax.jit, out_shardings=replicated)
   def zeros(trained):
-    total = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), trained)
-    return (total, jnp.zeros(())) if rule == 'adaptive' else total
+    total = (trained, jnp.zeros(())) if rule == 'adaptive' else trained
+    return compensated_sum.zeros(total)
 
   @functools.partial(jax.jit, out_shardings=of_memory)
   def start(total):
@@ -189,10 +196,10 @@ def private_step(
 
     def again(memory, step):
       number = jax.device_put(np.int32(step), state.step.sharding)
-      total = zeros(state.trained)
+      total = compensated_sum.rounded(zeros(state.trained))
       return privatise(total, memory, number, noise_key, clip_norm_of(state))[1]
 
-    begin = lambda: start(zeros(state.trained))
+    begin = lambda: start(compensated_sum.rounded(zeros(state.trained)))
     return replay.before(int(state.step), noise_key, begin, again)
 
   def clip_norm_of(state):
@@ -208,6 +215,7 @@ def private_step(
         total, state.trained, frozen, chunk, state.step, key, clip_norm
       )
     memory = earlier_noise(state, noise_key)
+    total = compensated_sum.rounded(total)
     gradient, memory = privatise(total, memory, state.step, noise_key, clip_norm)
     if noise.remembers:
       replay.keep(int(state.step) + 1, noise_key, memory)

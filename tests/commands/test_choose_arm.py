@@ -4,9 +4,12 @@ With `launch/sweep.py` around them they are in tests/test_sweep.py.
 """
 
 import json
+import os
+import time
 
 import pytest
 
+from ldm_jax import damaged_files
 from ldm_jax.commands import choose_arm
 from ldm_jax.privacy import private_choice
 
@@ -72,3 +75,29 @@ def test_equal_scores_are_decided_by_a_number_that_was_drawn_before(tmp_path, dr
   state = choose_arm.begin(tmp_path, ARMS, 3.0)
   found = choose_arm.choose(tmp_path, state, train([1, 1, 1]), 'score', tmp_path / 'l')
   assert found['tie'] == max(tie for *_, tie in state['runs'])
+
+
+def test_no_file_of_the_chosen_run_tells_when_it_was_trained(tmp_path, drawn):
+  """Between its training and its end lie the runs that were made after it."""
+  metadata = '{"init_timestamp_nsecs": 1796063363581267376, "metrics": {}}'
+
+  def run(folder, arm):
+    train([1])(folder, arm)
+    saved = folder / 'checkpoints' / 'adapt' / 'params'
+    saved.mkdir()
+    (saved / '_CHECKPOINT_METADATA').write_text(metadata)
+    damaged_files.note_files(saved, saved.with_name('params.files.json'), hashed=True)
+    for path in folder.rglob('*'):
+      os.utime(path, (1, 1))
+
+  began = time.time()
+  state = choose_arm.begin(tmp_path, ARMS, 3.0)
+  choose_arm.choose(tmp_path, state, run, 'score', tmp_path / 'ledger')
+  choose_arm.finish(tmp_path)
+  chosen = tmp_path / choose_arm.CHOSEN
+  assert len({path.stat().st_mtime for path in (chosen, *chosen.rglob('*'))}) == 1
+  assert chosen.stat().st_mtime >= began - 1
+  saved = chosen / 'checkpoints' / 'adapt' / 'params'
+  text = (saved / '_CHECKPOINT_METADATA').read_text()
+  assert '1796' not in text and json.loads(text)['metrics'] == {}
+  damaged_files.check_files(saved, saved.with_name('params.files.json'))

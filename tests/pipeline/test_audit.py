@@ -71,7 +71,7 @@ def test_the_step_of_a_config_holds_its_claim_and_nothing_is_spent(
   noise, sigma = gradient['noise'], found['claim']['noise_multiplier']
   assert noise['low'] <= sigma <= noise['high']
   assert loss['epsilon_low'] <= loss['epsilon_claimed']
-  assert found['influence']['largest'] == pytest.approx(1, abs=2e-3)
+  assert found['influence']['largest'] == pytest.approx(1, abs=4e-3)
   # The noise that trained, not what an empty ledger would ask for.
   releases = json.loads((work / 'privacy.json').read_text())['releases']
   (model,) = (each for each in releases if each['name'].startswith('adapt:'))

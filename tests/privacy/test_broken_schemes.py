@@ -60,7 +60,7 @@ def broken(scheme, fault, monkeypatch):
     noise = OfFirstNorm(noise)
   if fault == 'noise of one step':
     normals = privacy_noise.normals
-    same = lambda key, _, *rest, **kw: normals(key, 0, *rest, **kw)
+    same = lambda key, _, *rest, **more: normals(key, 0, *rest, **more)
     monkeypatch.setattr(privacy_noise, 'normals', same)
   return types.SimpleNamespace(
     expected_batch=scheme.expected_batch,

@@ -252,7 +252,7 @@ def test_no_rounding_takes_16384_aligned_patients_beyond_as_many_norms(rule, cli
   total = jax.jit(
     lambda trained: clipped_sum(dot, trained, *rows, clip_norm, 4, clipping=rule)
   )(directions)
-  assert 0.998 * num * clip_norm < norm(total) <= num * clip_norm
+  assert 0.997 * num * clip_norm < norm(total) <= num * clip_norm
 
 
 def of_rule(rule, params, batch, keys, clip_norm=0.3, mask=None):
@@ -282,7 +282,8 @@ def test_each_layer_has_its_equal_share_of_the_norm():
   alone = of_rule('per_layer', params, batch, keys, 1e-3, np.arange(NUM_PATIENTS) == 1)
   leaves = jax.tree.leaves(alone)
   for leaf in leaves:
-    assert norm(leaf) == pytest.approx(1e-3 / np.sqrt(len(leaves)), rel=1e-3)
+    share = (1 - clipping.MARGIN) * 1e-3 / np.sqrt(len(leaves))
+    assert norm(leaf) == pytest.approx(share, rel=1e-3)
 
 
 def test_bits_tell_how_many_lie_within_the_norm():

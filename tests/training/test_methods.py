@@ -229,4 +229,4 @@ def test_no_weight_of_the_class_lifts_a_patient_above_the_clip_norm(case):
   alone = np.array([True, False, False, False])
   found = summed(case, 'ghost', alone, **{'adapt.prior.weight': 1e6})
   norm = np.sqrt(sum(float(jnp.sum(leaf**2)) for leaf in found.values()))
-  assert norm == pytest.approx(CLIP_NORM, rel=1e-3) and norm <= CLIP_NORM
+  assert norm == pytest.approx(CLIP_NORM, rel=4e-3) and norm <= CLIP_NORM
