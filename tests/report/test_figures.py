@@ -102,7 +102,8 @@ def test_an_overlay_is_grey_where_there_is_no_label_and_has_one_colour_a_class()
   volumes = np.full((2, 1, 3, 4), 0.5, np.float32)
   maps = np.zeros((2, 1, 3, 4), int)
   maps[0, 0, 1, 2], maps[1, 0, 0, 0] = 1, 2
-  first, second = map(decode, figures.overlaid(volumes, maps, limits=(0.0, 1.0)))
+  drawn = figures.overlaid(volumes, maps, limits=(0.0, 1.0))
+  first, second = (decode(data)[..., :3] for data in drawn)
   assert first.shape == (3, 4, 3) and (first[0, 0] == 128).all()
   assert (first[..., 0] != first[..., 2]).sum() == 1
   colours = [figures.label_colour(index) for index in (1, 2)]
