@@ -154,13 +154,7 @@ def clipped_sum(
 
     total, sum_of_bits = total
     of_whole, of_factored = _split(total, layers)
-    of_whole = jax.tree.map(
-      add,
-      of_whole,
-      gradient,
-      _split(scales, layers)[0],
-      is_leaf=compensated_sum.is_pair,
-    )
+    of_whole = jax.tree.map(add, of_whole, gradient, _split(scales, layers)[0])
     for path, layer in layers.items():
       term = ghost.weighted_sum(layer, factors[path], scales[path], keep)
       of_factored[path] = compensated_sum.plus(of_factored[path], term)
