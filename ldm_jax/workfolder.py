@@ -34,6 +34,7 @@ from ldm_jax.types import Config, Progress
 
 # Raised when what a stage writes changes meaning, so that old results are redone.
 FORMAT = 1
+FLUSH_SECONDS = 5  # a killed run lacks at most so much of its curves
 
 
 class WorkFolder:
@@ -137,11 +138,16 @@ class WorkFolder:
       wandb_board.board(self.wandb_project, self.root).add(stage, event)
     if 'step' in event:
       if stage not in self._boards:
-        self._boards[stage] = SummaryWriter(self.path('tensorboard', stage))
+        path = self.path('tensorboard', stage)
+        self._boards[stage] = SummaryWriter(path, flush_secs=FLUSH_SECONDS)
       for name, value in event.items():
         if name != 'step' and isinstance(value, int | float):
           self._boards[stage].add_scalar(name, value, event['step'])
-      self._boards[stage].flush()
+    elif event.get('event') == 'end':
+      # A thread writes what is added; at the end of a process it may not come to it.
+      for board in self._boards.values():
+        board.close()
+      self._boards.clear()
 
   def events(self) -> list[dict[str, Any]]:
     """The log's events; a line cut by a kill is passed over."""

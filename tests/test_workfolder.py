@@ -74,3 +74,11 @@ def test_a_bar_that_must_not_count_shows_tenths_and_of_few_units_nothing(capfd):
         advance(done)
     printed = capfd.readouterr().err
     assert f'/{total}' not in printed and ('10/10' in printed) == (total > 9)
+
+
+def test_curves_are_on_the_disk_when_a_stage_has_ended(tmp_path):
+  work = WorkFolder(tmp_path)
+  work.log('adapt', step=1, rate=0.5)
+  work.log('adapt', event='end')
+  (board,) = (tmp_path / 'tensorboard' / 'adapt').iterdir()
+  assert b'rate' in board.read_bytes()
