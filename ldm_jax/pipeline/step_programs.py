@@ -125,7 +125,7 @@ def private(
   numbers = scalar(jnp.int32), _key()
   everywhere = _everywhere(mesh)
   summed = _like(everywhere, step.zeros, begun.trained)
-  total = compensated_sum.rounded(summed)
+  total = _like(everywhere, compensated_sum.rounded, summed)
   memory = _like(step.of_memory, step.start, total) if step.remembers else ()
   noisy = lambda *arguments: step.privatise(*arguments)[0]
   gradient = _like(everywhere, noisy, total, memory, *numbers, clip_norm)

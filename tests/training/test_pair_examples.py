@@ -14,6 +14,7 @@ from ldm_jax.diffusion import schedules
 from ldm_jax.models.conditions import earlier_visit
 from ldm_jax.models.denoisers.conditional import ConditionalDenoiser
 from ldm_jax.privacy import gradients
+from ldm_jax.privacy.clipping import MARGIN
 from ldm_jax.training import denoising_loss, pair_examples, patients
 from ldm_jax.training.state import flatten
 
@@ -183,5 +184,5 @@ def test_ghost_norms_give_the_same_sum_for_what_reads_pairs(sums):
 def test_all_pairs_of_a_patient_together_move_the_sum_by_the_clip_norm(sums):
   everyone, _, fewer = sums
   moved = jax.tree.map(lambda a, b: float(jnp.sum((a - b) ** 2)), everyone, fewer)
-  assert np.sqrt(sum(moved.values())) == pytest.approx(0.5, rel=1e-3)
+  assert np.sqrt(sum(moved.values())) == pytest.approx(0.5, rel=2 * MARGIN)
   assert all(moved[path] > 0 for path in moved if earlier_visit.is_paired(path))
