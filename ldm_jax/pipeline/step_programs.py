@@ -128,7 +128,7 @@ def private(
   total = _like(everywhere, compensated_sum.rounded, summed)
   memory = _like(step.of_memory, step.start, total) if step.remembers else ()
   noisy = lambda *arguments: step.privatise(*arguments)[0]
-  gradient = _like(everywhere, noisy, total, memory, *numbers, clip_norm)
+  gradient = _like(everywhere, noisy, summed, memory, *numbers, clip_norm)
   rest = begun.opt_state, begun.ema
   chunks = math.ceil(scheme.expected_batch / privacy.chunk_size)
   sums = summed, begun.trained, frozen, chunk, *numbers, clip_norm
@@ -138,7 +138,7 @@ def private(
       'noise',
       1,
       step.privatise,
-      (total, memory, *numbers, clip_norm),
+      (summed, memory, *numbers, clip_norm),
       (begun, frozen),
     ),
     Program('update', 1, step.update, (begun, gradient), (frozen, memory)),

@@ -157,8 +157,9 @@ def private_step(
     keys = jax.vmap(lambda number: jax.random.fold_in(key, number))(numbers)
     return add_sum(total, trained, frozen, examples, mask, keys, clip_norm)
 
-  @functools.partial(jax.jit, donate_argnums=(0, 1))
+  @functools.partial(jax.jit, donate_argnums=1)
   def privatise(total, memory, step, noise_key, clip_norm):
+    total = compensated_sum.rounded(total)
     noisy, memory = add_noise(total, memory, noise_key, step, clip_norm)
     gradient = jax.tree.map(lambda leaf: leaf / expected_batch, noisy)
     return jax.lax.with_sharding_constraint(
@@ -196,7 +197,7 @@ def private_step(
 
     def again(memory, step):
       number = jax.device_put(np.int32(step), state.step.sharding)
-      total = compensated_sum.rounded(zeros(state.trained))
+      total = zeros(state.trained)
       return privatise(total, memory, number, noise_key, clip_norm_of(state))[1]
 
     begin = lambda: start(compensated_sum.rounded(zeros(state.trained)))
@@ -215,7 +216,6 @@ def private_step(
         total, state.trained, frozen, chunk, state.step, key, clip_norm
       )
     memory = earlier_noise(state, noise_key)
-    total = compensated_sum.rounded(total)
     gradient, memory = privatise(total, memory, state.step, noise_key, clip_norm)
     if noise.remembers:
       replay.keep(int(state.step) + 1, noise_key, memory)
