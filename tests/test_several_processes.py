@@ -15,16 +15,17 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 AGAIN = ('prepare', 'sample', 'counterfactual', 'evaluate')
 
 
-def start(work, *flags, count=2):
-  """Processes of one command on a work folder, one device each."""
+def start(work, *flags, count=2, of_last=()):
+  """Processes of one command on a work folder; the last one has flags of its own."""
   with socket.socket() as probe:
     probe.bind(('127.0.0.1', 0))
     address = f'127.0.0.1:{probe.getsockname()[1]}'
   words = [sys.executable, '-m', 'ldm_jax.main', f'--config={ROOT / "tests/micro.py"}']
   words += [f'--workdir={work}', f'--coordinator={address}', f'--num_processes={count}']
+  own = lambda number: of_last if number == count - 1 else ()
   return [
     subprocess.Popen(
-      [*words, f'--process_id={number}', *flags],
+      [*words, f'--process_id={number}', *flags, *own(number)],
       cwd=ROOT,
       stdout=subprocess.PIPE,
       stderr=subprocess.STDOUT,
@@ -132,12 +133,8 @@ def test_an_error_is_told_once_by_each_with_the_status_of_one_process(tmp_path):
 
 
 def test_processes_with_other_configs_are_refused(tmp_path):
-  processes = start(tmp_path / 'w', '--stages=prepare')
-  processes[1].kill()
-  processes[1].communicate()
-  words = [*processes[1].args, '--config.adapt.steps=9']
-  pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.STDOUT, 'text': True}
-  processes[1] = subprocess.Popen(words, cwd=ROOT, **pipes)
+  other = ('--config.adapt.steps=9',)
+  processes = start(tmp_path / 'w', '--stages=prepare', of_last=other)
   for told in ends(processes, 2):
     assert 'must be alike' in told and 'config' in told
 
