@@ -60,9 +60,7 @@ def columns(
   """
   volumes = as_volumes(volumes)
   limits = limits or window(volumes)
-  chosen = volumes[:, slice_numbers(volumes.shape[1], num_slices)]
-  while chosen.size > max_pixels and min(chosen.shape[2:]) > 16:
-    chosen = chosen[:, :, ::2, ::2]
+  chosen = _chosen(volumes, num_slices, max_pixels)
   return [encode_png(_grid(tiles[:, None])) for tiles in _grey(chosen, limits)]
 
 
@@ -102,10 +100,8 @@ def overlaid(
   """
   volumes, maps = as_volumes(volumes), as_volumes(maps).astype(int)
   limits = limits or window(volumes)
-  numbers = slice_numbers(volumes.shape[1], num_slices)
-  chosen, classes = volumes[:, numbers], maps[:, numbers]
-  while 3 * chosen.size > max_pixels and min(chosen.shape[2:]) > 16:
-    chosen, classes = chosen[:, :, ::2, ::2], classes[:, :, ::2, ::2]
+  # Three numbers a pixel.
+  chosen, classes = (_chosen(x, num_slices, max_pixels / 3) for x in (volumes, maps))
   grey = np.repeat(_grey(chosen, limits)[..., None], 3, -1).astype(float)
   colour = LABEL_COLOURS[classes % len(LABEL_COLOURS)]
   share = np.where(classes > 0, OPACITY, 0.0)[..., None]
@@ -237,6 +233,14 @@ def slice_numbers(depth: int, count: int) -> np.ndarray:
   if depth <= count:
     return np.arange(depth)
   return np.floor((np.arange(count) + 0.5) * depth / count).astype(int)
+
+
+def _chosen(volumes, num_slices, max_pixels):
+  """Evenly spaced slices (n,s,h,w), thinned while they have more pixels."""
+  chosen = volumes[:, slice_numbers(volumes.shape[1], num_slices)]
+  while chosen.size > max_pixels and min(chosen.shape[2:]) > 16:
+    chosen = chosen[:, :, ::2, ::2]
+  return chosen
 
 
 def _grid(tiles):
