@@ -157,7 +157,7 @@ class Sweep:
     """Runs all arms; returns the exit status."""
     base, dry = self.root / 'base', self.dry
     self.run('base')
-    drifts, tuned = {}, {}
+    drifts, tuned, done = {}, {}, []
     for name, overrides in self.arms.items():
       first = tuned.setdefault(fine_tuning(overrides), name)
       arm = self.root / name
@@ -168,14 +168,14 @@ class Sweep:
       if not dry:
         give(arm, base, MEASURING)
         keep_drift(arm, overrides, drifts)
-        text = self.written_table()
+        done.append(name)
+        text = self.written_table(done)
     if not dry:
       print(text)
     return 0
 
-  def written_table(self):
-    """Writes the table of the arms that have finished; returns what may be printed."""
-    done = [name for name in self.arms if (self.root / name / 'metrics.json').is_file()]
+  def written_table(self, done):
+    """Writes the table of the arms `done`; returns what may be printed."""
     text = sweep_table.write(
       self.root,
       {name: sweep_table.figures(self.root / name) for name in done},
@@ -273,8 +273,9 @@ class Sweep:
 
   def table(self):
     """Writes and prints the table of the arms that have finished."""
-    if any((self.root / name / 'metrics.json').is_file() for name in self.arms):
-      print(self.written_table())
+    done = [name for name in self.arms if (self.root / name / 'metrics.json').is_file()]
+    if done:
+      print(self.written_table(done))
     return 0
 
 
