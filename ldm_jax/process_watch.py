@@ -117,6 +117,7 @@ class Watch(threading.Thread):
         jax.distributed.shutdown()
     else:
       self._leaving.set()
+      on_abort('', status)  # the first process may end before this one has
       with contextlib.suppress(Exception):
         self._put('ended', json.dumps({'status': status, 'told': told}))
         self._put('heard')

@@ -99,3 +99,24 @@ def test_an_abort_of_native_code_ends_with_one_sentence():
   assert done.returncode == 75
   lines = list(filter(None, done.stderr.splitlines()))
   assert lines == ['of Python', 'ldm-jax: the first one is gone.']
+
+
+LEAVES = """
+import ctypes
+from ldm_jax import process_watch
+
+class Lost:
+  def key_value_set(self, name, text, allow_overwrite):
+    ctypes.CDLL(None).abort()
+
+watch = process_watch.Watch(Lost(), ['a', 'b'], None)
+process_watch.on_abort(watch.told_of_first(), process_watch.LOST)
+watch.leave(2, 'a wrong key')
+"""
+
+
+def test_who_has_told_its_error_keeps_its_status_where_the_first_process_ends_before():
+  done = subprocess.run(
+    [sys.executable, '-c', LEAVES], cwd=ROOT, capture_output=True, text=True
+  )
+  assert (done.returncode, done.stderr) == (2, '')
