@@ -78,6 +78,8 @@ def get_config(arg=''):
     )
   {'tiny': _tiny, 'small': _small, 'full': _full}[args.preset](config)
   use_recipe(config, args.autoencoder)
+  if args.data == 'phantom' and args.preset == 'tiny':
+    presets.fine_tune_biases(config)
   with config.counterfactual.set.unlocked():
     if args.effect:
       config.counterfactual.set[args.effect] = CHANGES[args.effect]
@@ -141,6 +143,8 @@ def _longitudinal(config, args):
   """Pairs of visits teach the change itself (docs/counterfactuals-pairs.md)."""
   pairs = config.adapt.pairs
   pairs.use = pairs.both_directions = True
+  # The denoiser has a new input, the source: all its parameters learn.
+  config.adapt.method, config.adapt.privacy.clip_norm = 'full', 1.0
   # The deviation between two of a phantom's scans, mostly noise, in wavelet latents.
   pairs.change_scale = 0.06
   # Nothing here guides by the condition; without a source `sample` still works.

@@ -52,6 +52,8 @@ def get_config(arg=''):
       f'data={args.data}. For any other folder of NIfTI files use configs/folder.py.'
     )
   use_recipe(config, args.autoencoder)
+  if args.data == 'phantom' and args.preset == 'tiny':
+    presets.fine_tune_biases(config)
   return config
 
 

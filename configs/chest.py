@@ -50,6 +50,8 @@ def get_config(arg=''):
     )
   {'tiny': _tiny, 'small': _small, 'full': _full}[args.preset](config)
   use_recipe(config, args.autoencoder)
+  if args.data == 'phantom' and args.preset == 'tiny':
+    presets.fine_tune_biases(config)
   return config
 
 

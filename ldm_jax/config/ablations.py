@@ -10,6 +10,8 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ldm_jax.config import presets
+
 # Overrides of one run, such as {'adapt.steps': 40}.
 Arm = dict[str, Any]
 
@@ -112,8 +114,13 @@ def pretraining() -> list[Arm]:
   """
   return [
     {'adapt.init': 'diffusion'},
-    {'adapt.init': 'scratch', 'adapt.learning_rate': 1e-3},
-    {'adapt.privacy': None, 'adapt.steps': 100, 'adapt.learning_rate': 5e-4},
+    {'adapt.init': 'scratch', 'adapt.method': 'full', 'adapt.learning_rate': 1e-3},
+    {
+      'adapt.privacy': None,
+      'adapt.method': 'full',
+      'adapt.steps': 100,
+      'adapt.learning_rate': 5e-4,
+    },
   ]
 
 
@@ -151,6 +158,7 @@ def lower_noise(
   """
   plain = {
     'adapt.method': 'full',
+    'adapt.privacy.clip_norm': 1.0,
     'adapt.ema_decay': (0.0, 0.9),
     'sample.ema_decay': 0.0,
     'adapt.privacy.noise_multiplicity': 1,
@@ -174,6 +182,11 @@ def lower_noise(
       **_given({'adapt.learning_rate': attention_learning_rate}),
     },
     'lora': {'adapt.method': 'lora', 'adapt.learning_rate': lora_learning_rate},
+    'bias': {
+      'adapt.method': 'bias',
+      'adapt.learning_rate': presets.BIAS_RATE,
+      'adapt.privacy.clip_norm': presets.BIAS_CLIP_NORM,
+    },
     'normalised': {'adapt.privacy.clipping': 'normalised'},
   }
   if num_bands is not None:

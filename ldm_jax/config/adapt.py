@@ -7,7 +7,7 @@ from ldm_jax.config.parsing import require, require_choices
 from ldm_jax.types import Config
 
 METHODS = (
-  *('full', 'attention', 'lora'),
+  *('full', 'bias', 'attention', 'lora'),
   *('textual_inversion', 'dreambooth', 'custom_diffusion'),
 )
 CHOICES = {

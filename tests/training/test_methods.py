@@ -97,6 +97,13 @@ def test_each_method_moves_what_it_says_and_nothing_else(kind):
   every = set(params)
   moved = {name: set(parts(name, params)[0]) for name in methods.METHODS}
   assert moved['full'] == every
+  few = ('/bias', '/scale')
+  assert moved['bias'] == {path for path in every if path.endswith(few)}
+  assert (
+    0
+    < sum(params[path].size for path in moved['bias'])
+    < 0.1 * sum(value.size for value in params.values())
+  )
   learned = adapters.DOWN, adapters.UP
   assert moved['lora'] and all(path.endswith(learned) for path in moved['lora'])
   assert moved['textual_inversion'] == WORD
