@@ -144,7 +144,8 @@ def _longitudinal(config, args):
   pairs = config.adapt.pairs
   pairs.use = pairs.both_directions = True
   # The denoiser has a new input, the source: all its parameters learn.
-  config.adapt.method, config.adapt.privacy.clip_norm = 'full', 1.0
+  config.adapt.method, config.adapt.optimizer = 'full', 'adam'
+  config.adapt.privacy.clip_norm = 1.0
   # The deviation between two of a phantom's scans, mostly noise, in wavelet latents.
   pairs.change_scale = 0.06
   # Nothing here guides by the condition; without a source `sample` still works.

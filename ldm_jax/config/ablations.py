@@ -114,10 +114,16 @@ def pretraining() -> list[Arm]:
   """
   return [
     {'adapt.init': 'diffusion'},
-    {'adapt.init': 'scratch', 'adapt.method': 'full', 'adapt.learning_rate': 1e-3},
+    {
+      'adapt.init': 'scratch',
+      'adapt.method': 'full',
+      'adapt.optimizer': 'adam',
+      'adapt.learning_rate': 1e-3,
+    },
     {
       'adapt.privacy': None,
       'adapt.method': 'full',
+      'adapt.optimizer': 'adam',
       'adapt.steps': 100,
       'adapt.learning_rate': 5e-4,
     },
@@ -158,6 +164,7 @@ def lower_noise(
   """
   plain = {
     'adapt.method': 'full',
+    'adapt.optimizer': 'adam',
     'adapt.privacy.clip_norm': 1.0,
     'adapt.ema_decay': (0.0, 0.9),
     'sample.ema_decay': 0.0,
@@ -184,6 +191,7 @@ def lower_noise(
     'lora': {'adapt.method': 'lora', 'adapt.learning_rate': lora_learning_rate},
     'bias': {
       'adapt.method': 'bias',
+      'adapt.optimizer': 'sgd',
       'adapt.learning_rate': presets.BIAS_RATE,
       'adapt.privacy.clip_norm': presets.BIAS_CLIP_NORM,
     },
@@ -281,6 +289,7 @@ def drift(
   for method, (steps, rate) in fits.items():
     arms[method] = {
       'adapt.method': method,
+      'adapt.optimizer': 'adam',
       'adapt.steps': steps,
       'adapt.learning_rate': rate,
     }

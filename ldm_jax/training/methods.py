@@ -1,6 +1,6 @@
 """The fine-tuning methods: which parameters are trained or added, and which loss.
 
-[Bu22] DP-BiTFiT, bias-term fine-tuning, arXiv 2210.00036, here with the scales of norms;
+[Bu22] DP-BiTFiT, arXiv 2210.00036, biases, and here the scales of norms;
 [Lyu24] DP-LDM, which trains attention and condition embedding only; [Hu21] LoRA;
 [Gal22] Textual inversion, arXiv 2208.01618; [Ruiz23] DreamBooth, arXiv 2208.12242;
 [Kumari23] Custom Diffusion, arXiv 2212.04488.
