@@ -13,10 +13,10 @@ that was never killed, and the next one begins. Checked at each kill:
 - stages that had finished are not run again.
 
 and of each finished run: parameters of the adapted model, which no step with other
-noise or other patients would leave equal, statement and table of samples.
+noise or other patients would leave equal, statement, samples and their table.
 
-The last line is JSON: {"benchmark", "kills", "runs", "problems": [text], ...}. The
-status is 1 where there are problems.
+The last line is JSON: {"benchmark", "kills", "runs", "problems": [text], ...}; the same
+is in FOLDER/result.json after each kill. The status is 1 where there are problems.
 """
 
 import argparse
@@ -56,7 +56,7 @@ def main():
     (process,) = start(flags.config, reference, 1, out / 'reference.txt')
     if process.wait():
       raise SystemExit((out / 'reference.txt.0').read_text()[-2000:])
-  draw, problems, moments = random.Random(flags.seed), [], []
+  draw, problems, moments, waits = random.Random(flags.seed), [], [], []
   kills = runs = 0
   work, begun = out / 'work-0', time.monotonic()
   while kills < flags.kills:
@@ -65,37 +65,54 @@ def main():
     moment, victim = draw.uniform(0, flags.longest), draw.randrange(count)
     before = state(work)
     processes = start(flags.config, work, count, out / 'output.txt')
-    done = survives(processes, moment)
-    if done:
+    if survives(processes, moment):
       problems += compared(work, reference)
       runs += 1
       shutil.rmtree(work)
       work = out / f'work-{runs}'
       continue
+    found = already_ended(processes, out / 'output.txt')
     processes[victim].kill()
     kills += 1
     moments.append(stage_of(work))
-    found = ends(processes, victim, flags.seconds, out / 'output.txt')
+    killed = time.monotonic()
+    found += ends(processes, victim, flags.seconds, out / 'output.txt')
+    waits.append(time.monotonic() - killed)
     found += kept(work, before)
-    problems += [f'kill {kills} ({moments[-1]}, process {victim}): {p}' for p in found]
-    print(f'kill {kills} of {flags.kills}: {moments[-1]} {found or "ok"}', flush=True)
+    which = f'{moments[-1]} after {moment:.0f} s, process {victim} of {count}'
+    problems += [f'kill {kills} ({which}): {problem}' for problem in found]
+    print(
+      f'kill {kills} of {flags.kills}: {which}, ended in {waits[-1]:.0f} s: '
+      f'{found or "ok"}',
+      flush=True,
+    )
+    write(out, flags, kills, runs, moments, waits, begun, problems)
   # The last one goes through undisturbed, in one process.
   (process,) = start(flags.config, work, 1, out / 'output.txt')
   if process.wait():
     problems.append(f'does not go on: {(out / "output.txt.0").read_text()[-500:]}')
   else:
     problems += compared(work, reference)
-  result = {
-    'benchmark': 'fault_sweep',
-    'kills': kills,
-    'processes': flags.processes,
-    'runs': runs + 1,
-    'stages': {name: moments.count(name) for name in dict.fromkeys(moments)},
-    'seconds': round(time.monotonic() - begun),
-    'problems': problems,
-  }
-  print(json.dumps(result))
+  print(write(out, flags, kills, runs + 1, moments, waits, begun, problems))
   return 1 if problems else 0
+
+
+def write(out, flags, kills, runs, moments, waits, begun, problems):
+  """Writes result.json; returns its text."""
+  text = json.dumps(
+    {
+      'benchmark': 'fault_sweep',
+      'kills': kills,
+      'processes': flags.processes,
+      'runs': runs,
+      'stages': {name: moments.count(name) for name in dict.fromkeys(moments)},
+      'slowest_end_seconds': round(max(waits, default=0.0), 1),
+      'seconds': round(time.monotonic() - begun),
+      'problems': problems,
+    }
+  )
+  (out / 'result.json').write_text(text + '\n')
+  return text
 
 
 def start(config, work, count, output):
@@ -129,6 +146,16 @@ def survives(processes, moment):
       return not any(process.returncode for process in processes)
     time.sleep(0.05)
   return False
+
+
+def already_ended(processes, output):
+  """Problems with processes that have failed before anything was killed."""
+  return [
+    f'process {number} ended by itself with {process.returncode}: '
+    f'{pathlib.Path(f"{output}.{number}").read_text()[-300:]}'
+    for number, process in enumerate(processes)
+    if process.poll()
+  ]
 
 
 def ends(processes, victim, seconds, output):
@@ -217,6 +244,11 @@ def compared(work, reference):
   tables = [(each / 'samples/samples.csv').read_text() for each in (work, reference)]
   if tables[0] != tables[1]:
     found.append('samples.csv differs')
+  ours, theirs = (np.load(each / 'store/samples.npz') for each in (work, reference))
+  for name in theirs:
+    if theirs[name].dtype.kind == 'f':
+      if not np.allclose(ours[name], theirs[name], atol=1e-2):
+        found.append(f'samples: {name} differs')
   return [f'{work.name}: {each}' for each in found]
 
 

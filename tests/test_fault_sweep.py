@@ -50,6 +50,15 @@ def test_another_end_is_a_fault(ended, script, told):
   assert told in problem
 
 
+def test_a_process_that_fails_before_anything_is_killed_is_a_fault(tmp_path):
+  command = [sys.executable, '-c', 'print("why"); raise SystemExit(1)']
+  with open(tmp_path / 'output.0', 'w') as file:
+    failed = subprocess.Popen(command, stdout=file)
+  failed.wait()
+  (problem,) = fault_sweep.already_ended([failed], tmp_path / 'output')
+  assert 'by itself with 1' in problem and 'why' in problem
+
+
 def test_who_does_not_end_is_ended_and_told(ended):
   (problem,) = ended('import time; time.sleep(60)', seconds=0.5)
   assert 'was still there' in problem
