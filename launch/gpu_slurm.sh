@@ -53,14 +53,14 @@ if [[ -n ${SLURM_JOB_ID:-} && -n ${LDM_JAX_REPO:-} ]]; then
     exit
   fi
   # The signal comes to this shell, which hands it on and waits for the checkpoint. srun
-  # would kill its tasks instead of handing it on, so Slurm signals the tasks.
-  stop() {
-    ((${#starter[@]})) && scancel --signal=TERM "$SLURM_JOB_ID" 2> /dev/null && return
-    kill -TERM "$child" 2> /dev/null || true
-  }
+  # would kill its tasks instead of handing it on: Slurm signals them.
   "${command[@]}" &
   child=$!
-  trap stop TERM
+  if ((${#starter[@]})); then
+    trap 'scancel --signal=TERM "$SLURM_JOB_ID" || true' TERM
+  else
+    trap 'kill -TERM "$child" 2> /dev/null || true' TERM
+  fi
   status=0
   wait "$child" || status=$?
   # `wait` returns when the trap has run: the child may still be saving.
