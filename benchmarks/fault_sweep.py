@@ -12,7 +12,7 @@ that was never killed, and the next one begins. Checked at each kill:
 - the ledger only grows at its end, and no private run is recorded twice;
 - stages that had finished are not run again.
 
-and of each finished run: parameters of the adapted model, which no step with other
+and of each finished run: what the fine-tuning has changed, which no step with other
 noise or other patients would leave equal, statement, samples and their table.
 
 The last line is JSON: {"benchmark", "kills", "runs", "problems": [text], ...}; the same
@@ -24,6 +24,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import shutil
 import signal
 import socket
@@ -230,34 +231,47 @@ def compared(work, reference):
   if not finished(work):
     return [f'{work.name} has ended without its report']
   found = []
-  mine, theirs = (parameters(each) for each in (work, reference))
-  if mine.keys() != theirs.keys():
-    found.append('the adapted models have other parameters')
-  for name in mine.keys() & theirs.keys():
-    if not np.allclose(mine[name], theirs[name], atol=1e-3):
-      worst = np.abs(mine[name] - theirs[name]).max()
-      found.append(f'{name} of the adapted model differs by {worst:.3g}')
+  mine, theirs = (change(each) for each in (work, reference))
+  apart = np.linalg.norm(mine - theirs) / np.linalg.norm(theirs)
+  # Rounding leaves 2e-5, a step with other noise more than 1.
+  if not apart < 1e-2:
+    found.append(
+      f'the fine-tuning has changed the model otherwise, by {apart:.3g} of it'
+    )
   read = lambda each, name: json.loads((each / name).read_text())
   epsilons = [read(each, 'privacy.json')['epsilon'] for each in (work, reference)]
   if epsilons[0] != epsilons[1]:
     found.append(f'epsilon is {epsilons[0]}, expected {epsilons[1]}')
-  tables = [(each / 'samples/samples.csv').read_text() for each in (work, reference)]
+  tables = [table(each) for each in (work, reference)]
   if tables[0] != tables[1]:
     found.append('samples.csv differs')
   ours, theirs = (np.load(each / 'store/samples.npz') for each in (work, reference))
   for name in theirs:
-    if theirs[name].dtype.kind == 'f':
-      if not np.allclose(ours[name], theirs[name], atol=1e-2):
-        found.append(f'samples: {name} differs')
+    is_number = theirs[name].dtype.kind == 'f'
+    if is_number and not np.allclose(ours[name], theirs[name], atol=5e-2):
+      found.append(f'samples: {name} differs')
   return [f'{work.name}: {each}' for each in found]
 
 
-def parameters(work):
-  """Flat parameters of the adapted model."""
+def table(work):
+  """Rows of samples.csv without the digest of the model, which rounding changes."""
+  text = (work / 'samples' / 'samples.csv').read_text()
+  return re.sub(r'sha256 \w+', 'sha256', text)
+
+
+def change(work):
+  """What the fine-tuning has changed, as one vector.
+
+  Not the parameters: those without a gradient follow the rounding of earlier stages.
+  """
   from ldm_jax.training import checkpoint, state
 
-  folder = work / 'checkpoints' / 'adapt'
-  return state.flatten(checkpoint.load_params(folder))
+  after, before = (
+    state.flatten(checkpoint.load_params(work / 'checkpoints' / stage))
+    for stage in ('adapt', 'diffusion')
+  )
+  changes = [np.asarray(after[name]) - before[name] for name in sorted(before)]
+  return np.concatenate([each.ravel() for each in changes])
 
 
 if __name__ == '__main__':
