@@ -4,7 +4,8 @@
 
 Runs tests/micro.py (or --config) in several processes, kills one of them at a random
 moment (also the first), waits for the others, and gives the same command again, now and
-then with one process. When a run gets through, it is compared with a run of one process
+then with one process. Every fourth moment is counted from the start, the others from
+when the run has logged something, so that stages are hit and not only the start-up. When a run gets through, it is compared with a run of one process
 that was never killed, and the next one begins. Checked at each kill:
 
 - the others end within --seconds, with one sentence and a status that asks for a
@@ -64,9 +65,10 @@ def main():
     # Seldom with another number: then only the first can be killed.
     count = flags.processes if draw.random() < 0.8 else 1
     moment, victim = draw.uniform(0, flags.longest), draw.randrange(count)
+    log = None if draw.random() < 0.25 else work / 'log.jsonl'
     before = state(work)
     processes = start(flags.config, work, count, out / 'output.txt')
-    if survives(processes, moment):
+    if survives(processes, moment, log):
       problems += compared(work, reference)
       runs += 1
       shutil.rmtree(work)
@@ -80,7 +82,8 @@ def main():
     found += ends(processes, victim, flags.seconds, out / 'output.txt')
     waits.append(time.monotonic() - killed)
     found += kept(work, before)
-    which = f'{moments[-1]} after {moment:.0f} s, process {victim} of {count}'
+    since = 'the start' if log is None else 'the first event'
+    which = f'{moments[-1]}, {moment:.0f} s after {since}, process {victim} of {count}'
     problems += [f'kill {kills} ({which}): {problem}' for problem in found]
     print(
       f'kill {kills} of {flags.kills}: {which}, ended in {waits[-1]:.0f} s: '
@@ -139,10 +142,16 @@ def start(config, work, count, output):
   return started
 
 
-def survives(processes, moment):
-  """Waits until a moment; True where all have ended well before it."""
-  end = time.monotonic() + moment
+def survives(processes, moment, log=None):
+  """Waits until a moment; True where all have ended well before it.
+
+  With a path of a log the moment is counted from when it has grown.
+  """
+  size = lambda: log.stat().st_size if log.is_file() else 0
+  before, end = size() if log else 0, time.monotonic() + moment
   while time.monotonic() < end:
+    if log is not None and size() == before:
+      end = time.monotonic() + moment
     if all(process.poll() is not None for process in processes):
       return not any(process.returncode for process in processes)
     time.sleep(0.05)
