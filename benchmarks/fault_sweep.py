@@ -5,8 +5,9 @@
 Runs tests/micro.py (or --config) in several processes, kills one of them at a random
 moment (also the first), waits for the others, and gives the same command again, now and
 then with one process. Every fourth moment is counted from the start, the others from
-when the run has logged something, so that stages are hit and not only the start-up. When a run gets through, it is compared with a run of one process
-that was never killed, and the next one begins. Checked at each kill:
+when the run has logged something, so that stages are hit and not only the start-up.
+When a run gets through, it is compared with a run of one process that was never killed,
+and the next one begins. Checked at each kill:
 
 - the others end within --seconds, with one sentence and a status that asks for a
   restart;
@@ -148,13 +149,13 @@ def survives(processes, moment, log=None):
   With a path of a log the moment is counted from when it has grown.
   """
   size = lambda: log.stat().st_size if log.is_file() else 0
-  before, end = size() if log else 0, time.monotonic() + moment
-  while time.monotonic() < end:
+  before, begun = size() if log else 0, time.monotonic()
+  while time.monotonic() < begun + moment:
+    time.sleep(0.05)
     if log is not None and size() == before:
-      end = time.monotonic() + moment
+      begun = time.monotonic()
     if all(process.poll() is not None for process in processes):
       return not any(process.returncode for process in processes)
-    time.sleep(0.05)
   return False
 
 
