@@ -117,7 +117,7 @@ def private_step(
     ema_decay: decay of the parameter average, or a tuple of several (post-processing).
     scheme: of `privacy.mechanisms`: clip norm, noise, expected batch.
     microbatch: patients whose gradients are in memory at once on a device; 0 for all of
-      a chunk. A divisor of the chunk; fewer where a device has fewer, or another number.
+      a chunk. A divisor of the chunk; fewer where a device has fewer rows.
     method: of `gradients.clipped_sum`.
 
   Returns:
