@@ -38,9 +38,9 @@ SwitchType=switch/none
 JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 JobRequeue=1
-NodeName=DEFAULT NodeHostname={host} NodeAddr=127.0.0.1 CPUs=1 RealMemory=4000
-NodeName=n1 Port={ports[1]}
-NodeName=n2 Port={ports[2]}
+NodeName=DEFAULT CPUs=1 RealMemory=4000
+NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]}
+NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]}
 PartitionName=gpu Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
 """
 
