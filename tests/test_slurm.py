@@ -65,7 +65,7 @@ def submit(slurm, checkout):
 
 def completed(slurm, job):
   """What a job has printed, once it has ended well."""
-  state, output = slurm.end_of(job, 300), slurm.folder / f'slurm-{job}.out'
+  state, output = slurm.end_of(job, 600), slurm.folder / f'slurm-{job}.out'
   assert state == 'COMPLETED', output.read_text()[-3000:]
   return output.read_text()
 
@@ -91,14 +91,14 @@ def test_two_nodes_leave_what_one_process_leaves(slurm, submit, finished, tmp_pa
 def test_a_job_that_is_preempted_saves_its_state_and_goes_on_by_itself(
   slurm, submit, tmp_path
 ):
-  work, steps = tmp_path / 'work', 300
+  work, steps = tmp_path / 'work', 40
   job = submit(
     work,
     '--stages=prepare,autoencoder',
     f'--config.autoencoder.steps={steps}',
     '--config.run.checkpoint_every=100000',
   )
-  while len(taken(work)) < 10:
+  while len(taken(work)) < 3:
     assert slurm.about(job)['JobState'] in ('PENDING', 'RUNNING')
     time.sleep(0.2)
   slurm.call('scancel', '--batch', '--signal=TERM', job)
