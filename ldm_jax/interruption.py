@@ -8,6 +8,7 @@ after the step that it is in, with a checkpoint.
 import contextlib
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -72,12 +73,20 @@ def after_step(title: str) -> Iterator[Callable[[], int]]:
     text = f'\n{title}: {name}: this step is finished and saved, then the run stops.'
     # No print: the signal may have come in the middle of one.
     with contextlib.suppress(OSError):
-      os.write(2, f'{text} Once more stops at once.\n'.encode())
+      os.write(_terminal(), f'{text} Once more stops at once.\n'.encode())
 
   with _handling(SIGNALS, note):
     yield lambda: came[0] if came else 0
   if came:
     raise Interrupted(came[0])
+
+
+def _terminal():
+  """Where stderr goes: not 2, which native code has to itself in several processes."""
+  try:
+    return sys.stderr.fileno()
+  except (OSError, ValueError, AttributeError):  # a notebook's, or none
+    return 2
 
 
 def _is_same(times):

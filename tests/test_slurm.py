@@ -104,7 +104,8 @@ def test_a_job_that_is_preempted_saves_its_state_and_goes_on_by_itself(
   slurm.call('scancel', '--batch', '--signal=TERM', job)
   told = completed(slurm, job)
   assert slurm.about(job)['Restarts'] == '1', told[-3000:]
-  assert 'this step is finished and saved' in told
+  assert 'interrupted, the state after step' in told
+  assert 'SIGTERM: this step is finished and saved' in told
   assert taken(work) == list(range(1, steps + 1)), 'no step is lost or taken twice'
 
 
