@@ -11,7 +11,8 @@
 # Submits itself; further options of sbatch by its own variables (SBATCH_TIMELIMIT,
 # SBATCH_ACCOUNT, ...) or in the #SBATCH lines. Two minutes before the time limit, and
 # when the job is preempted, training saves its state; the job is then requeued and goes
-# on. So does a job that is submitted again. DRY_RUN=1 prints the command.
+# on, after the loss of a task at most RESTARTS=20 times. So does a job that is submitted
+# again. `scancel --batch --signal=TERM JOB` does it by hand. DRY_RUN=1 prints the command.
 # OPTIONS='...': further words for sbatch. TOOL=sweep.py: runs that script of launch/ on
 # the job's first node instead, which starts the tasks of an arm (launch/sweep.py).
 #
@@ -51,10 +52,15 @@ if [[ -n ${SLURM_JOB_ID:-} && -n ${LDM_JAX_REPO:-} ]]; then
     run "${command[@]}"
     exit
   fi
-  # The signal comes to this shell, which hands it on and waits for the checkpoint.
+  # The signal comes to this shell, which hands it on and waits for the checkpoint. srun
+  # would kill its tasks instead of handing it on: Slurm signals them.
   "${command[@]}" &
   child=$!
-  trap 'kill -TERM "$child" 2> /dev/null || true' TERM
+  if ((${#starter[@]})); then
+    trap 'scancel --signal=TERM "$SLURM_JOB_ID" || true' TERM
+  else
+    trap 'kill -TERM "$child" 2> /dev/null || true' TERM
+  fi
   status=0
   wait "$child" || status=$?
   # `wait` returns when the trap has run: the child may still be saving.
@@ -63,7 +69,10 @@ if [[ -n ${SLURM_JOB_ID:-} && -n ${LDM_JAX_REPO:-} ]]; then
     wait "$child" || status=$?
   done
   # 143: stopped by a signal, 75: a task was lost, 137: killed. The same goes on.
-  if [[ $status == 143 || $status == 75 || $status == 137 ]]; then
+  if [[ $status == 75 || $status == 137 ]] &&
+    ((${SLURM_RESTART_COUNT:-0} >= ${RESTARTS:-20})); then
+    say "status $status after $SLURM_RESTART_COUNT restarts: the job ends."
+  elif [[ $status == 143 || $status == 75 || $status == 137 ]]; then
     say "status $status: the job is requeued and goes on from its last checkpoint."
     scontrol requeue "$SLURM_JOB_ID" || true
   fi

@@ -19,6 +19,11 @@ if [[ ${1:-} == -* ]]; then
   fail "CONFIG comes first, before flags like $1."
 fi
 
+if [[ ${INSTALL_ONLY:-0} == 1 ]]; then # before several processes are started
+  dry || install "run${EXTRAS:+-$EXTRAS}" "${EXTRAS:-}"
+  exit 0
+fi
+
 config=${1:-configs/cardiac.py:tiny}
 file=${config%%:*}
 if [[ ! -f $file ]]; then
@@ -35,5 +40,4 @@ dry || install "run${EXTRAS:+-$EXTRAS}" "${EXTRAS:-}"
 if [[ -z ${EXTRAS:-} ]] && command -v nvidia-smi > /dev/null; then
   say 'an NVIDIA driver is here; EXTRAS=cuda installs jax for it.'
 fi
-[[ ${INSTALL_ONLY:-0} == 1 ]] && exit 0 # installed, for several processes
 run exec "$venv/bin/ldm-jax" "--config=$config" "--workdir=$workdir" "$@"

@@ -160,11 +160,12 @@ def join(arguments: Mapping[str, Any], debug: bool = False) -> None:
     f'{address}. Expected all of them to be started with the same --num_processes and '
     'the same --coordinator, a free port on the host of process 0 that all can reach'
   )
-  waiting = threading.Timer(JOIN_SECONDS, process_watch.end, (told, 2))
+  _check_free(arguments)
+  # Perhaps a process was killed or its host comes later: a restart may find it.
+  waiting = threading.Timer(JOIN_SECONDS, process_watch.end, (told, process_watch.LOST))
   waiting.daemon = True
   waiting.start()
-  process_watch.on_abort(told, 2)
-  _check_free(arguments)
+  process_watch.on_abort(told, process_watch.LOST)
   # Python handles SIGTERM: training saves its state and all processes stop together.
   jax.config.update('jax_enable_preemption_service', False)
   if hasattr(jax.config, 'jax_cpu_collectives_implementation'):
@@ -176,7 +177,9 @@ def join(arguments: Mapping[str, Any], debug: bool = False) -> None:
       heartbeat_timeout_seconds=JAX_LOST_SECONDS,
       shutdown_timeout_seconds=20,
     )
-  except (RuntimeError, ValueError) as error:
+  except RuntimeError as error:
+    process_watch.end(f'{told} ({_first_line(error)})', process_watch.LOST)
+  except ValueError as error:  # of what it was given
     raise ValueError(f'{told}. ({_first_line(error)})') from error
   # jax offers the store to no one by a public name; orbax uses it like this, too.
   from jax._src import distributed

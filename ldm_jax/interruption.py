@@ -8,10 +8,15 @@ after the step that it is in, with a checkpoint.
 import contextlib
 import os
 import signal
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# Slurm sends SIGTERM to all processes of a job, among them the script, which hands it
+# on: within these seconds it counts once.
+TOGETHER_SECONDS = 2.0
 
 
 class Interrupted(KeyboardInterrupt):
@@ -33,8 +38,11 @@ def terminable() -> Iterator[None]:
   Without it Python ends at once: locks stay, and nothing is said.
   """
 
+  came: list[float] = []
+
   def stop(number, frame):
-    raise Interrupted(number)
+    if not _is_same(came):
+      raise Interrupted(number)
 
   with _handling((signal.SIGTERM,), stop):
     yield
@@ -53,8 +61,11 @@ def after_step(title: str) -> Iterator[Callable[[], int]]:
     () -> number of the signal that came, 0 if none did.
   """
   came: list[int] = []
+  terminated: list[float] = []
 
   def note(number, frame):
+    if number == signal.SIGTERM and _is_same(terminated):
+      return
     if came:
       raise Interrupted(number, f'{title}: interrupted without waiting for the step')
     came.append(number)
@@ -62,12 +73,26 @@ def after_step(title: str) -> Iterator[Callable[[], int]]:
     text = f'\n{title}: {name}: this step is finished and saved, then the run stops.'
     # No print: the signal may have come in the middle of one.
     with contextlib.suppress(OSError):
-      os.write(2, f'{text} Once more stops at once.\n'.encode())
+      os.write(_terminal(), f'{text} Once more stops at once.\n'.encode())
 
   with _handling(SIGNALS, note):
     yield lambda: came[0] if came else 0
   if came:
     raise Interrupted(came[0])
+
+
+def _terminal():
+  """Where stderr goes: not 2, which native code has to itself in several processes."""
+  try:
+    return sys.stderr.fileno()
+  except (OSError, ValueError, AttributeError):  # a notebook's, or none
+    return 2
+
+
+def _is_same(times):
+  """Whether a signal that comes now is one that came before; notes when it came."""
+  times.append(time.monotonic())
+  return len(times) > 1 and times[-1] - times[0] < TOGETHER_SECONDS
 
 
 @contextlib.contextmanager

@@ -24,9 +24,9 @@ Stages, in this order; all but the last four run when --stages is not given:
 
 A stage whose inputs and config have not changed is not run again; one that was stopped
 goes on. Exit status: 0 done, 1 a stage failed, 2 bad config, data or flags, 130 Ctrl-C,
-143 SIGTERM, 75 another process of the run was lost; after the last two, the same
-command goes on. A command may run as many processes (docs/clusters.md). Launch scripts
-and configs are in {folder}.
+143 SIGTERM, 75 another process of the run was lost or did not come; after the last two,
+the same command goes on. A command may run as many processes (docs/clusters.md).
+Launch scripts and configs are in {folder}.
 """
 
 import argparse

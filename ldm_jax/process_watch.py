@@ -2,8 +2,9 @@
 
 Each process shows every second that it is there, in the store of jax's coordinator.
 Where one is not heard of for `LOST_SECONDS`, or says that it has failed, the others end
-with one sentence, without waiting for what they were computing together. Where process
-0 is gone, which holds the store, jax's C++ aborts the others: `on_abort` says why.
+with one sentence, without waiting for what they were computing together; after
+`SUSPECT_SECONDS` where that computation has failed already. Where process 0 is gone,
+which holds the store, jax's C++ aborts the others: `on_abort` says why.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from typing import Any, NoReturn
 from ldm_jax import locks, processes
 
 LOST_SECONDS = 50
+SUSPECT_SECONDS = 12
 GRACE_SECONDS = 4  # in which a process may tell by itself why it ends
-# Exit status where another process was lost: the same command goes on from here.
+# Exit status where another process was lost, or did not come: the same command goes on.
 LOST = 75
 
 
@@ -42,7 +44,7 @@ class Watch(threading.Thread):
     self._found: tuple[dict[str, str], dict[str, str]] = ({}, {})
     self._beats: dict[int, tuple[str, int]] = {}
     self._second, self._contact, self._failing = 0, 0, 0
-    self._leaving = threading.Event()
+    self._leaving, self._suspecting = threading.Event(), False
 
   def told_of_first(self) -> str:
     """What is to be said where the first process is gone."""
@@ -57,7 +59,7 @@ class Watch(threading.Thread):
     threading.Thread(target=self._exchange, daemon=True).start()
     while not self._leaving.wait(1.0):
       self._second += 1
-      if self._second - self._contact > LOST_SECONDS:
+      if self._second - self._contact > self._patience():
         end(self.told_of_first(), LOST)
       beats, ended = self._found
       self._hear(ended)
@@ -92,15 +94,22 @@ class Watch(threading.Thread):
       beat = beats.get(str(number), '')
       if number not in self._beats or self._beats[number][0] != beat:
         self._beats[number] = (beat, self._second)
-      elif self._second - self._beats[number][1] > LOST_SECONDS:
+      elif self._second - self._beats[number][1] > self._patience():
         end(
-          f'process {number} on {host} has not been heard of for {LOST_SECONDS} '
+          f'process {number} on {host} has not been heard of for {self._patience()} '
           'seconds; the same command goes on from the last checkpoint',
           LOST,
         )
 
+  def _patience(self):
+    return SUSPECT_SECONDS if self._suspecting else LOST_SECONDS
+
   def wait_for_reason(self) -> None:
-    """Waits as long as it may take to know whether another process is gone."""
+    """Waits as long as it may take to know whether another process is gone.
+
+    Called when a computation of all processes or the store has failed here.
+    """
+    self._suspecting = True
     if not self._leaving.is_set():
       self.join(LOST_SECONDS + 2 * GRACE_SECONDS)
 

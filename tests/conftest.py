@@ -56,6 +56,7 @@ SLOW = (
   'test_jax_environment.py',
   'test_notebooks.py',
   'test_several_processes.py',
+  'test_slurm.py',
   'test_what_leaves.py',
   'training/test_adversarial_loss.py',
   'training/test_jax_settings.py',

@@ -141,7 +141,7 @@ def test_a_process_that_finds_no_other_ends_with_one_sentence(number):
     text=True,
     timeout=120,
   )
-  assert done.returncode == 2, done.stderr
+  assert done.returncode == process_watch.LOST, done.stderr
   (line,) = filter(None, done.stderr.splitlines())
   assert 'did not find each other' in line and '--coordinator' in line
   assert time.monotonic() - began < 60

@@ -50,6 +50,27 @@ def test_another_end_is_a_fault(ended, script, told):
   assert told in problem
 
 
+def test_a_process_that_fails_before_anything_is_killed_is_a_fault(tmp_path):
+  command = [sys.executable, '-c', 'print("why"); raise SystemExit(1)']
+  with open(tmp_path / 'output.0', 'w') as file:
+    failed = subprocess.Popen(command, stdout=file)
+  failed.wait()
+  (problem,) = fault_sweep.already_ended([failed], tmp_path / 'output')
+  assert 'by itself with 1' in problem and 'why' in problem
+
+
+def test_a_moment_may_be_counted_from_when_the_run_has_logged_something(tmp_path):
+  log = tmp_path / 'log.jsonl'
+  code = (
+    f'import time; time.sleep(0.5); open({str(log)!r}, "w").write("x"); time.sleep(60)'
+  )
+  process = subprocess.Popen([sys.executable, '-c', code])
+  assert not fault_sweep.survives([process], 0.01, log)
+  assert log.is_file() and process.poll() is None
+  process.kill()
+  assert not fault_sweep.survives([process], 20.0, log)
+
+
 def test_who_does_not_end_is_ended_and_told(ended):
   (problem,) = ended('import time; time.sleep(60)', seconds=0.5)
   assert 'was still there' in problem

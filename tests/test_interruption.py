@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import types
 
 import jax.numpy as jnp
 import numpy as np
@@ -61,9 +62,37 @@ def test_a_second_signal_stops_at_once(tmp_path):
     pytest.raises(interruption.Interrupted, match='without waiting'),
     interruption.after_step('diffusion'),
   ):
+    send(signal.SIGINT)
+    send(signal.SIGINT)
+    raise AssertionError('it went on')
+
+
+def test_sigterm_that_comes_twice_at_once_counts_once(monkeypatch):
+  now = [10.0]
+  clock = types.SimpleNamespace(monotonic=lambda: now[0])
+  monkeypatch.setattr(interruption, 'time', clock)
+  with (
+    pytest.raises(interruption.Interrupted, match='without waiting'),
+    interruption.after_step('diffusion') as came,
+  ):
     send(signal.SIGTERM)
+    now[0] += 1.5
+    send(signal.SIGTERM)
+    assert came() == signal.SIGTERM
+    now[0] += 1.0
     send(signal.SIGTERM)
     raise AssertionError('it went on')
+
+
+def test_sigterm_during_what_the_first_one_ends_does_not_cut_it():
+  closed = []
+  with pytest.raises(interruption.Interrupted), interruption.terminable():
+    try:
+      send(signal.SIGTERM)
+    finally:
+      send(signal.SIGTERM)
+      closed.append(True)
+  assert closed
 
 
 def test_a_signal_after_the_last_answer_is_not_lost():

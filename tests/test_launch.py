@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -325,24 +326,64 @@ def test_a_slurm_job_of_a_tool_starts_the_tool_which_starts_the_tasks(tmp_path):
   assert words[1:] == [str(LAUNCH / 'sweep.py'), 'c', 'w', '--task=first']
 
 
+def commands(folder, **scripts):
+  """A PATH whose first folder has these commands, name -> shell script."""
+  folder.mkdir()
+  for name, script in scripts.items():
+    (folder / name).write_text(f'#!/bin/sh\n{script}\n')
+    (folder / name).chmod(0o755)
+  return f'{folder}:{os.environ["PATH"]}'
+
+
 @pytest.mark.parametrize(
-  ('status', 'is_requeued'), [(0, False), (2, False), (143, True), (75, True)]
+  ('status', 'restarts', 'is_requeued'),
+  [
+    (0, 0, False),
+    (2, 0, False),
+    (143, 0, True),
+    (143, 500, True),
+    (75, 19, True),
+    (75, 20, False),
+    (137, 20, False),
+  ],
 )
 def test_a_slurm_job_that_may_go_on_is_requeued(
-  checkout, tmp_path, status, is_requeued
+  checkout, tmp_path, status, restarts, is_requeued
 ):
   root, notes = checkout.root, tmp_path / 'notes'
   (root / 'launch' / 'local.sh').write_text(f'#!/bin/sh\nexit {status}\n')
-  scontrol = tmp_path / 'bin' / 'scontrol'
-  scontrol.parent.mkdir()
-  scontrol.write_text(f'#!/bin/sh\necho "$*" > "{notes}"\n')
-  scontrol.chmod(0o755)
+  path = commands(tmp_path / 'bin', scontrol=f'echo "$*" > "{notes}"')
   job = {'SLURM_JOB_ID': '7', 'LDM_JAX_REPO': str(root), 'SLURM_NTASKS': '1'}
-  path = f'{scontrol.parent}:{os.environ["PATH"]}'
+  job['SLURM_RESTART_COUNT'] = str(restarts)
   done = call(root / 'launch' / 'gpu_slurm.sh', 'c', 'w', path=path, **job)
   assert done.returncode == status
   assert notes.exists() == is_requeued
   assert not is_requeued or notes.read_text() == 'requeue 7\n'
+
+
+def test_a_signal_to_a_slurm_job_reaches_its_tasks_by_slurm_and_not_by_srun(
+  checkout, tmp_path
+):
+  """srun kills its tasks where it gets SIGTERM itself."""
+  root, notes, begun = checkout.root, tmp_path / 'notes', tmp_path / 'begun'
+  (root / 'launch' / 'local.sh').write_text('#!/bin/sh\n')
+  wait = f'while [ ! -f "{notes}" ]; do sleep 0.05; done; exit 143'
+  path = commands(
+    tmp_path / 'bin',
+    srun=f'trap "exit 9" TERM; touch "{begun}"; {wait}',
+    scancel=f'echo "$*" > "{notes}"',
+    scontrol=f'echo "$*" >> "{notes}"',
+  )
+  environment = {'PATH': path, 'SLURM_JOB_ID': '7', 'SLURM_NTASKS': '2'}
+  script = root / 'launch' / 'gpu_slurm.sh'
+  job = subprocess.Popen(
+    ['bash', str(script), 'c', 'w'], env={**environment, 'LDM_JAX_REPO': str(root)}
+  )
+  while not begun.exists() and job.poll() is None:
+    time.sleep(0.05)
+  job.terminate()
+  assert job.wait(30) == 143
+  assert notes.read_text() == '--signal=TERM 7\nrequeue 7\n'
 
 
 def manifests(*args, **settings):

@@ -61,6 +61,14 @@ def test_a_process_that_is_silent_is_named_and_ends_the_others_within_a_minute(w
   assert told.startswith('process 2 on c') and status == process_watch.LOST
 
 
+def test_after_a_failed_computation_a_silent_process_is_named_sooner(watch):
+  watch._leaving.set()  # waits for nothing
+  watch.wait_for_reason()
+  alive = lambda now: {'0': str(now), '1': str(min(now, 3)), '2': str(now)}
+  with pytest.raises(Ended, match='process 1 on b has not been heard of for 12'):
+    seconds(watch, 20, alive)
+
+
 def test_a_process_that_never_came_is_lost_too(watch):
   with pytest.raises(Ended, match='process 1 on b'):
     seconds(watch, 60, lambda now: {'0': str(now), '2': str(now)})

@@ -161,6 +161,9 @@ def check_training(privacy: Config) -> None:
     require(privacy[key] > 0, f'{prefix}.{key}', privacy[key], 'a positive number')
   key, value = 'microbatch', privacy.microbatch
   require(value >= 0, f'{prefix}.{key}', value, '0 (all of a chunk) or more')
+  divides = not value or privacy.chunk_size % value == 0
+  wanted = f'a divisor of adapt.privacy.chunk_size={privacy.chunk_size}, or 0'
+  require(divides, f'{prefix}.{key}', value, wanted)
   key, value = 'clipping', privacy.clipping
   require(value in CLIPPING, f'{prefix}.{key}', value, f'one of {CLIPPING}')
   key, value = 'quantile', privacy.quantile

@@ -36,6 +36,8 @@ from ldm_jax.training import mesh as meshes
 from ldm_jax.types import Config
 
 UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
+# On a CPU, which only counts and never runs the program: LLVM has nothing to optimise.
+UNRUN = {'xla_backend_optimization_level': 0}
 EXCEEDED = re.compile(r'Used ([\d.]+)([KMGT]?)i?B? of ([\d.]+)([KMGT]?)')
 
 
@@ -135,7 +137,8 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
         else:
           count, volumes = request['patients'], request['volumes']
           programs = step_programs.private(config, schema, count, volumes, mesh)
-        found = [compiled(each, mesh.size) for each in programs]
+        is_for_device = chip.kind == 'tpu'
+        found = [compiled(each, mesh.size, is_for_device) for each in programs]
         is_rounded = config.diffusion.model.dtype == 'bfloat16'
         steps[name] = summary(found, wanted, is_rounded)
       except ValueError as error:  # a config that training would refuse
@@ -196,8 +199,15 @@ def divisible(config: Config, count: int) -> tuple[Config, list[str]]:
   return config, notes
 
 
-def compiled(program: step_programs.Program, num_devices: int) -> dict[str, Any]:
+def compiled(
+  program: step_programs.Program, num_devices: int, is_for_device: bool
+) -> dict[str, Any]:
   """Compiles a program and counts what one device does in it.
+
+  Args:
+    program: of `step_programs`.
+    num_devices: of its mesh.
+    is_for_device: whether they are those that will run it, and no virtual ones.
 
   Returns:
     {'name', 'times', 'operations', 'traffic_bytes', 'sent_bytes', 'collectives',
@@ -211,7 +221,7 @@ def compiled(program: step_programs.Program, num_devices: int) -> dict[str, Any]
     'operations': count_operations.operations(traced.jaxpr),
   }
   try:
-    made = traced.lower().compile()
+    made = traced.lower().compile(None if is_for_device else UNRUN)
   except jax.errors.JaxRuntimeError as error:
     used = EXCEEDED.search(str(error))
     if 'RESOURCE_EXHAUSTED' not in str(error) or used is None:

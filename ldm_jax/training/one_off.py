@@ -29,14 +29,19 @@ def jit(function: Callable[..., Any]) -> Callable[..., Any]:
     leaves, structure = jax.tree.flatten(arguments)
     if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
       return function(*arguments)
-    # Ahead of time, since jax gives options to whole programs alone.
-    shapes = structure, *((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
-    if shapes not in programs:
+    # Ahead of time, since jax gives options to whole programs alone. Such a program
+    # takes arrays of its own devices only.
+    kinds = structure, *map(_kind, leaves)
+    if kinds not in programs:
       lowered = jax.jit(function).lower(*arguments)
-      programs[shapes] = lowered.compile(options(jax.default_backend()))
-    return programs[shapes](*arguments)
+      programs[kinds] = lowered.compile(options(jax.default_backend()))
+    return programs[kinds](*arguments)
 
   return call
+
+
+def _kind(leaf):
+  return jnp.shape(leaf), jnp.result_type(leaf), getattr(leaf, 'sharding', None)
 
 
 @functools.cache

@@ -8,6 +8,7 @@ Classification, arXiv:2204.13650.
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Sequence
+from math import gcd
 
 import jax
 import jax.numpy as jnp
@@ -116,7 +117,7 @@ def private_step(
     ema_decay: decay of the parameter average, or a tuple of several (post-processing).
     scheme: of `privacy.mechanisms`: clip norm, noise, expected batch.
     microbatch: patients whose gradients are in memory at once on a device; 0 for all of
-      a chunk.
+      a chunk. A divisor of the chunk; fewer where a device has fewer rows.
     method: of `gradients.clipped_sum`.
 
   Returns:
@@ -131,9 +132,11 @@ def private_step(
 
   def local_sum(total, trained, frozen, examples, mask, keys, clip_norm):
     loss = lambda trained, example, key: patient_loss(trained, frozen, example, key)
+    rows = len(mask)
+    own = microbatch if rows * mesh.size % (microbatch or 1) else gcd(microbatch, rows)
     add = functools.partial(
       gradients.clipped_sum,
-      *(loss, trained, examples, mask, keys, clip_norm, microbatch, method, rule),
+      *(loss, trained, examples, mask, keys, clip_norm, own, method, rule),
     )
     if mesh.size == 1:  # in place: there is nothing to gather
       return add(start=total)

@@ -12,6 +12,7 @@ from ldm_jax.config.defaults import defaults
     ({'adapt.privacy.delta': '0.0'}, 'adapt.privacy.delta'),
     ({'adapt.privacy.quantile': '1.0'}, 'adapt.privacy.quantile'),
     ({'adapt.privacy.microbatch': '-1'}, 'adapt.privacy.microbatch'),
+    ({'adapt.privacy.microbatch': '3'}, 'adapt.privacy.microbatch'),
     ({'adapt.privacy.gradients': 'fast'}, 'adapt.privacy.gradients'),
     ({'adapt.privacy.mechanism': 'laplace'}, 'adapt.privacy.mechanism'),
     ({'adapt.privacy.mechanism': 'truncated_poisson'}, 'adapt.privacy.max_batch_size'),

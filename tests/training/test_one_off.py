@@ -4,8 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from ldm_jax.training import one_off
+from ldm_jax.training.mesh import EXAMPLES, make_mesh
 
 
 def test_a_quickly_compiled_function_gives_what_it_says():
@@ -34,3 +37,13 @@ def test_within_another_program_it_is_part_of_that():
   inner = one_off.jit(lambda x: 2 * x)
   assert jax.jit(lambda x: inner(x) + 1)(3.0) == pytest.approx(7.0)
   assert jax.eval_shape(inner, jnp.zeros((3,))).shape == (3,)
+
+
+def test_arrays_on_other_devices_are_taken_after_those_of_one():
+  """As parameters that begin on one device and end on all of a mesh."""
+  twice, x = one_off.jit(lambda x: 2 * x), np.arange(8.0, dtype=np.float32)
+  mesh = make_mesh(4)
+  for place in (None, NamedSharding(mesh, P()), NamedSharding(mesh, EXAMPLES)):
+    placed = x if place is None else jax.device_put(x, place)
+    np.testing.assert_array_equal(twice(placed), 2 * x)
+    np.testing.assert_array_equal(twice(jnp.asarray(x)), 2 * x)

@@ -77,6 +77,15 @@ def test_the_microbatch_changes_nothing_but_the_memory(
   assert difference(one, four) < 1e-5
 
 
+def test_devices_that_have_fewer_rows_than_a_microbatch_take_fewer(
+  toy, start, params, patients, difference
+):
+  """So that a run goes on with more devices or processes under the same config."""
+  one = after(toy, start, params, patients, make_mesh(1), DRAWS, microbatch=CHUNK)
+  four = after(toy, start, params, patients, make_mesh(4), DRAWS, microbatch=CHUNK)
+  assert difference(one, four) < 1e-5
+
+
 @pytest.mark.parametrize('spoil', [1e6, np.nan])
 def test_what_a_padded_row_holds_changes_nothing(toy, start, params, patients, spoil):
   clean = after(toy, start, params, patients, make_mesh(2), DRAWS)
