@@ -192,6 +192,7 @@ def _synthetic(run, network, num):
       batch_size=config.sample.batch_size,
       progress=advance,
       finish=finish,
+      **write_samples.noise_ids(config, num),
     )
   volumes, classes = write_samples.parted(drawn)
   origin = 'the model, which draws them with the scans'
