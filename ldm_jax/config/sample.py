@@ -78,25 +78,31 @@ def within_patient(config: Config) -> dict[str, tuple[str, ...]]:
 
 
 def split_values(values: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-  """{name: 'a|b'} -> {name: ('a', 'b')}."""
-  return {
+  """{name: 'a|b'} -> {name: ('a', 'b')}, one for each volume of a patient.
+
+  Raises:
+    ValueError: fewer than two values, not as many of each name, or twice the same.
+  """
+  found = {
     name: tuple(part.strip() for part in str(value).split('|'))
     for name, value in values.items()
   }
+  sizes = {len(each) for each in found.values()} or {2}
+  holds = len(sizes) == 1 and min(sizes) > 1
+  required = "as many values of each attribute, two or more, such as ESED='1|0'"
+  require(holds, 'sample.within_patient', dict(values), required)
+  volumes = list(zip(*found.values(), strict=True))
+  holds, required = len(set(volumes)) == len(volumes), 'different for each volume'
+  require(holds, 'sample.within_patient', dict(values), required)
+  return found
 
 
 def _check_within_patient(config):
-  found, key = within_patient(config), 'sample.within_patient'
+  found = within_patient(config)
   if not found:
     return
-  given = dict(config.sample.within_patient)
-  sizes = {len(values) for values in found.values()}
-  required = "as many values of each attribute, two or more, such as ESED='1|0'"
-  require(len(sizes) == 1 and min(sizes) > 1, key, given, required)
-  (size,) = sizes
-  volumes = set(zip(*found.values(), strict=True))
-  require(len(volumes) == size, key, given, 'different for each volume of a patient')
-  num, required = config.sample.num, f'a multiple of {size}, the volumes of a patient'
+  num, size = config.sample.num, len(next(iter(found.values())))
+  required = f'a multiple of {size}, the volumes of a patient'
   require(num % size == 0, 'sample.num', num, required)
   if 'mask' in config.diffusion.conditioner.by:
     # Each row of the public cohort has an anatomy of its own.

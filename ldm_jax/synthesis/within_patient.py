@@ -150,6 +150,22 @@ def _check_given(attribute, own, low, high):
     )
 
 
+def drawn_from(
+  values: Values,
+  schema: Schema,
+  people: np.ndarray,
+  seed: int,
+  num: int | None = None,
+  as_given: bool = False,
+) -> tuple[np.ndarray, np.ndarray | None]:
+  """Requests (n,k) of `expanded`, at most `num`, and the patient (n,) of each volume.
+
+  The patients are None where every volume is a patient of its own.
+  """
+  vectors = expanded(values, schema, people, seed, as_given)[:num]
+  return vectors, patients(values, len(vectors)) if values else None
+
+
 def told(values: Values, schema: Schema, vectors: np.ndarray) -> list[np.ndarray]:
   """What requests (n,k) tell of the rows that they were made from.
 
