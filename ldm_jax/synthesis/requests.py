@@ -142,7 +142,9 @@ def check_not_copied(
     records, schema = np.asarray(splits[cohort].attributes), splits[cohort].schema
     within = sample_rules.within_patient(config)
     rows = zip(*within_patient.told(within, schema, vectors), strict=True)
-    num = sum(any(_is_record(vector, records, schema) for vector in row) for row in rows)
+    num = sum(
+      any(_is_record(vector, records, schema) for vector in row) for row in rows
+    )
     if not num:
       continue
     message = (

@@ -90,7 +90,8 @@ def _change(attribute: Attribute, column: int, texts: Sequence[str]) -> Change:
     if reach > 1 + 1e-5:
       raise ValueError(
         f'{key} is {given!r}, which does not fit into the range [{low:g}, {high:g}] '
-        f'{attribute.unit}'.rstrip() + ' that the model was trained with.'
+        f'{attribute.unit}'.rstrip()
+        + ' that the model was trained with.'
       )
   return Change(column, is_relative, codes)
 
@@ -146,7 +147,8 @@ def _check_given(attribute, own, low, high):
       f'{wrong} of the {len(own)} rows of the table of requests have no value of '
       f'{attribute.name}, or one whose changes sample.within_patient.{attribute.name} '
       f'leave the range of the model; expected {limits[0]:g} to {limits[1]:g} '
-      f'{attribute.unit}'.rstrip() + ' in every row. Correct the table.'
+      f'{attribute.unit}'.rstrip()
+      + ' in every row. Correct the table.'
     )
 
 

@@ -73,7 +73,9 @@ def write_samples(
     asked = np.concatenate([vectors, label_masks.columns(config, masks)], 1)
   values, maps = networks.label_values(config), list[np.ndarray]()
   within = sample_rules.within_patient(config)
-  patients = [f'synthetic_{i:05d}' for i in within_patient.patients(within, len(vectors))]
+  patients = [
+    f'synthetic_{i:05d}' for i in within_patient.patients(within, len(vectors))
+  ]
   num = within_patient.num_volumes(within)
   names = [f'{p}_{i % num + 1}' for i, p in enumerate(patients)] if within else patients
   note = f'SYNTHETIC volume by ldm_jax, of no person. Model: {system.name}.'

@@ -107,7 +107,8 @@ def test_volumes_of_a_patient_are_drawn_from_one_noise_where_this_is_asked_for(m
   options = {'seed': 3, 'rest': 'unknown', 'AGE': 60}
   four = model.sample(4, within_patient={'esed': '1|0'}, **options)
   alone = model.sample(2, ESED=1, **options)
-  # The noise of patient 0 is that of request 0, and of patient 1 that of request 1; what
+
+  # Patient 0 has the noise of request 0, and patient 1 that of request 1; what
   # the autoencoder leaves out is a volume's own.
   def apart(a, b):
     return float(np.abs(a - b).mean())

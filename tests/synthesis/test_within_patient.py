@@ -1,4 +1,4 @@
-"""Laws of several volumes of a patient: what is named changes, and nothing else does."""
+"""Laws of several volumes of a patient: what is named changes, nothing else does."""
 
 import numpy as np
 import pytest
@@ -59,7 +59,7 @@ def test_no_value_of_a_table_is_moved_or_made_up():
     expanded(rows, as_given=True, age='+0|+8'), expanded(rows, age='+0|+8')
   )
   for changes in ({'age': '+0|+20'}, {'volume': '+0|+0.1'}):
-    with pytest.raises(ValueError, match='1 of the 3 rows.*Correct the table'):
+    with pytest.raises(ValueError, match=r'1 of the 3 rows.*Correct the table'):
       expanded(as_given=True, **changes)
 
 
