@@ -154,7 +154,7 @@ def write(
 def _patients(
   num: int, patients: Sequence[int] | np.ndarray | None, suffix: str
 ) -> tuple[list[str], list[str]]:
-  """Name of the patient of each volume, and the volume's number in the patient or ''."""
+  """Patient's name of each volume, and the volume's number in the patient or ''."""
   start = 'sub-synthetic' if suffix else 'synthetic_'
   if patients is None:
     return [f'{start}{i:05d}' for i in range(num)], [''] * num
