@@ -60,7 +60,8 @@ def section() -> dict[str, Any]:
       # Groups of fewer held-out patients are joined, never shown.
       'least': 10,
     },
-    # Patients with several volumes, synthetic (sample.within_patient) and real ones.
+    # Patients with several volumes, synthetic (sample.within_patient) and real ones:
+    # how alike these are, and
     'within_patient': {
       # Sizes that a patient's volumes have in common, as in `measures`, such as
       # {'name': 'myocardium', 'kind': 'volume', 'classes': (2,)}.

@@ -150,7 +150,7 @@ def assess(
   if wanted('label_maps'):
     metrics |= label_maps.figures(split, samples, network, section, mark)
   sizes, spacing_from = {}, {'public'} & set(splits)
-  if people is not None and network.measures and wanted('within_patient'):
+  if people is not None and wanted('within_patient'):
     of_both = spacing_mm, (roles.mark(*spacing_from), mark)
     found = same_patient.figures(samples, split, network, section, schema, *of_both)
     metrics['within_patient'] = found or None

@@ -1,9 +1,10 @@
 """Volumes of one patient: what must not change between them, and what only both show.
 
-Sizes that a patient keeps (muscle of the heart, head) should agree between the volumes
-of a synthetic patient as they do between those of a real one. An ejection fraction
-takes two volumes: those of synthetic patients should be distributed as real ones. All
-are measured by the same network, and every patient counts once.
+The volumes of a synthetic patient should be as alike as those of a real one, and sizes
+that a patient keeps (muscle of the heart, head) should agree between them as they do
+there. An ejection fraction takes two volumes: those of synthetic patients should be
+distributed as real ones. All sizes are measured by the same network, and every patient
+counts once.
 """
 
 from __future__ import annotations
@@ -15,7 +16,13 @@ import numpy as np
 from scipy import stats
 
 from ldm_jax.data.cohorts.attributes import Schema
-from ldm_jax.evaluation import control, intervals, measuring_network, streams
+from ldm_jax.evaluation import (
+  control,
+  image_similarity,
+  intervals,
+  measuring_network,
+  streams,
+)
 from ldm_jax.types import Array, Config
 
 if TYPE_CHECKING:
@@ -29,7 +36,7 @@ Rows = tuple[np.ndarray, np.ndarray]
 def figures(
   samples: Mapping[str, Array],
   split: Split,
-  network: measuring_network.MeasuringNetwork,
+  network: measuring_network.MeasuringNetwork | measuring_network.PooledLatents,
   section: Config,
   schema: Schema,
   spacing_mm: Array,
@@ -41,14 +48,15 @@ def figures(
     samples: 'volumes' (n,d,h,w,1), 'requests' (n,k), 'patients' (n,) and
       'within_patient', names of the attributes that differ between a patient's volumes.
     split: real patients, of whom those with several volumes are measured.
-    network: the measuring network.
+    network: the measuring network; one that measures no anatomy gives `likeness` alone.
     section: config.evaluate.
     schema: of the requests.
     spacing_mm: (d,h,w) voxel size of the samples.
     marks: what figures of the samples, and of the real patients, have read.
 
   Returns:
-    {'same': {size: {'synthetic', 'real': `control.agreement` of the first with the last
+    {'likeness': {'synthetic', 'real': mean SSIM of the first with the last volume},
+    'same': {size: {'synthetic', 'real': `control.agreement` of the first with the last
     volume}}, 'ejection': {name: `distribution`}}; without what nobody's volumes show.
   """
   settings, changed = section.within_patient, list(map(str, samples['within_patient']))
@@ -57,14 +65,25 @@ def figures(
   codes = np.asarray(samples['requests']), np.asarray(split.attributes)
   spacings = np.asarray(spacing_mm), split.spacing_mm
 
+  def paired(name):
+    """[synthetic, real] rows (first (m,), last (m,)) of volumes that differ in it."""
+    own, real = (each[:, schema.names.index(name)] for each in codes)
+    return pairs(people, own), real_pairs(split, real)
+
   def measured(entries, name):
     """[synthetic, real] sizes {entry: (first (m,), last (m,))} of pairs of volumes."""
-    column = schema.names.index(name)
-    rows = pairs(people, codes[0][:, column]), real_pairs(split, codes[1][:, column])
-    sides = zip(volumes, rows, spacings, strict=True)
+    sides = zip(volumes, paired(name), spacings, strict=True)
     return [_sizes(entries, network, *side) for side in sides]
 
-  found: dict[str, Any] = {'same': {}, 'ejection': {}}
+  found: dict[str, Any] = {'likeness': {}, 'same': {}, 'ejection': {}}
+  for side, x, rows, mark in zip(
+    SIDES, volumes, paired(changed[0]), marks, strict=True
+  ):
+    if len(rows[0]):
+      mean = intervals.mean_figure(_likeness(x, *rows), None, resamples)
+      found['likeness'][side] = {**mean, **mark}
+  if not network.measures:
+    return {'likeness': found['likeness']}
   kept = measured(settings.same, changed[0]) if settings.same else ()
   for side, sizes, mark in zip(SIDES, kept, marks, strict=False):
     for name, (first, last) in sizes.items():
@@ -115,6 +134,16 @@ def real_pairs(split: Split, codes: Array) -> Rows:
       once = np.sort(np.unique(owners, return_index=True)[1])
       return first[once], last[once]
   return first, last
+
+
+def _likeness(volumes, first, last):
+  """SSIM (m,) of pairs of volumes."""
+  found = [np.zeros(0)]
+  for start in range(0, len(first), streams.BLOCK):
+    rows = slice(start, start + streams.BLOCK)
+    x, y = (np.asarray(volumes[side[rows]])[..., 0] for side in (first, last))
+    found.append(image_similarity.ssim(x, y))
+  return np.concatenate(found)
 
 
 def _sizes(entries, network, volumes, rows, spacing_mm):

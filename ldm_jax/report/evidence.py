@@ -44,6 +44,10 @@ LABEL_FIGURES = {
   'closed_ring': 'share of slices in which it is closed',
   'agreement': 'Dice with what the measuring network sees in the scan',
 }
+LIKENESS = (
+  'between two volumes of a patient; synthetic above real: what was to change did not, '
+  'below: they are not of one patient'
+)
 EJECTION = {
   'synthetic': 'mean of the synthetic patients, in %',
   'real': 'mean of the real patients, in %',
@@ -149,6 +153,10 @@ def within_patient(entry: Mapping) -> dict | None:
     entry: `within_patient` of metrics.json.
   """
   rows = []
+  for side, found in entry.get('likeness', {}).items():
+    figure = measured(found)
+    if figure:
+      rows.append(tables.figure_row(f'SSIM, {side}', figure, LIKENESS))
   for name, sides in entry.get('same', {}).items():
     for side, found in sides.items():
       figure = measured(found, 'pearson_r')

@@ -37,12 +37,12 @@ class Intensities:
 
 
 def hearts(cavities, muscles):
-  """(n,1,1,200,1): as many voxels of cavity and of muscle as are asked for."""
-  x = np.zeros((len(cavities), 1, 1, 200, 1), np.float32)
+  """(n,1,12,20,1): as many voxels of cavity and of muscle as are asked for."""
+  x = np.zeros((len(cavities), 240), np.float32)
   for image, cavity, muscle in zip(x, cavities, muscles, strict=True):
-    image[0, 0, :cavity] = 0.5
-    image[0, 0, 100 : 100 + muscle] = 1
-  return x
+    image[:cavity] = 0.5
+    image[100 : 100 + muscle] = 1
+  return x.reshape(-1, 1, 12, 20, 1)
 
 
 class Cohort:
@@ -87,6 +87,8 @@ def test_samples_that_are_real_patients_are_as_good_as_real_ones():
   found = figures(cohort())
   synthetic, real = (found['same']['muscle'][side] for side in ('synthetic', 'real'))
   assert synthetic['pearson_r'] == pytest.approx(1) and synthetic['n'] == NUM
+  likeness = found['likeness']
+  assert likeness['synthetic']['value'] == likeness['real']['value']
   assert synthetic['mae'] == 0 and real['pearson_r'] == synthetic['pearson_r']
   ejected = found['ejection']['EF']
   fractions = 100 * (1 - (20 + 2 * np.arange(NUM)) / (60 + np.arange(NUM)))
@@ -101,8 +103,11 @@ def test_volumes_of_other_patients_do_not_go_together():
   # The second volume of each patient is that of a patient on the other side.
   order = np.arange(2 * NUM)
   order[1::2] = order[1::2][np.argsort(np.sin(3 * np.arange(NUM)))]
-  r = figures(cohort(), order)['same']['muscle']['synthetic']
+  found = figures(cohort(), order)
+  r = found['same']['muscle']['synthetic']
   assert abs(r['pearson_r']) < 0.5 and r['mae'] > 5
+  likeness = found['likeness']
+  assert likeness['synthetic']['value'] < likeness['real']['value'] < 1
 
 
 def test_a_heart_that_beats_less_is_as_far_from_real_ones_as_its_fraction_is_lower():
@@ -128,7 +133,7 @@ def test_without_two_phases_there_is_no_ejection_fraction():
   found = figures(cohort(), changed=('age',))
   assert found == {}, 'nobody is there at two ages'
   few = ConfigDict({'within_patient': {'same': (), 'ejection': ()}, 'num_bootstrap': 9})
-  assert figures(cohort(), section=few) == {}
+  assert set(figures(cohort(), section=few)) == {'likeness'}
 
 
 def test_a_patient_s_pair_is_the_lowest_and_the_highest_value():

@@ -137,6 +137,7 @@ def test_label_maps_of_patients_are_marked_and_those_of_samples_not():
 def test_what_volumes_of_a_patient_show_is_marked_where_it_read_real_ones():
   r = {'pearson_r': 0.9, 'pearson_r_low': 0.8, 'pearson_r_high': 0.95, 'n': 24}
   entry = {
+    'likeness': {'real': figure(0.6)},
     'same': {'mass': {'synthetic': {**r, 'mae': 4.0}, 'real': {**r, 'internal': True}}},
     'ejection': {
       'LVEF': {
@@ -147,9 +148,10 @@ def test_what_volumes_of_a_patient_show_is_marked_where_it_read_real_ones():
   }
   rows = evidence.within_patient(entry)['rows']
   assert [row['name'] for row in rows] == [
-    *('mass, synthetic', 'mass, real', 'LVEF, synthetic', 'LVEF, distance')
+    *('SSIM, real', 'mass, synthetic', 'mass, real'),
+    *('LVEF, synthetic', 'LVEF, distance'),
   ]
-  assert [row['internal'] for row in rows] == [False, True, False, True]
-  assert rows[0]['cells'] == ['0.9 (0.8 to 0.95)', 'n = 24']
-  assert '30 to 70' in rows[2]['note'] and '4 apart' in rows[0]['note']
+  assert [row['internal'] for row in rows] == [True, False, True, False, True]
+  assert rows[1]['cells'] == ['0.9 (0.8 to 0.95)', 'n = 24']
+  assert '30 to 70' in rows[3]['note'] and '4 apart' in rows[1]['note']
   assert evidence.within_patient({}) is None
