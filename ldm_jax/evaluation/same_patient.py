@@ -213,9 +213,9 @@ def distribution(
   sizes = {'n_real': len(real), 'n_synthetic': len(synthetic)}
   found['distance'] = {'value': value, 'low': low, 'high': high, **sizes, **mark}
   low, high = map(float, np.quantile(apart, [0.025, 0.975]))
-  halves = {'value': float(np.mean(apart)), 'low': low, 'high': high}
-  found['real_halves'] = {**halves, 'n_half': len(real) // 2, **mark}
-  low, high = np.quantile(real, [QUANTILES[0], QUANTILES[-1]])
+  mean = {'value': float(np.mean(apart)), 'low': low, 'high': high}
+  found['real_halves'] = {**mean, 'n_half': len(real) // 2, **mark}
+  low, high = map(float, np.quantile(real, [QUANTILES[0], QUANTILES[-1]]))
   inside = int(((synthetic >= low) & (synthetic <= high)).sum())
   low, high = intervals.proportion_interval(inside, len(synthetic))
   share = {'value': inside / len(synthetic), 'low': low, 'high': high}
