@@ -200,7 +200,7 @@ def distribution(
     return found
   rng, mark = np.random.default_rng(seed), marks[1]
   distance = stats.wasserstein_distance
-  halves, apart = [], []
+  halves, apart = list[float](), list[float]()
   members = [[np.array([i]) for i in range(len(x))] for x in (synthetic, real)]
   for _ in range(num_resamples):
     a, b = (intervals.half_sample(rng, each) for each in members)

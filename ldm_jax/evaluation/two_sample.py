@@ -103,8 +103,7 @@ def compare(
   settings = {name: section[name] for name in SETTINGS}
   settings |= {'channels': tuple(section.channels), 'num_resamples': num_resamples}
   rng = np.random.default_rng(seed)
-  sides = {'patients': patients, 'sources': sources}
-  found = auc(real, synthetic, rng, **sides, **settings)
+  found = auc(real, synthetic, rng, patients=patients, sources=sources, **settings)
   found['real_halves'] = auc_of_halves(real, rng, patients=patients, **settings)
   return found
 

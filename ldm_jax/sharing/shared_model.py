@@ -150,8 +150,7 @@ class SharedModel:
     found = []
     columns = self._columns(masks, len(vectors))
     asked = np.concatenate([vectors, *columns], 1)
-    options = {'seed': seed, 'labels': True, 'patients': patients}
-    for drawn in self.draws(asked, **options, **chosen):
+    for drawn in self.draws(asked, seed=seed, labels=True, patients=patients, **chosen):
       found.append(drawn)
       if progress is not None:
         progress(sum(len(volumes) for volumes, _ in found), len(vectors))
