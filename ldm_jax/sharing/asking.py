@@ -161,7 +161,13 @@ def within(schema: Schema, texts: Mapping[str, str]) -> dict[str, tuple[str, ...
     ValueError: an attribute that the model does not know, or values that cannot be
       those of a patient's volumes.
   """
-  values = sample_rules.split_values(texts)
+  try:
+    values = sample_rules.split_values(texts)
+  except ValueError as error:
+    raise ValueError(
+      f'The values within a patient are {dict(texts)}; expected two or more of each '
+      "attribute, as many of each and different ones, such as ESED='1|0'."
+    ) from error
   return {spelled(schema, name): each for name, each in values.items()}
 
 
