@@ -127,6 +127,9 @@ def _phantom(config, args, shape, spacing_mm):
     config.data.schema = tuple(schema.to_config())
   config.evaluate.labels = PHANTOM_LABELS
   config.evaluate.label_names = LABEL_NAMES
+  config.evaluate.within_patient.same = (
+    {'name': 'intracranial_volume', 'kind': 'volume', 'classes': PHANTOM_LABELS[1:]},
+  )
   # Where the schema does not name them, what was asked for is the true change.
   config.evaluate.measures = tuple(
     {'name': name, 'kind': 'volume', 'classes': (index,), 'attributes': attributes}

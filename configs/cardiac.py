@@ -93,7 +93,20 @@ def _phantom(config, preset):
     _measure('RV_volume', 'volume', (3,), ('RVESV', 'RVEDV')),
     _measure('wall_thickness', 'thickness', (1, 2), ('MYOESTHICK', 'MYOEDTHICK')),
   )
+  _within_patient(config)
   _larger_heart(config)
+
+
+def _within_patient(config):
+  """What two phases of a heart have in common, and what only both tell."""
+  config.evaluate.within_patient.same = (
+    # g, at 1.05 g/ml
+    {'name': 'myocardial_mass', 'kind': 'volume', 'classes': (2,), 'scale': 1.05},
+  )
+  config.evaluate.within_patient.ejection = tuple(
+    {'name': name, 'classes': (index,), 'by': 'ESED'}
+    for name, index in (('LVEF', 1), ('RVEF', 3))
+  )
 
 
 def _measure(name, kind, classes, attributes):
@@ -167,6 +180,9 @@ def _scd(config):
   config.evaluate.measures = (
     _measure('LV_volume', 'volume', (1,), ('LVESV', 'LVEDV')),
   )
+  config.evaluate.within_patient.ejection = (
+    {'name': 'LVEF', 'classes': (1,), 'by': 'ESED'},
+  )
   config.sample.sweep = ('LVEDV', 'DEPTH')
   # Thirteen patients: noise this strong needs few, small steps.
   config.adapt.privacy.batch_size = 4
@@ -190,6 +206,7 @@ def _labelled(config):
     _measure('LV_volume', 'volume', (1,), ('LVESV', 'LVEDV')),
     _measure('RV_volume', 'volume', (3,), ('RVESV', 'RVEDV')),
   )
+  _within_patient(config)
   config.sample.sweep = ('LVEDV', 'RVEDV')
   # 50 to 80 private patients: as with Sunnybrook, few and small steps.
   config.adapt.privacy.batch_size = 8

@@ -44,6 +44,13 @@ def get_config(arg=''):
       'by': 'ESED',
     },
   )
+  # Read where sample.within_patient is set.
+  config.evaluate.within_patient.same = (
+    {'name': 'myocardium', 'kind': 'volume', 'classes': (2,)},
+  )
+  config.evaluate.within_patient.ejection = (
+    {'name': 'LVEF', 'classes': (1,), 'by': 'ESED'},
+  )
   with config.counterfactual.set.unlocked():
     config.counterfactual.set.LVEDV = '+20'
   return config

@@ -3,11 +3,14 @@
 ldm-jax-sample --model=shareable.zip --num=100 --set.AGE=60 --out=DIR
 ldm-jax-sample --model=shareable.zip --set.AGE=50:70 '--set.SEX=F|M' --out=DIR --seed=1
 ldm-jax-sample --model=shareable.zip --requests=TABLE.csv --out=DIR
+ldm-jax-sample --model=shareable.zip --num=20 '--within.ESED=1|0' --out=DIR
 ldm-jax-sample --model=shareable.zip --about
 
 --set.NAME takes a value, a range LOW:HIGH, categories A|B, or n/a (unknown). Attributes
 that are not named are drawn as --rest says: from the prior that came with the model
 (prior, if there is one), within their ranges (uniform), or they stay unknown (unknown).
+--within.NAME draws several volumes of each patient, one for each value: 1|0 of a phase,
++0|+2 of an age; all else is the same in them. --num still counts volumes.
 DIR gets NIfTI volumes with their place, participants.tsv and what its columns mean; of
 brains as a BIDS derivative. --dicom also writes a DICOM series for each. A model that
 was trained with data.labels='joint' writes a label map beside each volume.
@@ -26,7 +29,7 @@ from typing import Any, NoReturn
 from ldm_jax import jax_environment
 from ldm_jax.workfolder import progress_bar
 
-SET = '--set.'
+SET, WITHIN = '--set.', '--within.'
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,7 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   except SystemExit as stop:
     return int(stop.code or 0)
   try:
-    attributes = _attributes(rest)
+    within = _attributes([word for word in rest if word.startswith(WITHIN)], WITHIN)
+    attributes = _attributes([word for word in rest if not word.startswith(WITHIN)])
     jax_environment.set_up_jax()
     from ldm_jax.sharing import open_model  # imports jax
 
@@ -62,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if flags.about:
       print(about(model))
       return 0
-    return draw(model, flags, attributes)
+    return draw(model, flags, attributes, within)
   except ValueError as error:
     print(f'ldm-jax-sample: {error}', file=sys.stderr)
     return 2
@@ -76,35 +80,51 @@ def run() -> NoReturn:
   sys.exit(main())
 
 
-def draw(model: Any, flags: argparse.Namespace, attributes: dict[str, str]) -> int:
+def draw(
+  model: Any,
+  flags: argparse.Namespace,
+  attributes: dict[str, str],
+  within: dict[str, str],
+) -> int:
   """Draws what the flags ask for and writes it; returns the exit status.
 
   Args:
     model: a `sharing.shared_model.SharedModel`.
     flags: of the command.
     attributes: name -> text of each --set.
+    within: name -> text of each --within.
 
   Raises:
     ValueError: flags that do not fit each other or the model.
   """
   from ldm_jax.sharing import asking, dataset
+  from ldm_jax.synthesis import within_patient
 
   folder = _new_folder(flags.out)
   if flags.num is not None and flags.num < 1:
     raise ValueError(f'--num is {flags.num}; expected at least 1.')
   options = {'seed': flags.seed, 'rest': flags.rest}
+  values = asking.within(model.schema, within)
+  several = within_patient.num_volumes(values)
+  if flags.num and flags.num % several:
+    raise ValueError(f'--num is {flags.num}; expected a multiple of {several} volumes.')
   if flags.requests:
     if attributes:
       raise ValueError('Give either --requests or --set, not both.')
     rows = asking.from_table(model.schema, flags.requests)
     name = pathlib.Path(flags.requests).name
-    num, origin = flags.num or len(rows), f'table {name}: values as they were given'
+    num = flags.num or len(rows) * several
+    origin = f'table {name}: values as they were given'
     options['rest'] = flags.rest or ('prior' if model.prior else 'uniform')
-    vectors = asking.of_rows(model.schema, rows, num, prior=model.prior, **options)
+    prior = model.prior
+    people = asking.of_rows(model.schema, rows, num // several, prior=prior, **options)
   else:
-    num = flags.num or 1
-    vectors = model.requests(num, **options, **attributes)
+    num = flags.num or several
+    people = model.requests(num // several, **options, **attributes)
     origin = 'chosen by the flags of ldm-jax-sample, else drawn at random'
+  vectors, patients = within_patient.drawn_from(
+    values, model.schema, people, flags.seed, as_given=bool(flags.requests)
+  )
   names = ('steps', 'guidance', 'solver', 'batch_size')
   chosen = {name: getattr(flags, name) for name in names}
   if model.about['warning']:
@@ -112,7 +132,7 @@ def draw(model: Any, flags: argparse.Namespace, attributes: dict[str, str]) -> i
   with progress_bar('sample', num, 'volume') as advance:
     written = dataset.write(
       folder,
-      _counted(_draws(model, vectors, flags.seed, chosen), advance),
+      _counted(_draws(model, vectors, patients, flags.seed, chosen), advance),
       vectors,
       model.schema,
       model.affine,
@@ -121,6 +141,8 @@ def draw(model: Any, flags: argparse.Namespace, attributes: dict[str, str]) -> i
       origin=origin,
       as_dicom=flags.dicom,
       label_names=model.label_names if model.system.decode_labelled else None,
+      patients=patients,
+      within=tuple(values),
     )
   print(f'Wrote {written} volumes and participants.tsv into {folder}')
   return 0
@@ -143,10 +165,10 @@ def about(model: Any) -> str:
   return '\n'.join(lines + [model.about['warning']] * bool(model.about['warning']))
 
 
-def _draws(model, vectors, seed, chosen):
+def _draws(model, vectors, patients, seed, chosen):
   """Batches of volumes, or of pairs with their label maps."""
   labels = model.system.decode_labelled is not None
-  return model.draws(vectors, seed=seed, labels=labels, **chosen)
+  return model.draws(vectors, seed=seed, labels=labels, patients=patients, **chosen)
 
 
 def _counted(batches, advance):
@@ -158,17 +180,17 @@ def _counted(batches, advance):
     advance(done)
 
 
-def _attributes(words):
+def _attributes(words, start=SET):
   """['--set.AGE=60', ...] -> {'AGE': '60'}."""
   found = {}
   for word in words:
     name, equals, value = word.partition('=')
-    if not name.startswith(SET) or not equals:
+    if not name.startswith(start) or not equals:
       raise ValueError(
         f'The flag {word!r} is not known. Attributes are set like --set.AGE=60 (with '
         '=); --help lists the flags.'
       )
-    found[name.removeprefix(SET)] = value
+    found[name.removeprefix(start)] = value
   return found
 
 

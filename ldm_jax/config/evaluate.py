@@ -8,7 +8,7 @@ from ldm_jax.types import Config
 CHOICES = {'evaluate.segmenter.optimizer': ('adam', 'muon')}
 FIGURES = (
   *('distances', 'two_sample', 'ms_ssim', 'reconstruction', 'memorisation'),
-  *('control', 'causal', 'label_maps'),
+  *('control', 'causal', 'label_maps', 'within_patient'),
 )
 
 
@@ -60,6 +60,17 @@ def section() -> dict[str, Any]:
       # Groups of fewer held-out patients are joined, never shown.
       'least': 10,
     },
+    # Patients with several volumes, synthetic (sample.within_patient) and real ones:
+    # how alike these are, and
+    'within_patient': {
+      # Sizes that a patient's volumes have in common, as in `measures`, such as
+      # {'name': 'myocardium', 'kind': 'volume', 'classes': (2,)}.
+      'same': (),
+      # Ejection fractions, such as {'name': 'LVEF', 'classes': (1,), 'by': 'ESED'}: of
+      # a cavity's classes, and an attribute whose first two categories are end-systole
+      # and end-diastole.
+      'ejection': (),
+    },
     # Label values of the data set, in the order of the segmenter's classes.
     'labels': (0, 1),
     # What they mean, such as ('background', 'heart'), for tables and files; () where
@@ -68,7 +79,8 @@ def section() -> dict[str, Any]:
     # What is measured on a volume and which requested attribute it answers.
     'measures': (),
     # Figures to compute: some of 'distances' (always there), 'two_sample', 'ms_ssim',
-    # 'reconstruction', 'memorisation', 'control', 'causal', 'label_maps'; () for all.
+    # 'reconstruction', 'memorisation', 'control', 'causal', 'label_maps',
+    # 'within_patient'; () for all.
     # The arms of a sweep need few.
     'only': (),
     'num_bootstrap': 200,

@@ -76,7 +76,7 @@ def from_plain(plain: Mapping[str, Any], path: Any) -> Config:
 
 def _fill(section: Config, plain: Mapping[str, Any], prefix: str, path: Any) -> None:
   # What a layout takes is its own, and attributes are the user's.
-  is_open = prefix.endswith(('options.', '.set.'))
+  is_open = prefix.endswith(('options.', '.set.', '.within_patient.'))
   with section.unlocked(), section.ignore_type():
     for key, value in plain.items():
       if key not in section and not is_open:

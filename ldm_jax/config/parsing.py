@@ -21,7 +21,9 @@ from ml_collections import ConfigDict, FrozenConfigDict
 from ldm_jax.types import Config
 
 # Sections whose keys the user invents: attribute names to change, a layout's options.
-OPEN_SECTIONS = re.compile(r'counterfactual\.(set|options)|data\.\w+\.options')
+OPEN_SECTIONS = re.compile(
+  r'counterfactual\.(set|options)|data\.\w+\.options|sample\.within_patient'
+)
 # Options of layouts in messages, which know no section: 'options.visit'.
 OPTION = re.compile(r'(?<![\w.])options\.([a-z_]+)( of the data section)?')
 ROOT = re.compile(r'\broot of the data section')

@@ -15,7 +15,6 @@ import numpy as np
 
 from ldm_jax.data.cohorts import roles
 from ldm_jax.data.cohorts.attributes import Schema
-from ldm_jax.data.cohorts.label_values import named
 from ldm_jax.evaluation import (
   against_truth,
   causal,
@@ -27,6 +26,7 @@ from ldm_jax.evaluation import (
   label_maps,
   measuring_network,
   memorisation,
+  same_patient,
   streams,
   two_sample,
 )
@@ -61,7 +61,9 @@ def assess(
   Args:
     splits: name -> Split; the reference is chosen among them.
     samples: {'volumes' (n,d,h,w,1), 'requests' (n,k)}, and class indices (n,d,h,w):
-      'labels' of a model that draws label maps, 'masks' that it was asked for.
+      'labels' of a model that draws label maps, 'masks' that it was asked for; where
+      patients have several volumes 'patients' (n,) and 'within_patient', the names of
+      the attributes that differ.
     network: the measuring network, trained on public data.
     reconstruct: x -> decode(encode(x)), both (b,d,h,w,1).
     schema: attributes of the requests.
@@ -93,18 +95,18 @@ def assess(
   mark = {'reference': name, **roles.mark(name)}
   features_real = network.features(real)
   features_synthetic = network.features(samples['volumes'])
-  resamples = {'num_resamples': section.num_bootstrap}
+  people, resamples = samples.get('patients'), {'num_resamples': section.num_bootstrap}
   baseline = _baseline(features_real, patients, mark)
   metrics: dict[str, Any] = {
     'frechet': {
       **frechet.frechet_distance(
-        features_real, features_synthetic, patients, **resamples
+        features_real, features_synthetic, patients, people, **resamples
       ),
       **mark,
     },
     'kid': {
       **frechet.kernel_distance(
-        features_real, features_synthetic, patients, **resamples
+        features_real, features_synthetic, patients, people, **resamples
       ),
       **mark,
     },
@@ -124,11 +126,9 @@ def assess(
       section.groups,
       section.num_bootstrap,
     )
-    metrics['groups'] = {name: _with(part, mark) for name, part in found.items()}
+    metrics['groups'] = roles.marked(found, mark)
   if wanted('two_sample') and section.two_sample.enabled:
-    metrics['two_sample'] = _told_apart(
-      real, samples['volumes'], patients, section, seed, mark
-    )
+    metrics['two_sample'] = _told_apart(real, samples, patients, section, seed, mark)
   if wanted('ms_ssim'):
     metrics['ms_ssim'] = {
       'real': {
@@ -136,7 +136,9 @@ def assess(
         **mark,
       },
       'synthetic': {
-        **image_similarity.diversity(streams.OneChannel(samples['volumes'])),
+        **image_similarity.diversity(
+          streams.OneChannel(samples['volumes']), groups=people
+        ),
         **roles.mark(),
       },
     }
@@ -145,17 +147,15 @@ def assess(
     metrics['reconstruction'] = _reconstruction_figures(values, patients, mark)
   if wanted('memorisation'):
     metrics['memorisation'] = _memorisation(splits, network, features_synthetic)
-  if 'labels' in samples and wanted('label_maps'):
-    metrics['label_maps'] = _label_maps(split, samples, network, section, mark)
-  if 'masks' in samples and network.measures and wanted('label_maps'):
-    names = list(named(section.labels, section.label_names).values())
-    seen = network.labels(samples['volumes'])
-    found = label_maps.agreement(samples['masks'], seen, names)
-    metrics['mask_control'] = _with(found, roles.mark())
-  sizes = {}
+  if wanted('label_maps'):
+    metrics |= label_maps.figures(split, samples, network, section, mark)
+  sizes, spacing_from = {}, {'public'} & set(splits)
+  if people is not None and wanted('within_patient'):
+    of_both = spacing_mm, (roles.mark(*spacing_from), mark)
+    found = same_patient.figures(samples, split, network, section, schema, *of_both)
+    metrics['within_patient'] = found or None
   if section.measures and network.measures and wanted('control'):
     asked = section.measures, schema
-    spacing_from = {'public'} & set(splits)
     sizes = _requested_and_measured(*asked, samples, network, spacing_mm)
     metrics['control'] = {
       key: {**control.agreement(*values), **roles.mark(*spacing_from)}
@@ -188,38 +188,16 @@ def _reference(splits, names):
   return enough[0]
 
 
-def _told_apart(real, synthetic, patients, section, seed, mark):
+def _told_apart(real, samples, patients, section, seed, mark):
   """Figure of `two_sample.compare`; it and its halves say what they read."""
   settings, resamples = section.two_sample, section.num_bootstrap
   real, patients = streams.some(real, two_sample.MOST, seed, patients)
-  synthetic, _ = streams.some(synthetic, two_sample.MOST, seed)
-  found = two_sample.compare(real, synthetic, patients, settings, resamples, seed)
+  drawn = samples['volumes'], two_sample.MOST, seed, samples.get('patients')
+  synthetic, sources = streams.some(*drawn)
+  found = two_sample.compare(
+    real, synthetic, patients, settings, resamples, seed, sources
+  )
   return {**found, 'real_halves': {**found['real_halves'], **mark}, **mark}
-
-
-def _label_maps(split, samples, network, section, mark):
-  """Shape of drawn and of real label maps, and whether they fit their scans."""
-  names = list(named(section.labels, section.label_names).values())
-  rings, found = label_maps.rings_of(section.measures), {}
-  real = split.labels(np.arange(len(split)))
-  for key, maps, volumes, people, own in (
-    ('synthetic', samples['labels'], lambda: samples['volumes'], None, roles.mark()),
-    (
-      'real',
-      None if real is None else measuring_network.classes_of(real, section.labels),
-      lambda: split.volumes(np.arange(len(split))),
-      split.patients,
-      mark,
-    ),
-  ):
-    if maps is None:
-      continue
-    figures = label_maps.sanity(maps, names, rings, people)
-    if network.measures:
-      seen = network.labels(volumes())
-      figures['agreement'] = label_maps.agreement(maps, seen, names, people)
-    found[key] = _with(figures, own)
-  return found
 
 
 def _own_spacing(splits, edits, spacing_mm):
@@ -373,13 +351,6 @@ def _effects(edits, section, schema, network, spacing_mm, options):
         change = measured[seen][name] - measured['before'][name]
         figures[f'{figure}_{name}'] = causal.effectiveness(asked, change, **options)
   return figures
-
-
-def _with(part, mark):
-  """Nested figures, each with a mark."""
-  if part is None or 'value' in part:
-    return part and {**part, **mark}
-  return {name: _with(inner, mark) for name, inner in part.items()}
 
 
 def _marked(figure, mark):

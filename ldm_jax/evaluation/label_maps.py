@@ -7,13 +7,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import ndimage
 
+from ldm_jax.data.cohorts import roles
+from ldm_jax.data.cohorts.label_values import classes_of, named
 from ldm_jax.evaluation import intervals
-from ldm_jax.types import Array
+from ldm_jax.types import Array, Config
+
+if TYPE_CHECKING:
+  from ldm_jax.data.store.split import Split
 
 
 def dice(guess: np.ndarray, truth: np.ndarray, num_classes: int) -> np.ndarray:
@@ -159,6 +164,47 @@ def agreement(
     name: intervals.mean_figure(*known(column, groups))
     for name, column in zip(names[1:], overlap.T, strict=True)
   }
+
+
+def figures(
+  split: Split,
+  samples: Mapping[str, Array],
+  network: Any,
+  section: Config,
+  mark: Mapping[str, Any],
+) -> dict[str, Any]:
+  """Entries of metrics.json: `label_maps` of drawn maps, `mask_control` of requested.
+
+  Args:
+    split: real scans; without labels only synthetic maps are judged.
+    samples: as of `assess.assess`, 'labels' or 'masks' among them.
+    network: the measuring network.
+    section: config.evaluate.
+    mark: of figures of the real scans.
+  """
+  names = list(named(section.labels, section.label_names).values())
+  people, found = samples.get('patients'), dict[str, Any]()
+  if 'labels' in samples:
+    drawn = samples['labels'], lambda: samples['volumes'], people, roles.mark()
+    found['label_maps'] = {'synthetic': _figures(*drawn, names, network, section)}
+    labels = split.labels(np.arange(len(split)))
+    if labels is not None:
+      maps, volumes = classes_of(labels, section.labels), split.volumes
+      real = maps, lambda: volumes(np.arange(len(split))), split.patients, mark
+      found['label_maps']['real'] = _figures(*real, names, network, section)
+  if 'masks' in samples and network.measures:
+    seen = network.labels(samples['volumes'])
+    asked = agreement(samples['masks'], seen, names, people)
+    found['mask_control'] = roles.marked(asked, roles.mark())
+  return found
+
+
+def _figures(maps, volumes, people, mark, names, network, section):
+  """`sanity` and `agreement` of label maps; volumes() are their scans."""
+  found = sanity(maps, names, rings_of(section.measures), people)
+  if network.measures:
+    found['agreement'] = agreement(maps, network.labels(volumes()), names, people)
+  return roles.marked(found, mark)
 
 
 def rings_of(measures: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]]:

@@ -84,6 +84,7 @@ def compare(
   section: Config,
   num_resamples: int = 200,
   seed: int = 0,
+  sources: Array | None = None,
 ) -> dict[str, Any]:
   """The test of real against synthetic, and of one half of the real against the other.
 
@@ -93,6 +94,7 @@ def compare(
     section: config.evaluate.two_sample.
     num_resamples: of the bootstrap.
     seed: of everything random.
+    sources: (m,) patient of each synthetic volume; None: each its own.
 
   Returns:
     `auc(real, synthetic)`, and under `real_halves` the same of two random halves of the
@@ -101,7 +103,7 @@ def compare(
   settings = {name: section[name] for name in SETTINGS}
   settings |= {'channels': tuple(section.channels), 'num_resamples': num_resamples}
   rng = np.random.default_rng(seed)
-  found = auc(real, synthetic, rng, patients=patients, **settings)
+  found = auc(real, synthetic, rng, patients=patients, sources=sources, **settings)
   found['real_halves'] = auc_of_halves(real, rng, patients=patients, **settings)
   return found
 

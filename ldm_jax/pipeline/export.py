@@ -246,6 +246,8 @@ def _write_samples(run, folder, about, origin):
     origin=origin,
     as_dicom=run.config.export.dicom,
     label_names=names,
+    patients=arrays.get('patients'),
+    within=[str(name) for name in arrays.get('within_patient', ())],
   )
 
 

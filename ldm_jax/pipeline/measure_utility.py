@@ -147,18 +147,13 @@ def _marked(figures, reads, both):
   content: dict[str, Any] = {}
   for name, part in figures.items():
     if name in reads:
-      content[name] = _with(part, roles.mark(*reads[name]))
+      content[name] = roles.marked(part, roles.mark(*reads[name]))
     else:
       content[name] = {
-        arm: _with(inner, roles.mark(*both, *reads[arm])) for arm, inner in part.items()
+        arm: roles.marked(inner, roles.mark(*both, *reads[arm]))
+        for arm, inner in part.items()
       }
   return content
-
-
-def _with(part, mark):
-  if 'value' in part:
-    return {**part, **mark}
-  return {name: _with(inner, mark) for name, inner in part.items()}
 
 
 def _pairs(split: Split, values) -> utility.Pairs:
@@ -192,6 +187,7 @@ def _synthetic(run, network, num):
       batch_size=config.sample.batch_size,
       progress=advance,
       finish=finish,
+      **write_samples.noise_ids(config, num),
     )
   volumes, classes = write_samples.parted(drawn)
   origin = 'the model, which draws them with the scans'

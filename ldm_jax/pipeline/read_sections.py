@@ -34,12 +34,15 @@ def of(reads: Sequence[str], name: str, config: Config) -> tuple[str, ...]:
   else:
     unread = {'diffusion': '-diffusion.mask', 'sample': '-sample.masks'}
     sections = (*sections, *(unread[part] for part in reads if part in unread))
+  if 'sample' in reads and not config.sample.within_patient:
+    sections = (*sections, '-sample.within_patient')
   if name == 'prepare':  # what is done with labels is no part of it
     return (*sections, '-data.labels')
   if name == 'evaluate':
     used = {
       'utility': config.evaluate.utility.use,
       'groups': config.evaluate.groups.by,
+      'within_patient': config.sample.within_patient,
       'label_names': config.data.labels or config.evaluate.utility.use,
     }
     return (*sections, *(f'-evaluate.{key}' for key in used if not used[key]))

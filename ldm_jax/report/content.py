@@ -87,6 +87,8 @@ def _images(work, splits, reconstruct):
   samples = work.read_arrays(SAMPLES)
   if samples is not None:
     images['synthetic'] = samples['volumes'][: 2 * NUM_PICTURES, ..., 0]
+    if 'patients' in samples:
+      images['patients'] = samples['patients'][: 2 * NUM_PICTURES]
     if 'labels' in samples:
       images['labels'] = samples['labels'][: 2 * NUM_PICTURES]
   sweeps = work.read_arrays(SWEEPS)

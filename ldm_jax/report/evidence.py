@@ -30,6 +30,7 @@ OTHER_SECTIONS = (
   'two_sample',
   'label_maps',
   'mask_control',
+  'within_patient',
   'utility',
   'groups',
   'causal',
@@ -42,6 +43,17 @@ LABEL_FIGURES = {
   'single_component': 'share of maps in one piece',
   'closed_ring': 'share of slices in which it is closed',
   'agreement': 'Dice with what the measuring network sees in the scan',
+}
+LIKENESS = (
+  'between two volumes of a patient; synthetic above real: what was to change did not, '
+  'below: they are not of one patient'
+)
+EJECTION = {
+  'synthetic': 'mean of the synthetic patients, in %',
+  'real': 'mean of the real patients, in %',
+  'distance': 'Wasserstein distance of synthetic from real patients, in % of volume',
+  'real_halves': 'the same of two halves of the real patients',
+  'inside': 'share of synthetic patients within the central 95 % of the real ones',
 }
 ASKED = 'Dice of the requested map with what the measuring network sees'
 UNITS = {'psnr': 'PSNR (dB)', 'ssim': 'SSIM', 'ms_ssim': 'MS-SSIM'}
@@ -131,6 +143,36 @@ def label_maps(entry: Mapping, asked: Mapping) -> dict | None:
         cells = [tables.cell(real), real.counts]
         rows.append(tables.row(f'{name}: {text}, real', cells, real.internal))
   head = ['Label maps', 'Value (95 % interval)', 'Computed from']
+  return {'head': head, 'rows': rows} if rows else None
+
+
+def within_patient(entry: Mapping) -> dict | None:
+  """Table {head, rows} of what the volumes of a patient show; None without any.
+
+  Args:
+    entry: `within_patient` of metrics.json.
+  """
+  rows = []
+  for side, found in entry.get('likeness', {}).items():
+    figure = measured(found)
+    if figure:
+      rows.append(tables.figure_row(f'SSIM, {side}', figure, LIKENESS))
+  for name, sides in entry.get('same', {}).items():
+    for side, found in sides.items():
+      figure = measured(found, 'pearson_r')
+      if figure:
+        apart = number(found.get('mae'))
+        note = f'correlation between two volumes of a patient; {apart} apart on average'
+        rows.append(tables.figure_row(f'{name}, {side}', figure, note))
+  for name, parts in entry.get('ejection', {}).items():
+    for key, text in EJECTION.items():
+      figure = measured(parts.get(key))
+      if figure:
+        ends = parts[key].get('quantiles')
+        if ends:
+          text += f'; 95 % of patients: {number(ends[0])} to {number(ends[-1])}'
+        rows.append(tables.figure_row(f'{name}, {key.replace("_", " ")}', figure, text))
+  head = ['Volumes of one patient', 'Value (95 % interval)', 'Computed from']
   return {'head': head, 'rows': rows} if rows else None
 
 

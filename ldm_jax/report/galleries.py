@@ -129,6 +129,8 @@ def samples(
     depth = volumes.shape[1]
     slices = ', '.join(map(str, figures.slice_numbers(depth, 3) + 1))
     where = f'slices {slices} of {depth}' if depth > 1 else '2D'
+    people = images.get('patients') if key == 'synthetic' else None
+    named = () if people is None else [f'patient {int(i) + 1}' for i in people[:MOST]]
     montages.append(
       strip(
         volumes[:MOST],
@@ -137,6 +139,7 @@ def samples(
         f'{name} volume',
         limits=limits,
         internal=_is_internal(images, key),
+        labels=named,
         max_pixels=pixels // (4 * len(present)),
       )
     )

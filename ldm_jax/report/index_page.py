@@ -57,7 +57,8 @@ def write(path: str | os.PathLike, content: Mapping[str, Any]) -> pathlib.Path:
       leaves: True for the page that `public_page` made: it has nothing to hide.
       log: list of events {'stage', 'step', 'loss', ...}.
       images: dict real, reconstructed, synthetic (n,d,h,w); labels, class indices
-        (n,d,h,w) of the synthetic ones; sweeps {attribute:
+        (n,d,h,w) of the synthetic ones, and patients (n,), numbers of theirs if these
+        have several volumes; sweeps {attribute:
         (values (n,), volumes (n,d,h,w))}; counterfactuals [(source, counterfactual,
         difference, text)] of (d,h,w); truths, their true counterfactuals; internal:
         names among these that show scans of private patients.
@@ -109,6 +110,7 @@ def _html(content, pixels):
     label_maps=evidence.label_maps(
       metrics.get('label_maps') or {}, metrics.get('mask_control') or {}
     ),
+    within_patient=evidence.within_patient(metrics.get('within_patient') or {}),
     control={
       'synthetic': evidence.agreements(metrics.get('control') or {}),
       'real': evidence.agreements(metrics.get('control_real') or {}),

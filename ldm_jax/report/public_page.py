@@ -14,7 +14,7 @@ from ldm_jax.data.cohorts import roles
 # Stages whose losses are of public patients.
 PUBLIC_STAGES = ('autoencoder', 'diffusion')
 LOSSES = ('stage', 'step', 'loss')
-PICTURES = ('synthetic', 'labels', 'sweeps')
+PICTURES = ('synthetic', 'labels', 'patients', 'sweeps')
 
 
 def public(

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ldm_jax.config import sample as sample_rules
 from ldm_jax.config.parsing import suggest
 from ldm_jax.data.cohorts.attributes import Attribute, Schema, is_missing
 from ldm_jax.data.tables import table as tables
@@ -130,6 +131,54 @@ def of_rows(
   turns = [rows[index % len(rows)] for index in range(num)]
   columns = {name: [row.get(name) for row in turns] for name in names}
   return encode(schema, num, columns, **options)
+
+
+def of_requests(
+  schema: Schema,
+  requests: np.ndarray | Sequence[Mapping[str, Any]],
+  num: int | None,
+  **options: Any,
+) -> np.ndarray:
+  """As `of_rows` of rows; of encoded requests (n,k) these, in turn if there is a `num`.
+
+  Raises:
+    ValueError: encoded requests of another shape.
+  """
+  if not isinstance(requests, np.ndarray):
+    return of_rows(schema, requests, num or len(requests), **options)
+  if requests.ndim != 2 or requests.shape[1] != len(schema):
+    raise ValueError(
+      f'Expected encoded requests (n, {len(schema)}), got the shape {requests.shape}; '
+      'give those of model.requests.'
+    )
+  return requests if num is None else requests[np.arange(num) % len(requests)]
+
+
+def within(schema: Schema, texts: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+  """{'esed': '1|0'} -> {'ESED': ('1', '0')}, for `synthesis.within_patient`.
+
+  Raises:
+    ValueError: an attribute that the model does not know, or values that cannot be
+      those of a patient's volumes.
+  """
+  try:
+    values = sample_rules.split_values(texts)
+  except ValueError as error:
+    raise ValueError(
+      f'The values within a patient are {dict(texts)}; expected two or more of each '
+      "attribute, as many of each and different ones, such as ESED='1|0'."
+    ) from error
+  return {spelled(schema, name): each for name, each in values.items()}
+
+
+def advice(text: str) -> str:
+  """A message of `synthesis.changes` with advice for who calls `SharedModel.edit`."""
+  own = "Pass the scan's own value, own={...}, or an absolute number"
+  return (
+    text.replace('Set an absolute number in counterfactual.set', own)
+    .replace(' Change counterfactual.set.', '')
+    .replace('Name one in counterfactual.set', 'Name one')
+  )
 
 
 def _codes(attribute, value, num, generator):

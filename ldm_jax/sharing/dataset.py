@@ -8,6 +8,8 @@
   synthetic_00000.nii.gz                                              (without)
   sub-synthetic00000/anat/sub-synthetic00000_dseg.nii.gz, dseg.tsv    (label maps)
   synthetic_00000_seg.nii.gz, labels.json                             (without suffix)
+  sub-synthetic00000/ses-1/anat/..., sub-synthetic00000_sessions.tsv  (several volumes
+  synthetic_00000_1.nii.gz, synthetic_00000_2.nii.gz                   of a patient)
   dicom/sub-synthetic00000/00000.dcm, ... one file a slice            (if asked for)
 
 Both are read back by `data.layouts.bids` and `data.layouts.folder`. The header of every
@@ -16,8 +18,9 @@ volume says that it is synthetic.
 
 from __future__ import annotations
 
+import collections
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,6 +35,13 @@ from ldm_jax.synthesis.requests import row
 
 BIDS_VERSION = '1.9.0'
 DICOM = 'dicom'  # folder of the volumes in that form
+# Columns of data sets whose patients have several volumes.
+OF_SEVERAL = {
+  'participant_id': {'Description': 'a synthetic patient; no person'},
+  'session_id': {'Description': 'number of the volume among those of the patient'},
+  'file': {'Description': 'of the volume'},
+  'seed': {'Description': 'of the noise, which the volumes of a patient share'},
+}
 # Folder of BIDS in which images of a suffix lie.
 DATATYPES = {'bold': 'func', 'dwi': 'dwi', 'pet': 'pet'}
 
@@ -49,6 +59,8 @@ def write(
   as_dicom: bool = False,
   are_edits: bool = False,
   label_names: Mapping[int, str] | None = None,
+  patients: Sequence[int] | np.ndarray | None = None,
+  within: Sequence[str] = (),
 ) -> int:
   """Writes volumes and tables; returns how many volumes.
 
@@ -60,24 +72,29 @@ def write(
     schema: of the requests.
     affine: (4,4), (d,h,w,1) -> world RAS mm.
     about: of the model, see `SharedModel`.
-    seed: of the noise, the same for all; each volume has its own.
+    seed: of the noise, the same for all; each volume has its own, or each patient.
     origin: one sentence on whose attribute values the requests are.
     as_dicom: also write each volume as a DICOM series; `about` has its 'modality'.
     are_edits: the volumes are edits of public scans.
     label_names: label value -> what it means, where there are label maps.
+    patients: (n,) number of the synthetic patient of each volume, where they have
+      several; None: each volume its own.
+    within: attributes that differ between the volumes of a patient.
   """
   suffix, names = about['suffix'], list[str]()
   note = header_note(about, are_edits)
+  people, numbers = _patients(len(vectors), patients, suffix)
   for batch in volumes:
     batch, maps = batch if label_names else (batch, [None] * len(batch))
     for x, labels in zip(batch, maps, strict=True):
-      name = (
-        f'sub-synthetic{len(names):05d}' if suffix else f'synthetic_{len(names):05d}'
-      )
+      patient, number = people[len(names)], numbers[len(names)]
+      session = f'ses-{number}' if suffix else number
+      name = f'{patient}_{session}' if number else patient
       path = folder / f'{name}.nii.gz'
       if suffix:
         datatype = DATATYPES.get(suffix, 'anat')
-        path = folder / name / datatype / f'{name}_{suffix}.nii.gz'
+        place = folder / patient / session if number else folder / patient
+        path = place / datatype / f'{name}_{suffix}.nii.gz'
         sidecar = {'Description': note}
         if datatype == 'anat':
           sidecar['SkullStripped'] = about['skull_stripped']
@@ -89,22 +106,39 @@ def write(
       if as_dicom:
         # Of an edit it is not claimed that nobody was scanned.
         told = {**about, 'protected': about['protected'] and not are_edits}
-        slices = dicom.slices(x, affine, name=name, note=note, about=told)
+        slices = dicom.slices(
+          x, affine, name=name, note=note, about=told, patient=patient
+        )
         for index, content in enumerate(slices):
           atomic.write_bytes(folder / DICOM / name / f'{index:05d}.dcm', content)
       names.append(name)
-  rows = [
-    {
-      'participant_id': name,
-      **{k: 'n/a' if v == '' else v for k, v in row(schema, vector).items()},
-      'seed': seed,
-    }
-    for name, vector in zip(names, vectors, strict=True)
+  values = [
+    {k: 'n/a' if v == '' else v for k, v in row(schema, vector).items()}
+    for vector in vectors
   ]
-  lines = ['\t'.join(rows[0]), *('\t'.join(map(str, each.values())) for each in rows)]
-  atomic.write_text(folder / 'participants.tsv', '\n'.join(lines) + '\n')
-  columns = package.dumped(described(schema, origin, are_edits))
-  atomic.write_text(folder / 'participants.json', columns)
+  columns = described(schema, origin, are_edits)
+  if patients is None:
+    rows = [
+      {'participant_id': name, **own, 'seed': seed}
+      for name, own in zip(names, values, strict=True)
+    ]
+  elif suffix:
+    rows = _write_sessions(folder, people, numbers, values, columns, within, seed)
+  else:
+    rows = [
+      {
+        'participant_id': patient,
+        'session_id': number,
+        'file': f'{name}.nii.gz',
+        **own,
+        'seed': seed,
+      }
+      for patient, number, name, own in zip(people, numbers, names, values, strict=True)
+    ]
+  if patients is not None:
+    columns |= OF_SEVERAL
+  columns = {name: columns[name] for name in rows[0]}
+  _write_table(folder / 'participants', rows, columns)
   atomic.write_text(folder / 'README', _readme(about, origin, are_edits))
   if label_names:
     _write_label_names(folder, label_names, suffix)
@@ -115,6 +149,43 @@ def write(
       # With a slash at the end, the validator refuses the folder itself.
       atomic.write_text(folder / '.bidsignore', f'/{DICOM}\n')
   return len(names)
+
+
+def _patients(
+  num: int, patients: Sequence[int] | np.ndarray | None, suffix: str
+) -> tuple[list[str], list[str]]:
+  """Patient's name of each volume, and the volume's number in the patient or ''."""
+  start = 'sub-synthetic' if suffix else 'synthetic_'
+  if patients is None:
+    return [f'{start}{i:05d}' for i in range(num)], [''] * num
+  people = [f'{start}{i:05d}' for i in patients]
+  count, numbers = collections.Counter[str](), list[str]()
+  for patient in people:
+    count[patient] += 1
+    numbers.append(str(count[patient]))
+  return people, numbers
+
+
+def _write_sessions(folder, people, numbers, values, columns, within, seed):
+  """Writes the table of each patient's sessions; returns the rows of participants."""
+  told = {name: columns[name] for name in within}
+  told = {'session_id': OF_SEVERAL['session_id'], **told}
+  rows, sessions = {}, collections.defaultdict(list)
+  for patient, number, own in zip(people, numbers, values, strict=True):
+    fixed = {name: value for name, value in own.items() if name not in within}
+    rows.setdefault(patient, {'participant_id': patient, **fixed, 'seed': seed})
+    changed = {name: own[name] for name in within}
+    sessions[patient].append({'session_id': f'ses-{number}', **changed})
+  for patient, found in sessions.items():
+    _write_table(folder / patient / f'{patient}_sessions', found, told)
+  return list(rows.values())
+
+
+def _write_table(stem, rows, columns):
+  """A table of BIDS, and beside it what its columns mean."""
+  lines = ['\t'.join(rows[0]), *('\t'.join(map(str, each.values())) for each in rows)]
+  atomic.write_text(stem.with_name(f'{stem.name}.tsv'), '\n'.join(lines) + '\n')
+  atomic.write_text(stem.with_name(f'{stem.name}.json'), package.dumped(columns))
 
 
 def header_note(about: Mapping[str, Any], are_edits: bool = False) -> str:

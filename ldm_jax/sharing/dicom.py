@@ -64,15 +64,17 @@ def slices(
   name: str,
   note: str,
   about: Mapping[str, Any],
+  patient: str = '',
 ) -> Iterator[bytes]:
   """The files of one volume, from its first slice on.
 
   Args:
     array: (d,h,w) in [0,1], stored in 65536 steps.
     affine: (4,4), (d,h,w,1) -> world RAS mm, with perpendicular axes.
-    name: of the volume, becomes the synthetic patient.
+    name: of the volume.
     note: what the volume is, in a sentence or two.
     about: of the model, see `SharedModel`; its 'modality' is a key of STORED_AS.
+    patient: name of the synthetic patient; that of the volume by default.
 
   Raises:
     ValueError: values outside [0,1].
@@ -90,7 +92,7 @@ def slices(
   sizes = np.linalg.norm(steps, axis=0)
   mark = hashlib.sha256(flipped.tobytes())
   mark.update(f'{name} {note} {first.round(4).tolist()}'.encode())
-  shared = _shared(name, note, about, mark.hexdigest())
+  shared = _shared(patient or name, note, about, mark.hexdigest())
   row, column = steps[:, 2] / sizes[2], steps[:, 1] / sizes[1]
   shared.ImageOrientationPatient = list(map(_ds, (*row, *column)))
   shared.PixelSpacing = [_ds(sizes[1]), _ds(sizes[2])]

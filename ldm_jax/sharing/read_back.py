@@ -33,9 +33,11 @@ ONLY = (
 )
 IN_SAMPLES = re.compile(
   r'(?:samples|counterfactuals)/(?:\.bidsignore|dataset_description\.json|participants\.(?:tsv|json)|README'
-  r'|labels\.json|dseg\.tsv|synthetic_\d+_seg\.nii\.gz'
-  r'|synthetic_\d+\.nii\.gz|dicom/(?:sub-synthetic|synthetic_)\d+/\d+\.dcm'
-  r'|sub-synthetic\d+/[a-z]+/sub-synthetic\d+_[A-Za-z0-9]+\.(?:nii\.gz|json))'
+  r'|labels\.json|dseg\.tsv|synthetic_\d+(?:_\d+)?(?:_seg)?\.nii\.gz'
+  r'|dicom/(?:sub-synthetic\d+(?:_ses-\d+)?|synthetic_\d+(?:_\d+)?)/\d+\.dcm'
+  r'|sub-synthetic\d+/sub-synthetic\d+_sessions\.(?:tsv|json)'
+  r'|sub-synthetic\d+/(?:ses-\d+/)?[a-z]+/sub-synthetic\d+(?:_ses-\d+)?'
+  r'_[A-Za-z0-9]+\.(?:nii\.gz|json))'
 )
 PATH = re.compile(
   r'(?<![\w/<.:)\]])/[A-Za-z_][\w.@+-]+|~/\w|(?<!\w)[A-Za-z]:\\\w|\\\\\w+\\\w'

@@ -33,6 +33,7 @@ from ldm_jax.synthesis import (
   edit,
   generate,
   mask_requests,
+  within_patient,
   write_counterfactuals,
   write_samples,
 )
@@ -113,6 +114,7 @@ class SharedModel:
     progress: Progress | None = None,
     labels: bool = False,
     masks: np.ndarray | None = None,
+    within_patient: Mapping[str, str] | None = None,
     **attributes: Any,
   ) -> Any:
     """Synthetic volumes (n,d,h,w) float32 in [0,1]; with `labels` a pair.
@@ -129,6 +131,8 @@ class SharedModel:
         `label_names`.
       masks: label maps (n,d,h,w) of label values to draw scans for, of a model that
         is conditioned by them; fewer than `num` are used in turn.
+      within_patient: name -> values in the volumes of a patient, such as '1|0' or
+        '+0|+2': volumes next to each other are of one patient, see `config.sample`.
       **attributes: name -> value, see `sharing.asking`: 60, [60, 70], '50:70', 'F|M'.
 
     Raises:
@@ -138,13 +142,15 @@ class SharedModel:
     self._check_labels(labels)
     if masks is not None and requests is None and not num:
       num = len(masks) if np.ndim(masks) == 4 else 1
-    vectors = self._vectors(num, seed, rest, requests, attributes)
+    vectors, patients = self._of_patients(
+      within_patient or {}, num, seed, requests, rest, attributes
+    )
     chosen = {'steps': steps, 'guidance': guidance, 'solver': solver}
     chosen = self._settings({**chosen, 'batch_size': batch_size}, len(vectors))
     found = []
     columns = self._columns(masks, len(vectors))
     asked = np.concatenate([vectors, *columns], 1)
-    for drawn in self.draws(asked, seed=seed, labels=True, **chosen):
+    for drawn in self.draws(asked, seed=seed, labels=True, patients=patients, **chosen):
       found.append(drawn)
       if progress is not None:
         progress(sum(len(volumes) for volumes, _ in found), len(vectors))
@@ -152,7 +158,13 @@ class SharedModel:
     return (volumes, np.concatenate([maps for _, maps in found])) if labels else volumes
 
   def draws(
-    self, vectors: np.ndarray, *, seed: int = 0, labels: bool = False, **chosen: Any
+    self,
+    vectors: np.ndarray,
+    *,
+    seed: int = 0,
+    labels: bool = False,
+    patients: np.ndarray | None = None,
+    **chosen: Any,
   ) -> Iterator[Any]:
     """Volumes (b,d,h,w) of encoded requests (n,k), batch by batch.
 
@@ -161,6 +173,8 @@ class SharedModel:
       seed: of the noise.
       labels: pairs of volumes and label maps (b,d,h,w), None for those of a model
         without.
+      patients: (n,) number of the patient of each volume, who share their noise; None:
+        each volume its own.
       **chosen: steps, guidance, solver, batch_size in place of `config.sample`.
     """
     chosen = self._settings(chosen, len(vectors))
@@ -171,16 +185,17 @@ class SharedModel:
     )
     size = config.sample.batch_size
     for start in range(0, len(vectors), size):
-      part = vectors[start : start + size]
+      rows = np.arange(start, min(start + size, len(vectors)))
       drawn = generate.generate(
         sample,
         decode,
         self.system.params,
-        part,
+        vectors[rows],
         self.key('sample', seed),
         batch_size=size,
-        request_ids=np.arange(start, start + len(part)),
+        request_ids=rows if patients is None else patients[rows],
         finish=finish,
+        finish_ids=rows,
       )
       volumes, classes = write_samples.parted(drawn)
       maps = None if classes is None else self._values(classes)
@@ -315,7 +330,7 @@ class SharedModel:
     try:
       after = changes.parse_changes(wanted, self.schema, before[0])[None]
     except ValueError as error:
-      raise ValueError(_advice(str(error))) from error
+      raise ValueError(asking.advice(str(error))) from error
     config = self.config
     name = editor or config.counterfactual.editor
     parsing.require_choices(
@@ -346,21 +361,20 @@ class SharedModel:
     )
     return result.volume[0, ..., 0]
 
-  def _vectors(self, num, seed, rest, requests, attributes):
-    if requests is None:
-      return self.requests(num or 1, seed=seed, rest=rest, **attributes)
-    if attributes:
+  def _of_patients(self, within, num, seed, requests, rest, attributes):
+    """Requests (n,k) of volumes, and the patient of each or None."""
+    values, is_given = asking.within(self.schema, within), requests is not None
+    few = num and -(-num // within_patient.num_volumes(values))
+    if is_given and attributes:
       raise ValueError('Give either requests or attributes, not both.')
-    if isinstance(requests, np.ndarray):
-      if requests.ndim != 2 or requests.shape[1] != len(self.schema):
-        raise ValueError(
-          f'Expected encoded requests (n, {len(self.schema)}), got the shape '
-          f'{requests.shape}; give those of model.requests.'
-        )
-      return requests if num is None else requests[np.arange(num) % len(requests)]
-    rest = rest or ('prior' if self.prior is not None else 'uniform')
-    options = {'seed': seed, 'rest': rest, 'prior': self.prior}
-    return asking.of_rows(self.schema, requests, num or len(requests), **options)
+    if is_given:
+      rest = rest or ('prior' if self.prior is not None else 'uniform')
+      options = {'seed': seed, 'rest': rest, 'prior': self.prior}
+      people = asking.of_requests(self.schema, requests, few, **options)
+    else:
+      people = self.requests(few or 1, seed=seed, rest=rest, **attributes)
+    options = {'num': num, 'as_given': is_given}
+    return within_patient.drawn_from(values, self.schema, people, seed, **options)
 
   def _settings(self, chosen, num):
     """Settings of `config.sample` that are not None; batches of at most `num`."""
@@ -383,13 +397,3 @@ class SharedModel:
     if key not in self._compiled:
       self._compiled[key] = make()
     return self._compiled[key]
-
-
-def _advice(text):
-  """A message of `changes` with advice for who calls `edit`."""
-  own = "Pass the scan's own value, own={...}, or an absolute number"
-  return (
-    text.replace('Set an absolute number in counterfactual.set', own)
-    .replace(' Change counterfactual.set.', '')
-    .replace('Name one in counterfactual.set', 'Name one')
-  )

@@ -241,6 +241,7 @@ def generate(
   request_ids: Sequence[int] | np.ndarray | None = None,
   progress: Progress | None = None,
   finish: Callable[[Array, jax.Array], Array] | None = None,
+  finish_ids: np.ndarray | None = None,
 ) -> np.ndarray:
   """Returns one volume per request, (n, d, h, w, 1) float32; see `stream`."""
   batches = stream(
@@ -253,6 +254,7 @@ def generate(
     request_ids=request_ids,
     progress=progress,
     finish=finish,
+    finish_ids=finish_ids,
   )
   return np.concatenate(list(batches))
 
@@ -268,6 +270,7 @@ def stream(
   request_ids: Sequence[int] | np.ndarray | None = None,
   progress: Progress | None = None,
   finish: Callable[[Array, jax.Array], Array] | None = None,
+  finish_ids: np.ndarray | None = None,
 ) -> Iterator[np.ndarray]:
   """Returns an iterator of volumes (b, d, h, w, 1) float32, one per request in order.
 
@@ -277,7 +280,7 @@ def stream(
   Every batch has `batch_size` rows, the last one padded with copies of the first
   request, so that sampler and decoder compile once. The noise of a request depends only
   on base_key and request id, not on the batch: two requests with the same id share
-  their noise, as a sweep over one attribute needs.
+  their noise, as a sweep over one attribute and several volumes of a patient need.
 
   Args:
     sample: of `sampler_of` or `make_sampler`.
@@ -289,6 +292,7 @@ def stream(
     request_ids: (n,) integers; None uses the row numbers.
     progress: progress(num_done, num_requests), called after every batch.
     finish: (volumes (b, ...), keys (b,)) -> volumes, such as `residual_noise.add`.
+    finish_ids: (n,) integers, from which its keys follow; None uses the request ids.
 
   Raises:
     ValueError: no request, or attributes or ids of another shape.
@@ -315,7 +319,8 @@ def stream(
     keys = request_keys(base_key, ids[indices])
     batch = decode(sample(params, attributes[indices], keys))
     if finish is not None:
-      batch = finish(batch, keys)
+      own = keys if finish_ids is None else request_keys(base_key, finish_ids[indices])
+      batch = finish(batch, own)
     return np.asarray(batch, np.float32)[real]
 
   done = progress and (lambda rows: progress(rows, len(attributes)))

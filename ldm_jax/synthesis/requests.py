@@ -4,6 +4,7 @@ Requests come from public knowledge only: the schema's ranges, a documented popu
 the user's own table, or a prior of the private cohort's attributes that was released
 with noise. Rows of the public cohort are used only if the config says so, because the
 table of samples then shows values of real people. Rows of other cohorts are never used.
+Where a patient has several volumes, each of these has a request (`within_patient`).
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ldm_jax.config import sample as sample_rules
 from ldm_jax.data import cohorts_of_config
 from ldm_jax.data.cohorts.attributes import Schema
 from ldm_jax.data.tables import table as tables
 from ldm_jax.privacy import marginals
+from ldm_jax.synthesis import within_patient
 from ldm_jax.types import Config
 
 if TYPE_CHECKING:
@@ -42,10 +45,14 @@ def origin(config: Config | Mapping[str, Any]) -> str:
   Args:
     config: the run's config, or the plain dict of it.
   """
-  name = config['sample']['requests']
+  section = config['sample']
+  name = section['requests']
+  text = f'table {pathlib.Path(name).name}: attribute values as they were given'
   if name in ORIGINS:
-    return f'{name}: {ORIGINS[name]}'
-  return f'table {pathlib.Path(name).name}: attribute values as they were given'
+    text = f'{name}: {ORIGINS[name]}'
+  within = sample_rules.split_values(section.get('within_patient') or {})
+  changed = ', '.join(f'{key} = {"|".join(each)}' for key, each in within.items())
+  return f'{text}; within a patient {changed}' if changed else text
 
 
 def draw(
@@ -54,7 +61,7 @@ def draw(
   public: Split | None,
   prior: Mapping[str, Any] | None = None,
 ) -> np.ndarray:
-  """Returns `config.sample.num` encoded requests, (n, k) float32.
+  """Returns `config.sample.num` encoded requests, (n, k) float32, patient by patient.
 
   Args:
     config: the run's config.
@@ -63,10 +70,20 @@ def draw(
     prior: of `privacy.marginals`, or None where the run has not released one.
 
   Raises:
-    ValueError: if the named source of requests does not exist, or a table has none of
-      the attributes.
+    ValueError: if the named source of requests does not exist, a table has none of the
+      attributes, or `sample.within_patient` cannot be made of them.
   """
   num, name = config.sample.num, config.sample.requests
+  within = sample_rules.within_patient(config)
+  num_patients = -(-num // within_patient.num_volumes(within))
+  people = _of_patients(config, schema, public, prior, num_patients)
+  is_table = name not in ORIGINS
+  return within_patient.expanded(within, schema, people, config.seed, is_table)[:num]
+
+
+def _of_patients(config, schema, public, prior, num):
+  """Encoded requests (num,k), one for each synthetic patient."""
+  name = config.sample.requests
   if name == 'uniform':
     return uniform(schema, num, config.seed)
   if name == 'population':
@@ -111,7 +128,7 @@ def check_not_copied(
 
   Args:
     config: the run's config.
-    vectors: encoded requests, (n, k).
+    vectors: encoded requests, (n, k), of `draw`.
     splits: name -> data.store.Split of the prepared cohorts.
 
   Raises:
@@ -122,8 +139,12 @@ def check_not_copied(
   if name in ORIGINS:
     return
   for cohort in [key for key in ('private', 'test') if key in splits]:
-    records = np.asarray(splits[cohort].attributes)
-    num = sum(_is_record(vector, records, splits[cohort].schema) for vector in vectors)
+    records, schema = np.asarray(splits[cohort].attributes), splits[cohort].schema
+    within = sample_rules.within_patient(config)
+    rows = zip(*within_patient.told(within, schema, vectors), strict=True)
+    num = sum(
+      any(_is_record(vector, records, schema) for vector in row) for row in rows
+    )
     if not num:
       continue
     message = (

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ldm_jax import atomic, processes
+from ldm_jax.config import sample as sample_rules
 from ldm_jax.data.cohorts import label_values
 from ldm_jax.data.readers import volume
 from ldm_jax.synthesis import (
@@ -23,6 +24,7 @@ from ldm_jax.synthesis import (
   requests,
   residual_noise,
   tiling,
+  within_patient,
 )
 from ldm_jax.synthesis.requests import row
 from ldm_jax.synthesis.system import System
@@ -70,7 +72,12 @@ def write_samples(
   if masks is not None:
     asked = np.concatenate([vectors, label_masks.columns(config, masks)], 1)
   values, maps = networks.label_values(config), list[np.ndarray]()
-  names = [f'synthetic_{i:05d}' for i in range(len(vectors))]
+  within = sample_rules.within_patient(config)
+  patients = [
+    f'synthetic_{i:05d}' for i in within_patient.patients(within, len(vectors))
+  ]
+  num = within_patient.num_volumes(within)
+  names = [f'{p}_{i % num + 1}' for i, p in enumerate(patients)] if within else patients
   note = f'SYNTHETIC volume by ldm_jax, of no person. Model: {system.name}.'
 
   def written(batches):
@@ -100,15 +107,24 @@ def write_samples(
     work.write_json(label_values.listed(meanings), *LABELS)
   if masks is not None:
     arrays['masks'] = masks.astype(np.uint8)
+  if within:
+    arrays['patients'] = within_patient.patients(within, len(vectors))
+    arrays['within_patient'] = np.array(list(within))
   with progress_bar('sample', len(vectors), 'volume') as advance:
-    batches = written(draw(asked, progress=advance))
+    ids = noise_ids(config, len(vectors))
+    batches = written(draw(asked, progress=advance, **ids))
     path = work.path('store', SAMPLES)
     atomic.write_streamed(path, 'volumes', len(vectors), batches, **arrays)
   origin = requests.origin(config)
   made_by = {'seed': config.seed, 'model': system.name, requests.COLUMN: origin}
   rows = [
-    {'id': name, **row(system.schema, vector), **made_by}
-    for name, vector in zip(names, vectors, strict=True)
+    {
+      'id': name,
+      **({'patient': patient} if within else {}),
+      **row(system.schema, vector),
+      **made_by,
+    }
+    for name, patient, vector in zip(names, patients, vectors, strict=True)
   ]
   atomic.write_csv(work.path('samples', 'samples.csv'), rows)
   whole = lambda vectors, ids: np.concatenate(list(draw(vectors, ids)))
@@ -116,6 +132,19 @@ def write_samples(
   atomic.write_arrays(work.path('store', SWEEPS), **sweeps)
   print(f'sample: drawn from the model {system.name}')
   return {'volumes': len(vectors), 'model': system.name, 'requests': origin}
+
+
+def noise_ids(config: Config, num: int) -> dict[str, np.ndarray]:
+  """The ids of `generate.stream` of which the noise of `num` volumes follows.
+
+  Volumes of a patient share the noise of the sampler. What `residual_noise` adds is a
+  scan's own, as the noise of a scanner is. {} where every volume is its own patient.
+  """
+  within = sample_rules.within_patient(config)
+  if not within:
+    return {}
+  people = within_patient.patients(within, num)
+  return {'request_ids': people, 'finish_ids': np.arange(num)}
 
 
 def attribute_sweeps(
@@ -207,13 +236,14 @@ def parted(drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def _drawer(config, system, key):
-  """Returns draw(requests (n,k), request_ids=None, progress=None) -> batches."""
+  """Returns draw(requests (n,k), ...) -> batches, further arguments of `stream`."""
   sample, decode, finish = compiled(config, system)
 
   def draw(
     vectors: Array,
     request_ids: np.ndarray | None = None,
     progress: Progress | None = None,
+    finish_ids: np.ndarray | None = None,
   ) -> Iterator[np.ndarray]:
     return generate.stream(
       sample,
@@ -225,6 +255,7 @@ def _drawer(config, system, key):
       request_ids=request_ids,
       progress=progress,
       finish=finish,
+      finish_ids=finish_ids,
     )
 
   return draw

@@ -48,6 +48,17 @@ def test_a_table_gives_one_volume_a_row(shared, tmp_path):
   ]
 
 
+def test_several_volumes_of_a_patient_have_its_id(shared, tmp_path):
+  out = tmp_path / 'out'
+  flags = [shared, '--within.ESED=1|0', '--rest=unknown', '--set.AGE=50:70']
+  assert sample_shared.main([*flags, f'--out={out}', '--num=4']) == 0
+  found = rows(out)
+  assert [row['participant_id'][-1] for row in found] == list('0011')
+  assert [row['ESED'] for row in found] == ['1', '0'] * 2
+  assert found[0]['AGE'] == found[1]['AGE'] != found[2]['AGE']
+  assert all((out / row['file']).is_file() for row in found)
+
+
 def test_about_says_what_the_model_knows_and_guarantees(shared, capsys):
   assert sample_shared.main([shared, '--about']) == 0
   told = capsys.readouterr().out

@@ -114,7 +114,8 @@ def test_of_many_volumes_the_classifier_sees_a_random_part(monkeypatch):
   cohort, section = Cohort('test', 50), ConfigDict({'two_sample': {}})
   section.num_bootstrap = 0
   real, few = streams.Stored(cohort), cohort.volumes(np.arange(10))
-  assess._told_apart(real, few, cohort.patients, section, 3, {})
+  samples = {'volumes': few}
+  assess._told_apart(real, samples, cohort.patients, section, 3, {})
   assert len(seen['real']) == len(seen['patients']) == 20
   assert len(set(seen['patients'].tolist())) == 20
   np.testing.assert_array_equal(seen['synthetic'], few)

@@ -35,6 +35,12 @@ def test_how_scans_are_prepared_and_the_denoiser_s_mark_do_not_name_labels():
     ('evaluate', 'evaluate.groups.least', 7, {'evaluate.groups.by': ('SEX',)}),
     (
       'evaluate',
+      'evaluate.within_patient.same',
+      (),
+      {'sample.within_patient.ESED': '1|0'},
+    ),
+    (
+      'evaluate',
       'evaluate.label_names',
       ('none', 'a', 'b', 'c'),
       {'data.labels': 'joint'},
@@ -63,3 +69,9 @@ def test_the_weights_of_pretraining_and_the_drift_count_as_before():
   delta = {'adapt.privacy.delta': 1e-7}
   assert mark('diffusion') == mark('diffusion', **delta)
   assert mark('diffusion', **weights) != mark('diffusion', **weights, **delta)
+
+
+def test_volumes_of_a_patient_change_the_marks_of_what_is_drawn():
+  for name in ('sample', 'export'):
+    assert mark(name) != mark(name, **{'sample.within_patient.ESED': '1|0'})
+  assert mark('adapt') == mark('adapt', **{'sample.within_patient.ESED': '1|0'})

@@ -132,3 +132,26 @@ def test_label_maps_of_patients_are_marked_and_those_of_samples_not():
   assert [row['internal'] for row in found['rows']] == [False, False, True]
   assert found['rows'][0]['cells'][0].startswith('0.7')
   assert evidence.label_maps({}, {}) is None
+
+
+def test_what_volumes_of_a_patient_show_is_marked_where_it_read_real_ones():
+  r = {'pearson_r': 0.9, 'pearson_r_low': 0.8, 'pearson_r_high': 0.95, 'n': 24}
+  entry = {
+    'likeness': {'real': figure(0.6)},
+    'same': {'mass': {'synthetic': {**r, 'mae': 4.0}, 'real': {**r, 'internal': True}}},
+    'ejection': {
+      'LVEF': {
+        'synthetic': {**figure(55.0, internal=False), 'quantiles': [30.0, 55.0, 70.0]},
+        'distance': figure(3.0),
+      }
+    },
+  }
+  rows = evidence.within_patient(entry)['rows']
+  assert [row['name'] for row in rows] == [
+    *('SSIM, real', 'mass, synthetic', 'mass, real'),
+    *('LVEF, synthetic', 'LVEF, distance'),
+  ]
+  assert [row['internal'] for row in rows] == [True, False, True, False, True]
+  assert rows[1]['cells'] == ['0.9 (0.8 to 0.95)', 'n = 24']
+  assert '30 to 70' in rows[3]['note'] and '4 apart' in rows[1]['note']
+  assert evidence.within_patient({}) is None

@@ -36,6 +36,14 @@ def test_samples_come_first_in_the_viewer_and_last_among_the_montages():
   assert pixels.size == (4 * sheet['width'], 2 * sheet['height'])
 
 
+def test_volumes_of_a_patient_stand_beside_each_other_under_its_number():
+  images = {'real': X, 'synthetic': X, 'patients': np.array([0, 0, 1])}
+  real, synthetic = galleries.samples(images)['montages']
+  labels = [column['label'] for column in synthetic['columns']]
+  assert labels == ['patient 1', 'patient 1', 'patient 2']
+  assert {column['label'] for column in real['columns']} == {''}
+
+
 def test_rows_share_one_window_of_contrast():
   dark = galleries.samples({'real': X, 'synthetic': 0.5 * X})
   alone = galleries.samples({'synthetic': 0.5 * X})

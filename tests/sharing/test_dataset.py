@@ -10,7 +10,7 @@ import pytest
 from ldm_jax.data.cohorts.attributes import Attribute, Schema
 from ldm_jax.data.layouts import bids, folder
 from ldm_jax.data.readers.grid import centred_affine
-from ldm_jax.sharing import dataset
+from ldm_jax.sharing import dataset, read_back
 
 SCHEMA = Schema(
   (
@@ -131,3 +131,81 @@ def test_edits_are_not_said_to_be_of_nobody(tmp_path):
     text = (tmp_path / name).read_text()
     assert 'public scan' in text and 'no person' not in text
     assert 'Nobody was scanned' not in text
+
+
+def of_patients(place, suffix):
+  """Two visits of two patients, whose age alone differs, with label maps and DICOM."""
+  vectors = np.array([[0.0, 1], [0.5, 1], [-1.0, 0], [-0.5, 0]], np.float32)
+  volumes = np.random.default_rng(1).random((4, 4, 5, 6)).astype(np.float32)
+  dataset.write(
+    place,
+    [(volumes, (4 * (volumes > 0.5)).astype(np.uint8))],
+    vectors,
+    SCHEMA,
+    centred_affine((4, 5, 6), (3.0, 2.0, 1.0)),
+    {**ABOUT, 'suffix': suffix, 'modality': 'MR'},
+    seed=7,
+    origin='o',
+    as_dicom=True,
+    label_names=NAMES,
+    patients=[0, 0, 1, 1],
+    within=('AGE',),
+  )
+  return vectors, volumes
+
+
+@pytest.mark.parametrize(
+  ('suffix', 'read'),
+  [
+    ('T1w', lambda root: bids.read(root, SCHEMA, label='dseg')),
+    (
+      '',
+      lambda root: folder.read(
+        root,
+        SCHEMA,
+        visit='session_id',
+        label='{participant_id}_{session_id}_seg.nii.gz',
+      ),
+    ),
+  ],
+)
+def test_volumes_of_a_patient_are_read_back_as_those_of_one(tmp_path, suffix, read):
+  vectors, volumes = of_patients(tmp_path, suffix)
+  cohort = read(tmp_path)
+  assert not cohort.notes and len(cohort.records) == 4
+  people = [record.patient for record in cohort.records]
+  assert people[0] == people[1] != people[2] == people[3]
+  assert len({record.id for record in cohort.records}) == 4
+  for record, vector, x in zip(cohort.records, vectors, volumes, strict=True):
+    scan, labels = record.source.read()
+    assert np.array_equal(scan.array, x) and np.array_equal(labels.array > 0, x > 0.5)
+    assert np.array_equal(cohort.schema.encode(record.attributes), vector)
+  for path in tmp_path.rglob('*'):
+    name = f'samples/{path.relative_to(tmp_path).as_posix()}'
+    assert path.is_dir() or read_back.IN_SAMPLES.fullmatch(name), name
+  slices = map(pydicom.dcmread, sorted((tmp_path / 'dicom').rglob('00000.dcm')))
+  ids = [(each.PatientID, each.SeriesInstanceUID) for each in slices]
+  assert len(ids) == len(set(ids)) == 4 and len({patient for patient, _ in ids}) == 2
+
+
+def test_in_bids_a_participant_has_one_row_and_what_changes_is_in_its_sessions(
+  tmp_path,
+):
+  of_patients(tmp_path, 'T1w')
+  lines = (tmp_path / 'participants.tsv').read_text().splitlines()
+  assert lines == [
+    'participant_id\tSEX\tseed',
+    'sub-synthetic00000\tM\t7',
+    'sub-synthetic00001\tF\t7',
+  ]
+  told = json.loads((tmp_path / 'participants.json').read_text())
+  assert set(told) == {'participant_id', 'SEX', 'seed'}
+  stem = tmp_path / 'sub-synthetic00001' / 'sub-synthetic00001_sessions'
+  assert stem.with_suffix('.tsv').read_text().splitlines() == [
+    'session_id\tAGE',
+    'ses-1\t20.0',
+    'ses-2\t35.0',
+  ]
+  assert set(json.loads(stem.with_suffix('.json').read_text())) == {'session_id', 'AGE'}
+  scan = 'sub-synthetic00001/ses-2/anat/sub-synthetic00001_ses-2_T1w.nii.gz'
+  assert (tmp_path / scan).is_file()

@@ -101,3 +101,24 @@ def test_the_model_says_what_it_guarantees(model):
   assert model.privacy['demonstration_only'] is True
   assert model.privacy['num_patients'] == micro.PATIENTS['private']
   assert [a.column for a in model.schema] == [''] * len(model.schema)
+
+
+def test_volumes_of_a_patient_are_drawn_from_one_noise_where_this_is_asked_for(model):
+  options = {'seed': 3, 'rest': 'unknown', 'AGE': 60}
+  four = model.sample(4, within_patient={'esed': '1|0'}, **options)
+  alone = model.sample(2, ESED=1, **options)
+
+  # Patient 0 has the noise of request 0, and patient 1 that of request 1; what
+  # the autoencoder leaves out is a volume's own.
+  def apart(a, b):
+    return float(np.abs(a - b).mean())
+
+  assert four.shape == (4, *micro.SHAPE)
+  assert np.allclose(four[0], alone[0], atol=1e-5)
+  assert apart(four[2], alone[1]) < 0.8 * apart(four[2], alone[0])
+  assert apart(four[0], four[1]) < 0.8 * apart(four[0], four[3])
+  assert len(model.sample(within_patient={'ESED': '1|0'}, rest='unknown')) == 2
+  rows = [{'AGE': 30}, {'AGE': 60}]
+  assert len(model.sample(requests=rows, within_patient={'ESED': '1|0'})) == 4
+  with pytest.raises(ValueError, match='two or more'):
+    model.sample(4, within_patient={'ESED': '1'})

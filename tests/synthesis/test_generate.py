@@ -114,6 +114,26 @@ def test_requests_with_one_id_share_their_noise(world):
   assert np.abs(other[0] - other[1]).max() > 0.01
 
 
+def test_volumes_of_a_patient_share_their_noise_but_not_what_finishes_them(world):
+  def finish(batch, keys):
+    return batch + jax.vmap(jax.random.normal)(keys).reshape(-1, 1, 1, 1, 1)
+
+  same = np.tile(requests(1), (4, 1))
+  options = {'batch_size': 3, 'request_ids': np.array([0, 0, 1, 1])}
+  arguments = sampler(world, solver='ddpm'), world.decode, world.params, same, KEY
+  plain = generate.generate(*arguments, **options)
+  np.testing.assert_array_equal(plain[::2], plain[1::2])
+  assert np.abs(plain[0] - plain[2]).max() > 0.1
+  finished = generate.generate(
+    *arguments, **options, finish=finish, finish_ids=np.arange(4)
+  )
+  added = (finished - plain).reshape(4, -1)
+  assert np.allclose(added, added[:, :1], atol=1e-5)
+  assert len(np.unique(added[:, 0].round(4))) == 4
+  again = generate.generate(*arguments, **options, finish=finish)
+  np.testing.assert_array_equal(again[::2], again[1::2])
+
+
 def test_guidance_one_is_the_conditional_sample_bit_for_bit(world):
   keys = generate.request_keys(KEY, np.arange(2))
   attributes = requests(2)

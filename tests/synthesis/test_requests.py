@@ -123,3 +123,33 @@ def test_a_table_that_agrees_with_a_patient_by_chance_alone_is_not_refused(tmp_p
   codes = requests.draw(config, SCHEMA, None)
   own = split({'age': 55, 'volume': 2.077, 'sex': 'F'}, {'age': 55.31, 'sex': 'M'})
   requests.check_not_copied(config, codes, {'private': own, 'test': own})
+
+
+def test_volumes_of_a_patient_have_the_requests_of_patients_and_look_at_no_one_else():
+  config = configured('uniform', 6)
+  config.sample.within_patient.sex = 'M|F'
+  codes = requests.draw(config, SCHEMA, None)
+  people = requests.draw(configured('uniform', 3), SCHEMA, None)
+  np.testing.assert_array_equal(codes[:, :2], people[:, :2].repeat(2, 0))
+  assert codes[:, 2].tolist() == [1, 0] * 3
+  assert requests.origin(config).endswith('nobody; within a patient sex = M|F')
+  config.sample.num = 5  # as the scans that utility draws
+  np.testing.assert_array_equal(requests.draw(config, SCHEMA, None), codes[:5])
+
+
+@pytest.mark.parametrize('changes', ['+0|+2', '+1|+3', '40|60'])
+def test_a_table_of_private_patients_is_refused_though_their_age_was_changed(
+  tmp_path, changes
+):
+  table = written(tmp_path, '55.31,2.077,F', '61,1.1,M')
+  config = configured(table, 4)
+  config.sample.within_patient.age = changes
+  codes = requests.draw(config, SCHEMA, None)
+  own = split({'age': 55.31, 'volume': 2.077, 'sex': 'F'}, {'age': 61, 'volume': 1.1})
+  other = split({'age': 55.3, 'volume': 2.076, 'sex': 'F'})
+  requests.check_not_copied(config, codes, {'private': other})
+  if changes == '40|60':  # one number that is left of a row agrees by chance
+    requests.check_not_copied(config, codes, {'private': own})
+  else:
+    with pytest.raises(ValueError, match='2 of the 4 requests'):
+      requests.check_not_copied(config, codes, {'private': own})

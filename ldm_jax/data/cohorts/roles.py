@@ -66,6 +66,13 @@ def mark(*cohorts: str) -> dict[str, Any]:
   return {'reads': reads, 'internal': is_internal(reads)} if reads else {'reads': reads}
 
 
+def marked(part: Any, mark: Mapping[str, Any]) -> Any:
+  """Nested figures, each with the entries of a `mark`; None stays None."""
+  if part is None or 'value' in part:
+    return part and {**part, **mark}
+  return {name: marked(inner, mark) for name, inner in part.items()}
+
+
 def notes_path(store_dir: str | os.PathLike, cohort: str) -> pathlib.Path:
   """The file in the store that holds the messages about a cohort's patients."""
   return pathlib.Path(store_dir) / f'notes-{cohort}.txt'
