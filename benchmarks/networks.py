@@ -47,7 +47,9 @@ AUTOENCODER = {
   'with_encoder_nonlocal_attn': False,
   'with_decoder_nonlocal_attn': False,
 }
-TINY_AUTOENCODER = {**AUTOENCODER, 'channels': (4, 4, 8), 'norm_num_groups': 4}
+TINY_AUTOENCODER = {**AUTOENCODER, 'channels': (4, 8), 'norm_num_groups': 4} | {
+  'attention_levels': (False, False)
+}
 
 
 @dataclasses.dataclass(frozen=True)

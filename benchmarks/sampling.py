@@ -25,7 +25,7 @@ def cases(quick=False):
     tiny = networks.TINY_UNET, networks.TINY_AUTOENCODER
     return {
       'ddim_tiny': sampler((8, 8, 4), 2, GUIDANCE, 3, *tiny),
-      'decode_tiny': decoder((4, 4, 4), 1, tiny[1]),
+      'decode_tiny': decoder((8, 8, 8), 1, tiny[1]),
     }
   found = {
     f'ddim_50_batch_{batch}{"_guided" * (guidance != 1)}': sampler(

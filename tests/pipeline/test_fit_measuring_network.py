@@ -1,6 +1,7 @@
 """The measuring network's cohort: its own, labelled, and teaches nothing else."""
 
 import pathlib
+import shutil
 
 import pytest
 
@@ -26,9 +27,13 @@ def run(arg, root, stages_):
   ('arg', 'teacher'), [('', 'public'), (',measuring=True', 'measuring')]
 )
 def test_the_network_learns_from_the_measuring_cohort_where_there_is_one(
-  arg, teacher, tmp_path, monkeypatch
+  arg, teacher, finished, tmp_path, monkeypatch
 ):
-  work, taught = WorkFolder(tmp_path), []
+  folder = tmp_path / 'work'
+  if not arg:  # the autoencoder is that of the finished folder; all else is made again
+    names = ('measurement', 'encode', 'latents', 'volumes', 'prepare')
+    shutil.copytree(finished, folder, ignore=shutil.ignore_patterns(*names))
+  work, taught = WorkFolder(folder), []
   status, config = run(arg, work.root, 'prepare,autoencoder,encode')
   assert status == 0
 

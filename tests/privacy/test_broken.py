@@ -20,7 +20,7 @@ from ldm_jax.training.mesh import EXAMPLES, make_mesh, put_examples
 
 CLIP_NORM, SIGMA, EXPECTED, DELTA = 0.5, 3.6, 8.0, 1e-5
 PATIENTS, CANARIES, STEPS = 10, 1000, 12
-CHUNK, MICROBATCH, DEVICES = 1024, 64, 4
+CHUNK, MICROBATCH, DEVICES = 1024, 16, 4
 KEY = jax.random.key(0)
 
 

@@ -164,7 +164,7 @@ def test_an_adaptive_clip_norm_follows_its_quantile_through_a_run(tmp_path):
   )
   loss = lambda trained, frozen, example, key: jnp.sum(example['x'] * trained['w'])
   final = run(
-    private_step.private_step(loss, optimizer, mesh, 0.9, scheme, microbatch=0),
+    private_step.private_step(loss, optimizer, mesh, 0.9, scheme, microbatch=20),
     {'x': x},
     range(400),
     400,

@@ -115,16 +115,19 @@ def test_a_network_of_changes_reads_the_source_where_it_used_to_read_a_scan(case
     }.items()
   }
 
-  def apply(module, z_t, conditions):
-    arguments = z_t, T, conditions, KEEP
-    return jax.jit(module.apply)({'params': unflatten(params)}, *arguments)
+  variables = {'params': unflatten(params)}
+  of_scans, of_changes = jax.jit(scans.apply), jax.jit(changes.apply)
 
-  found = apply(changes, Z_T, with_pair(YEARS, SOURCE))
-  swapped = apply(scans, SOURCE, with_pair(YEARS, Z_T))
+  def apply(compiled, z_t, conditions):
+    return compiled(variables, z_t, T, conditions, KEEP)
+
+  found = apply(of_changes, Z_T, with_pair(YEARS, SOURCE))
+  swapped = apply(of_scans, SOURCE, with_pair(YEARS, Z_T))
   np.testing.assert_allclose(found, swapped, rtol=1e-5, atol=1e-5)
   absent = with_pair(np.full(3, np.nan), np.full_like(SOURCE, np.nan))
-  alone = apply(changes, Z_T, absent)
-  np.testing.assert_allclose(alone, apply(scans, Z_T, absent), rtol=1e-5, atol=1e-5)
+  alone = apply(of_changes, Z_T, absent)
+  expected = apply(of_scans, Z_T, absent)
+  np.testing.assert_allclose(alone, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize('kind', ['number', 'bin'])
