@@ -1,9 +1,7 @@
 """The smallest experiment that still has every part: seconds once it is compiled.
 
-`--config=tests/micro.py`, or `micro.get_config()` in a test. One level of the three is
-left of the denoiser, two of everything else; privacy, both cohorts, labels and
-counterfactuals are there. Denoisers of several levels are in tests/models and
-tests/privacy/test_ghost.py.
+`--config=tests/micro.py`, or `micro.get_config()` in a test. Two of the three levels of
+everything are gone; privacy, both cohorts, labels and counterfactuals are there.
 """
 
 from ldm_jax.config.defaults import defaults
@@ -75,10 +73,10 @@ def shrink(config, steps=6):
   config.diffusion.schedule.zero_terminal_snr = False
   config.sample.spacing = 'linspace'
   config.diffusion.schedule.num_timesteps = 20
-  config.diffusion.model.channels = (16,)
-  config.diffusion.model.kernels = ((3, 3, 3),)
-  config.diffusion.model.strides = ()
-  config.diffusion.model.attention_levels = (False,)
+  config.diffusion.model.channels = (8, 16)
+  config.diffusion.model.kernels = (kernel, (3, 3, 3))
+  config.diffusion.model.strides = (stride,)
+  config.diffusion.model.attention_levels = (False, False)
   config.diffusion.model.num_res_blocks = 1
   config.diffusion.model.num_head_channels = 8
   config.diffusion.model.norm_groups = 4

@@ -161,7 +161,7 @@ def test_a_denoiser_starts_from_a_converted_unet(finished, tmp_path, capsys):
   shutil.copytree(finished, work)
   start = {'diffusion.init': str(folder), 'diffusion.steps': '0'}
   # The config's own model would not fit: the converted one replaces it.
-  other = {'diffusion.model.channels': '(4,)'}
+  other = {'diffusion.model.channels': '(4, 4)'}
   assert run(work, {**start, **other}, 'diffusion') == 0
   found = checkpoint.load_params(work / 'checkpoints' / 'diffusion')
   for a, b in zip(

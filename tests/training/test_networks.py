@@ -27,9 +27,10 @@ def tiny(kind):
   spec.loader.exec_module(module)
   config = module.get_config()
   model = config.diffusion.model
-  model.kind, model.remat, model.kernels = kind, True, ((1, 3, 3),)
+  model.kind, model.remat, model.kernels = kind, True, ((1, 3, 3),) * 2
   model.dit.width, model.dit.num_blocks, model.dit.num_head_channels = 8, 1, 4
   if kind == 'daum24':
+    model.channels, model.kernels, model.strides = (8,), ((1, 3, 3),), ()
     model.attention_levels, model.num_heads = (True,), 2
     config.diffusion.conditioner.by = ('attention',)
   return config
