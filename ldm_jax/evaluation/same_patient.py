@@ -95,8 +95,8 @@ def figures(
       name, cavity = entry['name'], {'kind': 'volume', **entry}
       sizes = [each[name] for each in measured((cavity,), entry['by'])]
       # End-systole is the first of the categories.
-      both = [ejection_fraction(last, first) for first, last in sizes]
-      found['ejection'][name] = distribution(*both, marks, resamples)
+      synthetic, real = (ejection_fraction(last, first) for first, last in sizes)
+      found['ejection'][name] = distribution(synthetic, real, marks, resamples)
   return {name: part for name, part in found.items() if part}
 
 
