@@ -8,7 +8,8 @@ ldm-jax-sample --model=shareable.zip --about
 
 --set.NAME takes a value, a range LOW:HIGH, categories A|B, or n/a (unknown). Attributes
 that are not named are drawn as --rest says: from the prior that came with the model
-(prior, if there is one), within their ranges (uniform), or they stay unknown (unknown).
+(prior, if there is one), as in one of its own samples (samples), within their ranges
+(uniform), or they stay unknown (unknown).
 --within.NAME draws several volumes of each patient, one for each value: 1|0 of a phase,
 +0|+2 of an age; all else is the same in them. --num still counts volumes.
 DIR gets NIfTI volumes with their place, participants.tsv and what its columns mean; of
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument('--num', type=int, help='1, or one for each row of --requests')
   parser.add_argument('--seed', type=int, default=0, help='of noise and drawn values')
   parser.add_argument('--requests', default='', help='table, a column an attribute')
-  parser.add_argument('--rest', default='', help='prior, uniform or unknown')
+  parser.add_argument('--rest', default='', help='prior, samples, uniform or unknown')
   parser.add_argument('--steps', type=int, help='of the solver')
   parser.add_argument('--guidance', type=float, help='above 1 obeys requests more')
   parser.add_argument('--solver', help='ddim, heun, dpmpp_2m, ...')
@@ -103,7 +104,6 @@ def draw(
   folder = _new_folder(flags.out)
   if flags.num is not None and flags.num < 1:
     raise ValueError(f'--num is {flags.num}; expected at least 1.')
-  options = {'seed': flags.seed, 'rest': flags.rest}
   values = asking.within(model.schema, within)
   several = within_patient.num_volumes(values)
   if flags.num and flags.num % several:
@@ -115,11 +115,11 @@ def draw(
     name = pathlib.Path(flags.requests).name
     num = flags.num or len(rows) * several
     origin = f'table {name}: values as they were given'
-    options['rest'] = flags.rest or ('prior' if model.prior else 'uniform')
-    prior = model.prior
-    people = asking.of_rows(model.schema, rows, num // several, prior=prior, **options)
+    options = model.drawn_by(flags.seed, flags.rest)
+    people = asking.of_rows(model.schema, rows, num // several, **options)
   else:
     num = flags.num or several
+    options = {'seed': flags.seed, 'rest': flags.rest}
     people = model.requests(num // several, **options, **attributes)
     origin = 'chosen by the flags of ldm-jax-sample, else drawn at random'
   vectors, patients = within_patient.drawn_from(

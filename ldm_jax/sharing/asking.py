@@ -7,7 +7,9 @@ Attributes that are not named are drawn as `rest` says.
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -23,7 +25,7 @@ from ldm_jax.privacy import marginals
 from ldm_jax.synthesis.requests import uniform
 
 # How attributes that are not named are drawn.
-RESTS = ('prior', 'uniform', 'unknown')
+RESTS = ('prior', 'samples', 'uniform', 'unknown')
 TOLERANCE = 1e-5  # of codes in float32
 
 
@@ -35,6 +37,7 @@ def encode(
   seed: int = 0,
   rest: str = 'uniform',
   prior: Mapping[str, Any] | None = None,
+  samples: np.ndarray | None = None,
 ) -> np.ndarray:
   """Encoded requests (num,k) float32, NaN for unknown.
 
@@ -43,9 +46,11 @@ def encode(
     num: how many.
     attributes: name (in any case) -> value, see the module.
     seed: of what is drawn.
-    rest: one of RESTS. 'prior' draws from the released prior, before the attributes
-      that are named are set: they do not move the others.
+    rest: one of RESTS. 'prior' draws from the released prior, 'samples' a row of what
+      the samples beside the model were asked for, before the attributes that are named
+      are set: they do not move the others.
     prior: of `privacy.marginals`, or None.
+    samples: encoded requests (n,k), or None.
 
   Raises:
     ValueError: an attribute that the model does not know, or a value that it was not
@@ -53,15 +58,19 @@ def encode(
   """
   if rest == 'prior' and prior is not None:
     codes = marginals.draw(prior, schema, num, np.random.default_rng((seed, 2)))
+  elif rest == 'samples' and samples is not None:
+    codes = _like_samples(samples, uniform(schema, num, seed), seed)
   elif rest == 'uniform':
     codes = uniform(schema, num, seed)
   elif rest == 'unknown':
     codes = np.full((num, len(schema)), np.nan, np.float32)
   else:
-    have = [each for each in RESTS if each != 'prior' or prior is not None]
+    lacks = {'prior': 'a prior'} if prior is None else {}
+    lacks |= {'samples': 'samples'} if samples is None else {}
+    have = [each for each in RESTS if each not in lacks]
     raise ValueError(
       f'rest is {rest!r}, but must be one of {", ".join(have)}'
-      + ('' if prior is not None else '; this model came without a prior')
+      + (f'; this model came without {lacks[rest]}' if rest in lacks else '')
       + '.'
     )
   for name, value in attributes.items():
@@ -71,6 +80,26 @@ def encode(
     generator = np.random.default_rng((seed, 4, column))
     codes[:, column] = _codes(attribute, value, num, generator)
   return codes
+
+
+def requested(schema: Schema, text: str) -> np.ndarray | None:
+  """What samples were asked for, encoded (n,k), of their participants.tsv; or None.
+
+  An attribute that the table lacks is unknown.
+
+  Raises:
+    ValueError: a value that the model was not trained with.
+  """
+  read = csv.DictReader(io.StringIO(text), delimiter='\t')
+  rows = [{a.name: row.get(a.name) for a in schema} for row in read]
+  return of_rows(schema, rows, len(rows), rest='unknown') if rows else None
+
+
+def _like_samples(samples, drawn, seed):
+  """Rows of samples at random; drawn codes where all of these leave one unknown."""
+  generator = np.random.default_rng((seed, 3))
+  codes = samples[generator.integers(len(samples), size=len(drawn))]
+  return np.where(np.isnan(samples).all(0), drawn, codes).astype(np.float32)
 
 
 def spelled(schema: Schema, name: str) -> str:

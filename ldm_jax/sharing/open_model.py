@@ -11,7 +11,7 @@ from ldm_jax import prng
 from ldm_jax.data.cohorts.attributes import Schema
 from ldm_jax.data.preprocessing import preprocess
 from ldm_jax.data.readers.grid import centred_affine
-from ldm_jax.sharing import package, settings, tensors
+from ldm_jax.sharing import asking, package, settings, tensors
 from ldm_jax.sharing.shared_model import SharedModel
 from ldm_jax.synthesis import system as systems
 from ldm_jax.synthesis.editors import instruct_pix2pix
@@ -52,11 +52,23 @@ def load(path: str | os.PathLike) -> SharedModel:
     schema=attributes,
     privacy=privacy,
     prior=None if prior is None else package.parsed(package.PRIOR, prior),
+    asked=_asked(path, attributes, files),
     spec=spec,
     affine=centred_affine(spec.shape, grid['sample_spacing_mm']),
     stack=bool(grid['stack']),
     system=_system(plain, config, attributes, files[package.WEIGHTS]),
   )
+
+
+def _asked(path, schema, files):
+  """Encoded requests (n,k) of the samples beside the model, or None."""
+  content = files.get(package.PARTICIPANTS)
+  if content is None:
+    return None
+  try:
+    return asking.requested(schema, content.decode())
+  except ValueError as error:
+    raise ValueError(f'{path}: {package.PARTICIPANTS}: {error}') from error
 
 
 def _system(plain, config, schema, content):

@@ -31,6 +31,8 @@ CONFIG, WEIGHTS, PREPROCESS = 'config.json', 'model.safetensors', 'preprocess.js
 SCHEMA, PRIVACY, PRIOR = 'schema.json', 'privacy.json', 'prior.json'
 CARD, REPORT, SUMS = 'model_card.md', 'report/public.html', 'SHA256SUMS'
 SAMPLES, COUNTERFACTUALS, NAME = 'samples', 'counterfactuals', 'shareable'
+# What the samples were asked for.
+PARTICIPANTS = 'samples/participants.tsv'
 NEEDED = (CONFIG, WEIGHTS, PREPROCESS, SCHEMA, PRIVACY)
 # What `read` takes into memory at most, of a file that a stranger may have made.
 MAX_JSON = 2**24
@@ -67,7 +69,7 @@ def write_zip(folder: pathlib.Path, path: pathlib.Path) -> None:
 
 
 def read(path: str | os.PathLike) -> dict[str, bytes]:
-  """{name: content} of the model's own files, without pages and samples.
+  """{name: content} of the model's own files and the samples' table, without pages.
 
   Args:
     path: a folder or a zip made by --stages=export. Nothing is unpacked.
@@ -130,7 +132,7 @@ def dumped(value: Mapping[str, Any] | list) -> str:
 
 def _of_folder(folder):
   found = {}
-  for name in (*NEEDED, PRIOR, SUMS):
+  for name in (*NEEDED, PRIOR, PARTICIPANTS, SUMS):
     path = folder / name
     if path.is_file():
       _check_size(name, path.stat().st_size)
@@ -145,7 +147,7 @@ def _of_zip(path):
     tops = {name.rpartition('/')[0] for name in entries if name.endswith(CONFIG)}
     top = min(tops, key=len, default='')
     found = {}
-    for name in (*NEEDED, PRIOR, SUMS):
+    for name in (*NEEDED, PRIOR, PARTICIPANTS, SUMS):
       entry = entries.get(f'{top}/{name}' if top else name)
       if entry is not None:
         _check_size(name, entry.file_size)

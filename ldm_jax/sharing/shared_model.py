@@ -53,6 +53,7 @@ class SharedModel:
     schema: attributes that can be asked for.
     privacy: the privacy statement, as privacy.json has it.
     prior: attributes of the private cohort as released with noise, or None.
+    asked: encoded requests (n,k) of the samples that came with the model, or None.
     spec: how a scan becomes the model's input.
     affine: (4,4) of samples, (d,h,w,1) -> world RAS mm.
     stack: whether d is the through-plane axis of a scan's file.
@@ -64,6 +65,7 @@ class SharedModel:
   schema: Schema
   privacy: Mapping[str, Any]
   prior: Mapping[str, Any] | None
+  asked: np.ndarray | None
   spec: preprocess.Spec
   affine: np.ndarray
   stack: bool
@@ -95,10 +97,14 @@ class SharedModel:
     self, num: int, *, seed: int = 0, rest: str = '', **attributes: Any
   ) -> np.ndarray:
     """Encoded requests (n,k), NaN for unknown; arguments as of `sample`."""
-    rest = rest or ('prior' if self.prior is not None else 'uniform')
-    return asking.encode(
-      self.schema, num, attributes, seed=seed, rest=rest, prior=self.prior
-    )
+    options = self.drawn_by(seed, rest)
+    return asking.encode(self.schema, num, attributes, **options)
+
+  def drawn_by(self, seed: int = 0, rest: str = '') -> dict[str, Any]:
+    """Options of `asking.encode` and `asking.of_rows`; '' is the best there is."""
+    best = 'samples' if self.asked is not None else 'uniform'
+    rest = rest or ('prior' if self.prior is not None else best)
+    return {'seed': seed, 'rest': rest, 'prior': self.prior, 'samples': self.asked}
 
   def sample(
     self,
@@ -122,8 +128,10 @@ class SharedModel:
     Args:
       num: how many; 1, or as many as there are requests.
       seed: of noise and of drawn attributes; equal seeds draw equal volumes.
-      rest: how attributes that are not named are drawn: 'prior' (if the model came with
-        one, the default then), 'uniform' within their ranges, or 'unknown'.
+      rest: how attributes that are not named are drawn: from the 'prior', if the model
+        came with one, which is the default then; as a row of what its own 'samples'
+        were asked for, the default else, if it came with some; 'uniform' within their
+        ranges, each by itself; or 'unknown'.
       requests: instead of attributes: encoded (n,k), or a row {name: value} for each.
       steps, guidance, solver, batch_size: in place of those of `config.sample`.
       progress: progress(num_done, num).
@@ -368,8 +376,7 @@ class SharedModel:
     if is_given and attributes:
       raise ValueError('Give either requests or attributes, not both.')
     if is_given:
-      rest = rest or ('prior' if self.prior is not None else 'uniform')
-      options = {'seed': seed, 'rest': rest, 'prior': self.prior}
+      options = self.drawn_by(seed, rest)
       people = asking.of_requests(self.schema, requests, few, **options)
     else:
       people = self.requests(few or 1, seed=seed, rest=rest, **attributes)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import pathlib
 
+import numpy as np
+
 from ldm_jax.config import loading
 from ldm_jax.data.cohorts.attributes import labelled
 from ldm_jax.pipeline import export
@@ -40,8 +42,17 @@ def open_workdir(workdir: str | os.PathLike) -> SharedModel:
     schema=labelled(run.schema),
     privacy=privacy,
     prior=released.get('prior'),
+    asked=_asked(run.work.path('store', 'samples.npz')),
     spec=run.spec,
     affine=run.sample_affine,
     stack=export.is_stack(config.data),
     system=run.system,
   )
+
+
+def _asked(path):
+  """Encoded requests (n,k) of the run's samples, or None."""
+  if not path.is_file():
+    return None
+  with np.load(path) as kept:
+    return kept['requests']

@@ -87,7 +87,7 @@ class Session:
     return JSONResponse(described(self.model))
 
   async def values(self, request: Request) -> Response:
-    """Attributes drawn at random, from the prior if the model has one."""
+    """Attributes drawn at random, as of `SharedModel.sample`."""
     text = request.query_params.get('seed', '')
     if not text.isdecimal() or int(text) > drawing.MAX_SEED:
       raise ValueError(f'seed is {text!r}, expected a whole number.')

@@ -47,6 +47,20 @@ def test_the_prior_draws_what_is_not_named_where_there_is_one():
     asking.encode(SCHEMA, 9, {}, rest='prior')
 
 
+def test_samples_lend_whole_rows_and_what_they_leave_unknown_is_drawn():
+  text = 'participant_id\tAGE\tSEX\ns0\t20\tF\ns1\t80\tM\n'
+  samples = asking.requested(SCHEMA, text)
+  assert samples[:, :2].tolist() == [[-1, 0], [1, 1]] and np.isnan(samples[:, 2]).all()
+  codes = asking.encode(SCHEMA, 20, {}, rest='samples', samples=samples)
+  assert {tuple(row) for row in codes[:, :2].tolist()} == {(-1.0, 0.0), (1.0, 1.0)}
+  assert np.isfinite(codes).all() and len(set(codes[:, 2])) > 1
+  named = asking.encode(SCHEMA, 20, {'SEX': 'F'}, rest='samples', samples=samples)
+  assert np.array_equal(named[:, ::2], codes[:, ::2]) and not named[:, 1].any()
+  with pytest.raises(ValueError, match='came without samples'):
+    asking.encode(SCHEMA, 2, {}, rest='samples')
+  assert asking.requested(SCHEMA, 'participant_id\tAGE\n') is None
+
+
 @pytest.mark.parametrize(
   ('asked', 'says'),
   [

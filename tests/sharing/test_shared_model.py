@@ -31,6 +31,15 @@ def test_the_seed_of_the_run_draws_the_volumes_of_the_run(model, exported):
   assert np.allclose(model.sample(requests=rows, rest='unknown'), drawn, atol=1e-2)
 
 
+def test_what_is_not_named_is_as_in_one_of_the_samples(model, exported):
+  with np.load(exported / 'store' / 'samples.npz') as kept:
+    theirs = kept['requests']
+  ours = model.requests(6, seed=1)
+  far = [np.nanmax(np.abs(row - theirs), axis=1).min() for row in ours]
+  assert max(far) < 1e-2, 'the table has four digits of each value'
+  assert np.array_equal(np.isnan(ours).any(0), np.isnan(theirs).any(0))
+
+
 def test_equal_seeds_draw_equal_volumes_one_by_one_or_together(model):
   four = model.sample(4, seed=3, AGE=60, SEX='F', rest='unknown')
   assert np.array_equal(four, model.sample(4, seed=3, AGE=60, SEX='F', rest='unknown'))
