@@ -82,6 +82,15 @@ def encode(
   return codes
 
 
+def drawn_by(
+  seed: int, rest: str, prior: Mapping[str, Any] | None, samples: np.ndarray | None
+) -> dict[str, Any]:
+  """Options of `encode` and `of_rows`; '' is the best `rest` that there is."""
+  best = 'samples' if samples is not None else 'uniform'
+  rest = rest or ('prior' if prior is not None else best)
+  return {'seed': seed, 'rest': rest, 'prior': prior, 'samples': samples}
+
+
 def requested(schema: Schema, text: str) -> np.ndarray | None:
   """What samples were asked for, encoded (n,k), of their participants.tsv; or None.
 

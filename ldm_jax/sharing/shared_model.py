@@ -97,14 +97,11 @@ class SharedModel:
     self, num: int, *, seed: int = 0, rest: str = '', **attributes: Any
   ) -> np.ndarray:
     """Encoded requests (n,k), NaN for unknown; arguments as of `sample`."""
-    options = self.drawn_by(seed, rest)
-    return asking.encode(self.schema, num, attributes, **options)
+    return asking.encode(self.schema, num, attributes, **self.drawn_by(seed, rest))
 
   def drawn_by(self, seed: int = 0, rest: str = '') -> dict[str, Any]:
     """Options of `asking.encode` and `asking.of_rows`; '' is the best there is."""
-    best = 'samples' if self.asked is not None else 'uniform'
-    rest = rest or ('prior' if self.prior is not None else best)
-    return {'seed': seed, 'rest': rest, 'prior': self.prior, 'samples': self.asked}
+    return asking.drawn_by(seed, rest, self.prior, self.asked)
 
   def sample(
     self,
@@ -128,15 +125,13 @@ class SharedModel:
     Args:
       num: how many; 1, or as many as there are requests.
       seed: of noise and of drawn attributes; equal seeds draw equal volumes.
-      rest: how attributes that are not named are drawn: from the 'prior', if the model
-        came with one, which is the default then; as a row of what its own 'samples'
-        were asked for, the default else, if it came with some; 'uniform' within their
-        ranges, each by itself; or 'unknown'.
+      rest: how attributes that are not named are drawn, by default the first of these
+        that the model came with: 'prior'; 'samples', as a row of what these were asked
+        for; 'uniform', each within its range; or 'unknown'.
       requests: instead of attributes: encoded (n,k), or a row {name: value} for each.
       steps, guidance, solver, batch_size: in place of those of `config.sample`.
       progress: progress(num_done, num).
-      labels: also return the label maps, (n,d,h,w) uint8 with the values of
-        `label_names`.
+      labels: also return label maps (n,d,h,w) uint8, with the values of `label_names`.
       masks: label maps (n,d,h,w) of label values to draw scans for, of a model that
         is conditioned by them; fewer than `num` are used in turn.
       within_patient: name -> values in the volumes of a patient, such as '1|0' or
@@ -376,12 +371,11 @@ class SharedModel:
     if is_given and attributes:
       raise ValueError('Give either requests or attributes, not both.')
     if is_given:
-      options = self.drawn_by(seed, rest)
-      people = asking.of_requests(self.schema, requests, few, **options)
+      how = self.drawn_by(seed, rest)
+      people = asking.of_requests(self.schema, requests, few, **how)
     else:
       people = self.requests(few or 1, seed=seed, rest=rest, **attributes)
-    options = {'num': num, 'as_given': is_given}
-    return within_patient.drawn_from(values, self.schema, people, seed, **options)
+    return within_patient.drawn_from(values, self.schema, people, seed, num, is_given)
 
   def _settings(self, chosen, num):
     """Settings of `config.sample` that are not None; batches of at most `num`."""
