@@ -15,6 +15,9 @@ from ldm_jax.config import presets
 # Overrides of one run, such as {'adapt.steps': 40}.
 Arm = dict[str, Any]
 
+# The ordinary way, whatever the config's own is.
+ALL_PARAMETERS = {'adapt.method': 'full', 'adapt.optimizer': 'adam'}
+
 EPSILONS, SEEDS = (1.0, 3.0, 10.0), (0, 1, 2)
 # What a repeat changes: the random draws of training and sampling. The noise that
 # protects patients is never drawn from a seed, so it differs in any case.
@@ -114,16 +117,10 @@ def pretraining() -> list[Arm]:
   """
   return [
     {'adapt.init': 'diffusion'},
+    {**ALL_PARAMETERS, 'adapt.init': 'scratch', 'adapt.learning_rate': 1e-3},
     {
-      'adapt.init': 'scratch',
-      'adapt.method': 'full',
-      'adapt.optimizer': 'adam',
-      'adapt.learning_rate': 1e-3,
-    },
-    {
+      **ALL_PARAMETERS,
       'adapt.privacy': None,
-      'adapt.method': 'full',
-      'adapt.optimizer': 'adam',
       'adapt.steps': 100,
       'adapt.learning_rate': 5e-4,
     },
@@ -163,8 +160,7 @@ def lower_noise(
     seeds: repeats of each arm.
   """
   plain = {
-    'adapt.method': 'full',
-    'adapt.optimizer': 'adam',
+    **ALL_PARAMETERS,
     'adapt.privacy.clip_norm': 1.0,
     'adapt.ema_decay': (0.0, 0.9),
     'sample.ema_decay': 0.0,
@@ -189,12 +185,7 @@ def lower_noise(
       **_given({'adapt.learning_rate': attention_learning_rate}),
     },
     'lora': {'adapt.method': 'lora', 'adapt.learning_rate': lora_learning_rate},
-    'bias': {
-      'adapt.method': 'bias',
-      'adapt.optimizer': 'sgd',
-      'adapt.learning_rate': presets.BIAS_RATE,
-      'adapt.privacy.clip_norm': presets.BIAS_CLIP_NORM,
-    },
+    'bias': presets.BIASES,
     'normalised': {'adapt.privacy.clipping': 'normalised'},
   }
   if num_bands is not None:

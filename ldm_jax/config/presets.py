@@ -74,7 +74,12 @@ def use_kernel(config: Config, kernel: Shape, stride: Shape, channels: Shape) ->
 # Of private fine-tuning of biases (docs/recipe.md): each patient's gradient of them has
 # about twice this norm, so nearly all are clipped. The rate is that of plain descent,
 # which follows the few numbers that have a signal; Adam moves all alike, noise too.
-BIAS_CLIP_NORM, BIAS_RATE, BIAS_STEPS = 0.1, 0.1, 30
+BIASES = {
+  'adapt.method': 'bias',
+  'adapt.optimizer': 'sgd',
+  'adapt.learning_rate': 0.1,
+  'adapt.privacy.clip_norm': 0.1,
+}
 
 
 def fine_tune_biases(config: Config) -> None:
@@ -89,9 +94,7 @@ def fine_tune_biases(config: Config) -> None:
 
   [Bu22] Bu et al., Differentially private bias-term fine-tuning, arXiv 2210.00036.
   """
-  config.adapt.method, config.adapt.optimizer = 'bias', 'sgd'
-  config.adapt.steps, config.adapt.learning_rate = BIAS_STEPS, BIAS_RATE
-  config.adapt.privacy.clip_norm = BIAS_CLIP_NORM
+  config.update_from_flattened_dict({**BIASES, 'adapt.steps': 30})
 
 
 # Preset -> (largest expected batch of private patients, steps of a large cohort). On

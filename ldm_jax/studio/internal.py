@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import pathlib
 
-import numpy as np
-
 from ldm_jax.config import loading
 from ldm_jax.data.cohorts.attributes import labelled
 from ldm_jax.pipeline import export
 from ldm_jax.pipeline.run import Run
 from ldm_jax.sharing.shared_model import SharedModel
-from ldm_jax.synthesis import requests
+from ldm_jax.synthesis import requests, write_samples
 
 WARNING = (
   'INTERNAL: this page draws from a work folder beside private scans. Nothing of it '
@@ -30,6 +28,7 @@ def open_workdir(workdir: str | os.PathLike) -> SharedModel:
   run = Run.open(config, workdir)
   privacy = run.work.read_json('privacy.json') or {}
   released = run.work.read_json(*requests.PRIOR) or {}
+  samples = run.work.read_arrays(write_samples.SAMPLES) or {}
   reason = export.unprotected_because(privacy)
   return SharedModel(
     about={
@@ -42,17 +41,9 @@ def open_workdir(workdir: str | os.PathLike) -> SharedModel:
     schema=labelled(run.schema),
     privacy=privacy,
     prior=released.get('prior'),
-    asked=_asked(run.work.path('store', 'samples.npz')),
+    asked=samples.get('requests'),
     spec=run.spec,
     affine=run.sample_affine,
     stack=export.is_stack(config.data),
     system=run.system,
   )
-
-
-def _asked(path):
-  """Encoded requests (n,k) of the run's samples, or None."""
-  if not path.is_file():
-    return None
-  with np.load(path) as kept:
-    return kept['requests']
