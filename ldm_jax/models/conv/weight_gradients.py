@@ -125,12 +125,29 @@ def weight_gradients(
     by_library = lowering in onednn.PRODUCTS and onednn.suits_weight_gradient(*of_one)
     by_planes = lowering != 'lax' and _has_planes(g.shape[2:-1], size, strides)
     if by_library or by_planes:
-      one = lambda a: batch_weight_gradient(*a, size, strides, pairs, lowering)
-      return lax.map(one, (x, g)), True
+      one = lambda x, g: batch_weight_gradient(x, g, size, strides, pairs, lowering)
+      return _one_after_the_other(one, x, g), True
     products = lambda x, g: taps_weight_gradient(pad(x, pairs), g, size, strides)
     return jax.vmap(products)(x, g), True
 
   return gradient(x, g)
+
+
+def _one_after_the_other(one, x, g):
+  """`lax.map` of `one` over the rows, in float32.
+
+  XLA makes the zeros from which `lax.map` begins at the start of the program and keeps
+  them until the loop: all patients' kernels while activations are largest. Here the
+  buffer begins from a number of g, so it does not exist before g.
+  """
+  shape = jax.eval_shape(one, x[0], g[0]).shape
+  any_number = g[(0,) * g.ndim].astype(jnp.float32)
+  begin = jnp.broadcast_to(any_number, (len(x), *shape))
+
+  def put(row, results):
+    return lax.dynamic_update_index_in_dim(results, one(x[row], g[row]), row, 0)
+
+  return lax.fori_loop(0, len(x), put, begin)
 
 
 def batch_weight_gradient(
