@@ -67,6 +67,7 @@ def settings(options):
       name='test', seed=NEW_PATIENTS_SEED, num_patients=2 * options.patients
     )
   data.private.layout = ''
+  data.labels = ''  # the peer sees scans and attributes alone
   config.seed = options.seed
   config.sample.num, config.sample.sweep = options.num, ()
   config.autoencoder.steps *= options.times

@@ -88,6 +88,8 @@ def _phantom(config, preset):
   config.sample.guidance = 2.0
   config.sample.sweep = ('LVEDV', 'MYOEDTHICK', 'ANGLE')
   config.evaluate.labels, config.evaluate.label_names = LABELS, LABEL_NAMES
+  # A latent that knows the anatomy: rings close, sizes follow (docs/recipe.md).
+  config.data.labels = 'joint'
   config.evaluate.measures = (
     _measure('LV_volume', 'volume', (1,), ('LVESV', 'LVEDV')),
     _measure('RV_volume', 'volume', (3,), ('RVESV', 'RVEDV')),
