@@ -6,8 +6,9 @@
 #
 # TPU_TYPE=v4-8, v5litepod-16, v5p-128, ... makes the slice first, with the system image
 # TPU_IMAGE, by default the one that Google names for JAX on this type. QUEUED=1 asks for
-# it as a queued resource and waits until it is there; SPOT=1 as a spot slice, which is deleted and asked for again when it was preempted, at
-# most RESTARTS=20 times: the run goes on from its last checkpoint.
+# it as a queued resource and waits until it is there; SPOT=1 as a spot slice, which is
+# deleted and asked for again when it was preempted, at most RESTARTS=20 times: the run
+# goes on from its last checkpoint.
 #
 # WORKDIR and private scans: on the machine's disk for one host. The hosts of a larger
 # slice need a folder that all of them mount; MOUNT says how, and runs on each:
