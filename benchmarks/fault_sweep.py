@@ -1,11 +1,14 @@
 """Kills processes of a run at random moments and checks that nothing is lost.
 
   python benchmarks/fault_sweep.py --out=FOLDER [--kills=60] [--processes=2] [--seed=0]
+    [--aimed]
 
 Runs tests/micro.py (or --config) in several processes, kills one of them at a random
 moment (also the first), waits for the others, and gives the same command again, now and
 then with one process. Every fourth moment is counted from the start, the others from
 when the run has logged something, so that stages are hit and not only the start-up.
+With --aimed each stage in turn is hit the same number of times, at a moment of the time
+that it took in the run of the reference; without, most kills are in the longest stages.
 When a run gets through, it is compared with a run of one process that was never killed,
 and the next one begins. Checked at each kill:
 
@@ -49,6 +52,7 @@ def main():
   parser.add_argument('--processes', type=int, default=2)
   parser.add_argument('--seconds', type=float, default=60.0)
   parser.add_argument('--longest', type=float, default=60.0, help='before a kill')
+  parser.add_argument('--aimed', action='store_true', help='at each stage in turn')
   parser.add_argument('--seed', type=int, default=0)
   parser.add_argument('--reference', help='a finished work folder of one process')
   flags = parser.parse_args()
@@ -62,18 +66,21 @@ def main():
   draw, problems, moments, waits = random.Random(flags.seed), [], [], []
   kills = runs = 0
   work, begun = out / 'work-0', time.monotonic()
+  aims = iter(targets(reference, flags.kills) if flags.aimed else ())
   while kills < flags.kills:
     # Seldom with another number: then only the first can be killed.
     count = flags.processes if draw.random() < 0.8 else 1
-    moment, victim = draw.uniform(0, flags.longest), draw.randrange(count)
-    log = None if draw.random() < 0.25 else work / 'log.jsonl'
+    open_aims = (aim for aim in aims if not has_ended(work, aim[0]))
+    stage, longest = next(open_aims, ('', flags.longest))
+    moment, victim = draw.uniform(0, longest), draw.randrange(count)
+    log = None if draw.random() < (0.1 if stage else 0.25) else work / 'log.jsonl'
     before = state(work)
     processes = start(flags.config, work, count, out / 'output.txt')
-    if survives(processes, moment, log):
+    if survives(processes, moment, log, stage):
       problems += compared(work, reference)
       runs += 1
       shutil.rmtree(work)
-      work = out / f'work-{runs}'
+      work, aims = out / f'work-{runs}', iter(())
       continue
     found = already_ended(processes, out / 'output.txt')
     processes[victim].kill()
@@ -83,7 +90,7 @@ def main():
     found += ends(processes, victim, flags.seconds, out / 'output.txt')
     waits.append(time.monotonic() - killed)
     found += kept(work, before)
-    since = 'the start' if log is None else 'the first event'
+    since = 'the start' if log is None else stage or 'the first event'
     which = f'{moments[-1]}, {moment:.0f} s after {since}, process {victim} of {count}'
     problems += [f'kill {kills} ({which}): {problem}' for problem in found]
     print(
@@ -143,17 +150,37 @@ def start(config, work, count, output):
   return started
 
 
-def survives(processes, moment, log=None):
+def targets(reference, kills):
+  """(stage, seconds that it took in the reference): each as often, in their order."""
+  begun, lengths = {}, {}
+  for line in (reference / 'log.jsonl').read_text().splitlines():
+    event = json.loads(line)
+    if event.get('event') == 'start':
+      begun[event['stage']] = event['time']
+    elif event.get('event') == 'end':
+      lengths[event['stage']] = event['time'] - begun[event['stage']]
+  each = -(-kills // len(lengths))
+  return [(name, lengths[name]) for name in lengths for _ in range(each)]
+
+
+def survives(processes, moment, log=None, stage=''):
   """Waits until a moment; True where all have ended well before it.
 
-  With a path of a log the moment is counted from when it has grown.
+  With a path of a log the moment is counted from when it has grown, or with a stage
+  from when that has begun again.
   """
-  size = lambda: log.stat().st_size if log.is_file() else 0
-  before, begun = size() if log else 0, time.monotonic()
-  while time.monotonic() < begun + moment:
+
+  def size():
+    if log is None or not log.is_file():
+      return 0
+    start = f'"stage": "{stage}", "event": "start"'
+    return log.read_text().count(start) if stage else log.stat().st_size
+
+  before, begun, is_on = size(), time.monotonic(), log is None
+  while not is_on or time.monotonic() < begun + moment:
     time.sleep(0.05)
-    if log is not None and size() == before:
-      begun = time.monotonic()
+    if not is_on:
+      is_on, begun = size() != before, time.monotonic()
     if all(process.poll() is not None for process in processes):
       return not any(process.returncode for process in processes)
   return False
@@ -181,7 +208,10 @@ def ends(processes, victim, seconds, output):
     except subprocess.TimeoutExpired:
       process.kill()
       process.wait()
-      found.append(f'process {number} was still there after {seconds:g} seconds')
+      text = pathlib.Path(f'{output}.{number}').read_text()[-200:]
+      found.append(
+        f'process {number} was still there after {seconds:g} seconds: {text!r}'
+      )
       continue
     text = pathlib.Path(f'{output}.{number}').read_text()
     told = [line for line in text.splitlines() if line.startswith('ldm-jax: ')]
@@ -232,8 +262,12 @@ def stage_of(work):
   return 'start'
 
 
+def has_ended(work, stage):
+  return (work / 'checkpoints' / stage / 'done.json').is_file()
+
+
 def finished(work):
-  return (work / 'checkpoints' / 'report' / 'done.json').is_file()
+  return has_ended(work, 'report')
 
 
 def compared(work, reference):

@@ -5,9 +5,10 @@
 #     launch/tpu_pod.sh CONFIG[:ARGS] WORKDIR [FLAGS...]
 #
 # TPU_TYPE=v4-8, v5litepod-16, v5p-128, ... makes the slice first, with the system image
-# of TPU_IMAGE. QUEUED=1 asks for it as a queued resource and waits until it is there;
-# SPOT=1 as a spot slice, which is deleted and asked for again when it was preempted, at
-# most RESTARTS=20 times: the run goes on from its last checkpoint.
+# TPU_IMAGE, by default the one that Google names for JAX on this type. QUEUED=1 asks for
+# it as a queued resource and waits until it is there; SPOT=1 as a spot slice, which is
+# deleted and asked for again when it was preempted, at most RESTARTS=20 times: the run
+# goes on from its last checkpoint.
 #
 # WORKDIR and private scans: on the machine's disk for one host. The hosts of a larger
 # slice need a folder that all of them mount; MOUNT says how, and runs on each:
@@ -25,7 +26,15 @@ set -euo pipefail
 : "${TPU_NAME:?set TPU_NAME to the name of the TPU slice}"
 : "${1:?CONFIG[:ARGS], the first argument, is missing}"
 : "${2:?WORKDIR, the second argument, is missing}"
-restarts=${RESTARTS:-20} image=${TPU_IMAGE:-tpu-ubuntu2204-base}
+restarts=${RESTARTS:-20}
+# https://cloud.google.com/tpu/docs/runtimes, "PyTorch and JAX"
+case ${TPU_TYPE:-} in
+  v5litepod-*) image=v2-alpha-tpuv5-lite ;;
+  v5p-*) image=v2-alpha-tpuv5 ;;
+  v6e-*) image=v2-alpha-tpuv6e ;;
+  *) image=tpu-ubuntu2204-base ;;
+esac
+image=${TPU_IMAGE:-$image}
 [[ $restarts =~ ^[0-9]+$ ]] || fail "RESTARTS=$restarts; expected a number."
 if [[ ${SPOT:-0} == 1 || ${QUEUED:-0} == 1 ]]; then
   : "${TPU_TYPE:?set TPU_TYPE, such as v5litepod-16, where SPOT=1 or QUEUED=1}"
@@ -44,16 +53,30 @@ state() { # Of the slice: READY, PREEMPTED, ...; empty where there is none.
     "--project=$PROJECT" "--zone=$ZONE" 2> /dev/null || true
 }
 
+request() { # State of the queued resource: WAITING_FOR_RESOURCES, FAILED, ...; or empty.
+  gcloud compute tpus queued-resources describe "$TPU_NAME" \
+    '--format=value(state.state)' "--project=$PROJECT" "--zone=$ZONE" 2> /dev/null || true
+}
+
 ask_for() { # Makes the slice, unless it is there.
   [[ -n ${TPU_TYPE:-} ]] || return 0
   if ! dry && [[ $(state) == READY ]]; then return 0; fi
   local spot=()
   [[ ${SPOT:-0} != 1 ]] || spot=(--spot)
   if [[ ${QUEUED:-0} == 1 || ${SPOT:-0} == 1 ]]; then
-    queued create "$TPU_NAME" "--node-id=$TPU_NAME" "--accelerator-type=$TPU_TYPE" \
-      "--runtime-version=$image" "${spot[@]}"
+    # One that an earlier call asked for is waited for, unless nothing will come of it.
+    local found=''
+    dry || found=$(request)
+    case $found in FAILED | SUSPENDED) give_back && found='' ;; esac
+    [[ -n $found ]] ||
+      queued create "$TPU_NAME" "--node-id=$TPU_NAME" \
+        "--accelerator-type=$TPU_TYPE" "--runtime-version=$image" "${spot[@]}"
     dry && return 0
     until [[ $(state) == READY ]]; do
+      found=$(request)
+      [[ $found != FAILED && $found != SUSPENDED ]] ||
+        fail "the queued resource $TPU_NAME is $found; 'gcloud compute tpus" \
+          "queued-resources describe $TPU_NAME' says why. The same command asks again."
       say "waiting for $TPU_NAME ($TPU_TYPE)"
       sleep 60
     done

@@ -71,6 +71,29 @@ def test_a_moment_may_be_counted_from_when_the_run_has_logged_something(tmp_path
   assert not fault_sweep.survives([process], 20.0, log)
 
 
+def test_a_stage_is_hit_after_it_has_begun_again_however_early(tmp_path):
+  log = tmp_path / 'log.jsonl'
+  line = '{"time": %d, "stage": "encode", "event": "%s"}\n'
+  log.write_text(line % (2, 'start') + line % (5, 'end'))
+  reference = fault_sweep.targets(tmp_path, 3)
+  assert reference == [('encode', 3)] * 3
+  more = line % (9, 'start')
+  code = f'import time; time.sleep(0.5); open({str(log)!r}, "a").write({more!r})'
+  process = subprocess.Popen([sys.executable, '-c', f'{code}; time.sleep(60)'])
+  # The file is buffered until it is closed, which CPython does at once.
+  assert not fault_sweep.survives([process], 0.0, log, 'encode')
+  assert log.read_text().endswith(more) and process.poll() is None
+  process.kill()
+
+
+def test_what_has_ended_is_no_target_any_more(tmp_path):
+  assert not fault_sweep.has_ended(tmp_path, 'encode')
+  done = tmp_path / 'checkpoints' / 'encode' / 'done.json'
+  done.parent.mkdir(parents=True)
+  done.touch()
+  assert fault_sweep.has_ended(tmp_path, 'encode')
+
+
 def test_who_does_not_end_is_ended_and_told(ended):
   (problem,) = ended('import time; time.sleep(60)', seconds=0.5)
   assert 'was still there' in problem

@@ -249,13 +249,13 @@ def gcloud(tmp_path):
   """Calls tpu_pod.sh with runs of these (status, state): (process, verbs)."""
   program, notes = tmp_path / 'bin' / 'gcloud', tmp_path / 'notes'
   program.parent.mkdir()
-  program.write_text(FAKE_GCLOUD)
-  program.chmod(0o755)
+  program.touch(0o755)
   runs, state = tmp_path / 'runs', tmp_path / 'state'
 
-  def launch(*ends, **settings):
+  def launch(*ends, begun='', fake=FAKE_GCLOUD, **settings):
+    program.write_text(fake)
     notes.write_text('')
-    state.write_text('\n')
+    state.write_text(f'{begun}\n')
     runs.write_text(''.join(f'{status} {then}\n' for status, then in ends))
     path = f'{program.parent}:{os.environ["PATH"]}'
     given = {**SETTINGS['tpu_pod.sh'], 'TPU_TYPE': 'v4-32', 'WAIT_SECONDS': '0'}
@@ -273,6 +273,22 @@ def test_a_slice_that_is_preempted_is_asked_for_again_and_the_run_goes_on(gcloud
   done, verbs = gcloud((255, 'PREEMPTED'), (0, 'READY'), SPOT='1')
   assert done.returncode == 0, done.stderr
   assert verbs == ['create', *ONCE, 'delete', 'create', *ONCE]
+
+
+def test_a_queued_resource_that_failed_is_told_and_asked_for_again(gcloud):
+  fake = FAKE_GCLOUD.replace('echo READY', 'echo "$CREATED"')
+  done, verbs = gcloud(CREATED='FAILED', SPOT='1', fake=fake)
+  assert done.returncode == 2 and verbs == ['create']
+  assert 'is FAILED' in done.stderr and 'asks again' in done.stderr
+  done, verbs = gcloud((0, 'READY'), SPOT='1', begun='FAILED')
+  assert done.returncode == 0 and verbs == ['delete', 'create', *ONCE]
+
+
+def test_the_image_is_that_of_the_type():
+  given = {**SETTINGS['tpu_pod.sh'], 'TPU_TYPE': 'v5p-128'}
+  script = LAUNCH / 'tpu_pod.sh'
+  assert '--version=v2-alpha-tpuv5' in dry(script, 'c', 'w', **given)[0]
+  assert '--version=mine' in dry(script, 'c', 'w', **given, TPU_IMAGE='mine')[0]
 
 
 def test_a_run_that_lost_a_host_goes_on_on_the_same_slice(gcloud):

@@ -36,8 +36,9 @@ from ldm_jax.training import mesh as meshes
 from ldm_jax.types import Config
 
 UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
-# On a CPU, which only counts and never runs the program: LLVM has nothing to optimise.
-UNRUN = {'xla_backend_optimization_level': 0}
+# On a CPU, which only counts and never runs the program: LLVM has nothing to optimise,
+# and its emitters of fusions by MLIR take most of the time of compiling.
+UNRUN = {'xla_backend_optimization_level': 0, 'xla_cpu_use_fusion_emitters': False}
 EXCEEDED = re.compile(r'Used ([\d.]+)([KMGT]?)i?B? of ([\d.]+)([KMGT]?)')
 
 

@@ -60,6 +60,9 @@ def over_devices(
   def add(total, memory, key, step, clip_norm):
     noise.check_size(_padded(total, mesh))
     vector, memory = add_parts(total, memory, key, step, clip_norm)
+    # Gathered once: cut first, each leaf would be gathered alone, after messages that
+    # move its pieces between the devices whose parts it crosses.
+    vector = jax.lax.with_sharding_constraint(vector, NamedSharding(mesh, P()))
     leaves, structure = jax.tree.flatten(total)
     noisy, end = [], 0
     for leaf in leaves:

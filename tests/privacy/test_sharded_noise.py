@@ -9,6 +9,7 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from ldm_jax.pipeline import read_hlo
 from ldm_jax.privacy import noise, secret_key, sharded_noise
 from ldm_jax.training.mesh import make_mesh
 
@@ -61,6 +62,16 @@ def test_no_device_makes_more_than_its_part_of_the_random_words(kind):
     text = add.lower(*arguments).compile().as_text()
     words = [int(n) for n in re.findall(r'\bu32\[(\d+)\]', text)]
     assert max(words) == -(-size // count)
+
+
+def test_the_noisy_sum_is_gathered_once_and_nothing_else_is_sent():
+  start, add, whole = program(KINDS['independent'], make_mesh(4))
+  summed = jax.device_put(total(), whole)
+  arguments = summed, start(summed), KEY, jnp.int32(0), jnp.float32(CLIP_NORM)
+  text = add.lower(*arguments).compile().as_text()
+  moved = read_hlo.traffic(text, 4).collectives
+  size = 4 * (-(-(2003 + 31 * 64) // 4)) * 4
+  assert moved == {'all-gather': {'count': 1, 'bytes': size, 'sent': size * 3 / 4}}
 
 
 def test_each_device_remembers_its_own_part_of_earlier_noise():
