@@ -2,7 +2,7 @@
 
 import pytest
 
-from ldm_jax.config import ablations, checks, parsing
+from ldm_jax.config import ablations, checks, parsing, presets
 from ldm_jax.config.defaults import defaults
 
 GROUPS = {
@@ -49,3 +49,15 @@ def test_the_average_is_sampled_from_the_very_fine_tuning_without_it():
       twin = arms[name.replace('+ema', '')]
       changed = {key for key in arm if arm[key] != twin[key]}
       assert changed == {'sample.ema_decay'}
+
+
+def test_without_privacy_a_rate_of_clipped_gradients_is_not_taken():
+  for group in (ablations.pretraining(), ablations.utility().values()):
+    plain = [arm for arm in group if arm.get('adapt.privacy', 0) is None]
+    assert plain
+    for arm in plain:
+      config = defaults()
+      presets.fine_tune_biases(config)
+      config = parsing.override(config, arm)
+      assert (config.adapt.method, config.adapt.optimizer) == ('full', 'adam')
+      assert config.adapt.learning_rate != presets.BIASES['adapt.learning_rate']
