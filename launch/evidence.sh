@@ -45,7 +45,7 @@ commands() { # Prints the commands of a part, one a line; $1 is the part, $2 its
     private_drift) echo "$sweep $repo/configs/chest.py:tiny $2 --group=private_drift" ;;
     noise) echo "$sweep $repo/configs/chest.py:small $2 --group=noise" ;;
     utility)
-      echo "$sweep $repo/configs/cardiac.py:small $2 --group=utility --config.data.labels=joint"
+      echo "$sweep $repo/configs/cardiac.py:small $2 --group=utility"
       ;;
     hippocampus)
       echo "$repo/launch/local.sh $repo/configs/hippocampus.py:tiny,root=${HIPPOCAMPUS:-} $2"

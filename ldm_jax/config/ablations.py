@@ -80,10 +80,12 @@ def recipe() -> dict[str, Arm]:
     },
     'wavelet': {
       'autoencoder.model.kind': 'wavelet',
+      'data.labels': '',
       'autoencoder.model.strides': ((1, 2, 2),) * 2,
       'autoencoder.model.latent_channels': 16,
       'autoencoder.steps': 0,
     },
+    'without label maps': {'data.labels': ''},
     'latents that turn': {'autoencoder.equivariance.share': 0.5},
     'small KL divergence': {'autoencoder.kl_weight': 1e-4},
     'each channel its own scale': {'encode.std': 'channel'},

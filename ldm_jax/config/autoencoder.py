@@ -24,6 +24,8 @@ RECIPES = ('kl', 'vq', 'adversarial', 'wavelet')
 def use_recipe(config: Config, kind: str) -> None:
   """Sets `config.autoencoder` for one of RECIPES; docs/autoencoders.md compares them.
 
+  The wavelet draws scans without label maps.
+
   Raises:
     ValueError: for another kind.
   """
@@ -36,6 +38,7 @@ def use_recipe(config: Config, kind: str) -> None:
     section.model.kind, section.steps = 'wavelet', 0
     section.model.strides = section.model.strides[:1]
     section.model.latent_channels = math.prod(section.model.strides[0])
+    config.data.labels = ''  # it learns nothing, so it knows no labels
   if kind == 'adversarial':
     planar = all(kernel[0] == 1 for kernel in section.model.kernels)
     # Features and adversary see what the autoencoder sees: slices, where these are
