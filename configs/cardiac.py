@@ -237,7 +237,7 @@ def _few_patients(config):
 
 
 def _tiny(config):
-  config.autoencoder.steps = 600
+  config.autoencoder.steps = 1000
   config.diffusion.steps = 1200
   config.adapt.steps = 15
   config.adapt.privacy.batch_size = 24
