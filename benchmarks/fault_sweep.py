@@ -8,7 +8,8 @@ moment (also the first), waits for the others, and gives the same command again,
 then with one process. Every fourth moment is counted from the start, the others from
 when the run has logged something, so that stages are hit and not only the start-up.
 With --aimed each stage in turn is hit the same number of times, at a moment of the time
-that it took in the run of the reference; without, most kills are in the longest stages.
+that it took in the run of the reference; without, and once a run has got through, most
+kills are in the longest stages.
 When a run gets through, it is compared with a run of one process that was never killed,
 and the next one begins. Checked at each kill:
 

@@ -87,7 +87,7 @@ def _phantom(config, preset):
   config.sample.guidance = 1.5
   config.sample.sweep = ('LVEDV', 'MYOEDTHICK', 'ANGLE')
   config.evaluate.labels, config.evaluate.label_names = LABELS, LABEL_NAMES
-  # A latent that knows the anatomy: rings close, sizes follow (docs/recipe.md).
+  # With a latent that knows the anatomy, sizes follow the requests (docs/recipe.md).
   config.data.labels = 'joint'
   config.evaluate.measures = (
     _measure('LV_volume', 'volume', (1,), ('LVESV', 'LVEDV')),

@@ -18,7 +18,8 @@
 # RESTARTS=20 times) and go on from the last checkpoint; what a restart cannot repair,
 # such as a wrong config, ends the run. Kubernetes starts nothing under a name that is
 # there: to go on with a run that has ended, `kubectl delete jobset NAME` (or job NAME)
-# and give the same command; other flags need this, too. DRY_RUN=1 prints the manifest and the command.
+# and give the same command; other flags need this, too. DRY_RUN=1 prints the manifest
+# and the command.
 # TOOL=sweep.py ARMS=N runs N single pods of that script of launch/ instead, each told
 # its number (launch/sweep.py --on=k8s, which calls this for each phase).
 set -euo pipefail

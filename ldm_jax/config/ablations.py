@@ -227,9 +227,9 @@ def utility(
 
   'public' samples from the pre-trained model, which has seen no private patient, and
   'no privacy' is epsilon infinite, fine-tuned as is best without noise: what privacy
-  costs lies between the two. Whether
-  label maps are drawn with the scans is for the flags of the sweep to say
-  (--config.data.labels=joint), so that all arms share one autoencoder.
+  costs lies between the two. Whether label maps are drawn with the scans
+  (data.labels='joint') is for the config or the flags of the sweep to say, so that all
+  arms share one autoencoder.
 
   Args:
     epsilons: one arm each.

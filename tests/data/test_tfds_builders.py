@@ -19,8 +19,9 @@ from ldm_jax.data.layouts import tfds as built
 from ldm_jax.data.preprocessing.preprocess import Spec
 from ldm_jax.data.store import store
 
-tfds = pytest.importorskip('tensorflow_datasets')
-pytest.importorskip('array_record')
+NEEDS = 'builders need the extra tfds'
+tfds = pytest.importorskip('tensorflow_datasets', reason=NEEDS)
+pytest.importorskip('array_record', reason=NEEDS)
 from ldm_jax.data import tfds_builders  # noqa: E402
 
 SPEC = Spec((6, 8, 8), (None, 3.0, 3.0), centre='label')
@@ -126,7 +127,7 @@ def test_what_is_built_says_version_citation_and_licence(scd, tmp_path):
 
 
 def test_tfds_own_builder_test_passes_where_tensorflow_is_installed(scd):
-  pytest.importorskip('tensorflow')
+  pytest.importorskip('tensorflow', reason="tfds's own test reads with TensorFlow")
   import unittest
 
   class Case(tfds.testing.DatasetBuilderTestCase):

@@ -120,8 +120,9 @@ def test_an_autoencoder_with_a_codebook_decodes_codes():
 
 
 def test_one_step_of_averages_is_that_of_monai(params):
-  torch = pytest.importorskip('torch', reason='the reference needs the extra interop')
-  layers = pytest.importorskip('monai.networks.layers.vector_quantizer')
+  needs = 'the reference needs the extra interop'
+  torch = pytest.importorskip('torch', reason=needs)
+  layers = pytest.importorskip('monai.networks.layers.vector_quantizer', reason=needs)
   theirs = layers.EMAQuantizer(3, 5, 3, decay=0.9, epsilon=1e-12, ddp_sync=False)
   codes = torch.tensor(np.array(params['codebook']))
   voxels = Z[..., 0].size
